@@ -1,0 +1,242 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""One pass over a data set: batches in, a `FisherDiagonal` out."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..batches import move_batch, num_examples, select_examples, split_labels
+from ..likelihood import (
+    LogLikelihoodFunction,
+    check_fisher_type,
+    check_log_likelihood_against_loss,
+    fisher_scores,
+    per_example_log_likelihood,
+)
+from .diagonal import FisherDiagonal
+from .reference import add_reference_squares_
+from .taps import FisherTaps, probe_layouts
+
+
+logger = logging.getLogger(__name__)
+
+
+def accumulate_fisher_diagonal(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    fisher_type: str = "empirical",
+    log_likelihood_func: LogLikelihoodFunction | None = None,
+    parameters: Mapping[str, nn.Parameter] | None = None,
+    seed: int = 0,
+    self_check: bool = True,
+) -> FisherDiagonal:
+    """
+    Computes the exact diagonal of the Fisher information, `1/N sum_n (d log p(y_n | x_n, w) / dw)^2`.
+
+    Gradients are squared per example and then summed, with dropout off and normalisation layers in eval mode; the
+    result does not depend on how the examples are batched. The model is left as it was found.
+
+    Section 3 of [DeepClean](https://huggingface.co/papers/2311.10448).
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model; not wrapped for data parallelism, whose gradients are averages.
+        batches (`Iterable[dict[str, Any]]`):
+            Batches of model inputs, with the targets under `"labels"` and the example axis first in every tensor.
+        fisher_type (`str`, *optional*, defaults to `"empirical"`):
+            `"empirical"` (the given labels), `"sampled"` (labels drawn from the model, seeded by example position) or
+            `"expected"` (the exact expectation over classes; one backward pass per class).
+        log_likelihood_func (`Callable`, *optional*):
+            Called with the model's outputs and the labels; returns one log-likelihood per example, shape
+            `(batch_size,)`. By default that of a single-label classification head.
+        parameters (`dict[str, torch.nn.Parameter]`, *optional*):
+            Named parameters of the model to compute the diagonal for, by default all that require gradients.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of the sampled labels.
+        self_check (`bool`, *optional*, defaults to `True`):
+            Whether to compare two examples of the first batch with one-example passes. Parameters that differ take
+            the one-example path for the whole data set, with a warning that names them.
+
+    Returns:
+        [`FisherDiagonal`]: Sums in float32, or float64 for float64 parameters.
+
+    Raises:
+        `ValueError`: If there is no example or no parameter, if the labels do not fit the head, if the likelihood is
+            not the one the model was trained on, or if a likelihood or a squared gradient is not finite.
+
+    Example:
+
+    ```python
+    >>> fisher = accumulate_fisher_diagonal(model, dataloader)
+    >>> fisher.mean()["classifier.weight"].shape
+    ```
+    """
+    check_fisher_type(fisher_type, log_likelihood_func)
+    if parameters is None:
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise ValueError("No parameter to compute the Fisher information for: none was given and none requires gradients.")
+    with _evaluation_mode(model):
+        accumulation = _Accumulation(model, parameters, fisher_type, log_likelihood_func, seed)
+        for batch in batches:
+            batch = move_batch(batch, next(iter(parameters.values())).device)
+            if accumulation.position == 0:
+                accumulation.prepare(batch, self_check)
+            accumulation.add(batch)
+    if accumulation.position == 0:
+        raise ValueError("There was no example to compute the Fisher information on: the iterable of batches is empty.")
+    return FisherDiagonal(accumulation.sums, accumulation.position, fisher_type, accumulation.fallback)
+
+
+class _Accumulation:
+    """The state of one pass: sums, the position in the data, and what is known of the model's ops."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        fisher_type: str,
+        log_likelihood_func: LogLikelihoodFunction | None,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.parameters = parameters
+        self.fisher_type = fisher_type
+        self.score_arguments = {"log_likelihood_func": log_likelihood_func, "seed": seed}
+        self.sums = self._zeros()
+        self.position = 0
+        self.layouts: list = []
+        self.excluded: dict[str, str] = {}
+        self.fallback: dict[str, str] = {}
+
+    def prepare(self, batch: dict[str, Any], self_check: bool) -> None:
+        log_likelihood_func = self.score_arguments["log_likelihood_func"]
+        check_log_likelihood_against_loss(self.model, select_examples(batch, [0]), log_likelihood_func)
+        self.layouts = probe_layouts(self.model, batch, self.parameters)
+        if self_check:
+            self._self_check(select_examples(batch, range(min(2, num_examples(batch)))))
+
+    def add(self, batch: dict[str, Any]) -> None:
+        untapped = self._add_tapped(self.sums, batch)
+        self.fallback |= untapped
+        if untapped:
+            self._add_reference(self.sums, batch, untapped)
+        self._check_finite(batch)
+        self.position += num_examples(batch)
+
+    def _zeros(self) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.zeros_like(
+                parameter,
+                dtype=torch.promote_types(parameter.dtype, torch.float32),
+                requires_grad=False,
+                memory_format=torch.contiguous_format,
+            )
+            for name, parameter in self.parameters.items()
+        }
+
+    def _add_tapped(self, sums: dict[str, torch.Tensor], batch: dict[str, Any]) -> dict[str, str]:
+        """Adds what the taps can; returns the other parameters with the reason."""
+        inputs, labels = split_labels(batch)
+        taps = FisherTaps(self.parameters, self.layouts, len(labels), self.excluded)
+        with torch.enable_grad():
+            with taps:
+                outputs = self.model(**inputs)
+            scores = list(
+                fisher_scores(
+                    outputs, labels, self.fisher_type, first_position=self.position, **self.score_arguments
+                )
+            )
+        for index, score in enumerate(scores):
+            taps.backward(score, sums, retain_graph=index + 1 < len(scores))
+        return taps.untapped
+
+    def _add_reference(
+        self,
+        sums: dict[str, torch.Tensor],
+        batch: dict[str, Any],
+        names: Iterable[str],
+        examples: list[int] | None = None,
+    ) -> None:
+        add_reference_squares_(
+            sums,
+            self.model,
+            batch,
+            {name: self.parameters[name] for name in names},
+            self.fisher_type,
+            first_position=self.position,
+            examples=examples,
+            **self.score_arguments,
+        )
+
+    def _self_check(self, batch: dict[str, Any]) -> None:
+        tapped, reference = self._zeros(), self._zeros()
+        untapped = self._add_tapped(tapped, batch)
+        checked = [name for name in self.parameters if name not in untapped]
+        if not checked:
+            return
+        self._add_reference(reference, batch, checked)
+        largest = max(reference[name].max().item() for name in checked)
+        wrong = []
+        for name in checked:
+            precision = torch.finfo(self.parameters[name].dtype).eps
+            tolerance = 1e4 * precision * max(reference[name].max().item(), 1e-8 * largest)
+            # Where the reference is not finite there is nothing to compare; the pass will say so.
+            if (tapped[name] - reference[name]).abs().max().item() > tolerance:
+                wrong.append(name)
+        if wrong:
+            self.excluded = dict.fromkeys(wrong, "differed from the one-example reference in the self-check")
+            logger.warning(
+                f"The batched Fisher of {len(wrong)} parameters differs from the one-example reference on the first "
+                f"batch; they take the exact one-example path, which is slower: {', '.join(wrong)}."
+            )
+
+    def _check_finite(self, batch: dict[str, Any]) -> None:
+        if torch.stack([total.sum().isfinite().cpu() for total in self.sums.values()]).all():
+            return
+        with torch.no_grad():
+            inputs, labels = split_labels(batch)
+            log_likelihood = per_example_log_likelihood(
+                self.model(**inputs), labels, self.score_arguments["log_likelihood_func"]
+            )
+        for example in range(num_examples(batch)):
+            position = self.position + example
+            if not log_likelihood[example].isfinite():
+                raise ValueError(
+                    f"The log-likelihood of the example at position {position} is {log_likelihood[example].item()}. "
+                    "Check that example and the model's weights; a half-precision model may overflow: try float32."
+                )
+            squares = self._zeros()
+            self._add_reference(squares, batch, self.parameters, [example])
+            for name, square in squares.items():
+                if not square.isfinite().all():
+                    raise ValueError(
+                        f"The squared gradient of {name} is not finite for the example at position {position}. "
+                        "Check that example and the model's weights; a half-precision model may overflow: try float32."
+                    )
+        raise ValueError(
+            f"The sum of squared gradients overflowed in the batch that starts at position {self.position}. "
+            "Use a float64 model, or scale the likelihood down."
+        )
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter that requires gradients, for the duration."""
+    training = {module: module.training for module in model.modules()}
+    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.eval()
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        for parameter, requires_grad in trainable.items():
+            parameter.requires_grad_(requires_grad)
