@@ -65,7 +65,10 @@ def module_name(parameter_name: str) -> str:
 
 
 def _token_embeddings(model: nn.Module) -> nn.Parameter | None:
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    try:
+        embeddings = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
     return embeddings.weight if isinstance(embeddings, nn.Embedding) else None
 
 

@@ -1,0 +1,230 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning of the selected weights alone: an index-sparse AdamW, and the proof that nothing else moved."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from .selection import WeightSelection
+
+
+class SparseAdamW(torch.optim.Optimizer):
+    """
+    AdamW on chosen entries of the parameters: gradients, moments, decay and clipping see those entries alone.
+
+    Masking the gradients of an ordinary optimizer does not freeze a weight, since decay and momentum still move it.
+    Here an entry that was not chosen has no state and is never written. Entries of a half-precision parameter have
+    their moments and a master copy in float32.
+
+    Decoupled weight decay as in [AdamW](https://huggingface.co/papers/1711.05101).
+
+    Args:
+        params (`Iterable`):
+            Named parameters `(name, parameter)`, or groups of them.
+        indices (`dict[str, torch.Tensor]`):
+            For every name, the flat indices of the entries to train; a parameter without any stays as it is.
+        lr (`float`, *optional*, defaults to `1e-3`):
+            Learning rate.
+        betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.999)`):
+            Decay of the two moments.
+        eps (`float`, *optional*, defaults to `1e-8`):
+            Added to the root of the second moment.
+        weight_decay (`float`, *optional*, defaults to `0.0`):
+            Decoupled weight decay.
+        max_grad_norm (`float`, *optional*, defaults to `0.0`):
+            Gradients of the chosen entries are scaled down to at most this norm, taken over all groups; 0 never
+            scales. The norm before scaling of the last step is kept in `last_grad_norm`.
+
+    Raises:
+        `ValueError`: If the parameters are not named, or an index lies outside its parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        indices: Mapping[str, torch.Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = 0.0,
+    ) -> None:
+        self.indices = dict(indices)
+        self.max_grad_norm = max_grad_norm
+        self.last_grad_norm = 0.0
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        for group in self.param_groups:
+            if "param_names" not in group:
+                raise ValueError(
+                    "`SparseAdamW` was given parameters without names, and its indices are kept by name. Pass "
+                    "`model.named_parameters()`, or groups of (name, parameter) pairs."
+                )
+        for name, parameter, _ in self._entries():
+            chosen = self.indices[name]
+            if not 0 <= int(chosen.min()) <= int(chosen.max()) < parameter.numel():
+                raise ValueError(f"The indices of {name} reach outside its {parameter.numel()} entries.")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """
+        One update of the chosen entries.
+
+        Args:
+            closure (`Callable`, *optional*):
+                Evaluates the model again and returns the loss.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        gradients = []
+        for name, parameter, group in self._entries():
+            if parameter.grad is not None:
+                chosen = self.indices[name] = self.indices[name].to(parameter.device)
+                gradients.append((parameter, chosen, group, _at_least_float32(torch.take(parameter.grad, chosen))))
+        scale = self._clipping_scale([gradient for *_, gradient in gradients])
+        for parameter, chosen, group, gradient in gradients:
+            self._update(parameter, chosen, group, gradient * scale)
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """
+        Loads a state, which must belong to the same selection.
+
+        Raises:
+            `ValueError`: If it belongs to another one.
+        """
+        names = [name for group in state_dict["param_groups"] for name in group.get("param_names", ())]
+        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
+        saved = {name: state_dict["state"][n] for name, n in zip(names, numbers, strict=True) if n in state_dict["state"]}
+        for name, state in saved.items():
+            num_here = len(self.indices.get(name, ()))
+            if len(state["exp_avg"]) != num_here:
+                raise ValueError(
+                    f"The optimizer state to resume from holds {len(state['exp_avg'])} entries of {name} where "
+                    f"{num_here} are selected: it belongs to another selection. Resume with the data, the seed and the "
+                    "selection rule that the checkpoint was made with."
+                )
+        super().load_state_dict(state_dict)
+        # The base class casts the state to the parameter's dtype, which would halve the precision of the moments.
+        for name, parameter, _ in self._entries():
+            for key, value in saved.get(name, {}).items():
+                self.state[parameter][key] = value.clone() if key == "step" else value.to(parameter.device, copy=True)
+
+    def _entries(self) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
+        for group in self.param_groups:
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                if len(self.indices.get(name, ())) > 0:
+                    yield name, parameter, group
+
+    def _clipping_scale(self, gradients: list[torch.Tensor]) -> float:
+        norm = math.hypot(*[torch.linalg.vector_norm(gradient).item() for gradient in gradients])
+        if not math.isfinite(norm):
+            raise ValueError(
+                f"The norm of the selected weights' gradients is {norm}, so the update would destroy the model. "
+                "Lower `learning_rate`, or train in float32 or bf16."
+            )
+        self.last_grad_norm = norm
+        return min(1.0, self.max_grad_norm / (norm + 1e-6)) if self.max_grad_norm > 0 else 1.0
+
+    def _update(
+        self, parameter: nn.Parameter, chosen: torch.Tensor, group: dict[str, Any], gradient: torch.Tensor
+    ) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"] = torch.zeros_like(gradient)
+            state["exp_avg_sq"] = torch.zeros_like(gradient)
+            if parameter.dtype != gradient.dtype:
+                state["master"] = torch.take(parameter, chosen).to(gradient.dtype)
+        values = state["master"] if "master" in state else torch.take(parameter, chosen)
+        beta1, beta2 = group["betas"]
+        state["step"] += 1
+        step = state["step"].item()
+        state["exp_avg"].lerp_(gradient, 1 - beta1)
+        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        denominator = (state["exp_avg_sq"].sqrt() / math.sqrt(1 - beta2**step)).add_(group["eps"])
+        values.mul_(1 - group["lr"] * group["weight_decay"])
+        values.addcdiv_(state["exp_avg"], denominator, value=-group["lr"] / (1 - beta1**step))
+        parameter.put_(chosen, values.to(parameter.dtype))
+
+
+class FreezeGuard:
+    """
+    Proves that nothing outside a selection changed: SHA-256 of every parameter and buffer, selected weights left out.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model, as it must stay.
+        selection ([`WeightSelection`]):
+            The weights that may change.
+
+    Attributes:
+        num_frozen_weights (`int`): Weights outside the selection, shared ones once.
+        num_buffer_entries (`int`): Entries of the buffers.
+        checksum (`str`): SHA-256 over all of them, in hexadecimal.
+    """
+
+    def __init__(self, model: nn.Module, selection: WeightSelection) -> None:
+        self.selection = selection
+        self._digests = self._digest(model)
+        self.num_frozen_weights = sum(p.numel() for p in model.parameters()) - selection.num_selected
+        self.num_buffer_entries = sum(buffer.numel() for buffer in model.buffers())
+        self.checksum = hashlib.sha256("".join(self._digests[name] for name in sorted(self._digests)).encode()).hexdigest()
+
+    def verify(self, model: nn.Module) -> None:
+        """
+        Compares the model with what it was.
+
+        Raises:
+            `RuntimeError`: If a bit outside the selection changed; names the tensors.
+        """
+        digests = self._digest(model)
+        changed = [name for name in self._digests | digests if self._digests.get(name) != digests.get(name)]
+        if changed:
+            raise RuntimeError(
+                f"Outside the selected weights, {len(changed)} parameters or buffers changed: {', '.join(changed)}. "
+                "The result is not what was asked for and was not saved. A callback, a layer that updates its own "
+                "buffers, or a checkpoint of another model may have done it."
+            )
+
+    @torch.no_grad()
+    def _digest(self, model: nn.Module) -> dict[str, str]:
+        digests = {}
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            tensor = tensor.detach().to("cpu", copy=True).contiguous()
+            if name in self.selection.indices:
+                chosen = self.selection.indices[name].cpu()
+                tensor.put_(chosen, tensor.new_zeros(len(chosen)))
+            digests[name] = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+        return digests
+
+
+@contextmanager
+def trainable_selection(model: nn.Module, selection: WeightSelection) -> Iterator[None]:
+    """Only parameters with a selected weight require gradients, for the duration."""
+    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in selection.indices)
+    try:
+        yield
+    finally:
+        for parameter, requires_grad in trainable.items():
+            parameter.requires_grad_(requires_grad)
+
+
+def freeze_running_statistics(model: nn.Module) -> None:
+    """Puts the layers that keep running statistics in eval mode, so that a training step leaves their buffers alone."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
+
+
+def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

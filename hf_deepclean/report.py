@@ -1,0 +1,290 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""One typed record of an unlearning run; the console table, the JSON file and the plots are all rendered from it."""
+
+import json
+import math
+import os
+import tempfile
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .evaluation.examples import SplitResult
+from .evaluation.membership import MembershipAttack
+from .selection import WeightSelection
+
+
+_Record = TypeVar("_Record")
+
+# The stages of a run, in order, with their column heading.
+STAGES = {
+    "before": "before",
+    "after_reset": "after reset",
+    "after_repair": "after repair",
+    "reference": "reference",
+    "control_after_reset": "control reset",
+    "control_after_repair": "control repair",
+}
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """
+    Results of one model: of the one to clean at some stage, of the reference, or of the control.
+
+    Args:
+        splits (`dict[str, SplitResult]`):
+            Results on `forget`, `retain`, and where given `eval` (or `eval_NAME`) and `unseen`.
+        membership ([`MembershipAttack`], *optional*):
+            The attack of forget against unseen data; none without unseen data.
+        divergence_to_reference (`float`, *optional*):
+            Mean Jensen-Shannon divergence to the reference model's outputs on the forget data, 0 to ln 2.
+    """
+
+    splits: dict[str, SplitResult]
+    membership: MembershipAttack | None = None
+    divergence_to_reference: float | None = None
+
+    def figures(self) -> dict[str, float]:
+        """Every figure by its name, in the order of the table."""
+        figures: dict[str, float] = {}
+        for split, result in self.splits.items():
+            name = split.replace("_", " ")
+            if result.accuracy is not None:
+                figures[f"{name} accuracy"] = result.accuracy
+            figures[f"{name} mean loss"] = result.mean_loss
+            figures |= {f"{name} {metric}": value for metric, value in result.metrics.items()}
+        if self.membership is not None:
+            figures["membership AUC"] = self.membership.auc
+            figures["membership TPR at 1 % FPR"] = self.membership.tpr_at_1_percent_fpr
+        if self.divergence_to_reference is not None:
+            figures["JS divergence to reference"] = self.divergence_to_reference
+        return figures
+
+
+@dataclass(frozen=True)
+class SelectionResult:
+    """
+    Which weights were reset, as counts.
+
+    Args:
+        rule (`str`): `"gamma"`, `"reset_fraction"` or `"adaptive"`.
+        gamma (`float`, *optional*): The ratio of forget to retain Fisher from which weights were selected.
+        num_in_scope (`int`): Weights that could be selected.
+        num_selected (`int`): Weights that were.
+        num_infinite_ratios (`int`): Selected weights with a retain Fisher of exactly 0.
+        per_module (`dict[str, tuple[int, int]]`): Selected weights and weights in scope of every module.
+    """
+
+    rule: str
+    gamma: float | None
+    num_in_scope: int
+    num_selected: int
+    num_infinite_ratios: int
+    per_module: dict[str, tuple[int, int]]
+
+    @classmethod
+    def of(cls, selection: WeightSelection) -> "SelectionResult":
+        """The counts of a selection."""
+        return cls(
+            selection.rule,
+            selection.gamma,
+            selection.num_in_scope,
+            selection.num_selected,
+            selection.num_infinite_ratios,
+            selection.counts_per_module(),
+        )
+
+
+@dataclass(frozen=True)
+class IntegrityResult:
+    """
+    What the freeze guard found.
+
+    Args:
+        num_selected_changed (`int`): Selected weights whose value is not what it was before unlearning.
+        num_frozen_weights (`int`): Weights outside the selection; none of them changed in any bit.
+        num_buffer_entries (`int`): Entries of buffers; none of them changed in any bit.
+        frozen_checksum (`str`): SHA-256 over all of these.
+    """
+
+    num_selected_changed: int
+    num_frozen_weights: int
+    num_buffer_entries: int
+    frozen_checksum: str
+
+
+@dataclass(frozen=True)
+class UnlearningReport:
+    """
+    Everything an unlearning run measured.
+
+    Args:
+        model_class (`str`): Class of the model.
+        settings (`dict[str, Any]`): The unlearning and repair settings that were used.
+        selection ([`SelectionResult`]): Which weights were reset.
+        fisher_fallback (`dict[str, str]`): Parameters without a batched rule, with the reason; exact all the same.
+        num_fisher_examples (`dict[str, int]`): Examples in the forget and in the retain Fisher.
+        stages (`dict[str, StageResult]`): Results by stage, see `STAGES`.
+        integrity ([`IntegrityResult`]): What changed and what did not.
+        seconds (`dict[str, float]`): Wall-clock seconds per phase.
+        versions (`dict[str, str]`): Versions of the libraries.
+        seed (`int`): The seed.
+    """
+
+    model_class: str
+    settings: dict[str, Any]
+    selection: SelectionResult
+    num_fisher_examples: dict[str, int]
+    stages: dict[str, StageResult]
+    integrity: IntegrityResult
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    seed: int
+    fisher_fallback: dict[str, str] = field(default_factory=dict)
+
+    def gaps_to_reference(self, stage: str) -> dict[str, float]:
+        """
+        Every figure of a stage minus that of the reference model; 0 is the target of all of them.
+
+        Raises:
+            `ValueError`: If the run had no reference model.
+        """
+        if "reference" not in self.stages:
+            raise ValueError("This run had no reference model. Pass `reference_model`, retrained without the forget data.")
+        reference = self.stages["reference"].figures()
+        return {name: value - reference[name] for name, value in self.stages[stage].figures().items() if name in reference}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return _to_json_types(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "UnlearningReport":
+        """The report of a dictionary made by [`~UnlearningReport.to_dict`]."""
+        return _from_json_types(cls, record)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the report as JSON, whole or not at all."""
+        path = Path(path)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
+            try:
+                json.dump(self.to_dict(), file, indent=2, allow_nan=False)
+                file.write("\n")
+            except BaseException:
+                os.unlink(file.name)
+                raise
+        os.replace(file.name, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "UnlearningReport":
+        """Reads a report written by [`~UnlearningReport.save`]."""
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+    def __str__(self) -> str:
+        return "\n\n".join([self._results_table(), self._module_table(), self._notes()])
+
+    def _results_table(self) -> str:
+        stages = [stage for stage in STAGES if stage in self.stages]
+        columns = {stage: self.stages[stage].figures() for stage in stages}
+        rows = [["", *(STAGES[stage] for stage in stages)]]
+        for name in dict.fromkeys(name for figures in columns.values() for name in figures):
+            values = [columns[stage].get(name) for stage in stages]
+            rows.append([name, *("" if value is None else _figure(name, value) for value in values)])
+            if "accuracy" in name and self.stages[stages[-1]].splits:
+                continue
+        if "reference" in self.stages:
+            rows.append(["gap to the reference", *[""] * len(stages)])
+            gaps = {stage: {} if stage == "reference" else self.gaps_to_reference(stage) for stage in stages}
+            for name in columns["reference"]:
+                values = [gaps[stage].get(name) for stage in stages]
+                rows.append([f"  {name}", *("" if value is None else _figure(name, value, True) for value in values)])
+        return _table(rows)
+
+    def _module_table(self) -> str:
+        rows = [["module", "selected", "in scope", "share"]]
+        for module, (selected, total) in self.selection.per_module.items():
+            if selected:
+                rows.append([module, f"{selected:,}", f"{total:,}", f"{100 * selected / total:.2f} %"])
+        selected, total = self.selection.num_selected, self.selection.num_in_scope
+        rows.append(["all", f"{selected:,}", f"{total:,}", f"{100 * selected / total:.2f} %"])
+        return _table(rows)
+
+    def _notes(self) -> str:
+        gamma = "" if self.selection.gamma is None else f" (ratio of forget to retain Fisher above {self.selection.gamma:.4g})"
+        lines = [
+            f"{self.model_class}: {self.selection.num_selected:,} of {self.selection.num_in_scope:,} weights selected by "
+            f"the rule {self.selection.rule!r}{gamma}, {self.integrity.num_selected_changed:,} of them changed.",
+            f"Outside the selection 0 of {self.integrity.num_frozen_weights:,} weights and 0 of "
+            f"{self.integrity.num_buffer_entries:,} buffer entries changed.",
+        ]
+        membership = self.stages["after_repair"].membership
+        if membership is None:
+            lines.append("Membership: not measured (no unseen data were given).")
+        else:
+            low, high = membership.auc_interval
+            lines.append(
+                f"Membership AUC after repair {membership.auc:.3f} (95 % interval {low:.3f} to {high:.3f}; "
+                f"{membership.num_forget} forget, {membership.num_unseen} unseen): 0.5 means that forget and unseen "
+                "data cannot be told apart, more that the forget data still look trained on, less that they stand out "
+                "as forgotten."
+            )
+        if self.fisher_fallback:
+            lines.append(
+                f"{len(self.fisher_fallback)} parameters have no batched Fisher rule and went through the exact "
+                f"one-example path: {', '.join(self.fisher_fallback)}."
+            )
+        lines.append("Seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in self.seconds.items()) + ".")
+        return "\n".join(lines)
+
+
+def _figure(name: str, value: float, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    return f"{100 * value:{sign}.1f} %" if "accuracy" in name or "TPR" in name else f"{value:{sign}.3f}"
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return "\n".join([lines[0].rstrip(), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(line.rstrip() for line in lines[1:])])
+
+
+def _to_json_types(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _to_json_types(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _to_json_types(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_json_types(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _from_json_types(kind: Any, value: Any) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if value is None else _from_json_types(arguments[0], value)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        unknown = value.keys() - hints.keys()
+        if unknown:
+            raise ValueError(
+                f"The record of a {kind.__name__} holds the unknown fields {sorted(unknown)}: it was written by another "
+                "version of hf_deepclean, or is not a report."
+            )
+        return kind(**{name: _from_json_types(hints[name], item) for name, item in value.items()})
+    if origin is dict:
+        return {key: _from_json_types(arguments[1], item) for key, item in value.items()}
+    if origin is tuple:
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_from_json_types(item_kind, item) for item_kind, item in zip(kinds, value, strict=True))
+    if kind is float:
+        return float(value)
+    return value
