@@ -196,7 +196,7 @@ def check_log_likelihood_against_loss(
     tolerance = max(1e-3, 8 * torch.finfo(loss.dtype).eps)
     if torch.isfinite(loss) and abs(ours.item() - loss.item()) > tolerance * abs(loss.item()) + 1e-5:
         raise ValueError(
-            f"{type(model).__name__} reports a loss of {loss.item():.6g} where the mean negative log-likelihood of its "
-            f"logits is {ours.item():.6g}: it is not trained on the plain classification likelihood. Pass a "
+            f"{type(model).__name__} reports a loss of {loss.item():.6g} where the mean negative log-likelihood of "
+            f"its logits is {ours.item():.6g}: it is not trained on the plain classification likelihood. Pass a "
             "`log_likelihood_func(outputs, labels)` that returns one log-likelihood per example."
         )

@@ -102,14 +102,16 @@ class SparseAdamW(torch.optim.Optimizer):
         """
         names = [name for group in state_dict["param_groups"] for name in group.get("param_names", ())]
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
-        saved = {name: state_dict["state"][n] for name, n in zip(names, numbers, strict=True) if n in state_dict["state"]}
+        saved = {
+            name: state_dict["state"][n] for name, n in zip(names, numbers, strict=True) if n in state_dict["state"]
+        }
         for name, state in saved.items():
             num_here = len(self.indices.get(name, ()))
             if len(state["exp_avg"]) != num_here:
                 raise ValueError(
                     f"The optimizer state to resume from holds {len(state['exp_avg'])} entries of {name} where "
-                    f"{num_here} are selected: it belongs to another selection. Resume with the data, the seed and the "
-                    "selection rule that the checkpoint was made with."
+                    f"{num_here} are selected: it belongs to another selection. Resume with the data, the seed and "
+                    "the selection rule that the checkpoint was made with."
                 )
         super().load_state_dict(state_dict)
         # The base class casts the state to the parameter's dtype, which would halve the precision of the moments.
@@ -176,7 +178,9 @@ class FreezeGuard:
         self._digests = self._digest(model)
         self.num_frozen_weights = sum(p.numel() for p in model.parameters()) - selection.num_selected
         self.num_buffer_entries = sum(buffer.numel() for buffer in model.buffers())
-        self.checksum = hashlib.sha256("".join(self._digests[name] for name in sorted(self._digests)).encode()).hexdigest()
+        self.checksum = hashlib.sha256(
+            "".join(self._digests[name] for name in sorted(self._digests)).encode()
+        ).hexdigest()
 
     def verify(self, model: nn.Module) -> None:
         """
@@ -220,7 +224,7 @@ def trainable_selection(model: nn.Module, selection: WeightSelection) -> Iterato
 
 
 def freeze_running_statistics(model: nn.Module) -> None:
-    """Puts the layers that keep running statistics in eval mode, so that a training step leaves their buffers alone."""
+    """Puts layers that keep running statistics in eval mode, so that a training step leaves their buffers alone."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.eval()

@@ -10,14 +10,12 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from .evaluation.examples import SplitResult
 from .evaluation.membership import MembershipAttack
 from .selection import WeightSelection
 
-
-_Record = TypeVar("_Record")
 
 # The stages of a run, in order, with their column heading.
 STAGES = {
@@ -154,9 +152,13 @@ class UnlearningReport:
             `ValueError`: If the run had no reference model.
         """
         if "reference" not in self.stages:
-            raise ValueError("This run had no reference model. Pass `reference_model`, retrained without the forget data.")
+            raise ValueError(
+                "This run had no reference model. Pass `reference_model`, retrained without the forget data."
+            )
         reference = self.stages["reference"].figures()
-        return {name: value - reference[name] for name, value in self.stages[stage].figures().items() if name in reference}
+        return {
+            name: value - reference[name] for name, value in self.stages[stage].figures().items() if name in reference
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
@@ -194,8 +196,6 @@ class UnlearningReport:
         for name in dict.fromkeys(name for figures in columns.values() for name in figures):
             values = [columns[stage].get(name) for stage in stages]
             rows.append([name, *("" if value is None else _figure(name, value) for value in values)])
-            if "accuracy" in name and self.stages[stages[-1]].splits:
-                continue
         if "reference" in self.stages:
             rows.append(["gap to the reference", *[""] * len(stages)])
             gaps = {stage: {} if stage == "reference" else self.gaps_to_reference(stage) for stage in stages}
@@ -214,10 +214,14 @@ class UnlearningReport:
         return _table(rows)
 
     def _notes(self) -> str:
-        gamma = "" if self.selection.gamma is None else f" (ratio of forget to retain Fisher above {self.selection.gamma:.4g})"
+        gamma = (
+            ""
+            if self.selection.gamma is None
+            else f" (ratio of forget to retain Fisher above {self.selection.gamma:.4g})"
+        )
         lines = [
-            f"{self.model_class}: {self.selection.num_selected:,} of {self.selection.num_in_scope:,} weights selected by "
-            f"the rule {self.selection.rule!r}{gamma}, {self.integrity.num_selected_changed:,} of them changed.",
+            f"{self.model_class}: {self.selection.num_selected:,} of {self.selection.num_in_scope:,} weights selected "
+            f"by the rule {self.selection.rule!r}{gamma}, {self.integrity.num_selected_changed:,} of them changed.",
             f"Outside the selection 0 of {self.integrity.num_frozen_weights:,} weights and 0 of "
             f"{self.integrity.num_buffer_entries:,} buffer entries changed.",
         ]
@@ -237,7 +241,9 @@ class UnlearningReport:
                 f"{len(self.fisher_fallback)} parameters have no batched Fisher rule and went through the exact "
                 f"one-example path: {', '.join(self.fisher_fallback)}."
             )
-        lines.append("Seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in self.seconds.items()) + ".")
+        lines.append(
+            "Seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in self.seconds.items()) + "."
+        )
         return "\n".join(lines)
 
 
@@ -249,10 +255,14 @@ def _figure(name: str, value: float, signed: bool = False) -> str:
 def _table(rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
         for row in rows
     ]
-    return "\n".join([lines[0].rstrip(), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(line.rstrip() for line in lines[1:])])
+    return "\n".join(
+        [lines[0].rstrip(), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(line.rstrip() for line in lines[1:])]
+    )
 
 
 def _to_json_types(value: Any) -> Any:
@@ -276,8 +286,8 @@ def _from_json_types(kind: Any, value: Any) -> Any:
         unknown = value.keys() - hints.keys()
         if unknown:
             raise ValueError(
-                f"The record of a {kind.__name__} holds the unknown fields {sorted(unknown)}: it was written by another "
-                "version of hf_deepclean, or is not a report."
+                f"The record of a {kind.__name__} holds the unknown fields {sorted(unknown)}: it was written by "
+                "another version of hf_deepclean, or is not a report."
             )
         return kind(**{name: _from_json_types(hints[name], item) for name, item in value.items()})
     if origin is dict:

@@ -107,21 +107,24 @@ def _pretrained_values(
         absent = {name for name, p in model.named_parameters() if shapes.get(name) != p.shape}
     else:
         base, loading = type(model).from_pretrained(
-            pretrained_model, config=copy.deepcopy(model.config), ignore_mismatched_sizes=True, output_loading_info=True
+            pretrained_model,
+            config=copy.deepcopy(model.config),
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
         absent = set(loading["missing_keys"]) | {key[0] for key in loading["mismatched_keys"]}
     absent &= selection.indices.keys()
     if absent == selection.indices.keys():
         raise ValueError(
-            f"The pretrained model {_describe(pretrained_model)} has none of the {len(absent)} parameters with selected "
-            f"weights in the same shape, so it is not what this {type(model).__name__} was fine-tuned from. Pass that "
+            f"The pretrained model {_describe(pretrained_model)} has none of the {len(absent)} parameters with "
+            f"selected weights in the same shape, so it is not what this {type(model).__name__} was fine-tuned from. Pass that "
             "checkpoint, or use `reset_value='init'`."
         )
     fresh = read_weights(_fresh_model(model, seed), selection) if absent else {}
     if absent:
         logger.warning(
-            f"The pretrained model {_describe(pretrained_model)} does not have {', '.join(sorted(absent))} in the same "
-            "shape (a new head, usually); their selected weights are given a fresh initialisation."
+            f"The pretrained model {_describe(pretrained_model)} does not have {', '.join(sorted(absent))} in the "
+            "same shape (a new head, usually); their selected weights are given a fresh initialisation."
         )
     present = WeightSelection(
         {name: indices for name, indices in selection.indices.items() if name not in absent},

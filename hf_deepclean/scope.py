@@ -90,7 +90,9 @@ def _check_patterns(model: nn.Module, argument: str, patterns: str | Collection[
         return
     modules = [name for name, _ in model.named_modules() if name]
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        if not any(_module_matches(module, patterns if isinstance(patterns, str) else [pattern]) for module in modules):
+        if not any(
+            _module_matches(module, patterns if isinstance(patterns, str) else [pattern]) for module in modules
+        ):
             raise ValueError(
                 f"`{argument}` holds {pattern!r}, which matches no module of {type(model).__name__}. Its modules are "
                 f"named like {', '.join(modules[:3])} ... {modules[-1]}."

@@ -162,9 +162,13 @@ def check_selection_rule(selection: str | None, gamma: float | None, reset_fract
             "weights are reset. Give one of them."
         )
     if gamma is not None and not (gamma > 0 and math.isfinite(gamma)):
-        raise ValueError(f"`gamma` is {gamma} but must be a finite ratio above 0; 1 selects what matters more to the forget set.")
+        raise ValueError(
+            f"`gamma` is {gamma} but must be a finite ratio above 0; 1 selects what matters more to the forget set."
+        )
     if reset_fraction is not None and not 0 < reset_fraction <= 1:
-        raise ValueError(f"`reset_fraction` is {reset_fraction} but must be a share of the weights, above 0 and at most 1.")
+        raise ValueError(
+            f"`reset_fraction` is {reset_fraction} but must be a share of the weights, above 0 and at most 1."
+        )
     given = {"gamma": gamma, "reset_fraction": reset_fraction, "adaptive": None}
     if selection is None:
         return next((rule for rule, value in given.items() if value is not None), "adaptive")
@@ -189,7 +193,7 @@ def _ratio(forget: FisherDiagonal, retain: FisherDiagonal, name: str) -> torch.T
 def _top_share(
     ratios: Mapping[str, torch.Tensor], forget: FisherDiagonal, reset_fraction: float
 ) -> tuple[dict[str, torch.Tensor], float]:
-    """The `reset_fraction` of all weights with the largest ratios; never one that does not matter to the forget set."""
+    """The given share of all weights, by ratio; never a weight that does not matter to the forget set."""
     every = torch.cat(list(ratios.values()))
     eligible = every[every > 0]
     wanted = int(reset_fraction * len(every))
@@ -232,7 +236,7 @@ def _describe(ratios: Mapping[str, torch.Tensor], gamma: float | None, reset_fra
     every = torch.cat(list(ratios.values()))
     positive = every[every > 0]
     if len(positive) == 0:
-        return "the forget Fisher is 0 for every weight in scope. The model does not depend on the forget set there; widen the scope."
+        return "the forget Fisher is 0 for every weight in scope: they do not matter to the forget set. Widen the scope."
     if reset_fraction is not None:
         return f"`reset_fraction={reset_fraction}` of {len(every):,} weights is less than one weight. Raise it."
     median, high, top = np.quantile(positive.numpy(), [0.5, 0.99, 1.0], method="nearest")

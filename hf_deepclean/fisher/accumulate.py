@@ -81,7 +81,9 @@ def accumulate_fisher_diagonal(
     if parameters is None:
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
-        raise ValueError("No parameter to compute the Fisher information for: none was given and none requires gradients.")
+        raise ValueError(
+            "No parameter to compute the Fisher information for: none was given and none requires gradients."
+        )
     with _evaluation_mode(model):
         accumulation = _Accumulation(model, parameters, fisher_type, log_likelihood_func, seed)
         for batch in batches:
@@ -90,7 +92,9 @@ def accumulate_fisher_diagonal(
                 accumulation.prepare(batch, self_check)
             accumulation.add(batch)
     if accumulation.position == 0:
-        raise ValueError("There was no example to compute the Fisher information on: the iterable of batches is empty.")
+        raise ValueError(
+            "There was no example to compute the Fisher information on: the iterable of batches is empty."
+        )
     return FisherDiagonal(accumulation.sums, accumulation.position, fisher_type, accumulation.fallback)
 
 
@@ -149,9 +153,7 @@ class _Accumulation:
             with taps:
                 outputs = self.model(**inputs)
             scores = list(
-                fisher_scores(
-                    outputs, labels, self.fisher_type, first_position=self.position, **self.score_arguments
-                )
+                fisher_scores(outputs, labels, self.fisher_type, first_position=self.position, **self.score_arguments)
             )
         for index, score in enumerate(scores):
             taps.backward(score, sums, retain_graph=index + 1 < len(scores))

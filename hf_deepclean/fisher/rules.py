@@ -3,8 +3,8 @@
 """
 Closed forms of per-example parameter gradients, one per op.
 
-Index conventions: `n` examples, `t` tokens or positions, `o` outputs, `i` inputs, `c` channels. Every operand and every
-output gradient has the example axis first.
+Index conventions: `n` examples, `t` tokens or positions, `o` outputs, `i` inputs. Every operand and every output
+gradient has the example axis first.
 """
 
 import math
@@ -51,9 +51,7 @@ class LinearGradient(ParameterGradient):
     output_gradients: torch.Tensor
 
     def add_example_(self, gradient: torch.Tensor, example: int) -> None:
-        gradient.addmm_(
-            self.output_gradients[example].T.to(gradient.dtype), self.operands[example].to(gradient.dtype)
-        )
+        gradient.addmm_(self.output_gradients[example].T.to(gradient.dtype), self.operands[example].to(gradient.dtype))
 
     def add_squares_(self, total: torch.Tensor) -> None:
         add_outer_squares_(total, self.output_gradients, self.operands)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..batches import select_examples, split_labels
-from .rules import BROADCAST_OPS, EXPAND_OPS, OPERAND_RULES, Contact, ParameterGradient, StackedGradient
+from .rules import BROADCAST_OPS, EXPAND_OPS, OPERAND_RULES, ParameterGradient, StackedGradient
 
 
 # Reading these off a parameter tells nothing about its values.
@@ -27,7 +27,18 @@ _METADATA = frozenset(
     {
         getattr(torch.Tensor, name).__get__
         for name in ("shape", "dtype", "device", "requires_grad", "is_leaf", "ndim", "layout", "is_cuda", "is_meta")
-        + ("is_cpu", "is_quantized", "is_sparse", "is_mps", "is_xpu", "is_xla", "grad", "grad_fn", "names", "is_nested")
+        + (
+            "is_cpu",
+            "is_quantized",
+            "is_sparse",
+            "is_mps",
+            "is_xpu",
+            "is_xla",
+            "grad",
+            "grad_fn",
+            "names",
+            "is_nested",
+        )
         if hasattr(torch.Tensor, name)
     }
     | {torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.stride, torch.Tensor.__len__}
@@ -285,7 +296,9 @@ class FisherTaps(_ParameterCalls):
         if parameter.ndim == operand.ndim and len(parameter) != 1:
             return None
         axes = (1,) * (operand.ndim - parameter.ndim)
-        laid_out = parameter.detach().reshape(*axes, *parameter.shape).expand(self.batch_size, *[-1] * (operand.ndim - 1))
+        laid_out = (
+            parameter.detach().reshape(*axes, *parameter.shape).expand(self.batch_size, *[-1] * (operand.ndim - 1))
+        )
         laid_out = self._tap_value(name, laid_out)
         return func(*[laid_out if value is parameter else value for value in args], **kwargs)
 

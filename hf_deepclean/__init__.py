@@ -1,0 +1,54 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Make a trained model forget chosen training data, and measure what that did."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "FisherDiagonal": "fisher.diagonal",
+    "FisherUnlearner": "unlearner",
+    "FisherUnlearningConfig": "config",
+    "FreezeGuard": "repair",
+    "SparseAdamW": "repair",
+    "UnlearningReport": "report",
+    "WeightSelection": "selection",
+    "accumulate_fisher_diagonal": "fisher.accumulate",
+    "jensen_shannon_divergence": "evaluation.divergence",
+    "membership_attack": "evaluation.membership",
+    "parameters_in_scope": "scope",
+    "reset_weights": "reset",
+    "save_plots": "plots",
+    "select_random_weights": "selection",
+    "select_weights": "selection",
+}
+
+__all__ = sorted(_MODULES)
+
+if TYPE_CHECKING:
+    from .config import FisherUnlearningConfig
+    from .evaluation.divergence import jensen_shannon_divergence
+    from .evaluation.membership import membership_attack
+    from .fisher.accumulate import accumulate_fisher_diagonal
+    from .fisher.diagonal import FisherDiagonal
+    from .plots import save_plots
+    from .repair import FreezeGuard, SparseAdamW
+    from .report import UnlearningReport
+    from .reset import reset_weights
+    from .scope import parameters_in_scope
+    from .selection import WeightSelection, select_random_weights, select_weights
+    from .unlearner import FisherUnlearner
+
+
+def __getattr__(name: str) -> Any:
+    # Importing the package stays cheap: torch and transformers are loaded with the first name that needs them.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

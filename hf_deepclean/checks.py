@@ -1,0 +1,209 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input is refused here, before any heavy work."""
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+LABEL_COLUMNS = ("labels", "label", "label_ids")
+
+
+def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> None:
+    """
+    Refuses an output directory that holds anything, except checkpoints of the repair when it is to be resumed.
+
+    Raises:
+        `FileExistsError`: If something is there.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise FileExistsError(f"The output directory {path} is a file. Choose another `output_dir`.")
+    found = sorted(
+        entry.name for entry in path.iterdir() if not (resuming and re.fullmatch(r"checkpoint-\d+|runs", entry.name))
+    )
+    if found:
+        raise FileExistsError(
+            f"The output directory {path} already holds {found[0]}"
+            f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}. Nothing is ever overwritten: choose another "
+            "`output_dir`, or move what is there."
+        )
+
+
+def check_model(model: nn.Module) -> None:
+    """
+    Refuses a model whose weights cannot be reset one by one.
+
+    Raises:
+        `ValueError`: If weights are quantised, not there (meta device), or carry adapters.
+    """
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError(
+            f"This {type(model).__name__} carries adapters, and a reset of single adapter weights needs rules of its "
+            "own. Merge them into the model first (`merge_and_unload`)."
+        )
+    if getattr(model, "is_quantized", False) or getattr(model, "quantization_method", None) is not None:
+        raise ValueError(
+            f"The weights of this {type(model).__name__} are quantised: they have no gradients, and one stored number "
+            "stands for several weights. Unlearn the model in float32 or bfloat16 and quantise the result."
+        )
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(
+                f"The parameter {name} is on the meta device, so it has no values. Load the model's weights, for "
+                "example with `from_pretrained` and no `device_map` that offloads to disk."
+            )
+        if not parameter.is_floating_point() or parameter.itemsize < 2:
+            raise ValueError(
+                f"The parameter {name} has dtype {parameter.dtype}: quantised weights have no gradients. Unlearn the "
+                "model in float32 or bfloat16 and quantise the result."
+            )
+
+
+def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
+    """
+    Refuses a data set without length, rows or labels, or with labels outside the head's range.
+
+    Args:
+        dataset ([`~datasets.Dataset`] or map-style):
+            The data set.
+        argument (`str`):
+            Name of the argument it was passed as.
+        num_labels (`int`, *optional*):
+            Number of classes of the head, if labels are class indices.
+
+    Raises:
+        `TypeError`: If it has no length or cannot be indexed.
+        `ValueError`: If it is empty, has no labels, or has labels outside the range.
+    """
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise TypeError(
+            f"`{argument}` is a {type(dataset).__name__}, which cannot be indexed or has no length. Pass a "
+            "`datasets.Dataset` or another map-style data set; materialise a stream first."
+        )
+    if len(dataset) == 0:
+        raise ValueError(f"`{argument}` is empty. Both the forget and the retain Fisher need at least one example.")
+    columns = getattr(dataset, "column_names", None)
+    if columns is None:
+        row = dataset[0]
+        columns = list(row) if isinstance(row, Mapping) else None
+    if columns is None:
+        return
+    label = next((column for column in LABEL_COLUMNS if column in columns), None)
+    if label is None:
+        # A transform or the caller's collator may still make labels of other columns: the first batch will tell.
+        return
+    if num_labels is None or not hasattr(dataset, "with_format"):
+        return
+    labels = np.asarray(dataset.with_format("numpy", columns=[label])[label][:])
+    if labels.ndim == 1 and labels.dtype.kind in "iu":
+        outside = (labels < 0) | (labels >= num_labels)
+        if outside.any():
+            raise ValueError(
+                f"`{argument}` has {int(outside.sum())} of {len(labels)} labels outside the head's range 0 to "
+                f"{num_labels - 1}. Map them to the model's `config.label2id`, or load the model with the right "
+                "`num_labels`."
+            )
+
+
+def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:
+    """
+    Refuses a collated batch without labels.
+
+    Raises:
+        `ValueError`: If the key `"labels"` is missing.
+    """
+    if not isinstance(batch.get("labels"), torch.Tensor):
+        raise ValueError(
+            f"`{argument}` has no labels: its collated batch holds {sorted(batch)}. The Fisher information is that of "
+            'the labels\' log-likelihood; name the target column "label" or "labels", or pass a `data_collator` that '
+            "returns `labels`."
+        )
+
+
+def check_disjoint(forget_dataset: Any, retain_dataset: Any) -> None:
+    """
+    Refuses forget and retain sets that share rows, compared by content.
+
+    Two `datasets.Dataset` are compared on their common columns, files and images by their undecoded bytes; other
+    map-style data sets on what indexing returns.
+
+    Raises:
+        `ValueError`: If rows of the forget set occur in the retain set; says how many.
+    """
+    columns = None
+    if hasattr(forget_dataset, "features") and hasattr(retain_dataset, "features"):
+        columns = [name for name in forget_dataset.column_names if name in retain_dataset.column_names]
+        if not columns:
+            return
+    forgotten = Counter(_row_digests(forget_dataset, columns))
+    shared = {digest for digest in _row_digests(retain_dataset, columns) if digest in forgotten}
+    if shared:
+        count = sum(forgotten[digest] for digest in shared)
+        raise ValueError(
+            f"{count} of {len(forget_dataset)} rows of `forget_dataset` are in `retain_dataset` too, so the repair "
+            "would teach the model again what it is to forget. Remove them from the retain set; equal rows that "
+            "belong to different people have to be on one side."
+        )
+
+
+def _row_digests(dataset: Any, columns: list[str] | None) -> Iterator[bytes]:
+    for row in _rows(dataset, columns):
+        digest = hashlib.blake2b(digest_size=16)
+        _update(digest, row)
+        yield digest.digest()
+
+
+def _rows(dataset: Any, columns: list[str] | None) -> Iterable[Any]:
+    if columns is None:
+        return (dataset[index] for index in range(len(dataset)))
+    from datasets import Audio, Image
+
+    dataset = dataset.with_format("numpy").select_columns(columns)
+    for name, feature in dataset.features.items():
+        if isinstance(feature, (Audio, Image)):
+            dataset = dataset.cast_column(name, type(feature)(decode=False))
+    return dataset
+
+
+def _update(digest: Any, value: Any) -> None:
+    """Feeds a value to a digest so that equal contents, and only they, give equal bytes."""
+    if isinstance(value, Mapping):
+        content = value["bytes"] if value.get("bytes") is not None and value.keys() == {"bytes", "path"} else None
+        if content is not None:
+            _update(digest, content)
+            return
+        for key in sorted(value):
+            _update(digest, key)
+            _update(digest, value[key])
+        return
+    if isinstance(value, (list, tuple)):
+        digest.update(f"[{len(value)}".encode())
+        for item in value:
+            _update(digest, item)
+        return
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    elif type(value).__module__.startswith("PIL."):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        _update(digest, value.tolist())
+        return
+    if isinstance(value, (np.ndarray, np.generic)):
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+        return
+    encoded = value if isinstance(value, bytes) else repr(value).encode()
+    digest.update(f"{type(value).__name__}{len(encoded)}".encode())
+    digest.update(encoded)

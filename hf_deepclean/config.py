@@ -1,0 +1,155 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of an unlearning run."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from transformers import TrainingArguments
+
+from .likelihood import check_fisher_type
+from .reset import check_reset_value
+from .selection import check_selection_rule
+
+
+@dataclass
+class FisherUnlearningConfig(TrainingArguments):
+    r"""
+    Arguments of [`FisherUnlearner`]: those of the repair phase, inherited from [`~transformers.TrainingArguments`],
+    and those of unlearning.
+
+    > [!NOTE]
+    > Defaults that differ from [`~transformers.TrainingArguments`]: `save_strategy` is `"no"`; the cleaned model is
+    > written at the end in any case.
+
+    > Parameters that control the Fisher pass
+
+    Args:
+        fisher_type (`str`, *optional*, defaults to `"empirical"`):
+            Whose labels the Fisher information is taken at: `"empirical"` (the given ones), `"sampled"` (drawn from
+            the model, seeded) or `"expected"` (the exact expectation over classes, at one backward pass per class).
+        per_device_fisher_batch_size (`int`, *optional*, defaults to `32`):
+            Batch size of the Fisher pass. It decides time and memory, never the result.
+        fisher_max_examples (`int`, *optional*):
+            At most so many examples of each data set, drawn at random by `seed`, enter its Fisher information. By
+            default all.
+
+        > Parameters that control which weights are reset
+
+        selection (`str`, *optional*):
+            `"gamma"`, `"reset_fraction"` or `"adaptive"`; see [`select_weights`]. By default the rule whose value is
+            given, else `"adaptive"`.
+        gamma (`float`, *optional*):
+            Weights with a ratio of forget to retain Fisher above it are reset.
+        reset_fraction (`float`, *optional*):
+            This share of the weights in scope, those with the largest ratios, is reset.
+        target_modules (`list[str]`, *optional*):
+            Names, or last parts of names, of the modules that may be reset. By default all.
+        exclude_modules (`list[str]`, *optional*):
+            Names, or last parts of names, of modules that may not be reset. By default the token embeddings, unless
+            `target_modules` is given.
+
+        > Parameters that control the reset and its control
+
+        reset_value (`str`, *optional*, defaults to `"zero"`):
+            `"zero"`, `"init"` (a fresh initialisation) or `"pretrained"` (the values before fine-tuning).
+        pretrained_model (`str`, *optional*):
+            Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`.
+        random_mask_control (`bool`, *optional*, defaults to `False`):
+            Whether to reset and repair as many weights drawn at random beside, for comparison. Doubles the repair.
+    """
+
+    save_strategy: str = field(
+        default="no", metadata={"help": "When to save checkpoints of the repair: 'no', 'steps', 'epoch' or 'best'."}
+    )
+
+    fisher_type: str = field(
+        default="empirical",
+        metadata={
+            "help": "Labels of the Fisher information: the given ones, drawn from the model, or all in expectation.",
+            "choices": ["empirical", "sampled", "expected"],
+        },
+    )
+    per_device_fisher_batch_size: int = field(
+        default=32, metadata={"help": "Batch size of the Fisher pass; it never changes the result."}
+    )
+    fisher_max_examples: int | None = field(
+        default=None,
+        metadata={"help": "At most so many random examples of each data set enter its Fisher information."},
+    )
+    selection: str | None = field(
+        default=None,
+        metadata={
+            "help": "Rule that selects the weights; by default the one whose value is given, else 'adaptive'.",
+            "choices": ["gamma", "reset_fraction", "adaptive"],
+        },
+    )
+    gamma: float | None = field(
+        default=None, metadata={"help": "Reset the weights whose ratio of forget to retain Fisher is above it."}
+    )
+    reset_fraction: float | None = field(
+        default=None, metadata={"help": "Reset this share of the weights in scope, those with the largest ratios."}
+    )
+    target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Names, or last parts of names, of the modules that may be reset."}
+    )
+    exclude_modules: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Names, or last parts of names, of modules that may not be reset; default: token embeddings."
+        },
+    )
+    reset_value: str = field(
+        default="zero",
+        metadata={"help": "What selected weights are reset to.", "choices": ["zero", "init", "pretrained"]},
+    )
+    pretrained_model: str | None = field(
+        default=None,
+        metadata={"help": "Path or id of the checkpoint before fine-tuning, for --reset_value pretrained."},
+    )
+    random_mask_control: bool = field(
+        default=False, metadata={"help": "Also reset and repair as many weights drawn at random, for comparison."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fisher_type(self.fisher_type, None)
+        self.selection = check_selection_rule(self.selection, self.gamma, self.reset_fraction)
+        check_reset_value(self.reset_value, self.pretrained_model)
+        for name in ("per_device_fisher_batch_size", "fisher_max_examples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` is {value} but must be at least 1.")
+        if self.push_to_hub:
+            raise ValueError(
+                "`push_to_hub=True` would publish checkpoints of a model that still holds what it is to forget. Leave "
+                "it out; when `unlearn()` is done, load the output directory and push that model."
+            )
+        if not str(self.optim.value).startswith("adamw"):
+            raise ValueError(
+                f"`optim` is {self.optim.value!r}, but the repair trains single entries of tensors, which only "
+                "`SparseAdamW` does. Leave `optim` at its default; its rate, betas, epsilon and decay are honoured."
+            )
+        if self.fsdp or self.deepspeed:
+            raise ValueError(
+                "`fsdp` and `deepspeed` shard the weights, and single entries of shards cannot be reset yet."
+            )
+
+    @classmethod
+    def from_training_arguments(cls, args: TrainingArguments, **overrides: Any) -> "FisherUnlearningConfig":
+        """
+        The configuration with the values of other training arguments.
+
+        Args:
+            args ([`~transformers.TrainingArguments`]):
+                The arguments to take over; what concerns the Hub is left out.
+            overrides:
+                Fields that get another value.
+        """
+        known = {item.name for item in fields(cls) if item.init}
+        values = {
+            item.name: getattr(args, item.name)
+            for item in fields(args)
+            if item.name in known and not item.name.startswith(("push_to_hub", "hub_", "gradient_checkpointing"))
+        }
+        return cls(**(values | overrides))

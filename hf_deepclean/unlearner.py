@@ -1,0 +1,628 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The phases of unlearning, in order, beside the Trainer API."""
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+from transformers import (
+    AutoConfig,
+    EvalPrediction,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer import DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import TrainOutput
+
+from .checks import check_batch_has_labels, check_dataset, check_disjoint, check_model, check_output_directory
+from .config import FisherUnlearningConfig
+from .evaluation.divergence import jensen_shannon_divergence
+from .evaluation.examples import ExamplePredictions, predict_examples, summarize_predictions
+from .evaluation.membership import membership_attack
+from .fisher.accumulate import accumulate_fisher_diagonal
+from .fisher.diagonal import FisherDiagonal
+from .likelihood import LogLikelihoodFunction, check_fisher_type, per_example_log_likelihood
+from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics, trainable_selection
+from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
+from .reset import read_weights, reset_weights, write_weights
+from .scope import parameters_in_scope
+from .selection import WeightSelection, select_random_weights, select_weights
+
+
+REPORT_NAME = "report.json"
+
+
+class FisherUnlearner(Trainer):
+    """
+    Makes a trained model forget chosen examples, by [DeepClean](https://huggingface.co/papers/2311.10448).
+
+    [`~FisherUnlearner.unlearn`] chains the phases, each of which can be called on its own: the Fisher information of
+    both data sets, the selection of the weights that matter more to the forget set, their reset, and their repair on
+    the retain set, run by [`~transformers.Trainer`] while every other weight and every buffer stays bit-identical.
+
+    Unlearning of this kind is approximate: it comes with measurements, not with a guarantee.
+
+    Args:
+        model (`str` or [`~transformers.PreTrainedModel`]):
+            The trained model, or a path or id to load it from. It is changed in place; files it was loaded from are
+            never written to.
+        args ([`FisherUnlearningConfig`] or [`~transformers.TrainingArguments`], *optional*):
+            The configuration. By default the output goes to `"<class of the model>-unlearned"`.
+        data_collator (`Callable`, *optional*):
+            Makes a batch of rows, as for [`~transformers.Trainer`].
+        forget_dataset ([`~datasets.Dataset`] or map-style):
+            The training examples to forget.
+        retain_dataset ([`~datasets.Dataset`] or map-style):
+            The training examples to keep; shares no row with `forget_dataset`.
+        eval_dataset ([`~datasets.Dataset`], map-style or `dict` of them, *optional*):
+            Test data for the report, and for `eval_strategy`.
+        unseen_dataset ([`~datasets.Dataset`] or map-style, *optional*):
+            Data of the forget set's distribution that no model here was trained on, for the membership attack.
+        reference_model (`str` or [`~transformers.PreTrainedModel`], *optional*):
+            A model retrained without the forget data. Only evaluated; nothing is fitted to it.
+        processing_class (*optional*):
+            Tokenizer or processor, saved beside the model.
+        log_likelihood_func (`Callable`, *optional*):
+            Called with the model's outputs and the labels; returns one log-likelihood per example, shape
+            `(batch_size,)`. By default that of a single-label classification head.
+        compute_metrics (`Callable`, *optional*):
+            As for [`~transformers.Trainer`]; the figures enter the report for every data set.
+        callbacks (`list`, *optional*):
+            Callbacks of the repair.
+        preprocess_logits_for_metrics (`Callable`, *optional*):
+            As for [`~transformers.Trainer`].
+
+    Raises:
+        `ValueError`: If the data sets are empty, overlap, have no labels or labels outside the head's range; if the
+            weights are quantised or on the meta device; if several processes or devices run.
+        `FileExistsError`: If the output directory holds anything but checkpoints of the repair.
+
+    Example:
+
+    ```python
+    >>> from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
+
+    >>> args = FisherUnlearningConfig("clean-model", gamma=1.0, num_train_epochs=2, learning_rate=3e-3)
+    >>> unlearner = FisherUnlearner(model, args, forget_dataset=forget, retain_dataset=retain, unseen_dataset=holdout)
+    >>> report = unlearner.unlearn()
+    >>> print(report)
+    ```
+    """
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        args: FisherUnlearningConfig | TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+        *,
+        forget_dataset: Any,
+        retain_dataset: Any,
+        eval_dataset: Any | dict[str, Any] | None = None,
+        unseen_dataset: Any | None = None,
+        reference_model: str | PreTrainedModel | None = None,
+        processing_class: Any | None = None,
+        log_likelihood_func: LogLikelihoodFunction | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        preprocess_logits_for_metrics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        if args is None:
+            args = FisherUnlearningConfig(f"{_model_name(model)}-unlearned")
+        elif not isinstance(args, FisherUnlearningConfig):
+            args = FisherUnlearningConfig.from_training_arguments(args)
+        check_fisher_type(args.fisher_type, log_likelihood_func)
+        check_output_directory(args.output_dir, resuming=True)
+        if args.world_size > 1 or args.n_gpu > 1:
+            raise ValueError(
+                f"`FisherUnlearner` runs in one process on one device, but {args.world_size} processes with "
+                f"{args.n_gpu} devices each were started. Launch one process and make one device visible "
+                "(CUDA_VISIBLE_DEVICES)."
+            )
+        self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
+        model = _load(model)
+        check_model(model)
+        num_labels = None if log_likelihood_func is not None else model.config.num_labels
+        for argument, dataset in self.unlearning_splits.items():
+            check_dataset(dataset, f"{argument}_dataset", num_labels)
+        check_disjoint(forget_dataset, retain_dataset)
+
+        use_cache = getattr(model.config, "use_cache", None)
+        super().__init__(
+            model,
+            args,
+            data_collator,
+            train_dataset=retain_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_loss_func=self._repair_loss,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
+        )
+        # Trainer switches the cache off for good, and the setting would be saved with the model.
+        if use_cache is None:
+            vars(self.model.config).pop("use_cache", None)
+        else:
+            self.model.config.use_cache = use_cache
+        self.forget_dataset = forget_dataset
+        self.retain_dataset = retain_dataset
+        self.unseen_dataset = unseen_dataset
+        self.log_likelihood_func = log_likelihood_func
+        self.reference_model = None if reference_model is None else _load(reference_model).to(self.args.device)
+        self.selection: WeightSelection | None = None
+        self.freeze_guard: FreezeGuard | None = None
+        self.seconds: dict[str, float] = {}
+        self._max_grad_norm = args.max_grad_norm
+        self._original_values: dict[str, torch.Tensor] = {}
+        self._reference_log_probabilities: np.ndarray | None = None
+        for argument, dataset in self.unlearning_splits.items():
+            check_batch_has_labels(next(iter(self._batches(dataset, 1))), f"{argument}_dataset")
+
+    @classmethod
+    def from_trainer(
+        cls,
+        trainer: Trainer,
+        *,
+        forget_dataset: Any,
+        retain_dataset: Any,
+        unseen_dataset: Any | None = None,
+        reference_model: str | PreTrainedModel | None = None,
+        log_likelihood_func: LogLikelihoodFunction | None = None,
+        **config_overrides: Any,
+    ) -> "FisherUnlearner":
+        """
+        An unlearner for the model of an existing [`~transformers.Trainer`], with its collator, processing class,
+        evaluation data, metrics, callbacks and arguments.
+
+        Args:
+            trainer ([`~transformers.Trainer`]):
+                The trainer that trained the model.
+            forget_dataset, retain_dataset, unseen_dataset, reference_model, log_likelihood_func:
+                As for [`FisherUnlearner`].
+            config_overrides:
+                Fields of [`FisherUnlearningConfig`] that differ from the trainer's arguments. The output directory is
+                by default the trainer's, followed by `-unlearned`.
+
+        Raises:
+            `ValueError`: If the trainer has a loss of its own and no `log_likelihood_func` says what it stands for.
+        """
+        if trainer.compute_loss_func is not None and log_likelihood_func is None:
+            raise ValueError(
+                "This trainer has a `compute_loss_func`, a mean over the batch from which no per-example Fisher "
+                "information follows. Pass the `log_likelihood_func(outputs, labels)` it is the negative mean of."
+            )
+        default_output = f"{os.path.normpath(trainer.args.output_dir)}-unlearned"
+        args = FisherUnlearningConfig.from_training_arguments(
+            trainer.args, **({"output_dir": default_output, "save_strategy": "no"} | config_overrides)
+        )
+        return cls(
+            trainer.accelerator.unwrap_model(trainer.model),
+            args,
+            trainer.data_collator,
+            forget_dataset=forget_dataset,
+            retain_dataset=retain_dataset,
+            eval_dataset=trainer.eval_dataset,
+            unseen_dataset=unseen_dataset,
+            reference_model=reference_model,
+            processing_class=trainer.processing_class,
+            log_likelihood_func=log_likelihood_func,
+            compute_metrics=trainer.compute_metrics,
+            callbacks=[c for c in trainer.callback_handler.callbacks if not isinstance(c, _own_callbacks())],
+            preprocess_logits_for_metrics=trainer.preprocess_logits_for_metrics,
+        )
+
+    def unlearn(self, resume_from_checkpoint: str | bool | None = None) -> UnlearningReport:
+        """
+        Runs all phases, writes the cleaned model and `report.json` to the output directory, and returns the report.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                A checkpoint of an interrupted repair, or `True` for the last one in the output directory. The phases
+                before the repair are run again; with the same model, data and seed they give the same weights.
+
+        Returns:
+            [`UnlearningReport`]
+
+        Raises:
+            `FileExistsError`: If the output directory holds anything and nothing is resumed.
+            `RuntimeError`: If a weight outside the selection or a buffer changed; nothing is saved then.
+        """
+        check_output_directory(self.args.output_dir, resuming=bool(resume_from_checkpoint))
+        self.seconds = {}
+        stages = {}
+        if self.reference_model is not None:
+            stages["reference"] = self.evaluate_unlearning(self.reference_model)
+        stages["before"] = self.evaluate_unlearning()
+        forget = self.compute_fisher(self.forget_dataset, "forget Fisher")
+        retain = self.compute_fisher(self.retain_dataset, "retain Fisher")
+        self.select_weights(forget, retain)
+        self.reset_weights()
+        stages["after_reset"] = self.evaluate_unlearning()
+        self.train(resume_from_checkpoint)
+        stages["after_repair"] = self.evaluate_unlearning()
+        integrity = self._integrity()
+        selection = SelectionResult.of(self.selection)
+        if self.args.random_mask_control:
+            stages |= self._run_control()
+        report = UnlearningReport(
+            model_class=type(self.model).__name__,
+            settings=self._settings(),
+            selection=selection,
+            num_fisher_examples={"forget": forget.num_examples, "retain": retain.num_examples},
+            stages=stages,
+            integrity=integrity,
+            seconds=dict(self.seconds),
+            versions=_versions(),
+            seed=self.args.seed,
+            fisher_fallback=forget.fallback_parameters | retain.fallback_parameters,
+        )
+        self._save_result(report)
+        return report
+
+    def compute_fisher(self, dataset: Any, description: str = "Fisher") -> FisherDiagonal:
+        """
+        The Fisher diagonal of the weights in scope on a data set, at the model's present weights.
+
+        Args:
+            dataset ([`~datasets.Dataset`] or map-style):
+                The data set; of more than `args.fisher_max_examples` rows as many are drawn at random.
+            description (`str`, *optional*, defaults to `"Fisher"`):
+                Shown beside the progress bar, and the name of the phase in `seconds`.
+
+        Returns:
+            [`FisherDiagonal`]
+        """
+        limit = self.args.fisher_max_examples
+        if limit is not None and limit < len(dataset):
+            drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.args.seed))[:limit]
+            dataset = Subset(dataset, drawn.sort().values.tolist())
+        with self._timed(description):
+            return accumulate_fisher_diagonal(
+                self.model,
+                self._batches(dataset, self.args.per_device_fisher_batch_size, description),
+                fisher_type=self.args.fisher_type,
+                log_likelihood_func=self.log_likelihood_func,
+                parameters=parameters_in_scope(self.model, self.args.target_modules, self.args.exclude_modules),
+                seed=self.args.seed,
+            )
+
+    def select_weights(self, forget: FisherDiagonal, retain: FisherDiagonal) -> WeightSelection:
+        """
+        Selects the weights to reset, by the rule in `args`, and keeps the selection for the next phases.
+
+        Args:
+            forget ([`FisherDiagonal`]):
+                Fisher diagonal of the forget set.
+            retain ([`FisherDiagonal`]):
+                Fisher diagonal of the retain set.
+
+        Returns:
+            [`WeightSelection`]
+        """
+        share = len(self.forget_dataset) / (len(self.forget_dataset) + len(self.retain_dataset))
+        with self._timed("selection"):
+            self.selection = select_weights(
+                forget,
+                retain,
+                self.args.selection,
+                gamma=self.args.gamma,
+                reset_fraction=self.args.reset_fraction,
+                forget_share=share,
+            )
+        return self.selection
+
+    def reset_weights(self, selection: WeightSelection | None = None) -> None:
+        """
+        Resets the selected weights to `args.reset_value`, and takes the fingerprint of everything else.
+
+        Args:
+            selection ([`WeightSelection`], *optional*):
+                The weights to reset, by default those of [`~FisherUnlearner.select_weights`].
+
+        Raises:
+            `RuntimeError`: If no weights were selected.
+        """
+        if selection is not None:
+            self.selection = selection
+        if self.selection is None:
+            raise RuntimeError("There is no selection of weights to reset. Call `select_weights` first, or pass one.")
+        with self._timed("reset"):
+            self.freeze_guard = FreezeGuard(self.model, self.selection)
+            self._original_values = read_weights(self.model, self.selection)
+            reset_weights(
+                self.model,
+                self.selection,
+                self.args.reset_value,
+                pretrained_model=self.args.pretrained_model,
+                seed=self.args.seed,
+            )
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput | None:
+        """
+        Repairs the selected weights on the retain set, and proves that nothing else changed.
+
+        The loss is the mean negative log-likelihood, over the whole accumulated batch. With `num_train_epochs=0` and
+        no `max_steps` there is nothing to train.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                As for [`~transformers.Trainer`].
+
+        Returns:
+            [`~transformers.trainer_utils.TrainOutput`], or `None` if there was nothing to train.
+
+        Raises:
+            `RuntimeError`: If no weights were reset, or if a weight outside the selection or a buffer changed.
+        """
+        if self.selection is None or self.freeze_guard is None:
+            raise RuntimeError(
+                "`train` repairs the weights that were reset, and none were. Call `unlearn`, or `select_weights` and "
+                "`reset_weights` before it."
+            )
+        output = None
+        with self._timed("repair"):
+            if self.args.num_train_epochs > 0 or self.args.max_steps > 0:
+                set_seed(self.args.seed)
+                self.optimizer = self.lr_scheduler = None
+                self._max_grad_norm = self.args.max_grad_norm
+                config = self.model.config
+                with (
+                    # Trainer clips by the norm of all gradients, frozen ones included; the optimizer clips instead.
+                    _overridden(self.args, max_grad_norm=0.0),
+                    _overridden(config, **({"use_cache": False} if hasattr(config, "use_cache") else {})),
+                    trainable_selection(self.model, self.selection),
+                ):
+                    output = super().train(resume_from_checkpoint, **kwargs)
+            self.freeze_guard.verify(self.model)
+        return output
+
+    def evaluate_unlearning(self, model: PreTrainedModel | None = None) -> StageResult:
+        """
+        Results on the forget, retain, eval and unseen data, with the membership attack of forget against unseen.
+
+        Args:
+            model ([`~transformers.PreTrainedModel`], *optional*):
+                The model to evaluate, by default the one that is being cleaned.
+
+        Returns:
+            [`StageResult`]
+        """
+        model = self.model if model is None else model
+        with self._timed("evaluation"):
+            predictions = {
+                split: predict_examples(
+                    model,
+                    self._batches(dataset, self.args.eval_batch_size, f"evaluate {split}"),
+                    self.log_likelihood_func,
+                    self.preprocess_logits_for_metrics,
+                )
+                for split, dataset in self.unlearning_splits.items()
+            }
+        membership = None
+        if "unseen" in predictions:
+            membership = membership_attack(predictions["forget"].log_likelihood, predictions["unseen"].log_likelihood)
+        outputs = predictions["forget"].log_probabilities
+        divergence = None
+        if model is self.reference_model:
+            self._reference_log_probabilities = outputs
+        elif self._reference_log_probabilities is not None and outputs is not None:
+            divergence = float(jensen_shannon_divergence(outputs, self._reference_log_probabilities).mean())
+        names = getattr(model.config, "id2label", None)
+        return StageResult(
+            {split: summarize_predictions(p, names, self._metrics(p)) for split, p in predictions.items()},
+            membership,
+            divergence,
+        )
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """The index-sparse AdamW over the selection, with the betas, epsilon, decay and clipping of `args`."""
+        model = self.model if model is None else model
+        if self.optimizer is None:
+            decayed = set(self.get_decay_parameter_names(model))
+            named = [(name, p) for name, p in model.named_parameters() if name in self.selection.indices]
+            groups = [
+                {"params": [(n, p) for n, p in named if n in decayed], "weight_decay": self.args.weight_decay},
+                {"params": [(n, p) for n, p in named if n not in decayed], "weight_decay": 0.0},
+            ]
+            self.optimizer = SparseAdamW(
+                [group for group in groups if group["params"]],
+                self.selection.indices,
+                lr=self.args.learning_rate,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+                max_grad_norm=self._max_grad_norm,
+            )
+        return self.optimizer
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As for [`~transformers.Trainer`]; layers with running statistics are kept from updating them."""
+        freeze_running_statistics(model)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As for [`~transformers.Trainer`]; the gradient norm is that of the selected weights."""
+        if "grad_norm" in logs and self.optimizer is not None:
+            logs["grad_norm"] = getattr(self.optimizer, "optimizer", self.optimizer).last_grad_norm
+        super().log(logs, *args, **kwargs)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        Refused: the push of [`~transformers.Trainer`] publishes everything that lies in the output directory.
+
+        Raises:
+            `RuntimeError`: Always; says how to publish the model alone.
+        """
+        raise RuntimeError(
+            "`Trainer.push_to_hub` uploads the whole output directory: the report with the size of the forget set, "
+            "checkpoints and training arguments. Publish the model alone with `unlearner.model.push_to_hub(repo_id, "
+            "private=True)`, and mind that earlier revisions of the repository still hold the old weights."
+        )
+
+    def _repair_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Normalised over the accumulated batch: several heads ignore its size and scale with the accumulation."""
+        if self.label_smoother is not None:
+            return self.label_smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
+        log_likelihood = per_example_log_likelihood(outputs, labels, self.log_likelihood_func)
+        loss = -log_likelihood.sum() / (len(log_likelihood) if num_items_in_batch is None else num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"The loss of the repair is {loss.item()} at step {self.state.global_step}. Lower `learning_rate`, or "
+                "train in float32 or bf16."
+            )
+        return loss
+
+    def _run_control(self) -> dict[str, StageResult]:
+        """Resets and repairs as many random weights of the model as it was, then puts the cleaned one back."""
+        selection, originals, guard = self.selection, self._original_values, self.freeze_guard
+        cleaned = read_weights(self.model, selection)
+        kept = (self.state, self.optimizer, self.lr_scheduler, self.callback_handler.callbacks, self.seconds)
+        stages = {}
+        with self._timed("control"):
+            write_weights(self.model, selection, originals)
+            self.seconds = {}
+            self.callback_handler.callbacks = [c for c in kept[3] if isinstance(c, _own_callbacks())]
+            try:
+                self.reset_weights(select_random_weights(selection, self.args.seed))
+                stages["control_after_reset"] = self.evaluate_unlearning()
+                with _overridden(self.args, save_strategy="no", eval_strategy="no", load_best_model_at_end=False):
+                    self.train()
+                stages["control_after_repair"] = self.evaluate_unlearning()
+                write_weights(self.model, self.selection, self._original_values)
+            finally:
+                self.state, self.optimizer, self.lr_scheduler, self.callback_handler.callbacks, self.seconds = kept
+                self.selection, self._original_values, self.freeze_guard = selection, originals, guard
+            write_weights(self.model, selection, cleaned)
+            guard.verify(self.model)
+        return stages
+
+    def _integrity(self) -> IntegrityResult:
+        values = read_weights(self.model, self.selection)
+        return IntegrityResult(
+            sum(int((values[name] != original).sum()) for name, original in self._original_values.items()),
+            self.freeze_guard.num_frozen_weights,
+            self.freeze_guard.num_buffer_entries,
+            self.freeze_guard.checksum,
+        )
+
+    def _metrics(self, predictions: ExamplePredictions) -> dict[str, float]:
+        if self.compute_metrics is None:
+            return {}
+        arguments = {"compute_result": True} if self.args.batch_eval_metrics else {}
+        outcome = EvalPrediction(predictions=predictions.logits, label_ids=predictions.labels)
+        return {name: float(value) for name, value in self.compute_metrics(outcome, **arguments).items()}
+
+    def _batches(self, dataset: Any, batch_size: int, description: str | None = None) -> Iterator[dict[str, Any]]:
+        """Batches in the order of the data, with a progress bar if there is a description."""
+        collator = self.data_collator
+        if isinstance(dataset, datasets.Dataset):
+            dataset = self._remove_unused_columns(dataset, description)
+        else:
+            collator = self._get_collator_with_removed_columns(collator, description)
+        loader = DataLoader(dataset, batch_size, collate_fn=collator, num_workers=self.args.dataloader_num_workers)
+        hidden = description is None or self.args.disable_tqdm or not self.is_local_process_zero()
+        return iter(tqdm(loader, desc=description, disable=hidden, leave=False))
+
+    def _settings(self) -> dict[str, Any]:
+        own = {item.name for item in fields(FisherUnlearningConfig)} - {
+            item.name for item in fields(TrainingArguments)
+        }
+        repair = {
+            *("num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
+            *("max_grad_norm", "per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16"),
+        }
+        # `to_dict` turns enumerations into their values.
+        return {name: value for name, value in self.args.to_dict().items() if name in own | repair}
+
+    def _save_result(self, report: UnlearningReport) -> None:
+        """Writes beside, then renames: the output directory holds a whole file or none."""
+        output = Path(self.args.output_dir)
+        output.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=output))
+        try:
+            self.model.save_pretrained(staging)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(staging)
+            report.save(staging / REPORT_NAME)
+            for path in sorted(staging.iterdir(), key=lambda path: path.name == REPORT_NAME):
+                os.replace(path, output / path.name)
+        finally:
+            shutil.rmtree(staging)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        seconds, start = self.seconds, time.perf_counter()
+        yield
+        seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+def _splits(forget: Any, retain: Any, evaluation: Any | dict[str, Any] | None, unseen: Any | None) -> dict[str, Any]:
+    splits = {"forget": forget, "retain": retain}
+    if isinstance(evaluation, Mapping):
+        splits |= {f"eval_{name}": dataset for name, dataset in evaluation.items()}
+    elif evaluation is not None:
+        splits["eval"] = evaluation
+    if unseen is not None:
+        splits["unseen"] = unseen
+    return splits
+
+
+def _load(model: str | os.PathLike[str] | PreTrainedModel) -> PreTrainedModel:
+    if isinstance(model, (str, os.PathLike)):
+        architectures = AutoConfig.from_pretrained(model).architectures
+        if not architectures or not hasattr(transformers, architectures[0]):
+            raise ValueError(
+                f"The configuration of {str(model)!r} names no architecture of transformers ({architectures}), so its "
+                "class is unknown. Load the model yourself and pass the object."
+            )
+        return getattr(transformers, architectures[0]).from_pretrained(model)
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"The model is a {type(model).__name__}, not a `PreTrainedModel`. Pass the bare model, without wrappers "
+            "for compilation or data parallelism; merge adapters into it first (`merge_and_unload`)."
+        )
+    return model
+
+
+def _model_name(model: str | PreTrainedModel) -> str:
+    return Path(model).name if isinstance(model, (str, os.PathLike)) else type(model).__name__
+
+
+def _own_callbacks() -> tuple[type[TrainerCallback], ...]:
+    return (*DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK, PrinterCallback)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("hf-deepclean", "torch", "transformers", "datasets", "accelerate", "safetensors")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+@contextmanager
+def _overridden(target: Any, **values: Any) -> Iterator[None]:
+    """Other attribute values, for the duration."""
+    kept = {name: getattr(target, name) for name in values}
+    for name, value in values.items():
+        setattr(target, name, value)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(target, name, value)
