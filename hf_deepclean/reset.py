@@ -117,8 +117,8 @@ def _pretrained_values(
     if absent == selection.indices.keys():
         raise ValueError(
             f"The pretrained model {_describe(pretrained_model)} has none of the {len(absent)} parameters with "
-            f"selected weights in the same shape, so it is not what this {type(model).__name__} was fine-tuned from. Pass that "
-            "checkpoint, or use `reset_value='init'`."
+            f"selected weights in the same shape, so this {type(model).__name__} was not fine-tuned from it. Pass the "
+            "right checkpoint, or use `reset_value='init'`."
         )
     fresh = read_weights(_fresh_model(model, seed), selection) if absent else {}
     if absent:

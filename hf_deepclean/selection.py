@@ -236,7 +236,9 @@ def _describe(ratios: Mapping[str, torch.Tensor], gamma: float | None, reset_fra
     every = torch.cat(list(ratios.values()))
     positive = every[every > 0]
     if len(positive) == 0:
-        return "the forget Fisher is 0 for every weight in scope: they do not matter to the forget set. Widen the scope."
+        return (
+            "the forget Fisher is 0 for every weight in scope: they do not matter to the forget set. Widen the scope."
+        )
     if reset_fraction is not None:
         return f"`reset_fraction={reset_fraction}` of {len(every):,} weights is less than one weight. Raise it."
     median, high, top = np.quantile(positive.numpy(), [0.5, 0.99, 1.0], method="nearest")
