@@ -1,0 +1,35 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The definition itself, against closed forms."""
+
+import torch
+from torch import nn
+
+from hf_deepclean.fisher.reference import add_reference_squares_
+
+
+class LogisticRegression(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 4, bias=False, dtype=torch.float64)
+
+    def forward(self, x):
+        return (self.linear(x),)
+
+
+def fisher(model, batch, fisher_type):
+    sums = {"linear.weight": torch.zeros(4, 3, dtype=torch.float64)}
+    add_reference_squares_(sums, model, batch, dict(model.named_parameters()), fisher_type)
+    return sums["linear.weight"]
+
+
+def test_equals_the_closed_forms_of_logistic_regression():
+    model = LogisticRegression()
+    x, labels = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 1, 1])
+    batch, p = {"x": x, "labels": labels}, model(x)[0].softmax(dim=1).detach()
+    # d log p_y / dw_c = (1[c = y] - p_c) x
+    given = (nn.functional.one_hot(labels, 4) - p).square().T @ x.square()
+    assert torch.allclose(fisher(model, batch, "empirical"), given, rtol=1e-12)
+    # E_y (1[c = y] - p_c)^2 = p_c (1 - p_c)
+    expectation = (p * (1 - p)).T @ x.square()
+    assert torch.allclose(fisher(model, batch, "expected"), expectation, rtol=1e-12)
