@@ -1,0 +1,59 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+import torch
+
+from hf_deepclean.likelihood import fisher_scores, per_example_log_likelihood
+
+from . import tiny
+
+
+@pytest.mark.parametrize(
+    ("make_model", "make_batch"),
+    [(tiny.vit, tiny.image_batch), (tiny.resnet, tiny.image_batch), (tiny.bert, tiny.text_batch)],
+)
+def test_sums_to_the_model_own_loss_one_example_at_a_time(make_model, make_batch):
+    model, batch = tiny.randomized(make_model()), make_batch()
+    labels = batch["labels"]
+    log_likelihood = per_example_log_likelihood(
+        model(**{key: value for key, value in batch.items() if key != "labels"}), labels
+    )
+    losses = [model(**example).loss for example in tiny.in_batches(batch, 1)]
+    assert torch.allclose(-log_likelihood, torch.stack(losses), rtol=1e-12)
+
+
+def test_half_precision_logits_are_raised_to_float32():
+    outputs = (torch.randn(3, 4, dtype=torch.bfloat16),)
+    assert per_example_log_likelihood(outputs, torch.tensor([0, 1, 2])).dtype == torch.float32
+
+
+@pytest.mark.parametrize("labels", [[0, 4, 1], [0, -1, 1], [-100, 0, 1]])
+def test_labels_outside_the_head_are_refused(labels):
+    with pytest.raises(ValueError, match="1 labels of a batch lie outside the head's range 0 to 3"):
+        per_example_log_likelihood((torch.randn(3, 4),), torch.tensor(labels))
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [
+        (torch.randn(3, 7, 4), torch.zeros(3, 7, dtype=torch.long)),
+        (torch.randn(3, 1), torch.zeros(3)),
+        (torch.randn(3, 4), torch.zeros(3, 4)),
+    ],
+)
+def test_other_heads_need_a_likelihood_of_their_own(logits, labels):
+    with pytest.raises(ValueError, match="log_likelihood_func"):
+        per_example_log_likelihood((logits,), labels)
+
+
+def test_a_likelihood_that_averages_over_the_batch_is_refused():
+    with pytest.raises(ValueError, match="one log-likelihood per example"):
+        per_example_log_likelihood((torch.randn(3, 4),), torch.zeros(3), lambda outputs, labels: outputs[0].mean())
+
+
+def test_sampled_labels_follow_the_model_and_skip_impossible_classes():
+    log_probabilities = torch.tensor([[0.5, 0.0, 0.3, 0.2]]).log().repeat(4000, 1)
+    (scores,) = fisher_scores((log_probabilities,), torch.zeros(4000, dtype=torch.long), "sampled", seed=3)
+    shares = [(scores.exp() - p).abs().lt(1e-6).float().mean().item() for p in (0.5, 0.0, 0.3, 0.2)]
+    # Three standard errors of 4,000 draws are 0.024.
+    assert shares == pytest.approx([0.5, 0.0, 0.3, 0.2], abs=0.024)

@@ -1,0 +1,56 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from hf_deepclean import parameters_in_scope
+
+from . import tiny
+
+
+def test_the_whole_model_is_in_scope_by_default():
+    for model in (tiny.vit(), tiny.resnet(), tiny.convnext()):
+        assert list(parameters_in_scope(model)) == [name for name, _ in model.named_parameters()]
+
+
+def test_token_embeddings_are_out_of_scope_unless_asked_for():
+    table = "bert.embeddings.word_embeddings.weight"
+    assert table not in parameters_in_scope(tiny.bert())
+    assert "bert.embeddings.position_embeddings.weight" in parameters_in_scope(tiny.bert())
+    assert table in parameters_in_scope(tiny.bert(), exclude_modules=[])
+    assert table in parameters_in_scope(tiny.bert(), target_modules=["word_embeddings"])
+
+
+def test_a_tied_head_is_one_parameter_and_leaves_with_any_of_its_names():
+    model = tiny.bert()
+    model.classifier.weight = model.bert.pooler.dense.weight
+    assert sum("pooler.dense.weight" in n or "classifier.weight" in n for n in parameters_in_scope(model)) == 1
+    left = parameters_in_scope(model, exclude_modules=["classifier"])
+    assert not any("pooler.dense.weight" in name or "classifier" in name for name in left)
+
+
+def test_frozen_parameters_are_out_of_scope():
+    model = tiny.vit()
+    model.vit.requires_grad_(False)
+    assert list(parameters_in_scope(model)) == ["classifier.weight", "classifier.bias"]
+
+
+def test_patterns_match_names_last_parts_and_enclosing_modules():
+    model = tiny.vit()
+    assert set(parameters_in_scope(model, ["classifier"])) == {"classifier.weight", "classifier.bias"}
+    assert all(".q_proj." in name for name in parameters_in_scope(model, ["q_proj"]))
+    assert all(name.startswith("vit.layers.1.") for name in parameters_in_scope(model, ["vit.layers.1"]))
+    assert all(".mlp." in name for name in parameters_in_scope(model, r".*\.mlp\.fc\d"))
+    assert not any("layernorm" in n for n in parameters_in_scope(model, None, r".*layernorm.*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target_modules": ["query"]}, "`target_modules` holds 'query', which matches no module of ViT"),
+        ({"exclude_modules": ["clasifier"]}, "`exclude_modules` holds 'clasifier'"),
+        ({"exclude_modules": ["vit", "classifier"]}, "No parameter is left to reset"),
+    ],
+)
+def test_patterns_that_match_nothing_or_everything_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        parameters_in_scope(tiny.vit(), **arguments)

@@ -1,0 +1,152 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hf_deepclean import FisherDiagonal, select_random_weights, select_weights
+
+
+def diagonals(num_forget=10, num_retain=90):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"a.weight": (40, 30), "a.bias": (30,), "b.weight": (500,)}
+    forget = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
+    retain = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
+    return FisherDiagonal(forget, num_forget), FisherDiagonal(retain, num_retain)
+
+
+def ratios(forget, retain):
+    means = [[v.double().flatten() / fisher.num_examples for v in fisher.sums.values()] for fisher in (forget, retain)]
+    return torch.cat(means[0]) / torch.cat(means[1])
+
+
+def selected_mask(selection):
+    masks = []
+    for name, size in selection.num_weights.items():
+        mask = torch.zeros(size, dtype=torch.bool)
+        mask[selection.indices.get(name, torch.tensor([], dtype=torch.long))] = True
+        masks.append(mask)
+    return torch.cat(masks)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 20.0])
+def test_gamma_selects_exactly_the_ratios_above_it(gamma):
+    forget, retain = diagonals()
+    selection = select_weights(forget, retain, gamma=gamma)
+    assert torch.equal(selected_mask(selection), ratios(forget, retain) > gamma)
+    assert selection.rule == "gamma"
+    assert selection.num_in_scope == 1730
+
+
+def test_the_ratio_compares_means_not_sums():
+    sums = {"w": torch.tensor([1.0, 3.0])}
+    selection = select_weights(FisherDiagonal(sums, 1), FisherDiagonal({"w": torch.tensor([20.0, 20.0])}, 10), gamma=1)
+    assert selection.indices["w"].tolist() == [1]
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.1, 0.5, 1.0])
+def test_reset_fraction_selects_the_global_top_share(fraction):
+    forget, retain = diagonals()
+    selection = select_weights(forget, retain, reset_fraction=fraction)
+    chosen, every = selected_mask(selection), ratios(forget, retain)
+    assert selection.num_selected == int(fraction * 1730)
+    assert fraction == 1 or every[chosen].min() > every[~chosen].max()
+    assert selection.gamma == every[chosen].min().item()
+
+
+def test_adaptive_selects_the_share_of_assd():
+    forget, retain = diagonals(50, 950)
+    selection = select_weights(forget, retain)
+    assert selection.rule == "adaptive"
+    # ASSD as written: the percentile 100 - ln(1 + 100 s) of F_f / F_D, on all data D.
+    share = 0.05
+    ratio = ratios(forget, retain)
+    to_all_data = ratio / (share * ratio + 1 - share)
+    alpha = np.percentile(to_all_data.numpy(), 100 - math.log(1 + 100 * share))
+    assert torch.equal(selected_mask(selection), to_all_data > alpha)
+    assert selection.num_selected / 1730 == pytest.approx(math.log(6) / 100, abs=1 / 1730)
+
+
+def test_a_weight_that_matters_to_neither_set_is_never_selected_and_to_forget_alone_always():
+    forget = FisherDiagonal({"w": torch.tensor([0.0, 0.0, 1e-30, 5.0, 1.0])}, 1)
+    retain = FisherDiagonal({"w": torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0])}, 1)
+    selection = select_weights(forget, retain, gamma=2.0)
+    assert selection.indices["w"].tolist() == [2, 3]
+    assert selection.num_infinite_ratios == 2
+    assert select_weights(forget, retain, reset_fraction=0.2).indices["w"].tolist() == [3]
+    assert select_weights(forget, retain, reset_fraction=0.6).indices["w"].tolist() == [2, 3, 4]
+
+
+def test_a_fraction_beyond_what_matters_selects_all_that_matters_and_says_so(caplog):
+    forget = FisherDiagonal({"w": torch.tensor([0.0, 0.0, 1.0, 5.0])}, 1)
+    retain = FisherDiagonal({"w": torch.ones(4)}, 1)
+    with caplog.at_level(logging.WARNING):
+        assert select_weights(forget, retain, reset_fraction=1.0).indices["w"].tolist() == [2, 3]
+    assert "only 2 of 4 matter to the forget set" in caplog.text
+
+
+def test_a_layer_selected_whole_is_warned_of(caplog):
+    forget = FisherDiagonal({"a.weight": torch.ones(2, 2), "a.bias": torch.ones(2)}, 1)
+    retain = FisherDiagonal({"a.weight": torch.full((2, 2), 0.1), "a.bias": torch.full((2,), 9.0)}, 1)
+    with caplog.at_level(logging.WARNING):
+        select_weights(forget, retain, gamma=2)
+    assert "Every weight of a.weight is selected" in caplog.text
+
+
+def test_counts_per_module_add_up():
+    selection = select_weights(*diagonals(), gamma=1)
+    counts = selection.counts_per_module()
+    assert list(counts) == ["a", "b"]
+    assert sum(selected for selected, _ in counts.values()) == selection.num_selected
+    assert counts["a"][1] == 1230
+
+
+def test_the_random_control_has_the_same_size_scope_and_other_weights():
+    selection = select_weights(*diagonals(), gamma=8)
+    control = select_random_weights(selection, seed=1)
+    assert control.num_selected == selection.num_selected
+    assert control.num_weights == selection.num_weights
+    assert all(0 <= i.min() and i.max() < control.num_weights[name] for name, i in control.indices.items())
+    assert torch.equal(selected_mask(control), selected_mask(select_random_weights(selection, seed=1)))
+    assert not torch.equal(selected_mask(control), selected_mask(selection))
+    assert not torch.equal(selected_mask(control), selected_mask(select_random_weights(selection, seed=2)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gamma": 0.0}, "`gamma` is 0.0"),
+        ({"gamma": -1.0}, "`gamma` is -1.0"),
+        ({"gamma": math.nan}, "`gamma` is nan"),
+        ({"gamma": math.inf}, "`gamma` is inf"),
+        ({"reset_fraction": 0.0}, "`reset_fraction` is 0.0"),
+        ({"reset_fraction": 1.5}, "`reset_fraction` is 1.5"),
+        ({"reset_fraction": math.nan}, "`reset_fraction` is nan"),
+        ({"gamma": 1.0, "reset_fraction": 0.1}, "Both `gamma`"),
+        ({"selection": "best"}, "must be one of 'gamma', 'reset_fraction', 'adaptive'"),
+        ({"selection": "gamma"}, "'gamma' takes `gamma`"),
+        ({"selection": "adaptive", "gamma": 1.0}, "'adaptive' takes neither"),
+        ({"gamma": 1e6}, "No weight was selected: no ratio .* the largest"),
+        ({"reset_fraction": 1e-6}, "less than one weight"),
+    ],
+)
+def test_bad_rules_and_empty_selections_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        select_weights(*diagonals(), **arguments)
+
+
+def test_a_forget_set_without_any_fisher_selects_nothing():
+    forget, retain = FisherDiagonal({"w": torch.zeros(3)}, 1), FisherDiagonal({"w": torch.ones(3)}, 1)
+    for arguments in ({"gamma": 1.0}, {"reset_fraction": 0.5}, {}):
+        with pytest.raises(ValueError, match="the forget Fisher is 0 for every weight"):
+            select_weights(forget, retain, **arguments)
+
+
+def test_diagonals_of_different_scope_are_refused():
+    forget, retain = diagonals()
+    retain.sums.pop("a.bias")
+    with pytest.raises(ValueError, match="cannot be compared"):
+        select_weights(forget, retain, gamma=1)
