@@ -107,9 +107,9 @@ def digits():
         }
     )
     images = (source.images / 16).astype(np.float32)[:, None]
-    return datasets.Dataset.from_dict({"pixel_values": images, "labels": source.target}, features=features).with_format(
-        "torch"
-    )
+    return datasets.Dataset.from_dict(
+        {"pixel_values": images, "labels": source.target}, features=features
+    ).with_format("torch")
 
 
 def parameters_and_buffers(model):

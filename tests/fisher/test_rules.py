@@ -100,7 +100,7 @@ CASES = {
     "scalar": (lambda m, x: x * m.a, {"a": parameter()}, inputs(7, 5, 4)),
     "quotient_and_difference": (lambda m, x: (m.b - x / m.a), {"a": parameter(4), "b": parameter(4)}, inputs(7, 4)),
     "scale_of_the_example_axis_length": (lambda m, x: m.a * x, {"a": parameter(7)}, inputs(7, 5, 7)),
-    "class_token": (lambda m, x: torch.cat([m.a.expand(len(x), -1, -1), x], dim=1).cumsum(1), {"a": parameter(1, 1, 4)},
+    "class_token": (lambda m, x: torch.cat([m.a.expand(len(x), -1, -1), x], 1).cumsum(1), {"a": parameter(1, 1, 4)},
                     inputs(7, 5, 4)),
     "class_token_over_positions": (lambda m, x: m.a.expand(len(x), 5, 4) * x, {"a": parameter(1, 1, 4)},
                                    inputs(7, 5, 4)),

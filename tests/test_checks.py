@@ -1,0 +1,121 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import io
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PillowImage
+
+from hf_deepclean.checks import check_dataset, check_disjoint, check_model, check_output_directory
+
+from . import tiny
+
+
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+def test_overlap_is_found_by_content_and_counted():
+    digits = tiny.digits()
+    check_disjoint(digits.select(range(100)), digits.select(range(100, 400)))
+    with pytest.raises(ValueError, match="3 of 100 rows of `forget_dataset` are in `retain_dataset`"):
+        check_disjoint(digits.select(range(100)), digits.select([*range(97, 100), *range(200, 300)]))
+
+
+def test_overlap_is_found_across_copies_formats_and_transforms():
+    digits = tiny.digits()
+    copy = datasets.Dataset.from_list(
+        digits.select([5, 6]).with_format(None).to_list(), features=digits.features
+    ).with_transform(lambda rows: {"pixel_values": torch.rand(len(rows["labels"]), 1, 8, 8), "labels": rows["labels"]})
+    with pytest.raises(ValueError, match="1 of 2 rows"):
+        check_disjoint(copy, digits.select(range(6)))
+
+
+def test_text_that_differs_in_one_character_is_another_row():
+    forget = datasets.Dataset.from_dict({"text": ["one", "two"], "label": [0, 1]})
+    check_disjoint(forget, datasets.Dataset.from_dict({"text": ["One", "two "], "label": [0, 1]}))
+    check_disjoint(forget, datasets.Dataset.from_dict({"text": ["one", "two"], "label": [1, 0]}))
+    with pytest.raises(ValueError, match="1 of 2 rows"):
+        check_disjoint(forget, datasets.Dataset.from_dict({"label": [1], "text": ["two"], "id": [7]}))
+
+
+def test_images_are_compared_by_their_bytes_not_their_path(tmp_path):
+    pixels = [np.full((4, 4), value, np.uint8) for value in range(3)]
+    encoded = []
+    for number, array in enumerate(pixels):
+        buffer = io.BytesIO()
+        PillowImage.fromarray(array).save(buffer, "PNG")
+        encoded.append({"bytes": buffer.getvalue(), "path": f"/somewhere/{number}.png"})
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    forget = datasets.Dataset.from_dict({"image": encoded[:2], "label": [0, 0]}, features=features)
+    moved = [{**encoded[1], "path": "/elsewhere/x.png"}, encoded[2]]
+    retain = datasets.Dataset.from_dict({"image": moved, "label": [0, 0]}, features=features)
+    with pytest.raises(ValueError, match="1 of 2 rows"):
+        check_disjoint(forget, retain)
+
+
+def test_other_map_style_data_are_compared_too():
+    rows = [{"x": torch.tensor([float(i)]), "labels": torch.tensor(0)} for i in range(4)]
+    check_disjoint(Rows(rows[:2]), Rows(rows[2:]))
+    with pytest.raises(ValueError, match="1 of 2 rows"):
+        check_disjoint(Rows(rows[:2]), Rows(rows[1:]))
+
+
+def test_labels_outside_the_head_are_counted():
+    digits = tiny.digits()
+    check_dataset(digits, "forget_dataset", 10)
+    many = int((np.asarray(digits["labels"]) > 7).sum())
+    with pytest.raises(
+        ValueError, match=f"`forget_dataset` has {many} of 1797 labels outside the head's range 0 to 7"
+    ):
+        check_dataset(digits, "forget_dataset", 8)
+
+
+def test_an_empty_data_set_and_a_stream_are_refused():
+    with pytest.raises(ValueError, match="`retain_dataset` is empty"):
+        check_dataset(tiny.digits().select([]), "retain_dataset", 10)
+    with pytest.raises(TypeError, match="materialise a stream"):
+        check_dataset(tiny.digits().to_iterable_dataset(), "retain_dataset", 10)
+
+
+def test_quantised_meta_and_adapted_models_are_refused():
+    check_model(tiny.vit())
+    with torch.device("meta"):
+        meta = tiny.vit()
+    with pytest.raises(ValueError, match=r"vit\.embeddings\.cls_token is on the meta device"):
+        check_model(meta)
+    quantised = tiny.vit()
+    quantised.classifier.weight = torch.nn.Parameter(torch.zeros(4, 16, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match=r"classifier\.weight has dtype torch.int8"):
+        check_model(quantised)
+    flagged = tiny.vit()
+    flagged.is_quantized = True
+    with pytest.raises(ValueError, match="quantised"):
+        check_model(flagged)
+    adapted = tiny.vit()
+    adapted._hf_peft_config_loaded = True
+    with pytest.raises(ValueError, match="Merge them"):
+        check_model(adapted)
+
+
+def test_an_output_directory_that_holds_anything_is_refused(tmp_path):
+    check_output_directory(tmp_path / "new", resuming=False)
+    check_output_directory(tmp_path, resuming=False)
+    (tmp_path / "checkpoint-10").mkdir()
+    check_output_directory(tmp_path, resuming=True)
+    with pytest.raises(FileExistsError, match="already holds checkpoint-10"):
+        check_output_directory(tmp_path, resuming=False)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(FileExistsError, match=r"already holds model\.safetensors\. Nothing is ever overwritten"):
+        check_output_directory(tmp_path, resuming=True)
+    with pytest.raises(FileExistsError, match="is a file"):
+        check_output_directory(tmp_path / "model.safetensors", resuming=True)

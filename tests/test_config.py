@@ -1,0 +1,62 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import fields
+
+import pytest
+from transformers import HfArgumentParser, TrainingArguments
+
+from hf_deepclean import FisherUnlearningConfig
+
+
+def test_the_rule_follows_from_the_value_that_is_given(tmp_path):
+    assert FisherUnlearningConfig(tmp_path / "a").selection == "adaptive"
+    assert FisherUnlearningConfig(tmp_path / "a", gamma=2.0).selection == "gamma"
+    assert FisherUnlearningConfig(tmp_path / "a", reset_fraction=0.1).selection == "reset_fraction"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gamma": 1.0, "reset_fraction": 0.1}, "Both `gamma`"),
+        ({"gamma": float("nan")}, "`gamma` is nan"),
+        ({"reset_fraction": -0.1}, "`reset_fraction` is -0.1"),
+        ({"fisher_type": "true"}, "`fisher_type` is 'true'"),
+        ({"reset_value": "noise"}, "`reset_value` is 'noise'"),
+        ({"reset_value": "pretrained"}, "needs `pretrained_model`"),
+        ({"per_device_fisher_batch_size": 0}, "`per_device_fisher_batch_size` is 0"),
+        ({"fisher_max_examples": 0}, "`fisher_max_examples` is 0"),
+        ({"push_to_hub": True}, "still holds what it is to forget"),
+        ({"optim": "adafactor"}, "`optim` is 'adafactor'"),
+    ],
+)
+def test_bad_values_are_refused_with_what_to_do(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        FisherUnlearningConfig(tmp_path / "a", **arguments)
+
+
+def test_parses_from_the_command_line_and_shows_its_help(capsys):
+    parser = HfArgumentParser(FisherUnlearningConfig)
+    (config,) = parser.parse_args_into_dataclasses(
+        ["--output_dir", "x", "--reset_fraction", "0.1", "--exclude_modules", "classifier", "embeddings"]
+    )
+    assert config.exclude_modules == ["classifier", "embeddings"]
+    with pytest.raises(SystemExit) as exit_status:
+        parser.parse_args_into_dataclasses(["--help"])
+    assert exit_status.value.code == 0
+    assert "--reset_fraction" in capsys.readouterr().out
+
+
+def test_every_field_has_help_and_a_docstring_entry():
+    inherited = {item.name for item in fields(TrainingArguments)}
+    for item in fields(FisherUnlearningConfig):
+        if item.name not in inherited:
+            assert item.metadata["help"]
+            assert f"        {item.name} (" in FisherUnlearningConfig.__doc__
+
+
+def test_training_arguments_are_taken_over_without_what_concerns_the_hub(tmp_path):
+    args = TrainingArguments(tmp_path / "a", learning_rate=1e-3, hub_token="secret", save_strategy="epoch", seed=7)
+    config = FisherUnlearningConfig.from_training_arguments(args, output_dir=str(tmp_path / "b"), gamma=1.0)
+    assert (config.learning_rate, config.seed, config.save_strategy.value) == (1e-3, 7, "epoch")
+    assert config.output_dir == str(tmp_path / "b")
+    assert config.hub_token is None

@@ -1,0 +1,491 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForImageClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    ViTForImageClassification,
+)
+
+from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, UnlearningReport, select_random_weights
+
+from . import tiny
+from .test_reset import outside
+
+
+FORGET, RETAIN, UNSEEN = range(24), range(24, 120), range(120, 160)
+
+
+def splits(**others):
+    digits = tiny.digits()
+    parts = {"forget_dataset": digits.select(FORGET), "retain_dataset": digits.select(RETAIN)}
+    return parts | {"unseen_dataset": digits.select(UNSEEN)} | others
+
+
+def config(directory, **kwargs):
+    defaults = {
+        "reset_fraction": 0.2,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 16,
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+    return FisherUnlearningConfig(str(directory), **(defaults | kwargs))
+
+
+def vit(**kwargs):
+    torch.manual_seed(0)
+    return tiny.randomized(tiny.vit(num_labels=10, **kwargs), torch.float32)
+
+
+def resnet():
+    torch.manual_seed(0)
+    return tiny.randomized(tiny.resnet(num_labels=10), torch.float32)
+
+
+def unlearner_for(directory, model=None, data=None, **kwargs):
+    return FisherUnlearner(model or vit(), config(directory, **kwargs), **(data or splits()))
+
+
+def test_unlearn_runs_all_phases_and_leaves_a_loadable_model_and_its_report(tmp_path):
+    model = vit()
+    config_before = model.config.to_dict()
+    unlearner = unlearner_for(tmp_path / "clean", model, splits(eval_dataset=tiny.digits().select(range(160, 200))))
+    report = unlearner.unlearn()
+    assert list(report.stages) == ["before", "after_reset", "after_repair"]
+    assert list(report.stages["before"].splits) == ["forget", "retain", "eval", "unseen"]
+    assert report.stages["before"].splits["forget"].num_examples == 24
+    assert (
+        report.stages["after_repair"].splits["retain"].mean_loss < report.stages["before"].splits["retain"].mean_loss
+    )
+    assert report.num_fisher_examples == {"forget": 24, "retain": 96}
+    assert report.selection.num_selected == int(0.2 * report.selection.num_in_scope)
+    assert report.integrity.num_selected_changed == report.selection.num_selected
+    assert set(report.seconds) >= {"forget Fisher", "retain Fisher", "selection", "reset", "repair", "evaluation"}
+
+    assert sorted(path.name for path in (tmp_path / "clean").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "report.json",
+    ]
+    assert UnlearningReport.load(tmp_path / "clean" / "report.json") == report
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "clean")
+    tensors = tiny.parameters_and_buffers(loaded)
+    assert all(torch.equal(tensors[n], value) for n, value in tiny.parameters_and_buffers(model).items())
+    # What saving any model writes down; nothing that training leaves behind, such as `use_cache`.
+    assert model.config.to_dict() == config_before | {
+        "architectures": ["ViTForImageClassification"],
+        "dtype": "float32",
+    }
+    assert "use_cache" not in json.loads((tmp_path / "clean" / "config.json").read_text())
+
+
+@pytest.mark.parametrize("make_model", [vit, resnet])
+def test_nothing_outside_the_selection_changes(tmp_path, make_model):
+    model = make_model()
+    unlearner = unlearner_for(
+        tmp_path / "clean",
+        model,
+        weight_decay=0.1,
+        adam_beta1=0.95,
+        max_grad_norm=0.5,
+        gradient_accumulation_steps=2,
+        per_device_train_batch_size=8,
+    )
+    forget, retain = (unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset))
+    selection = unlearner.select_weights(forget, retain)
+    before = outside(model, selection)
+    unlearner.reset_weights()
+    unlearner.train()
+    after = outside(model, selection)
+    assert sum((before[name] != after[name]).sum().item() for name in before) == 0
+    assert any(parameter.grad_fn is None and parameter.requires_grad for parameter in model.parameters())
+    state = unlearner.optimizer.state_dict()["state"].values()
+    floats = sum(value.numel() for entry in state for name, value in entry.items() if name != "step")
+    assert floats == 2 * selection.num_selected
+
+
+def test_resumed_from_a_checkpoint_it_ends_in_the_same_bits_with_nothing_else_changed(tmp_path):
+    arguments = {"save_strategy": "steps", "save_steps": 4, "weight_decay": 0.1, "num_train_epochs": 2}
+    whole = unlearner_for(tmp_path / "whole", resnet(), **arguments)
+    whole_report = whole.unlearn()
+
+    class Interrupt(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            raise KeyboardInterrupt
+
+    interrupted = unlearner_for(tmp_path / "parts", resnet(), **arguments)
+    interrupted.add_callback(Interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.unlearn()
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["checkpoint-4"]
+
+    model = resnet()
+    before = model.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    resumed = unlearner_for(tmp_path / "parts", model, **arguments)
+    with pytest.raises(FileExistsError, match="already holds checkpoint-4"):
+        resumed.unlearn()
+    report = resumed.unlearn(resume_from_checkpoint=True)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in whole.model.state_dict().items())
+    assert report.integrity == whole_report.integrity
+    for name, tensor in model.state_dict().items():
+        changed = set((tensor != before[name]).flatten().nonzero().flatten().tolist())
+        assert changed <= set(resumed.selection.indices.get(name, torch.tensor([])).tolist())
+
+
+def test_a_checkpoint_of_another_model_is_noticed_and_not_saved(tmp_path):
+    first = unlearner_for(tmp_path / "clean", resnet(), save_strategy="steps", save_steps=4, num_train_epochs=1)
+    first.unlearn()
+    other = tiny.randomized(tiny.randomized(tiny.resnet(num_labels=10)), torch.float32)
+    for name in ("config.json", "model.safetensors", "report.json"):
+        (tmp_path / "clean" / name).unlink()
+    resumed = unlearner_for(tmp_path / "clean", other, save_strategy="steps", save_steps=4, num_train_epochs=2)
+    with pytest.raises((RuntimeError, ValueError), match="not what was asked for|another selection"):
+        resumed.unlearn(resume_from_checkpoint=True)
+    assert not (tmp_path / "clean" / "model.safetensors").exists()
+
+
+def test_a_callback_that_touches_a_frozen_weight_is_caught_and_nothing_is_saved(tmp_path):
+    class Meddler(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            with torch.no_grad():
+                model.vit.layernorm.weight += 1e-3
+
+    unlearner = unlearner_for(tmp_path / "clean")
+    unlearner.add_callback(Meddler)
+    with pytest.raises(RuntimeError, match=r"vit\.layernorm\.weight"):
+        unlearner.unlearn()
+    assert list((tmp_path / "clean").iterdir()) == []
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(tmp_path):
+    models = []
+    for number, seed in enumerate((3, 3, 4)):
+        model = vit(hidden_dropout_prob=0.1)
+        models.append(model)
+        unlearner_for(tmp_path / str(number), model, seed=seed).unlearn()
+    first, same, other = (model.state_dict() for model in models)
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("make_model", [vit, resnet])
+def test_gradient_accumulation_gives_the_same_repair(tmp_path, make_model):
+    models = []
+    for number, (batch_size, steps) in enumerate(((16, 1), (4, 4))):
+        model = make_model()
+        models.append(model)
+        unlearner_for(
+            tmp_path / str(number),
+            model,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=steps,
+            learning_rate=1e-3,
+            adam_epsilon=1e-3,
+        ).unlearn()
+    for first, second in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.allclose(first, second, atol=1e-5)
+
+
+def test_the_control_resets_as_many_weights_and_leaves_the_cleaned_model_in_place(tmp_path):
+    plain, with_control = vit(), vit()
+    unlearner_for(tmp_path / "a", plain).unlearn()
+    unlearner = unlearner_for(tmp_path / "b", with_control, random_mask_control=True)
+    report = unlearner.unlearn()
+    assert list(report.stages)[-2:] == ["control_after_reset", "control_after_repair"]
+    assert report.stages["control_after_repair"] != report.stages["after_repair"]
+    assert all(torch.equal(plain.state_dict()[n], value) for n, value in with_control.state_dict().items())
+    assert unlearner.selection.rule == "reset_fraction"
+    assert "control" in report.seconds
+
+
+def test_the_control_equals_a_run_with_a_random_selection(tmp_path):
+    report = unlearner_for(tmp_path / "a", random_mask_control=True).unlearn()
+    model = vit()
+    unlearner = unlearner_for(tmp_path / "b", model)
+    forget, retain = (unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset))
+    unlearner.reset_weights(select_random_weights(unlearner.select_weights(forget, retain), unlearner.args.seed))
+    unlearner.train()
+    assert unlearner.evaluate_unlearning() == report.stages["control_after_repair"]
+
+
+def test_a_reference_model_gives_gaps_and_divergence(tmp_path):
+    vit().save_pretrained(tmp_path / "reference")
+    report = unlearner_for(tmp_path / "a", data=splits(reference_model=str(tmp_path / "reference"))).unlearn()
+    # The reference is the original model here, so that before unlearning every gap is 0.
+    assert set(report.gaps_to_reference("before").values()) == {0.0}
+    assert report.stages["before"].divergence_to_reference == 0
+    assert 0 < report.stages["after_repair"].divergence_to_reference <= math.log(2)
+    gap = report.gaps_to_reference("after_repair")["forget mean loss"]
+    losses = [report.stages[stage].splits["forget"].mean_loss for stage in ("after_repair", "reference")]
+    assert gap == losses[0] - losses[1] != 0
+
+
+def test_what_a_trainer_user_relies_on_keeps_working(tmp_path):
+    steps = []
+
+    class Counter(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            steps.append(state.global_step)
+
+    def accuracy(outcome):
+        return {"accuracy_again": (outcome.predictions.argmax(-1) == outcome.label_ids).mean()}
+
+    data = splits(
+        eval_dataset={"one": tiny.digits().select(range(160, 190)), "two": tiny.digits().select(range(190, 220))}
+    )
+    unlearner = FisherUnlearner(
+        vit(),
+        config(
+            tmp_path / "a",
+            logging_steps=1,
+            lr_scheduler_type="linear",
+            eval_strategy="epoch",
+            label_smoothing_factor=0.1,
+            bf16=True,
+            use_cpu=True,
+            max_grad_norm=0.1,
+        ),
+        callbacks=[Counter()],
+        compute_metrics=accuracy,
+        **data,
+    )
+    report = unlearner.unlearn()
+    history = unlearner.state.log_history
+    assert steps == list(range(1, 13))
+    assert [entry["learning_rate"] for entry in history if "loss" in entry] == pytest.approx(
+        [1e-2 * (1 - step / 12) for step in range(12)]
+    )
+    assert all(entry["grad_norm"] > 0 for entry in history if "loss" in entry)
+    assert sum("eval_one_accuracy_again" in entry for entry in history) == 2
+    split = report.stages["after_repair"].splits["eval_two"]
+    assert split.metrics["accuracy_again"] == pytest.approx(split.accuracy)
+    assert unlearner.args.max_grad_norm == 0.1
+    assert "eval_loss" in unlearner.evaluate(tiny.digits().select(range(20)))
+
+
+def test_the_logged_gradient_norm_is_that_of_the_selected_weights(tmp_path):
+    unlearner = unlearner_for(tmp_path / "a", logging_steps=1, max_steps=1, reset_fraction=0.001)
+    unlearner.unlearn()
+    norm = next(entry["grad_norm"] for entry in unlearner.state.log_history if "grad_norm" in entry)
+    moments = [state["exp_avg"] for state in unlearner.optimizer.state_dict()["state"].values()]
+    clip = min(1.0, 1.0 / (norm + 1e-6))
+    assert torch.cat(moments).norm().item() / 0.1 == pytest.approx(norm * clip, rel=1e-4)
+
+
+def test_from_trainer_takes_over_model_data_and_arguments(tmp_path):
+    class Mine(TrainerCallback):
+        pass
+
+    data = splits()
+    args = TrainingArguments(
+        str(tmp_path / "model"), learning_rate=5e-3, num_train_epochs=1, save_strategy="epoch", disable_tqdm=True
+    )
+    trainer = Trainer(vit(), args, train_dataset=data["retain_dataset"], eval_dataset=tiny.digits().select(UNSEEN))
+    trainer.add_callback(Mine)
+    unlearner = FisherUnlearner.from_trainer(
+        trainer, forget_dataset=data["forget_dataset"], retain_dataset=data["retain_dataset"], gamma=1.0
+    )
+    assert unlearner.model is trainer.model
+    assert unlearner.args.learning_rate == 5e-3
+    assert unlearner.args.selection == "gamma"
+    assert unlearner.args.output_dir == str(tmp_path / "model-unlearned")
+    kinds = [type(callback) for callback in unlearner.callback_handler.callbacks]
+    assert Mine in kinds
+    assert len(kinds) == len(set(kinds))
+    assert list(unlearner.unlearn().stages["before"].splits) == ["forget", "retain", "eval"]
+
+    trainer.compute_loss_func = lambda *args, **kwargs: None
+    with pytest.raises(ValueError, match="`compute_loss_func`"):
+        FisherUnlearner.from_trainer(
+            trainer, forget_dataset=data["forget_dataset"], retain_dataset=data["retain_dataset"]
+        )
+
+
+def test_accepts_a_path_plain_arguments_other_data_sets_and_a_collator(tmp_path):
+    vit().save_pretrained(tmp_path / "model")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+
+    class Rows(torch.utils.data.Dataset):
+        def __init__(self, rows):
+            self.rows = rows
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __getitem__(self, index):
+            row = tiny.digits()[self.rows[index]]
+            return {"image": row["pixel_values"], "digit": row["labels"]}
+
+    def collate(rows):
+        return {
+            "pixel_values": torch.stack([row["image"] for row in rows]),
+            "labels": torch.stack([row["digit"] for row in rows]),
+        }
+
+    args = TrainingArguments(
+        str(tmp_path / "a"), num_train_epochs=1, disable_tqdm=True, remove_unused_columns=False, learning_rate=1e-3
+    )
+    unlearner = FisherUnlearner(
+        str(tmp_path / "model"), args, collate, forget_dataset=Rows(FORGET), retain_dataset=Rows(RETAIN)
+    )
+    report = unlearner.unlearn()
+    assert report.selection.rule == "adaptive"
+    assert report.stages["after_repair"].membership is None
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == files
+
+
+def test_without_epochs_there_is_a_reset_and_no_repair(tmp_path):
+    report = unlearner_for(tmp_path / "a", num_train_epochs=0).unlearn()
+    assert report.stages["after_repair"] == report.stages["after_reset"]
+
+
+def test_fisher_max_examples_draws_that_many_by_the_seed(tmp_path):
+    unlearner = unlearner_for(tmp_path / "a", fisher_max_examples=30)
+    forget, retain = (unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset))
+    assert (forget.num_examples, retain.num_examples) == (24, 30)
+    again = unlearner.compute_fisher(unlearner.retain_dataset)
+    assert all(torch.equal(total, again.sums[name]) for name, total in retain.sums.items())
+
+
+@pytest.mark.parametrize("fisher_type", ["sampled", "expected"])
+def test_the_other_fisher_types_run_end_to_end(tmp_path, fisher_type):
+    report = unlearner_for(tmp_path / "a", fisher_type=fisher_type, num_train_epochs=1).unlearn()
+    assert report.settings["fisher_type"] == fisher_type
+
+
+def test_the_fisher_batch_size_changes_nothing_but_rounding(tmp_path):
+    unlearner = unlearner_for(tmp_path / "a")
+    first = unlearner.compute_fisher(unlearner.retain_dataset).mean()
+    unlearner.args.per_device_fisher_batch_size = 7
+    second = unlearner.compute_fisher(unlearner.retain_dataset).mean()
+    for name, value in first.items():
+        assert torch.allclose(value, second[name], rtol=1e-3, atol=1e-6 * value.max().item() + 1e-12)
+
+
+def test_excluded_modules_are_left_alone(tmp_path):
+    model = vit()
+    before = model.classifier.weight.detach().clone()
+    unlearner_for(tmp_path / "a", model, exclude_modules=["classifier"]).unlearn()
+    assert torch.equal(model.classifier.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda d: {"forget_dataset": d.select([])}, "`forget_dataset` is empty"),
+        (lambda d: {"retain_dataset": d.select([])}, "`retain_dataset` is empty"),
+        (lambda d: {"retain_dataset": d.select(range(22, 60))}, "2 of 24 rows of `forget_dataset`"),
+        (lambda d: {"forget_dataset": d.select(FORGET).remove_columns("labels")}, "`forget_dataset` has no labels"),
+        (lambda d: {"unseen_dataset": d.select(UNSEEN).remove_columns("labels")}, "`unseen_dataset` has no labels"),
+    ],
+)
+def test_bad_data_are_refused_before_any_work(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        unlearner_for(tmp_path / "a", data=splits(**data(tiny.digits())))
+    assert not (tmp_path / "a" / "report.json").exists()
+
+
+def test_labels_outside_the_head_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="outside the head's range 0 to 3"):
+        unlearner_for(tmp_path / "a", tiny.vit(num_labels=4))
+
+
+def test_an_output_directory_in_use_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"notes\.txt"):
+        unlearner_for(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_second_run_does_not_overwrite_the_first(tmp_path):
+    unlearner = unlearner_for(tmp_path / "a", num_train_epochs=1)
+    unlearner.unlearn()
+    with pytest.raises(FileExistsError, match="Nothing is ever overwritten"):
+        unlearner.unlearn()
+
+
+def test_a_model_that_is_no_pretrained_model_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="not a `PreTrainedModel`"):
+        unlearner_for(tmp_path / "a", torch.nn.Linear(2, 2))
+
+
+def test_phases_out_of_order_are_refused(tmp_path):
+    unlearner = unlearner_for(tmp_path / "a")
+    with pytest.raises(RuntimeError, match="Call `select_weights` first"):
+        unlearner.reset_weights()
+    with pytest.raises(RuntimeError, match="`train` repairs the weights that were reset"):
+        unlearner.train()
+
+
+def test_a_repair_that_diverges_stops_with_what_to_do(tmp_path):
+    unlearner = unlearner_for(tmp_path / "a", learning_rate=1e30)
+    with pytest.raises(ValueError, match="Lower `learning_rate`"):
+        unlearner.unlearn()
+    assert not (tmp_path / "a" / "model.safetensors").exists()
+
+
+def test_a_failure_while_saving_leaves_no_half_written_output(tmp_path, monkeypatch):
+    def full_disk(self, path):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(UnlearningReport, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        unlearner_for(tmp_path / "a", num_train_epochs=0).unlearn()
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(FisherUnlearningConfig, "world_size", 2)
+    with pytest.raises(ValueError, match="2 processes"):
+        unlearner_for(tmp_path / "a")
+
+
+def test_the_push_of_the_whole_output_directory_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="Publish the model alone"):
+        unlearner_for(tmp_path / "a").push_to_hub()
+
+
+def test_nothing_of_the_forget_data_is_in_the_report(tmp_path):
+    unlearner_for(tmp_path / "a", num_train_epochs=1).unlearn()
+    text = (tmp_path / "a" / "report.json").read_text()
+    image = tiny.digits()[0]["pixel_values"].flatten().tolist()
+    assert str(image[:6])[1:-1] not in text
+    assert str(tmp_path) not in text
+
+
+def test_class_forgetting_forgets_the_class_and_keeps_the_others(tmp_path):
+    digits = tiny.digits().select(range(900))
+    of_class = np.asarray(digits["labels"]) == 3
+    torch.manual_seed(1)
+    model = tiny.vit(num_labels=10, hidden_size=32, intermediate_size=64)
+    assert isinstance(model, ViTForImageClassification)
+    args = TrainingArguments(
+        str(tmp_path / "t"),
+        num_train_epochs=25,
+        learning_rate=5e-3,
+        per_device_train_batch_size=64,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    Trainer(model, args, train_dataset=digits).train()
+    unlearner = FisherUnlearner(
+        model,
+        config(tmp_path / "a", num_train_epochs=8, learning_rate=5e-3),
+        forget_dataset=digits.select(np.flatnonzero(of_class)),
+        retain_dataset=digits.select(np.flatnonzero(~of_class)),
+    )
+    report = unlearner.unlearn()
+    before, after = report.stages["before"].splits, report.stages["after_repair"].splits
+    assert before["forget"].accuracy > 0.9
+    assert after["forget"].accuracy < 0.05
+    assert after["retain"].accuracy > before["retain"].accuracy - 0.03
