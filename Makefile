@@ -1,0 +1,41 @@
+# Set-up and checks. The targets install into .venv through constraints.txt and need no activated environment.
+
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+export HF_HUB_OFFLINE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: demo demo-seeds test test-slow benchmark style quality clean
+
+demo: $(INSTALLED)
+	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
+
+demo-seeds: $(INSTALLED)
+	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs --seeds 0 1 2
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -q
+
+test-slow: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -q -m slow
+
+benchmark: $(INSTALLED)
+	$(VENV)/bin/python tests/benchmarks/fisher_pass.py
+
+style: $(INSTALLED)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+quality: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@

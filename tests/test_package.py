@@ -1,0 +1,106 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hf_deepclean
+
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "hf_deepclean"
+
+# The order of the data flow; a module imports only what stands before it.
+LAYERS = [
+    "batches",
+    "likelihood",
+    "scope",
+    "fisher",
+    "selection",
+    "reset",
+    "repair",
+    "evaluation",
+    "report",
+    "plots",
+    "config",
+    "checks",
+    "unlearner",
+]
+FISHER_LAYERS = ["kernels", "rules", "taps", "reference", "diagonal", "accumulate"]
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, hf_deepclean; sys.exit(bool({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_importing_the_unlearner_does_not_import_what_is_optional():
+    code = (
+        "import sys; from hf_deepclean import FisherUnlearner, FisherUnlearningConfig; "
+        "sys.exit(bool({'matplotlib', 'peft', 'evaluate', 'sklearn'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_resolves_and_has_a_docstring():
+    for name in hf_deepclean.__all__:
+        assert getattr(hf_deepclean, name).__doc__
+    assert set(hf_deepclean.__all__) <= set(dir(hf_deepclean))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hf_deepclean.nothing
+
+
+def imported_layers(path, package):
+    """Names of sibling modules that a module imports, relative to the package."""
+    depth = len(path.relative_to(PACKAGE).parts) - (1 if package == PACKAGE else 2)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == depth + 1 and node.module:
+            yield node.module.split(".")[0]
+
+
+def test_data_flow_one_way_through_the_modules():
+    assert {path.stem for path in PACKAGE.iterdir() if path.stem not in ("__init__", "__pycache__", "py")} == set(
+        LAYERS
+    )
+    for path in PACKAGE.rglob("*.py"):
+        layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if layer == "__init__":
+            continue
+        for imported in imported_layers(path, PACKAGE):
+            assert LAYERS.index(imported) < LAYERS.index(layer), f"{path.name} imports {imported}"
+    for path in (PACKAGE / "fisher").glob("[!_]*.py"):
+        for imported in imported_layers(path, PACKAGE / "fisher"):
+            assert FISHER_LAYERS.index(imported) < FISHER_LAYERS.index(path.stem), f"{path.name} imports {imported}"
+
+
+def test_every_file_carries_the_licence():
+    for folder in (PACKAGE, ROOT / "tests", ROOT / "recipes"):
+        for path in folder.rglob("*.py"):
+            assert not path.read_text() or "# SPDX-License-Identifier: Apache-2.0" in path.read_text(), path
+
+
+def test_the_readme_example_runs(tmp_path, monkeypatch):
+    """The ten lines of the README, on a small model and the digits."""
+    from . import tiny
+
+    example = next(
+        block
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+        if "unlearn()" in block
+    )
+    assert len(example.strip().splitlines()) <= 12
+    monkeypatch.chdir(tmp_path)
+    tiny.vit(num_labels=10).save_pretrained(tmp_path / "my-model")
+    digits = tiny.digits()
+    names = {
+        "forget": digits.select(range(30)),
+        "retain": digits.select(range(30, 120)),
+        "test": digits.select(range(120, 150)),
+        "holdout": digits.select(range(150, 180)),
+    }
+    exec(example, names)
+    assert (tmp_path / "clean-model" / "model.safetensors").exists()

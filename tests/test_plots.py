@@ -1,0 +1,19 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+from PIL import Image
+
+from hf_deepclean import save_plots
+
+from .test_report import report
+
+
+def test_writes_pictures_with_content_and_overwrites_none(tmp_path):
+    paths = save_plots(report(), tmp_path / "plots")
+    assert [path.name for path in paths] == ["reset_share.png", "accuracy.png", "loss.png"]
+    for path in paths:
+        with Image.open(path) as image:
+            assert min(image.size) > 100
+            assert len(image.convert("RGB").getcolors(1 << 20)) > 10
+    with pytest.raises(FileExistsError, match="already holds reset_share.png"):
+        save_plots(report(), tmp_path / "plots")
