@@ -199,8 +199,8 @@ class FisherUnlearner(Trainer):
             forget_dataset, retain_dataset, unseen_dataset, reference_model, log_likelihood_func:
                 As for [`FisherUnlearner`].
             config_overrides:
-                Fields of [`FisherUnlearningConfig`] that differ from the trainer's arguments. The output directory is
-                by default the trainer's, followed by `-unlearned`.
+                Fields of [`FisherUnlearningConfig`] that differ from the trainer's arguments. By default the output
+                directory is the trainer's, followed by `-unlearned`, and no checkpoints are saved.
 
         Raises:
             `ValueError`: If the trainer has a loss of its own and no `log_likelihood_func` says what it stands for.
@@ -210,10 +210,13 @@ class FisherUnlearner(Trainer):
                 "This trainer has a `compute_loss_func`, a mean over the batch from which no per-example Fisher "
                 "information follows. Pass the `log_likelihood_func(outputs, labels)` it is the negative mean of."
             )
-        default_output = f"{os.path.normpath(trainer.args.output_dir)}-unlearned"
-        args = FisherUnlearningConfig.from_training_arguments(
-            trainer.args, **({"output_dir": default_output, "save_strategy": "no"} | config_overrides)
-        )
+        defaults = {
+            "output_dir": f"{os.path.normpath(trainer.args.output_dir)}-unlearned",
+            "save_strategy": "no",
+            "load_best_model_at_end": False,
+            "optim": "adamw_torch",
+        }
+        args = FisherUnlearningConfig.from_training_arguments(trainer.args, **(defaults | config_overrides))
         return cls(
             trainer.accelerator.unwrap_model(trainer.model),
             args,
@@ -506,11 +509,12 @@ class FisherUnlearner(Trainer):
                 with _overridden(self.args, save_strategy="no", eval_strategy="no", load_best_model_at_end=False):
                     self.train()
                 stages["control_after_repair"] = self.evaluate_unlearning()
-                write_weights(self.model, self.selection, self._original_values)
             finally:
+                if self._original_values is not originals:
+                    write_weights(self.model, self.selection, self._original_values)
+                write_weights(self.model, selection, cleaned)
                 self.state, self.optimizer, self.lr_scheduler, self.callback_handler.callbacks, self.seconds = kept
                 self.selection, self._original_values, self.freeze_guard = selection, originals, guard
-            write_weights(self.model, selection, cleaned)
             guard.verify(self.model)
         return stages
 

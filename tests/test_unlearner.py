@@ -208,6 +208,24 @@ def test_the_control_resets_as_many_weights_and_leaves_the_cleaned_model_in_plac
     assert "control" in report.seconds
 
 
+def test_a_control_that_fails_leaves_the_cleaned_model_in_memory(tmp_path, monkeypatch):
+    plain, model = vit(), vit()
+    unlearner_for(tmp_path / "a", plain).unlearn()
+    unlearner = unlearner_for(tmp_path / "b", model, random_mask_control=True)
+    train = unlearner.train
+
+    def interrupted(*args, **kwargs):
+        output = train(*args, **kwargs)
+        if unlearner.selection.rule == "random":
+            raise KeyboardInterrupt
+        return output
+
+    monkeypatch.setattr(unlearner, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        unlearner.unlearn()
+    assert all(torch.equal(plain.state_dict()[n], value) for n, value in model.state_dict().items())
+
+
 def test_the_control_equals_a_run_with_a_random_selection(tmp_path):
     report = unlearner_for(tmp_path / "a", random_mask_control=True).unlearn()
     model = vit()
@@ -288,7 +306,14 @@ def test_from_trainer_takes_over_model_data_and_arguments(tmp_path):
 
     data = splits()
     args = TrainingArguments(
-        str(tmp_path / "model"), learning_rate=5e-3, num_train_epochs=1, save_strategy="epoch", disable_tqdm=True
+        str(tmp_path / "model"),
+        learning_rate=5e-3,
+        num_train_epochs=1,
+        save_strategy="epoch",
+        eval_strategy="epoch",
+        load_best_model_at_end=True,
+        optim="sgd",
+        disable_tqdm=True,
     )
     trainer = Trainer(vit(), args, train_dataset=data["retain_dataset"], eval_dataset=tiny.digits().select(UNSEEN))
     trainer.add_callback(Mine)

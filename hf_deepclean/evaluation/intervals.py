@@ -27,4 +27,5 @@ def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:
     share, z = num_successes / num_trials, NORMAL_QUANTILE
     center = (share + z**2 / (2 * num_trials)) / (1 + z**2 / num_trials)
     half = z / (1 + z**2 / num_trials) * math.sqrt(share * (1 - share) / num_trials + z**2 / (4 * num_trials**2))
-    return max(0.0, center - half), min(1.0, center + half)
+    # Rounding must not push an end past the share it encloses.
+    return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))

@@ -188,7 +188,9 @@ class _Accumulation:
         wrong = []
         for name in checked:
             precision = torch.finfo(self.parameters[name].dtype).eps
-            tolerance = 1e4 * precision * max(reference[name].max().item(), 1e-8 * largest)
+            # Gradients that are zero but for rounding (key biases under a softmax) are noise and cannot be compared.
+            size = max(reference[name].max().item(), max(1e-8, precision) * largest)
+            tolerance = min(0.5, 1e4 * precision) * size
             # Where the reference is not finite there is nothing to compare; the pass will say so.
             if (tapped[name] - reference[name]).abs().max().item() > tolerance:
                 wrong.append(name)

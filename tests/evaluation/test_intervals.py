@@ -13,6 +13,13 @@ def test_holds_at_both_ends():
     assert wilson_interval(20, 20) == pytest.approx((1 - high, 1))
 
 
+def test_encloses_every_share():
+    for num_trials in range(1, 200):
+        for num_successes in range(num_trials + 1):
+            low, high = wilson_interval(num_successes, num_trials)
+            assert 0 <= low <= num_successes / num_trials <= high <= 1
+
+
 def test_published_value():
     # 81 of 263: Newcombe, Two-sided confidence intervals for the single proportion (1998), table I, method 3.
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
