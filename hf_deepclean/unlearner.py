@@ -40,7 +40,12 @@ from .evaluation.examples import ExamplePredictions, predict_examples, summarize
 from .evaluation.membership import membership_attack
 from .fisher.accumulate import accumulate_fisher_diagonal
 from .fisher.diagonal import FisherDiagonal
-from .likelihood import LogLikelihoodFunction, check_fisher_type, per_example_log_likelihood
+from .likelihood import (
+    LogLikelihoodFunction,
+    check_fisher_type,
+    class_log_probabilities,
+    per_example_log_likelihood,
+)
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics, trainable_selection
 from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
 from .reset import read_weights, reset_weights, write_weights
@@ -130,6 +135,11 @@ class FisherUnlearner(Trainer):
         elif not isinstance(args, FisherUnlearningConfig):
             args = FisherUnlearningConfig.from_training_arguments(args)
         check_fisher_type(args.fisher_type, log_likelihood_func)
+        if log_likelihood_func is not None and args.label_smoothing_factor != 0:
+            raise ValueError(
+                f"`label_smoothing_factor={args.label_smoothing_factor}` smooths over the classes of a classification "
+                "head, which a `log_likelihood_func` does not show. Leave one of the two out."
+            )
         check_output_directory(args.output_dir, resuming=True)
         if args.world_size > 1 or args.n_gpu > 1:
             raise ValueError(
@@ -463,7 +473,7 @@ class FisherUnlearner(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As for [`~transformers.Trainer`]; the gradient norm is that of the selected weights."""
-        if "grad_norm" in logs and self.optimizer is not None:
+        if "loss" in logs and self.optimizer is not None:
             logs["grad_norm"] = getattr(self.optimizer, "optimizer", self.optimizer).last_grad_norm
         super().log(logs, *args, **kwargs)
 
@@ -482,9 +492,12 @@ class FisherUnlearner(Trainer):
 
     def _repair_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """Normalised over the accumulated batch: several heads ignore its size and scale with the accumulation."""
-        if self.label_smoother is not None:
-            return self.label_smoother(outputs, labels, num_items_in_batch=num_items_in_batch)
         log_likelihood = per_example_log_likelihood(outputs, labels, self.log_likelihood_func)
+        smoothing = self.args.label_smoothing_factor
+        if smoothing != 0:
+            log_likelihood = (1 - smoothing) * log_likelihood + smoothing * class_log_probabilities(outputs).mean(
+                dim=1
+            )
         loss = -log_likelihood.sum() / (len(log_likelihood) if num_items_in_batch is None else num_items_in_batch)
         if not torch.isfinite(loss):
             raise ValueError(

@@ -35,18 +35,19 @@ def test_frozen_parameters_are_out_of_scope():
 
 
 def test_patterns_match_names_last_parts_and_enclosing_modules():
-    model = tiny.vit()
+    model = tiny.bert()
     assert set(parameters_in_scope(model, ["classifier"])) == {"classifier.weight", "classifier.bias"}
-    assert all(".q_proj." in name for name in parameters_in_scope(model, ["q_proj"]))
-    assert all(name.startswith("vit.layers.1.") for name in parameters_in_scope(model, ["vit.layers.1"]))
-    assert all(".mlp." in name for name in parameters_in_scope(model, r".*\.mlp\.fc\d"))
-    assert not any("layernorm" in n for n in parameters_in_scope(model, None, r".*layernorm.*"))
+    assert all(".query." in name for name in parameters_in_scope(model, ["query"]))
+    layer = parameters_in_scope(model, ["bert.encoder.layer.1"])
+    assert list(layer) == [name for name, _ in model.named_parameters() if name.startswith("bert.encoder.layer.1.")]
+    assert all(".attention.self." in name for name in parameters_in_scope(model, r".*\.self\.(query|key)"))
+    assert not any("LayerNorm" in name for name in parameters_in_scope(model, None, r".*LayerNorm"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target_modules": ["query"]}, "`target_modules` holds 'query', which matches no module of ViT"),
+        ({"target_modules": ["wte"]}, "`target_modules` holds 'wte', which matches no module of ViT"),
         ({"exclude_modules": ["clasifier"]}, "`exclude_modules` holds 'clasifier'"),
         ({"exclude_modules": ["vit", "classifier"]}, "No parameter is left to reset"),
     ],

@@ -241,7 +241,7 @@ def test_a_reference_model_gives_gaps_and_divergence(tmp_path):
     report = unlearner_for(tmp_path / "a", data=splits(reference_model=str(tmp_path / "reference"))).unlearn()
     # The reference is the original model here, so that before unlearning every gap is 0.
     assert set(report.gaps_to_reference("before").values()) == {0.0}
-    assert report.stages["before"].divergence_to_reference == 0
+    assert report.stages["before"].divergence_to_reference == pytest.approx(0, abs=1e-12)
     assert 0 < report.stages["after_repair"].divergence_to_reference <= math.log(2)
     gap = report.gaps_to_reference("after_repair")["forget mean loss"]
     losses = [report.stages[stage].splits["forget"].mean_loss for stage in ("after_repair", "reference")]
@@ -298,6 +298,25 @@ def test_the_logged_gradient_norm_is_that_of_the_selected_weights(tmp_path):
     moments = [state["exp_avg"] for state in unlearner.optimizer.state_dict()["state"].values()]
     clip = min(1.0, 1.0 / (norm + 1e-6))
     assert torch.cat(moments).norm().item() / 0.1 == pytest.approx(norm * clip, rel=1e-4)
+
+
+def test_label_smoothing_is_that_of_the_trainer(tmp_path):
+    unlearner = unlearner_for(tmp_path / "a", label_smoothing_factor=0.3)
+    rows = [tiny.digits()[index] for index in RETAIN]
+    batch = {
+        "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
+        "labels": torch.stack([row["labels"] for row in rows]),
+    }
+    outputs = unlearner.model(pixel_values=batch["pixel_values"])
+    ours = unlearner.compute_loss(unlearner.model, dict(batch))
+    assert ours.item() == pytest.approx(unlearner.label_smoother(outputs, batch["labels"]).item(), rel=1e-5)
+    with pytest.raises(ValueError, match="Leave one of the two out"):
+        FisherUnlearner(
+            vit(),
+            config(tmp_path / "b", label_smoothing_factor=0.3),
+            log_likelihood_func=lambda outputs, labels: outputs.logits[:, 0],
+            **splits(),
+        )
 
 
 def test_from_trainer_takes_over_model_data_and_arguments(tmp_path):

@@ -25,7 +25,7 @@ def test_figures_equal_those_of_the_model_one_example_at_a_time():
 
 def test_training_flags_are_left_alone_and_dropout_is_off():
     model = tiny.randomized(tiny.vit(hidden_dropout_prob=0.5)).train()
-    model.vit.layers[0].eval()
+    model.vit.embeddings.eval()
     modes = [module.training for module in model.modules()]
     first, second = (predict_examples(model, [tiny.image_batch()]).log_likelihood for _ in range(2))
     assert np.array_equal(first, second)

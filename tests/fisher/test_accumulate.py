@@ -105,7 +105,8 @@ def test_float32_agrees_with_float64_to_single_precision():
     expected = accumulate_fisher_diagonal(model, [tiny.image_batch()]).sums
     single = accumulate_fisher_diagonal(model.float(), [tiny.image_batch(dtype=torch.float32)]).sums
     assert all(total.dtype == torch.float32 for total in single.values())
-    del expected["vit.layers.0.attention.k_proj.bias"], expected["vit.layers.1.attention.k_proj.bias"]
+    # The gradient of a key bias under a softmax is zero but for rounding.
+    expected = {n: v for n, v in expected.items() if not n.endswith(("k_proj.bias", "key.bias"))}
     assert worst_relative_difference(single, expected) <= 1e-4
 
 
