@@ -17,6 +17,9 @@ from .evaluation.membership import MembershipAttack
 from .selection import WeightSelection
 
 
+# Classes per data set in the console table.
+_MAX_CLASSES = 12
+
 # The stages of a run, in order, with their column heading.
 STAGES = {
     "before": "before",
@@ -187,7 +190,7 @@ class UnlearningReport:
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def __str__(self) -> str:
-        return "\n\n".join([self._results_table(), self._module_table(), self._notes()])
+        return "\n\n".join([self._results_table(), self._class_table(), self._module_table(), self._notes()])
 
     def _results_table(self) -> str:
         stages = [stage for stage in STAGES if stage in self.stages]
@@ -203,6 +206,28 @@ class UnlearningReport:
                 values = [gaps[stage].get(name) for stage in stages]
                 rows.append([f"  {name}", *("" if value is None else _figure(name, value, True) for value in values)])
         return _table(rows)
+
+    def _class_table(self) -> str:
+        """Accuracy per class on the forget data and on held-out data, or on the retain data if there are none."""
+        stages = [stage for stage in STAGES if stage in self.stages]
+        last = self.stages["after_repair"].splits
+        held_out = [split for split in last if split.startswith("eval")]
+        rows = [["accuracy by class (examples)", *(STAGES[stage] for stage in stages)]]
+        for split in ["forget", *(held_out or ["retain"])]:
+            classes = last[split].per_class
+            # Of many classes those that unlearning changed most.
+            shown = sorted(classes, key=lambda name: -abs(self._change_of_class(split, name)))[:_MAX_CLASSES]
+            for name in [name for name in classes if name in shown]:
+                results = [self.stages[stage].splits[split].per_class[name] for stage in stages]
+                cells = [_figure("accuracy", result.accuracy) for result in results]
+                rows.append([f"{split.replace('_', ' ')}: {name} ({classes[name].num_examples})", *cells])
+            if len(classes) > len(shown):
+                rows.append([f"{split}: {len(classes) - len(shown)} more in the JSON", *[""] * len(stages)])
+        return _table(rows)
+
+    def _change_of_class(self, split: str, name: str) -> float:
+        before, after = (self.stages[stage].splits[split].per_class[name] for stage in ("before", "after_repair"))
+        return after.accuracy - before.accuracy
 
     def _module_table(self) -> str:
         rows = [["module", "selected", "in scope", "share"]]
@@ -244,6 +269,8 @@ class UnlearningReport:
         lines.append(
             "Seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in self.seconds.items()) + "."
         )
+        versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        lines.append(f"Seed {self.seed}; {versions}.")
         return "\n".join(lines)
 
 

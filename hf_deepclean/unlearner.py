@@ -439,7 +439,7 @@ class FisherUnlearner(Trainer):
             self._reference_log_probabilities = outputs
         elif self._reference_log_probabilities is not None and outputs is not None:
             divergence = float(jensen_shannon_divergence(outputs, self._reference_log_probabilities).mean())
-        names = getattr(model.config, "id2label", None)
+        names = getattr(self.model.config, "id2label", None)
         return StageResult(
             {split: summarize_predictions(p, names, self._metrics(p)) for split, p in predictions.items()},
             membership,

@@ -47,7 +47,8 @@ def test_json_round_trip_keeps_every_value_and_type(tmp_path):
 
 
 def test_optional_parts_may_be_missing(tmp_path):
-    bare = {"after_repair": StageResult({"forget": SplitResult(3, 0.5, (0.5,) * 9)})}
+    splits = {name: SplitResult(3, 0.5, (0.5,) * 9) for name in ("forget", "retain")}
+    bare = {"before": StageResult(splits), "after_repair": StageResult(splits)}
     original = report(stages=bare)
     original.save(tmp_path / "report.json")
     assert UnlearningReport.load(tmp_path / "report.json") == original
@@ -88,3 +89,17 @@ def test_the_table_shows_every_stage_figure_and_direction():
     assert "0 of 900 weights and 0 of 12 buffer entries changed" in text
     assert "a.weight" in text
     assert "25.00 %" in text
+    assert "Seed 7; torch 2." in text
+    row = next(line for line in text.splitlines() if line.startswith("forget: dog (6)"))
+    assert row.split()[3:] == ["50.0", "%"] * 3
+
+
+def test_of_many_classes_the_table_shows_those_that_changed_most():
+    def many(changed):
+        classes = {f"class {n}": ClassResult(5, 0.2 if n == changed else 0.9) for n in range(40)}
+        split = SplitResult(200, 0.3, (0.3,) * 9, 0.9, (0.8, 0.95), classes)
+        return StageResult({"forget": split, "retain": split})
+
+    text = str(report(stages={"before": many(None), "after_repair": many(33)}))
+    assert "forget: class 33 (5)" in text
+    assert "28 more in the JSON" in text
