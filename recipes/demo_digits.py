@@ -86,7 +86,7 @@ def train_classifier(dataset: Dataset, seed: int) -> ViTForImageClassification:
             num_hidden_layers=3,
             num_attention_heads=4,
             intermediate_size=128,
-            num_labels=10,
+            id2label={digit: str(digit) for digit in range(10)},
         )
     )
     with tempfile.TemporaryDirectory() as directory:

@@ -3,11 +3,18 @@
 import json
 import math
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -386,6 +393,33 @@ def test_accepts_a_path_plain_arguments_other_data_sets_and_a_collator(tmp_path)
     assert report.selection.rule == "adaptive"
     assert report.stages["after_repair"].membership is None
     assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == files
+
+
+def test_a_text_classifier_with_its_tokenizer_and_sentences_of_any_length(tmp_path):
+    words = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *"abcdefghij"])}
+    backend = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+    generator = np.random.default_rng(0)
+    sentences = [" ".join(generator.choice([*"abcdefghij"], size=generator.integers(2, 12))) for _ in range(90)]
+    rows = {"text": sentences, "label": [sentence.count("a") % 2 for sentence in sentences]}
+    dataset = datasets.Dataset.from_dict(rows).map(lambda row: tokenizer(row["text"]), keep_in_memory=True)
+    torch.manual_seed(0)
+    unlearner = FisherUnlearner(
+        tiny.randomized(tiny.bert(num_labels=2), torch.float32),
+        config(tmp_path / "a"),
+        forget_dataset=dataset.select(range(10)),
+        retain_dataset=dataset.select(range(10, 70)),
+        unseen_dataset=dataset.select(range(70, 90)),
+        processing_class=tokenizer,
+    )
+    report = unlearner.unlearn()
+    assert report.fisher_fallback == {}
+    assert "bert.embeddings.word_embeddings" not in report.selection.per_module
+    assert report.stages["after_repair"].membership.num_unseen == 20
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "a")
+    assert loaded("a b")["input_ids"] == tokenizer("a b")["input_ids"]
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "a").config.problem_type is None
 
 
 def test_without_epochs_there_is_a_reset_and_no_repair(tmp_path):
