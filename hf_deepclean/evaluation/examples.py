@@ -3,7 +3,7 @@
 """What a model says of every example of a data set, and what that adds up to."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -156,14 +156,14 @@ def summarize_predictions(
             Further figures of the caller's, kept as they are.
     """
     loss = -predictions.log_likelihood
-    result = {
-        "num_examples": len(loss),
-        "mean_loss": float(loss.mean()),
-        "loss_deciles": tuple(float(value) for value in np.quantile(loss, LOSS_QUANTILES)),
-        "metrics": dict(metrics or {}),
-    }
+    result = SplitResult(
+        num_examples=len(loss),
+        mean_loss=float(loss.mean()),
+        loss_deciles=tuple(float(value) for value in np.quantile(loss, LOSS_QUANTILES)),
+        metrics=dict(metrics or {}),
+    )
     if predictions.log_probabilities is None:
-        return SplitResult(**result)
+        return result
     right, labels = predictions.log_probabilities.argmax(axis=1) == predictions.labels, predictions.labels
     per_class = {
         str((class_names or {}).get(int(label), int(label))): ClassResult(
@@ -171,8 +171,8 @@ def summarize_predictions(
         )
         for label in np.unique(labels)
     }
-    return SplitResult(
-        **result,
+    return replace(
+        result,
         accuracy=float(right.mean()),
         accuracy_interval=wilson_interval(int(right.sum()), len(right)),
         per_class=per_class,

@@ -112,7 +112,8 @@ class _Accumulation:
         self.model = model
         self.parameters = parameters
         self.fisher_type = fisher_type
-        self.score_arguments = {"log_likelihood_func": log_likelihood_func, "seed": seed}
+        self.log_likelihood_func = log_likelihood_func
+        self.seed = seed
         self.sums = self._zeros()
         self.position = 0
         self.layouts: list = []
@@ -120,8 +121,7 @@ class _Accumulation:
         self.fallback: dict[str, str] = {}
 
     def prepare(self, batch: dict[str, Any], self_check: bool) -> None:
-        log_likelihood_func = self.score_arguments["log_likelihood_func"]
-        check_log_likelihood_against_loss(self.model, select_examples(batch, [0]), log_likelihood_func)
+        check_log_likelihood_against_loss(self.model, select_examples(batch, [0]), self.log_likelihood_func)
         self.layouts = probe_layouts(self.model, batch, self.parameters)
         if self_check:
             self._self_check(select_examples(batch, range(min(2, num_examples(batch)))))
@@ -153,7 +153,14 @@ class _Accumulation:
             with taps:
                 outputs = self.model(**inputs)
             scores = list(
-                fisher_scores(outputs, labels, self.fisher_type, first_position=self.position, **self.score_arguments)
+                fisher_scores(
+                    outputs,
+                    labels,
+                    self.fisher_type,
+                    log_likelihood_func=self.log_likelihood_func,
+                    first_position=self.position,
+                    seed=self.seed,
+                )
             )
         for index, score in enumerate(scores):
             taps.backward(score, sums, retain_graph=index + 1 < len(scores))
@@ -172,9 +179,10 @@ class _Accumulation:
             batch,
             {name: self.parameters[name] for name in names},
             self.fisher_type,
+            log_likelihood_func=self.log_likelihood_func,
             first_position=self.position,
+            seed=self.seed,
             examples=examples,
-            **self.score_arguments,
         )
 
     def _self_check(self, batch: dict[str, Any]) -> None:
@@ -206,9 +214,7 @@ class _Accumulation:
             return
         with torch.no_grad():
             inputs, labels = split_labels(batch)
-            log_likelihood = per_example_log_likelihood(
-                self.model(**inputs), labels, self.score_arguments["log_likelihood_func"]
-            )
+            log_likelihood = per_example_log_likelihood(self.model(**inputs), labels, self.log_likelihood_func)
         for example in range(num_examples(batch)):
             position = self.position + example
             if not log_likelihood[example].isfinite():

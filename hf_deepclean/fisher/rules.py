@@ -160,10 +160,12 @@ def _convolution(
     rank = weight.ndim - 2
     if isinstance(padding, str) or input.ndim != weight.ndim:
         return None
-    geometry = [[value] * rank if isinstance(value, int) else list(value) for value in (stride, padding, dilation)]
+    strides, paddings, dilations = (
+        [value] * rank if isinstance(value, int) else list(value) for value in (stride, padding, dilation)
+    )
 
     def weight_gradient(operand: torch.Tensor, output_gradient: torch.Tensor) -> ParameterGradient:
-        return ConvolutionGradient(operand, output_gradient, weight.detach(), *geometry, groups)
+        return ConvolutionGradient(operand, output_gradient, weight.detach(), strides, paddings, dilations, groups)
 
     def bias_gradient(operand: torch.Tensor, output_gradient: torch.Tensor) -> ParameterGradient:
         return StackedGradient(output_gradient.flatten(2).sum(dim=2))

@@ -187,7 +187,7 @@ class FisherTaps(_ParameterCalls):
     Runs a model's forward so that a backward pass adds squared per-example gradients to sums.
 
     ```python
-    taps = FisherTaps(parameters, layouts, num_examples)
+    taps = FisherTaps(parameters, layouts, batch_size)
     with taps:
         outputs = model(**inputs)
     taps.backward(scores, sums)      # once per score
@@ -200,8 +200,8 @@ class FisherTaps(_ParameterCalls):
             What [`probe_layouts`] returned for this model.
         batch_size (`int`):
             Number of examples in the batch.
-        excluded (`Collection[str]`, *optional*):
-            Parameters that are left to the one-example path.
+        excluded (`dict[str, str]`, *optional*):
+            Parameters that are left to the one-example path, with the reason.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class FisherTaps(_ParameterCalls):
         layout = self._layout_of_call(func, names)
         output = None
         if func in OPERAND_RULES:
-            output = self._tap_output(func, layout, args, kwargs)
+            output = self._tap_output(func, names, layout, args, kwargs)
         elif func in BROADCAST_OPS and layout == _PER_EXAMPLE and len(names) == 1:
             output = self._tap_broadcast(func, names[0], args, kwargs)
         elif func in EXPAND_OPS and layout == _PER_EXAMPLE and len(names) == 1:
@@ -265,10 +265,18 @@ class FisherTaps(_ParameterCalls):
         return layout if (probed.op, probed.parameters) == (func, tuple(names)) else _UNKNOWN
 
     def _tap_output(
-        self, func: Callable[..., Any], layout: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        func: Callable[..., Any],
+        names: list[str],
+        layout: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> torch.Tensor | None:
         contact = OPERAND_RULES[func](*args, **kwargs)
         if contact is None:
+            return None
+        in_scope = [(self.names[id(p)], rule) for p, rule in contact.rules if p is not None and id(p) in self.names]
+        if sorted(name for name, _ in in_scope) != sorted(names):
             return None
         output, operand = func(*args, **kwargs), contact.operand
         if layout == _SHARED and contact.broadcasts and len(output) == 1:
@@ -277,7 +285,6 @@ class FisherTaps(_ParameterCalls):
             operand = operand.expand(self.batch_size, *operand.shape[1:])
         elif layout != _PER_EXAMPLE or len(output) != self.batch_size:
             return None
-        in_scope = [(self.names[id(p)], rule) for p, rule in contact.rules if p is not None and id(p) in self.names]
         self.num_uses.update(name for name, _ in in_scope)
 
         def receive(operand: torch.Tensor, gradient: torch.Tensor) -> None:

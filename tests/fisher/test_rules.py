@@ -104,6 +104,7 @@ CASES = {
                     inputs(7, 5, 4)),
     "class_token_over_positions": (lambda m, x: m.a.expand(len(x), 5, 4) * x, {"a": parameter(1, 1, 4)},
                                    inputs(7, 5, 4)),
+    "learned_queries": (lambda m, x: m.b(m.a) + x, {"a": parameter(5, 4), "b": nn.Linear(4, 4)}, inputs(7, 5, 4)),
     "parameters_among_themselves": (lambda m, x: x * (-m.a.exp()), {"a": parameter(4)}, inputs(7, 5, 4)),
     "indexed_table": (lambda m, x: x + m.a[torch.arange(5) % 3], {"a": parameter(3, 4)}, inputs(7, 5, 4)),
 }  # fmt: skip
@@ -130,6 +131,7 @@ FALLBACK = {
     "embedding_scaled_by_frequency": ["a.weight"],
     "parameters_among_themselves": ["a"],
     "indexed_table": ["a"],
+    "learned_queries": ["a", "b.bias", "b.weight"],
 }
 
 
