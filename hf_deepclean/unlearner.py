@@ -150,6 +150,9 @@ class FisherUnlearner(Trainer):
         self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
         model = _load(model)
         check_model(model)
+        parameters_in_scope(model, args.target_modules, args.exclude_modules)
+        if args.pretrained_model is not None:
+            AutoConfig.from_pretrained(args.pretrained_model)
         num_labels = None if log_likelihood_func is not None else model.config.num_labels
         for argument, dataset in self.unlearning_splits.items():
             check_dataset(dataset, f"{argument}_dataset", num_labels)
