@@ -141,9 +141,11 @@ class FisherUnlearner(Trainer):
                 "head, which a `log_likelihood_func` does not show. Leave one of the two out."
             )
         check_output_directory(args.output_dir, resuming=True)
-        if args.world_size > 1 or args.n_gpu > 1:
+        # On a machine without accelerators launched processes may each believe to be the only one.
+        num_processes = max(args.world_size, int(os.environ.get("WORLD_SIZE", 1)))
+        if num_processes > 1 or args.n_gpu > 1:
             raise ValueError(
-                f"`FisherUnlearner` runs in one process on one device, but {args.world_size} processes with "
+                f"`FisherUnlearner` runs in one process on one device, but {num_processes} processes with "
                 f"{args.n_gpu} devices each were started. Launch one process and make one device visible "
                 "(CUDA_VISIBLE_DEVICES)."
             )

@@ -545,9 +545,14 @@ def test_a_failure_while_saving_leaves_no_half_written_output(tmp_path, monkeypa
 
 
 def test_several_processes_are_refused(tmp_path, monkeypatch):
+    args = config(tmp_path / "a")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="3 processes"):
+        FisherUnlearner(vit(), args, **splits())
+    monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setattr(FisherUnlearningConfig, "world_size", 2)
     with pytest.raises(ValueError, match="2 processes"):
-        unlearner_for(tmp_path / "a")
+        FisherUnlearner(vit(), args, **splits())
 
 
 def test_the_push_of_the_whole_output_directory_is_refused(tmp_path):
