@@ -5,7 +5,6 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -208,19 +207,6 @@ class FreezeGuard:
                 tensor.put_(chosen, tensor.new_zeros(len(chosen)))
             digests[name] = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy()).hexdigest()
         return digests
-
-
-@contextmanager
-def trainable_selection(model: nn.Module, selection: WeightSelection) -> Iterator[None]:
-    """Only parameters with a selected weight require gradients, for the duration."""
-    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in selection.indices)
-    try:
-        yield
-    finally:
-        for parameter, requires_grad in trainable.items():
-            parameter.requires_grad_(requires_grad)
 
 
 def freeze_running_statistics(model: nn.Module) -> None:

@@ -46,7 +46,8 @@ from .likelihood import (
     class_log_probabilities,
     per_example_log_likelihood,
 )
-from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics, trainable_selection
+from .modes import only_trainable
+from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
 from .reset import read_weights, reset_weights, write_weights
 from .scope import parameters_in_scope
@@ -403,11 +404,12 @@ class FisherUnlearner(Trainer):
                 self.optimizer = self.lr_scheduler = None
                 self._max_grad_norm = self.args.max_grad_norm
                 config = self.model.config
+                parameters = dict(self.model.named_parameters())
                 with (
                     # Trainer clips by the norm of all gradients, frozen ones included; the optimizer clips instead.
                     _overridden(self.args, max_grad_norm=0.0),
                     _overridden(config, **({"use_cache": False} if hasattr(config, "use_cache") else {})),
-                    trainable_selection(self.model, self.selection),
+                    only_trainable(self.model, [parameters[name] for name in self.selection.indices]),
                 ):
                     output = super().train(resume_from_checkpoint, **kwargs)
             self.freeze_guard.verify(self.model)

@@ -13,17 +13,6 @@ from hf_deepclean.checks import check_dataset, check_disjoint, check_model, chec
 from . import tiny
 
 
-class Rows(torch.utils.data.Dataset):
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, index):
-        return self.rows[index]
-
-
 def test_overlap_is_found_by_content_and_counted():
     digits = tiny.digits()
     check_disjoint(digits.select(range(100)), digits.select(range(100, 400)))
@@ -65,9 +54,9 @@ def test_images_are_compared_by_their_bytes_not_their_path(tmp_path):
 
 def test_other_map_style_data_are_compared_too():
     rows = [{"x": torch.tensor([float(i)]), "labels": torch.tensor(0)} for i in range(4)]
-    check_disjoint(Rows(rows[:2]), Rows(rows[2:]))
+    check_disjoint(tiny.Rows(rows[:2]), tiny.Rows(rows[2:]))
     with pytest.raises(ValueError, match="1 of 2 rows"):
-        check_disjoint(Rows(rows[:2]), Rows(rows[1:]))
+        check_disjoint(tiny.Rows(rows[:2]), tiny.Rows(rows[1:]))
 
 
 def test_labels_outside_the_head_are_counted():

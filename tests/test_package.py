@@ -17,6 +17,7 @@ PACKAGE = ROOT / "hf_deepclean"
 # The order of the data flow; a module imports only what stands before it.
 LAYERS = [
     "batches",
+    "modes",
     "likelihood",
     "scope",
     "fisher",

@@ -366,16 +366,9 @@ def test_accepts_a_path_plain_arguments_other_data_sets_and_a_collator(tmp_path)
     vit().save_pretrained(tmp_path / "model")
     files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
 
-    class Rows(torch.utils.data.Dataset):
-        def __init__(self, rows):
-            self.rows = rows
-
-        def __len__(self):
-            return len(self.rows)
-
-        def __getitem__(self, index):
-            row = tiny.digits()[self.rows[index]]
-            return {"image": row["pixel_values"], "digit": row["labels"]}
+    def rows(positions):
+        digits = [tiny.digits()[position] for position in positions]
+        return tiny.Rows([{"image": row["pixel_values"], "digit": row["labels"]} for row in digits])
 
     def collate(rows):
         return {
@@ -387,7 +380,7 @@ def test_accepts_a_path_plain_arguments_other_data_sets_and_a_collator(tmp_path)
         str(tmp_path / "a"), num_train_epochs=1, disable_tqdm=True, remove_unused_columns=False, learning_rate=1e-3
     )
     unlearner = FisherUnlearner(
-        str(tmp_path / "model"), args, collate, forget_dataset=Rows(FORGET), retain_dataset=Rows(RETAIN)
+        str(tmp_path / "model"), args, collate, forget_dataset=rows(FORGET), retain_dataset=rows(RETAIN)
     )
     report = unlearner.unlearn()
     assert report.selection.rule == "adaptive"

@@ -115,3 +115,16 @@ def digits():
 def parameters_and_buffers(model):
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return {name: tensor.detach().clone() for name, tensor in tensors}
+
+
+class Rows(torch.utils.data.Dataset):
+    """A map-style data set that is not a `datasets.Dataset`."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..batches import move_batch, split_labels
 from ..likelihood import LogLikelihoodFunction, per_example_log_likelihood
+from ..modes import evaluation_mode
 from .intervals import wilson_interval
 
 
@@ -104,12 +105,10 @@ def predict_examples(
     Raises:
         `ValueError`: If a log-likelihood is not finite; names the position of the example.
     """
-    training = {module: module.training for module in model.modules()}
-    model.eval()
     device = next(model.parameters()).device
     logits, labels, log_likelihood, log_probabilities = [], [], [], []
     position = 0
-    try:
+    with evaluation_mode(model):
         for batch in batches:
             inputs, batch_labels = split_labels(move_batch(batch, device))
             outputs = model(**inputs)
@@ -128,9 +127,6 @@ def predict_examples(
             logits.append(_to_numpy(kept))
             labels.append(_to_numpy(batch_labels))
             log_likelihood.append(scores.double().cpu().numpy())
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     return ExamplePredictions(
         np.concatenate(logits),
         np.concatenate(labels),

@@ -3,8 +3,7 @@
 """One pass over a data set: batches in, a `FisherDiagonal` out."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from ..likelihood import (
     fisher_scores,
     per_example_log_likelihood,
 )
+from ..modes import evaluation_mode, only_trainable
 from .diagonal import FisherDiagonal
 from .reference import add_reference_squares_
 from .taps import FisherTaps, probe_layouts
@@ -84,7 +84,7 @@ def accumulate_fisher_diagonal(
         raise ValueError(
             "No parameter to compute the Fisher information for: none was given and none requires gradients."
         )
-    with _evaluation_mode(model):
+    with evaluation_mode(model), only_trainable(model, ()):
         accumulation = _Accumulation(model, parameters, fisher_type, log_likelihood_func, seed)
         for batch in batches:
             batch = move_batch(batch, next(iter(parameters.values())).device)
@@ -234,19 +234,3 @@ class _Accumulation:
             f"The sum of squared gradients overflowed in the batch that starts at position {self.position}. "
             "Use a float64 model, or scale the likelihood down."
         )
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no parameter that requires gradients, for the duration."""
-    training = {module: module.training for module in model.modules()}
-    trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.eval()
-    model.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for parameter, requires_grad in trainable.items():
-            parameter.requires_grad_(requires_grad)

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..batches import num_examples, select_examples, split_labels
 from ..likelihood import LogLikelihoodFunction, fisher_scores
+from ..modes import only_trainable
 
 
 def add_reference_squares_(
@@ -41,10 +42,7 @@ def add_reference_squares_(
         examples (`Collection[int]`, *optional*):
             Indices of the examples to run, by default all.
     """
-    trainable = [parameter.requires_grad for parameter in parameters.values()]
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    try:
+    with only_trainable(model, list(parameters.values())):
         for example in range(num_examples(batch)) if examples is None else examples:
             inputs, labels = split_labels(select_examples(batch, [example]))
             with torch.enable_grad():
@@ -70,6 +68,3 @@ def add_reference_squares_(
                 for name, gradient in zip(parameters, gradients, strict=True):
                     if gradient is not None:
                         sums[name].add_(gradient.to(sums[name].dtype).square())
-    finally:
-        for parameter, requires_grad in zip(parameters.values(), trainable, strict=True):
-            parameter.requires_grad_(requires_grad)
