@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .batches import split_labels
+
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 
@@ -73,7 +75,9 @@ def check_model(model: nn.Module) -> None:
 
 def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
     """
-    Refuses a data set without length, rows or labels, or with labels outside the head's range.
+    Refuses a data set without length or rows, or with a label column outside the head's range.
+
+    Labels that only a transform or the caller's collator makes are checked with the first batch.
 
     Args:
         dataset ([`~datasets.Dataset`] or map-style):
@@ -85,7 +89,7 @@ def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
 
     Raises:
         `TypeError`: If it has no length or cannot be indexed.
-        `ValueError`: If it is empty, has no labels, or has labels outside the range.
+        `ValueError`: If it is empty, or has labels outside the range.
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise TypeError(
@@ -94,17 +98,8 @@ def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
         )
     if len(dataset) == 0:
         raise ValueError(f"`{argument}` is empty. Both the forget and the retain Fisher need at least one example.")
-    columns = getattr(dataset, "column_names", None)
-    if columns is None:
-        row = dataset[0]
-        columns = list(row) if isinstance(row, Mapping) else None
-    if columns is None:
-        return
-    label = next((column for column in LABEL_COLUMNS if column in columns), None)
-    if label is None:
-        # A transform or the caller's collator may still make labels of other columns: the first batch will tell.
-        return
-    if num_labels is None or not hasattr(dataset, "with_format"):
+    label = next((column for column in LABEL_COLUMNS if column in getattr(dataset, "column_names", ())), None)
+    if label is None or num_labels is None:
         return
     labels = np.asarray(dataset.with_format("numpy", columns=[label])[label][:])
     if labels.ndim == 1 and labels.dtype.kind in "iu":
@@ -124,12 +119,10 @@ def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:
     Raises:
         `ValueError`: If the key `"labels"` is missing.
     """
-    if not isinstance(batch.get("labels"), torch.Tensor):
-        raise ValueError(
-            f"`{argument}` has no labels: its collated batch holds {sorted(batch)}. The Fisher information is that of "
-            'the labels\' log-likelihood; name the target column "label" or "labels", or pass a `data_collator` that '
-            "returns `labels`."
-        )
+    try:
+        split_labels(batch)
+    except ValueError as error:
+        raise ValueError(f"`{argument}` has no labels. {error}") from None
 
 
 def check_disjoint(forget_dataset: Any, retain_dataset: Any) -> None:

@@ -17,6 +17,11 @@ FISHER_TYPES = ("empirical", "sampled", "expected")
 LogLikelihoodFunction = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
+def logits_of(outputs: Any) -> torch.Tensor:
+    """The logits of a model's outputs, which may be a plain tuple."""
+    return outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+
+
 def class_log_probabilities(outputs: Any) -> torch.Tensor:
     """
     Log-probability of every class for every example of a classification head.
@@ -31,7 +36,7 @@ def class_log_probabilities(outputs: Any) -> torch.Tensor:
     Raises:
         `ValueError`: If the logits are not those of a single-label classification head.
     """
-    logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+    logits = logits_of(outputs)
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
             f"The model returned logits of shape {tuple(logits.shape)}; the built-in likelihood is that of a "
@@ -100,6 +105,29 @@ def per_example_log_likelihood(
             "return one log-likelihood per example: sum over tokens or targets, and do not average over the batch."
         )
     return log_likelihood
+
+
+def check_finite_log_likelihood(log_likelihood: torch.Tensor, first_position: int) -> None:
+    """
+    Refuses log-likelihoods that are not finite.
+
+    Args:
+        log_likelihood (`torch.Tensor`):
+            Log-likelihoods of consecutive examples, shape `(num_examples,)`.
+        first_position (`int`):
+            Position of the first of them in the data set.
+
+    Raises:
+        `ValueError`: Names the position of the first such example, never its content.
+    """
+    finite = log_likelihood.isfinite()
+    if finite.all():
+        return
+    offset = int((~finite).nonzero()[0])
+    raise ValueError(
+        f"The log-likelihood of the example at position {first_position + offset} is {log_likelihood[offset].item()}. "
+        "Check that example and the model's weights; a half-precision model may overflow: try float32."
+    )
 
 
 def fisher_scores(

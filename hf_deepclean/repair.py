@@ -125,7 +125,9 @@ class SparseAdamW(torch.optim.Optimizer):
                     yield name, parameter, group
 
     def _clipping_scale(self, gradients: list[torch.Tensor]) -> float:
-        norm = math.hypot(*[torch.linalg.vector_norm(gradient).item() for gradient in gradients])
+        norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+        # Read at once, so that a device waits once per step and not once per parameter.
+        norm = math.hypot(*torch.stack(norms).tolist()) if norms else 0.0
         if not math.isfinite(norm):
             raise ValueError(
                 f"The norm of the selected weights' gradients is {norm}, so the update would destroy the model. "

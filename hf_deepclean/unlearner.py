@@ -515,27 +515,28 @@ class FisherUnlearner(Trainer):
 
     def _run_control(self) -> dict[str, StageResult]:
         """Resets and repairs as many random weights of the model as it was, then puts the cleaned one back."""
-        selection, originals, guard = self.selection, self._original_values, self.freeze_guard
+        selection, originals = self.selection, self._original_values
         cleaned = read_weights(self.model, selection)
-        kept = (self.state, self.optimizer, self.lr_scheduler, self.callback_handler.callbacks, self.seconds)
+        restored = ("state", "optimizer", "lr_scheduler", "selection", "freeze_guard", "_original_values")
+        callbacks = [c for c in self.callback_handler.callbacks if isinstance(c, _own_callbacks())]
         stages = {}
         with self._timed("control"):
-            write_weights(self.model, selection, originals)
-            self.seconds = {}
-            self.callback_handler.callbacks = [c for c in kept[3] if isinstance(c, _own_callbacks())]
-            try:
-                self.reset_weights(select_random_weights(selection, self.args.seed))
-                stages["control_after_reset"] = self.evaluate_unlearning()
-                with _overridden(self.args, save_strategy="no", eval_strategy="no", load_best_model_at_end=False):
+            with (
+                _overridden(self, seconds={}, **{name: getattr(self, name) for name in restored}),
+                _overridden(self.callback_handler, callbacks=callbacks),
+                _overridden(self.args, save_strategy="no", eval_strategy="no", load_best_model_at_end=False),
+            ):
+                write_weights(self.model, selection, originals)
+                try:
+                    self.reset_weights(select_random_weights(selection, self.args.seed))
+                    stages["control_after_reset"] = self.evaluate_unlearning()
                     self.train()
-                stages["control_after_repair"] = self.evaluate_unlearning()
-            finally:
-                if self._original_values is not originals:
-                    write_weights(self.model, self.selection, self._original_values)
-                write_weights(self.model, selection, cleaned)
-                self.state, self.optimizer, self.lr_scheduler, self.callback_handler.callbacks, self.seconds = kept
-                self.selection, self._original_values, self.freeze_guard = selection, originals, guard
-            guard.verify(self.model)
+                    stages["control_after_repair"] = self.evaluate_unlearning()
+                finally:
+                    if self._original_values is not originals:
+                        write_weights(self.model, self.selection, self._original_values)
+                    write_weights(self.model, selection, cleaned)
+            self.freeze_guard.verify(self.model)
         return stages
 
     def _integrity(self) -> IntegrityResult:

@@ -62,6 +62,10 @@ def unlearner_for(directory, model=None, data=None, **kwargs):
     return FisherUnlearner(model or vit(), config(directory, **kwargs), **(data or splits()))
 
 
+def fishers(unlearner):
+    return [unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset)]
+
+
 def test_unlearn_runs_all_phases_and_leaves_a_loadable_model_and_its_report(tmp_path):
     model = vit()
     config_before = model.config.to_dict()
@@ -107,7 +111,7 @@ def test_nothing_outside_the_selection_changes(tmp_path, make_model):
         gradient_accumulation_steps=2,
         per_device_train_batch_size=8,
     )
-    forget, retain = (unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset))
+    forget, retain = fishers(unlearner)
     selection = unlearner.select_weights(forget, retain)
     before = outside(model, selection)
     unlearner.reset_weights()
@@ -237,7 +241,7 @@ def test_the_control_equals_a_run_with_a_random_selection(tmp_path):
     report = unlearner_for(tmp_path / "a", random_mask_control=True).unlearn()
     model = vit()
     unlearner = unlearner_for(tmp_path / "b", model)
-    forget, retain = (unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset))
+    forget, retain = fishers(unlearner)
     unlearner.reset_weights(select_random_weights(unlearner.select_weights(forget, retain), unlearner.args.seed))
     unlearner.train()
     assert unlearner.evaluate_unlearning() == report.stages["control_after_repair"]
@@ -422,7 +426,7 @@ def test_without_epochs_there_is_a_reset_and_no_repair(tmp_path):
 
 def test_fisher_max_examples_draws_that_many_by_the_seed(tmp_path):
     unlearner = unlearner_for(tmp_path / "a", fisher_max_examples=30)
-    forget, retain = (unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset))
+    forget, retain = fishers(unlearner)
     assert (forget.num_examples, retain.num_examples) == (24, 30)
     again = unlearner.compute_fisher(unlearner.retain_dataset)
     assert all(torch.equal(total, again.sums[name]) for name, total in retain.sums.items())

@@ -11,7 +11,12 @@ import torch
 from torch import nn
 
 from ..batches import move_batch, split_labels
-from ..likelihood import LogLikelihoodFunction, per_example_log_likelihood
+from ..likelihood import (
+    LogLikelihoodFunction,
+    check_finite_log_likelihood,
+    logits_of,
+    per_example_log_likelihood,
+)
 from ..modes import evaluation_mode
 from .intervals import wilson_interval
 
@@ -113,14 +118,9 @@ def predict_examples(
             inputs, batch_labels = split_labels(move_batch(batch, device))
             outputs = model(**inputs)
             scores = per_example_log_likelihood(outputs, batch_labels, log_likelihood_func)
-            if not scores.isfinite().all():
-                offset = int((~scores.isfinite()).nonzero()[0])
-                raise ValueError(
-                    f"The log-likelihood of the example at position {position + offset} is {scores[offset].item()}. "
-                    "Check that example and the model's weights; a half-precision model may overflow: try float32."
-                )
+            check_finite_log_likelihood(scores, position)
             position += len(scores)
-            batch_logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+            batch_logits = logits_of(outputs)
             if batch_logits.ndim == 2 and batch_labels.ndim == 1 and not batch_labels.is_floating_point():
                 log_probabilities.append(torch.log_softmax(batch_logits.double(), dim=-1).cpu().numpy())
             kept = batch_logits if preprocess_logits is None else preprocess_logits(batch_logits, batch_labels)

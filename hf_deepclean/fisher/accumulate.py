@@ -12,6 +12,7 @@ from torch import nn
 from ..batches import move_batch, num_examples, select_examples, split_labels
 from ..likelihood import (
     LogLikelihoodFunction,
+    check_finite_log_likelihood,
     check_fisher_type,
     check_log_likelihood_against_loss,
     fisher_scores,
@@ -210,18 +211,15 @@ class _Accumulation:
             )
 
     def _check_finite(self, batch: dict[str, Any]) -> None:
-        if torch.stack([total.sum().isfinite().cpu() for total in self.sums.values()]).all():
+        # One answer for all parameters: reading each would make a device wait once per parameter and batch.
+        if torch.stack([total.sum().isfinite() for total in self.sums.values()]).all():
             return
         with torch.no_grad():
             inputs, labels = split_labels(batch)
             log_likelihood = per_example_log_likelihood(self.model(**inputs), labels, self.log_likelihood_func)
         for example in range(num_examples(batch)):
             position = self.position + example
-            if not log_likelihood[example].isfinite():
-                raise ValueError(
-                    f"The log-likelihood of the example at position {position} is {log_likelihood[example].item()}. "
-                    "Check that example and the model's weights; a half-precision model may overflow: try float32."
-                )
+            check_finite_log_likelihood(log_likelihood[example : example + 1], position)
             squares = self._zeros()
             self._add_reference(squares, batch, self.parameters, [example])
             for name, square in squares.items():
