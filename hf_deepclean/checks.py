@@ -98,7 +98,8 @@ def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
         )
     if len(dataset) == 0:
         raise ValueError(f"`{argument}` is empty. Both the forget and the retain Fisher need at least one example.")
-    label = next((column for column in LABEL_COLUMNS if column in getattr(dataset, "column_names", ())), None)
+    columns = dataset.column_names if hasattr(dataset, "with_format") else ()
+    label = next((column for column in LABEL_COLUMNS if column in columns), None)
     if label is None or num_labels is None:
         return
     labels = np.asarray(dataset.with_format("numpy", columns=[label])[label][:])

@@ -69,6 +69,12 @@ def test_labels_outside_the_head_are_counted():
         check_dataset(digits, "forget_dataset", 8)
 
 
+def test_another_data_set_with_column_names_of_its_own_is_left_to_the_first_batch():
+    rows = tiny.Rows([{"x": 1, "labels": 99}])
+    rows.column_names = ["x", "labels"]
+    check_dataset(rows, "forget_dataset", 10)
+
+
 def test_an_empty_data_set_and_a_stream_are_refused():
     with pytest.raises(ValueError, match="`retain_dataset` is empty"):
         check_dataset(tiny.digits().select([]), "retain_dataset", 10)
