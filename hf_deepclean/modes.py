@@ -2,10 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a phase needs a model to be for its duration; afterwards, also after an error, it is as it was."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
+    getattr(owner, name)
+    for owner in (torch, F)
+    for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+    if hasattr(owner, name)
+)
 
 
 @contextmanager
@@ -32,3 +46,43 @@ def only_trainable(model: nn.Module, parameters: Collection[nn.Parameter]) -> It
     finally:
         for parameter, requires_grad in trainable.items():
             parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def eager_experts(model: nn.Module) -> Iterator[None]:
+    """Mixtures of experts in their plain form, expert by expert, which keeps apart whose rows an expert sees."""
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    chosen = [
+        (config, config._experts_implementation_internal)
+        for config in configs.values()
+        if getattr(config, "_experts_implementation_internal", None) is not None
+    ]
+    for config, _ in chosen:
+        config._experts_implementation_internal = "eager"
+    try:
+        yield
+    finally:
+        for config, implementation in chosen:
+            config._experts_implementation_internal = implementation
+
+
+@contextmanager
+def checkpointing_mode(model: nn.Module) -> Iterator[None]:
+    """
+    In eval mode, but with the gradient checkpointing that the model has switched on.
+
+    transformers checkpoints layers in training mode only, so exactly these layers are put in it; dropout that they
+    call themselves must be off by another way.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    functions = [layer._gradient_checkpointing_func for layer in layers]
+    for layer in layers:
+        layer.training = True
+        # The reentrant kind needs inputs that require gradients, and refuses gradients of anything but leaves.
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer, function in zip(layers, functions, strict=True):
+            layer.training = False
+            layer._gradient_checkpointing_func = function
