@@ -95,6 +95,12 @@ _SIZES: dict[str, int] = {
     for name in names.split()
 }
 _KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads", "kv_n_heads", "swa_num_key_value_heads")
+# Unset by default, and needed.
+_REQUIRED = """head_dim num_key_value_heads n_routed_experts num_experts num_local_experts num_experts_per_tok
+    moe_intermediate_size n_group topk_group""".split()
+_STAGE_WIDTHS = ("hidden_sizes", "embed_dims", "neck_hidden_sizes", "stage_in_channels", "stage_mid_channels",
+    "stage_out_channels", "base_attn_unit_dims", "in_channels", "out_channels")
+_STAGE_DEPTHS = ("depths", "depth", "stage_num_blocks", "num_block_repeats", "n_attn_blocks", "stage_numb_of_layers")
 _NUM_LAYERS_NAMES = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 
 
@@ -143,7 +149,8 @@ def _shrunk(
     overrides: Mapping[str, Any],
 ) -> PretrainedConfig:
     names = [field.name for field in dataclasses.fields(config_class) if field.init]
-    values = {name: getattr(default, name, None) for name in names}
+    # Not by `getattr`: it refuses what a configuration lets vary between layers.
+    values = {name: vars(default).get(name, getattr(config_class, name, None)) for name in names}
     layers = _distinct_layers(values)
     sizes: dict[str, Any] = {}
     for name, value in values.items():
@@ -176,6 +183,8 @@ def _size(
     depth, kept = layers
     if name.endswith(("token_id", "token_index", "_index")) and (value is None or isinstance(value, (int, list))):
         return _special_id(name, value, special_ids)
+    if value is None and name in _REQUIRED:
+        return 2 if name in _KEY_VALUE_HEADS else _SIZES[name]
     if name in _KEY_VALUE_HEADS and isinstance(value, int):
         heads = values.get("num_attention_heads") or values.get("n_heads")
         return NUM_ATTENTION_HEADS if value == heads else min(value, 2)
@@ -186,12 +195,21 @@ def _size(
     if isinstance(value, (list, tuple)) and len(value) == depth and depth > 4:
         value = type(value)(value[layer] for layer in kept)
         return type(value)(_SIZES.get(name, v) if isinstance(v, int) and v > 64 else v for v in value)
+    if isinstance(value, (list, tuple)) and value and all(type(v) is int for v in value):
+        if name in _STAGE_WIDTHS:
+            return type(value)(8 * max(1, round(4 * v / max(value))) for v in value)
+        if name in _STAGE_DEPTHS:
+            return type(value)(min(v, 2 if stage == 1 else 1) for stage, v in enumerate(value))
+        if name in ("num_heads", "num_attention_heads"):
+            return type(value)(min(v, 2) for v in value)
     if name in _SIZES and isinstance(value, int) and not isinstance(value, bool):
         return min(value, _SIZES[name]) if value >= 0 else value
     if name == "image_size" and value is not None:
         return 32 if isinstance(value, int) else type(value)(32 for _ in value)
     if name == "patch_size" and isinstance(value, int):
         return min(value, 8)
+    if name == "window_size" and isinstance(value, int):
+        return 4
     return None
 
 
