@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from .overrides import OVERRIDES
+from .overrides import overrides_for
 
 
 HEADS = {
@@ -76,12 +76,12 @@ _SIZES: dict[str, int] = {
             swa_head_dim query_pre_attn_scalar time_step_rank mamba_dt_rank state_size ssm_state_size mamba_d_state
             mamba_head_dim mamba_headdim mamba_d_head kv_lora_rank q_lora_rank o_lora_rank laurel_rank
             hidden_size_per_layer_input adapter_rank codebook_dim codevector_dim proj_codevector_dim router_hidden_size
-            lang_embed_dim spkr_embed_dim unit_embed_dim"""),
+            num_mel_bins input_feat_per_channel lang_embed_dim spkr_embed_dim unit_embed_dim"""),
         (16, "qk_head_dim moe_d_ff chunk_size mamba_chunk_size"),
         (4, """num_experts num_local_experts n_routed_experts moe_num_experts relative_attention_num_buckets
             rel_pos_bins rel_2d_pos_bins num_conv_pos_embeddings position_bias_num_buckets num_buckets
             position_buckets rotary_dim sliding_window attention_window attention_window_size sliding_window_size
-            local_attention local_radius num_mel_bins mamba_n_heads mamba_num_heads index_topk
+            local_attention local_radius mamba_n_heads mamba_num_heads index_topk
             num_codevectors_per_group subsampling_conv_channels"""),
         (2, """num_experts_per_tok num_experts_per_token moe_topk moe_k moe_top_k n_group num_expert_group topk_group
             num_conv_pos_embedding_groups block_size n_groups mamba_n_groups mamba_ngroups n_mamba_heads
@@ -97,7 +97,7 @@ _SIZES: dict[str, int] = {
 _KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads", "kv_n_heads", "swa_num_key_value_heads")
 # Unset by default, and needed.
 _REQUIRED = """head_dim num_key_value_heads n_routed_experts num_experts num_local_experts num_experts_per_tok
-    moe_intermediate_size n_group topk_group""".split()
+    moe_intermediate_size n_group topk_group n_shared_experts vocab_size""".split()
 _STAGE_WIDTHS = ("hidden_sizes", "embed_dims", "neck_hidden_sizes", "stage_in_channels", "stage_mid_channels",
     "stage_out_channels", "base_attn_unit_dims", "in_channels", "out_channels")
 _STAGE_DEPTHS = ("depths", "depth", "stage_num_blocks", "num_block_repeats", "n_attn_blocks", "stage_numb_of_layers")
@@ -133,7 +133,7 @@ def entries() -> list[Entry]:
 def tiny_config(model_type: str, head: str) -> PretrainedConfig:
     """A valid configuration of an architecture at the smallest useful size."""
     special_ids: dict[str, int] = defaultdict(lambda: FIRST_SPECIAL + len(special_ids))
-    overrides = OVERRIDES.get(model_type, {}) | OVERRIDES.get(f"{model_type}/{head}", {})
+    overrides = overrides_for(model_type, head)
     defaults = CONFIG_MAPPING[model_type]
     config = _shrunk(defaults, defaults(**overrides.get("defaults", {})), special_ids, overrides.get("config", {}))
     if head in ("sequence classification", "token classification", "image classification", "audio classification"):
@@ -237,6 +237,14 @@ def _rope(parameters: dict[str, Any]) -> dict[str, Any]:
     return shrunk
 
 
+def _part_for(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PretrainedConfig:
+    """The configuration, or the part of it that a model class is built from (a decoder's, a text model's)."""
+    if isinstance(config, model_class.config_class):
+        return config
+    parts = [value for value in vars(config).values() if isinstance(value, PretrainedConfig)]
+    return next((part for part in parts if isinstance(part, model_class.config_class)), config)
+
+
 class _Float64(TorchFunctionMode):
     """
     Float64 wherever a model asks for float32.
@@ -257,10 +265,8 @@ def build(entry: Entry) -> PreTrainedModel:
     """A float64 model in eval mode, the same on every call."""
     torch.manual_seed(0)
     random.seed(0)
-    config = tiny_config(entry.model_type, entry.head)
     model_class = getattr(transformers, entry.class_name)
-    if not isinstance(config, model_class.config_class):
-        config = config.get_text_config()
+    config = _part_for(model_class, tiny_config(entry.model_type, entry.head))
     config._experts_implementation = "eager"
     model = model_class(config)
     randomize(model)
@@ -269,8 +275,12 @@ def build(entry: Entry) -> PreTrainedModel:
 
     @functools.wraps(forward)
     def in_float64(*args: Any, **kwargs: Any) -> Any:
-        with _Float64():
-            return forward(*args, **kwargs)
+        torch.set_default_dtype(torch.float64)
+        try:
+            with _Float64():
+                return forward(*args, **kwargs)
+        finally:
+            torch.set_default_dtype(torch.float32)
 
     model.forward = in_float64
     return model
@@ -305,7 +315,7 @@ class _Batch:
         self.entry, self.model, self.size, self.generator = entry, model, size, generator
         self.config = model.config
         self.forward_names = set(inspect.signature(model.forward).parameters)
-        self.overrides = OVERRIDES.get(entry.model_type, {}) | OVERRIDES.get(f"{entry.model_type}/{entry.head}", {})
+        self.overrides = overrides_for(entry.model_type, entry.head)
         self.length = self.overrides.get("length", LENGTH)
 
     def ids(self, *shape: int, high: int = LAST_TOKEN) -> torch.Tensor:
@@ -333,7 +343,8 @@ class _Batch:
             if name in names:
                 inputs[name] = value
         if self.entry.head == "image classification":
-            inputs = {"pixel_values": self.pixels()} if "pixel_values" in names else {"inputs": self.pixels()}
+            key = next((name for name in ("pixel_values", "inputs") if name in names), None)
+            inputs = {key: self.pixels()} if key else {"input_ids": inputs["input_ids"]}
         if "decoder_input_ids" in names and self.entry.head not in ("audio classification",):
             inputs["decoder_input_ids"] = self.ids(self.size, self.length)
         if "bbox" in names:
@@ -376,7 +387,7 @@ def log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     if "start_logits" in outputs:
         starts, ends = (outputs[f"{which}_logits"].log_softmax(-1) for which in ("start", "end"))
         return starts.gather(1, labels[:, :1])[:, 0] + ends.gather(1, labels[:, 1:])[:, 0]
-    logits = outputs["logits"].log_softmax(-1)
+    logits = (outputs["logits"] if "logits" in outputs else outputs[0]).log_softmax(-1)
     if logits.shape[:-1] == labels.shape:
         scored = logits.gather(-1, labels.clamp_min(0)[..., None])[..., 0].masked_fill(labels < 0, 0.0)
         return scored.reshape(len(labels), -1).sum(1)
