@@ -1,0 +1,233 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Compares the Fisher pass with its one-example definition on every architecture of transformers, and writes the page.
+
+```bash
+python -m tests.architectures.coverage --output tests/architectures/README.md
+```
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from hf_deepclean import accumulate_fisher_diagonal
+from hf_deepclean.fisher.reference import add_reference_squares_
+
+from .tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
+
+
+TOLERANCE, NOISE = 1e-9, 1e-24
+
+
+@dataclasses.dataclass
+class Result:
+    """
+    What came out for one architecture and head.
+
+    Args:
+        status (`str`):
+            `"exact"`, `"different"`, `"engine failed"`, `"reference failed"` or `"not built"`.
+        reason (`str`):
+            Why it is not exact.
+        worst (`float`):
+            Largest difference of an entry, relative to the largest entry of its tensor.
+        reached (`int`):
+            Number of parameters whose Fisher information is not zero, of `num_parameters`.
+        one_example (`dict[str, str]`):
+            The parameters on the one-example path, with the reasons.
+        warned (`bool`):
+            Whether the self-check warned.
+    """
+
+    head: str
+    model_type: str
+    class_name: str
+    status: str = "not built"
+    reason: str = ""
+    worst: float = 0.0
+    reached: int = 0
+    num_parameters: int = 0
+    one_example: dict[str, str] = dataclasses.field(default_factory=dict)
+    warned: bool = False
+    seconds: float = 0.0
+
+    @property
+    def built(self) -> bool:
+        return self.status != "not built"
+
+    @property
+    def exact(self) -> bool:
+        return self.status == "exact"
+
+
+class _Warnings(logging.Handler):
+    """Remembers whether a logger warned."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.seen = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen = True
+
+
+def compare(entry: Entry) -> Result:
+    """Builds an architecture and compares the pass over one batch of it with the definition."""
+    result, started = Result(*entry), time.perf_counter()
+    try:
+        model = build(entry)
+        examples = batch(entry, model)
+        inputs = {name: value for name, value in examples.items() if name != "labels"}
+        with torch.no_grad():
+            scores = log_likelihood(model(**inputs), examples["labels"])
+        if not scores.isfinite().all():
+            raise ValueError("the log-likelihoods are not finite")
+        result.status = "reference failed"
+        parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+        reference = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
+        add_reference_squares_(reference, model, examples, parameters, log_likelihood_func=log_likelihood)
+        result.status = "engine failed"
+        _compare_pass(result, model, examples, parameters, reference)
+    except Exception as error:  # noqa: BLE001
+        result.reason = f"{type(error).__name__}: {_first_line(error)}"
+    result.seconds = round(time.perf_counter() - started, 2)
+    return result
+
+
+def _compare_pass(
+    result: Result, model: Any, examples: dict[str, Any], parameters: dict[str, Any], reference: dict[str, torch.Tensor]
+) -> None:
+    handler, logger = _Warnings(), logging.getLogger("hf_deepclean.fisher.accumulate")
+    logger.addHandler(handler)
+    try:
+        fisher = accumulate_fisher_diagonal(
+            model, [examples], log_likelihood_func=log_likelihood, parameters=parameters
+        )
+    finally:
+        logger.removeHandler(handler)
+    result.warned = handler.seen
+    result.one_example = dict(sorted(fisher.fallback_parameters.items()))
+    result.num_parameters = len(parameters)
+    result.status = "exact"
+    for name, expected in reference.items():
+        largest = expected.max().item()
+        difference = (fisher.sums[name] - expected).abs().max().item()
+        result.reached += largest > NOISE
+        if not difference <= max(TOLERANCE * largest, NOISE):
+            result.status, result.reason = "different", result.reason or f"first in {name}"
+        if difference > NOISE:
+            result.worst = max(result.worst, difference / largest if largest else float("inf"))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    # The validators of configurations put the reason on the second line.
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:300]
+
+
+def page(results: Iterable[Result]) -> str:
+    """The results as a Markdown page, the same for the same results."""
+    results = sorted(results, key=lambda r: (r.model_type, list(HEADS).index(r.head), r.class_name))
+    heads = [head for head in HEADS if any(r.head == head for r in results)]
+    built = [r for r in results if r.built]
+    lines = [
+        "# Architectures",
+        "",
+        "Every architecture of transformers' auto mappings, at a tiny size with random weights, in float64: the Fisher",
+        "pass against its definition, one example at a time. Exact means that every entry of every parameter agrees to",
+        f"{TOLERANCE:g} of the largest entry of its tensor. This page is written by `make coverage`, that is",
+        "`python -m tests.architectures.coverage --output tests/architectures/README.md`,",
+        f"with transformers {transformers.__version__}.",
+        "",
+        f"{len(results)} entries, {len(built)} built, {sum(r.exact for r in built)} exact, "
+        f"{sum(r.exact and not r.one_example for r in built)} exact with no parameter on the one-example path.",
+        "",
+        "| head | entries | built | exact | exact, all batched |",
+        "|---|---|---|---|---|",
+    ]
+    for head in heads:
+        of_head = [r for r in results if r.head == head]
+        batched = sum(r.exact and not r.one_example for r in of_head)
+        lines.append(
+            f"| {head} | {len(of_head)} | {sum(r.built for r in of_head)} | {sum(r.exact for r in of_head)} "
+            f"| {batched} |"
+        )
+    lines += ["", "## By architecture", "", "Batched: every parameter by its rule or by the general path.", ""]
+    lines += ["| architecture | heads | result |", "|---|---|---|"]
+    for model_type, of_type in _grouped(results, lambda r: r.model_type).items():
+        for outcome, same in _grouped(of_type, _outcome).items():
+            lines.append(f"| {model_type} | {', '.join(dict.fromkeys(r.head for r in same))} | {outcome} |")
+    return "\n".join(lines) + "\n"
+
+
+def _outcome(result: Result) -> str:
+    if not result.built:
+        return _cell(f"not built: {result.reason}")
+    if not result.exact:
+        return _cell(f"**{result.status}**: {result.reason}")
+    if not result.one_example:
+        return "exact, batched"
+    reasons = sorted(set(result.one_example.values()))
+    return _cell(f"exact, one example at a time for {len(result.one_example)} parameters: {'; '.join(reasons)}")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _grouped(results: Iterable[Result], key: Any) -> dict[str, list[Result]]:
+    groups = defaultdict(list)
+    for result in results:
+        groups[key(result)].append(result)
+    return dict(groups)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--heads", nargs="+", choices=list(HEADS), help="only these heads")
+    parser.add_argument("--model_types", nargs="+", help="only these architectures")
+    parser.add_argument("--output", type=Path, help="the Markdown page to write")
+    parser.add_argument("--json", type=Path, help="file for all results")
+    parser.add_argument("--shard", default="0/1", help="run every n-th entry from the i-th: i/n")
+    options = parser.parse_args(arguments)
+    index, count = map(int, options.shard.split("/"))
+    chosen = [
+        entry
+        for entry in entries()
+        if (not options.heads or entry.head in options.heads)
+        and (not options.model_types or entry.model_type in options.model_types)
+    ]
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    results = []
+    for entry in chosen[index::count]:
+        results.append(result := compare(entry))
+        note = result.reason or (f"{len(result.one_example)} one-example" if result.one_example else "")
+        print(f"{result.status:16} {result.seconds:6.2f}s {entry.head}: {entry.model_type} {note}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps([dataclasses.asdict(r) for r in results], indent=1) + "\n")
+    if options.output:
+        options.output.write_text(page(results))
+    built = [r for r in results if r.built]
+    print(
+        f"{len(results)} entries, {len(built)} built, {sum(r.exact for r in built)} exact, "
+        f"{sum(r.exact and not r.one_example for r in built)} exact and batched, "
+        f"{sum(r.seconds for r in results):.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

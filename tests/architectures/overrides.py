@@ -1,0 +1,231 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+What shrinking by name cannot reach, by model type, by `"model type/head"` or by class name; later ones win.
+
+`config`: values of the configuration, nested where it is. `defaults`: arguments of the configuration that is shrunk.
+`inputs`: model inputs, made by functions of the batch maker. `length`: number of tokens.
+"""
+
+from typing import Any
+
+import torch
+
+
+_CONVOLUTIONS = {
+    "conv_dim": [16, 16],
+    "conv_kernel": [3, 3],
+    "conv_stride": [2, 2],
+    "num_feat_extract_layers": 2,
+    "mask_time_length": 2,
+    "mask_feature_length": 2,
+}
+_SPEECH = {"config": _CONVOLUTIONS}
+_SWIN = {"config": {"embed_dim": 8, "num_heads": (1, 2, 2, 2), "window_size": 2, "patch_size": 2}}
+_SHARED_KV_LAYERS = {
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "num_kv_shared_layers": 2,
+    "activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0],
+    "intermediate_size": 64,
+}
+_MAMBA_AND_ATTENTION = {"mamba_n_heads": 8, "mamba_d_head": 8}
+_FRAMES_FIRST = {"input_features": lambda maker: maker.normal(maker.size, 32, 8)}
+_MELS_FIRST = {"input_features": lambda maker: maker.normal(maker.size, 8, 32)}
+_ZAMBA = {
+    "num_hidden_layers": 4,
+    "layers_block_type": ["linear_attention", "hybrid"] * 2,
+    "hybrid_layer_ids": [1, 3],
+}
+_DOTS3 = {
+    "head_dim": 16,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4,
+    "swa_q_lora_rank": 8,
+    "swa_kv_lora_rank": 8,
+    "swa_head_dim": 16,
+    "swa_qk_nope_head_dim": 8,
+    "swa_v_head_dim": 8,
+    "num_key_value_heads": 4,
+}
+_INDEXER = {
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 8,
+    "indexer_budget": 4,
+    "indexer_compress_ratio": 2,
+}
+
+
+def _boxes(maker: Any) -> torch.Tensor:
+    corners = maker.normal(maker.size, maker.length, 2).sigmoid() / 2
+    return torch.cat([corners, corners + 0.3], dim=-1)
+
+
+def _first_token(maker: Any) -> torch.Tensor:
+    shape = (maker.size, 3, maker.length) if maker.entry.head == "multiple choice" else (maker.size, maker.length)
+    mask = torch.zeros(shape, dtype=torch.long)
+    mask[..., 0] = 1
+    return mask
+
+
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "audio-spectrogram-transformer": {
+        "config": {"patch_size": 4, "frequency_stride": 2, "time_stride": 4, "max_length": 16},
+        "inputs": {"input_values": lambda maker: maker.normal(maker.size, 16, 8)},
+    },
+    "bamba": {"config": _MAMBA_AND_ATTENTION | {"attn_layer_indices": [1]}},
+    "bit": {"config": {"num_groups": 4, "embedding_size": 8}},
+    "blt": {
+        "config": {
+            "encoder_hash_byte_group_size": [3],
+            "encoder_hash_byte_group_vocab": 64,
+            "patch_in_forward": False,
+        }
+    },
+    "bros": {"config": {"hidden_size": 64}, "inputs": {"bbox": _boxes}},
+    "canine": {"config": {"num_hash_buckets": 64}},
+    "cohere_compass_text": {
+        "config": {
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+                "full_attention": None,
+            }
+        }
+    },
+    "cvt": {"config": {"embed_dim": (8, 16, 32), "num_heads": (1, 2, 2), "depth": (1, 2, 3)}},
+    "data2vec-audio": _SPEECH,
+    "dbrx": {"config": {"attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": None}}},
+    "distilbert": {"config": {"hidden_dim": 64}},
+    "donut-swin": _SWIN,
+    "dots3_note": {"config": {"text_config": _DOTS3}},
+    "dots3_note_text": {"config": _DOTS3},
+    "efficientnet": {
+        "config": {
+            "width_coefficient": 0.1,
+            "depth_coefficient": 1.0,
+            "depth_divisor": 4,
+            "hidden_dim": 128,
+            "in_channels": (32, 16, 24, 40, 80, 112, 192),
+            "out_channels": (16, 24, 40, 80, 112, 192, 320),
+        }
+    },
+    "esm": {"config": {"vocab_size": 64, "mask_token_id": 32}},
+    "focalnet": {"config": {"embed_dim": 8, "hidden_sizes": (8, 16, 32, 32)}},
+    "gemma3n_text": {"config": _SHARED_KV_LAYERS},
+    "gemma4_assistant": {"defaults": {"text_config": {"hidden_size_per_layer_input": 0}}},
+    "gpt_neo": {"config": {"attention_types": [[["global", "local"], 1]], "window_size": 4}},
+    "granite_speech5_ctc": {"config": {"encoder_config": {"context_size": 4}}, "inputs": _FRAMES_FIRST},
+    "granitemoehybrid": {
+        "config": _MAMBA_AND_ATTENTION | {"layer_types": ["linear_attention", "full_attention"]}
+    },
+    "hgnet_v2": {
+        "config": {
+            "embedding_size": 8,
+            "stem_channels": (3, 8, 8),
+            "stage_in_channels": (8, 16, 16, 24),
+            "stage_mid_channels": (8, 8, 8, 8),
+            "stage_out_channels": (16, 16, 24, 32),
+            "hidden_sizes": (16, 16, 24, 32),
+        }
+    },
+    "hiera": {"config": {"embed_dim": 8, "image_size": (64, 64), "depths": (1, 2, 2, 1)}},
+    "hrm_text": {"config": {"num_hidden_layers": 1, "num_layers_per_stack": None}},
+    "hubert": _SPEECH,
+    "layoutlmv3": {
+        "config": {"coordinate_size": 6, "shape_size": 4, "input_size": 16, "patch_size": 8, "max_rel_pos": 8}
+    },
+    "levit": {"config": {"image_size": 64, "patch_size": 16, "key_dim": (4, 4, 4)}},
+    "lfm2_moe": {"config": {"layer_types": ["conv", "full_attention"]}},
+    "lilt": {"config": {"hidden_size": 48}},
+    "longcat_flash": {"config": {"zero_expert_num": 2}},
+    "longformer": {"config": {"attention_window": [4, 4]}, "inputs": {"global_attention_mask": _first_token}},
+    "lxmert": {
+        "inputs": {
+            "visual_feats": lambda maker: maker.normal(maker.size, 4, 32),
+            "visual_pos": lambda maker: maker.normal(maker.size, 4, 4).sigmoid(),
+        }
+    },
+    "mamba2": {"config": {"num_heads": 8}},
+    "markuplm": {
+        "config": {
+            "max_depth": 4,
+            "xpath_unit_hidden_size": 8,
+            "max_xpath_tag_unit_embeddings": 24,
+            "max_xpath_subs_unit_embeddings": 24,
+            "tag_pad_id": 20,
+            "subs_pad_id": 20,
+        }
+    },
+    "mobilenet_v1": {"config": {"depth_multiplier": 0.125}},
+    "mobilenet_v2": {"config": {"depth_multiplier": 0.125}},
+    "mobilevit": {"config": {"image_size": 64}},
+    "mobilevitv2": {"config": {"image_size": 64, "width_multiplier": 0.125}},
+    "mpnet": {"config": {"relative_attention_num_buckets": 32}},
+    "neomme": {"config": {"head_dim": 16}},
+    "parakeet_ctc": {"inputs": _FRAMES_FIRST},
+    "lasr_ctc": {"inputs": _FRAMES_FIRST},
+    "perceiver": {
+        "config": {
+            "num_latents": 4,
+            "d_latents": 32,
+            "d_model": 32,
+            "image_size": 16,
+            "num_self_attends_per_block": 1,
+            "num_cross_attention_heads": 1,
+        }
+    },
+    "pp_lcnet": {"config": {"scale": 0.25, "class_expand": 32}},
+    "qwen4_exp": {"config": {"text_config": _INDEXER}},
+    "qwen4_exp_text": {"config": _INDEXER},
+    "recurrent_gemma": {"config": {"num_hidden_layers": 3}},
+    "reformer": {
+        "config": {
+            "axial_pos_shape": (4, 16),
+            "axial_pos_embds_dim": (8, 24),
+            "attn_layers": ("local", "lsh"),
+            "local_attn_chunk_length": 4,
+            "lsh_attn_chunk_length": 4,
+            "num_buckets": 2,
+            "hash_seed": 0,
+        }
+    },
+    "reformer/causal LM": {"config": {"is_decoder": True}},
+    "regnet": {"config": {"groups_width": 8}},
+    "resnet": {"config": {"embedding_size": 8}},
+    "sew": _SPEECH,
+    "sew-d": _SPEECH,
+    "siglip2": {
+        "config": {"vision_config": {"patch_size": 2, "num_patches": 16}},
+        "inputs": {
+            "pixel_values": lambda maker: maker.normal(maker.size, 16, 12),
+            "pixel_attention_mask": lambda maker: torch.ones(maker.size, 16, dtype=torch.long),
+            "spatial_shapes": lambda maker: torch.tensor([[4, 4]] * maker.size),
+        },
+    },
+    "speech_to_text": {"inputs": _FRAMES_FIRST},
+    "swin": _SWIN,
+    "swinv2": _SWIN,
+    "textnet": {"config": {"stem_out_channels": 8, "hidden_sizes": (8, 8, 16, 16, 32)}},
+    "unispeech": _SPEECH,
+    "unispeech-sat": _SPEECH,
+    "wav2vec2": _SPEECH,
+    "wav2vec2-bert": {"inputs": {"input_features": lambda maker: maker.normal(maker.size, 20, 32)}},
+    "wav2vec2-conformer": _SPEECH,
+    "wavlm": _SPEECH,
+    "whisper": {"config": {"max_source_positions": 16}},
+    "whisper/audio classification": {"inputs": _MELS_FIRST},
+    "whisper/speech seq2seq": {"inputs": _MELS_FIRST},
+    "xlstm": {"config": {"hidden_size": 64, "embedding_dim": 64, "qk_dim_factor": 1.0}},
+    "xmod": {"config": {"default_language": "en_XX"}},
+    "zamba": {"config": _ZAMBA},
+}
+
+
+def overrides_for(model_type: str, head: str, class_name: str = "") -> dict[str, Any]:
+    """The overrides of one entry, from the general to the special."""
+    merged: dict[str, Any] = {}
+    for key in (model_type, f"{model_type}/{head}", class_name):
+        for kind, values in OVERRIDES.get(key, {}).items():
+            merged[kind] = merged.get(kind, {}) | values if isinstance(values, dict) else values
+    return merged
