@@ -49,21 +49,45 @@ def only_trainable(model: nn.Module, parameters: Collection[nn.Parameter]) -> It
 
 
 @contextmanager
-def eager_experts(model: nn.Module) -> Iterator[None]:
-    """Mixtures of experts in their plain form, expert by expert, which keeps apart whose rows an expert sees."""
+def differentiable_mode(model: nn.Module) -> Iterator[None]:
+    """
+    In eval mode, but so that gradients are right for every parameter and example.
+
+    No cache of keys and values. Mixtures of experts in their plain form, expert by expert, which keeps apart whose
+    rows an expert sees.
+    """
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
-    chosen = [
-        (config, config._experts_implementation_internal)
+    values = {"use_cache": False, "_experts_implementation_internal": "eager"}
+    before = [
+        (config, name, getattr(config, name))
         for config in configs.values()
-        if getattr(config, "_experts_implementation_internal", None) is not None
+        for name in values
+        if getattr(config, name, None) is not None
     ]
-    for config, _ in chosen:
-        config._experts_implementation_internal = "eager"
+    for config, name, _ in before:
+        setattr(config, name, values[name])
+    # LeViT keeps biases from one forward pass to the next in eval mode, which cuts them off from their parameters.
+    keeping = [module for module in model.modules() if hasattr(module, "attention_bias_cache")]
+    for module in keeping:
+        module.training = True
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_hook(_make_gradient_contiguous) for norm in norms]
     try:
         yield
     finally:
-        for config, implementation in chosen:
-            config._experts_implementation_internal = implementation
+        for hook in hooks:
+            hook.remove()
+        for module in keeping:
+            module.training = False
+        for config, name, value in before:
+            setattr(config, name, value)
+
+
+def _make_gradient_contiguous(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+    # The backward pass of batch normalisation in eval mode misreads gradients of one example with other strides
+    # (torch 2.13, CPU).
+    if output.requires_grad:
+        output.register_hook(torch.Tensor.contiguous)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..likelihood import (
     fisher_scores,
     per_example_log_likelihood,
 )
-from ..modes import checkpointing_mode, eager_experts, evaluation_mode, only_trainable
+from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
 from .diagonal import FisherDiagonal
 from .reference import add_reference_squares_
 from .taps import FisherTaps, Layouts, probe_layouts
@@ -85,7 +85,7 @@ def accumulate_fisher_diagonal(
         raise ValueError(
             "No parameter to compute the Fisher information for: none was given and none requires gradients."
         )
-    with evaluation_mode(model), only_trainable(model, ()), eager_experts(model), checkpointing_mode(model):
+    with evaluation_mode(model), only_trainable(model, ()), differentiable_mode(model), checkpointing_mode(model):
         accumulation = _Accumulation(model, parameters, fisher_type, log_likelihood_func, seed)
         for batch in batches:
             batch = move_batch(batch, next(iter(parameters.values())).device)
@@ -189,7 +189,7 @@ class _Accumulation:
     def _self_check(self, batch: dict[str, Any]) -> None:
         tapped, reference = self._zeros(), self._zeros()
         untapped = self._add_tapped(tapped, batch)
-        checked = [name for name in self.parameters if name not in untapped]
+        checked = [name for name, p in self.parameters.items() if name not in untapped and p.numel()]
         if not checked:
             return
         self._add_reference(reference, batch, checked)

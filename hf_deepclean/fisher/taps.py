@@ -5,9 +5,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -51,9 +53,25 @@ _ROWWISE = frozenset(
     "sqrt rsqrt square mean sum cos sin where minimum maximum glu bmm flatten reshape view".split()
 )
 _SELECTING = frozenset({torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select})
+_SPLITTING = frozenset({torch.Tensor.split, torch.split, torch.Tensor.chunk, torch.chunk})
 
-# The rows of a tensor are known to be mixed, but not how.
+# Ops whose output has as many rows as the data says.
+_DATA_DEPENDENT = frozenset({torch.nonzero, torch.Tensor.nonzero, torch.masked_select, torch.Tensor.masked_select})
+
+# Ops that write rows into a tensor: the result lies as that tensor did.
+_WRITING = ("index_add", "index_copy", "index_put", "scatter", "scatter_add", "masked_scatter", "index_fill")
+
+# The rows of a tensor depend on the data, in a way that was not followed.
 _MIXED = "mixed"
+
+# Written in Python, so that its parts can be seen; the function itself would only be seen as a whole.
+_COMPOSITE = {
+    F.multi_head_attention_forward: FunctionType(
+        F.multi_head_attention_forward.__code__,
+        {**vars(F), "has_torch_function": lambda tensors: False},
+        argdefs=F.multi_head_attention_forward.__defaults__,
+    )
+}
 
 
 class _Tap(torch.autograd.Function):
@@ -71,8 +89,10 @@ class _Tap(torch.autograd.Function):
         # Saving through autograd raises if the model overwrites an operand, as it would in ordinary training, and
         # lets gradient checkpointing compute operands again.
         ctx.save_for_backward(*operands)
-        if value._is_view() or (value.is_leaf and value.requires_grad):
-            return value.view_as(value)
+        if value._is_view():
+            # A view that autograd does not know as one: an op in place on it stays legal too. (A linear map of tokens
+            # returns a view of a temporary.)
+            return torch.ops.aten._unsafe_view(value, value.shape)
         # The same tensor, so that an op in place after the tap (an in-place ReLU) stays legal.
         ctx.mark_dirty(value)
         return value
@@ -105,6 +125,9 @@ class _Shapes(TorchFunctionMode):
         self.calls: list[tuple[Callable[..., Any], list[torch.Size], list[torch.Size]]] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func in _COMPOSITE:
+            with self:
+                return _COMPOSITE[func](*args, **(kwargs or {}))
         output = func(*args, **(kwargs or {}))
         self.calls.append((func, _shapes((args, kwargs)), _shapes(output)))
         return output
@@ -125,6 +148,9 @@ class _LayoutProbe(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
+        if func in _COMPOSITE:
+            with self:
+                return _COMPOSITE[func](*args, **kwargs)
         other, other_inputs, other_outputs = next(self.calls, (None, [], []))
         values = self.values.among((args, kwargs))
         if not values or func in _WITHOUT_GRADIENT or not torch.is_grad_enabled():
@@ -230,10 +256,13 @@ class FisherTaps(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in DROPOUTS:
             return args[0] if args else kwargs["input"]
+        if func in _COMPOSITE:
+            with self:
+                return _COMPOSITE[func](*args, **kwargs)
         values = self._values.among((args, kwargs) if kwargs else args)
         if not values or func in _WITHOUT_GRADIENT or not torch.is_grad_enabled():
             output = func(*args, **kwargs)
-            if self._rows or func in _SELECTING:
+            if self._rows or func in _SELECTING or func in _DATA_DEPENDENT or func is torch.where:
                 self._follow_rows(func, args, kwargs, output)
             return output
         try:
@@ -495,43 +524,64 @@ class FisherTaps(TorchFunctionMode):
     ) -> None:
         """Keeps track of whose rows a tensor holds after rows were selected, as routers of experts do."""
         outputs = [tensor for tensor in tree_leaves(output) if isinstance(tensor, torch.Tensor) and tensor.ndim]
-        if func in _SELECTING:
-            selected = self._selected_rows(func, args, kwargs)
-            if selected is not None and outputs and len(outputs[0]) == len(selected):
-                self._rows[outputs[0]] = Ragged(selected)
-            return
-        if _is_in_place(func):
-            return
-        for rows in [self._rows.get(tensor) for tensor in _tensors((args, kwargs))]:
-            if rows is None:
-                continue
-            known = isinstance(rows, Ragged) and func.__name__ in _ROWWISE
+        if func in _DATA_DEPENDENT or (func is torch.where and len(args) == 1):
             for tensor in outputs:
-                if rows is _MIXED or len(tensor) == len(rows.examples):
-                    self._rows[tensor] = rows if known else _MIXED
+                self._rows[tensor] = _MIXED
             return
+        if func in _SELECTING:
+            selected = self._selected_rows(func, args)
+            if selected is not None and outputs:
+                self._rows[outputs[0]] = selected
+            return
+        name = getattr(func, "__name__", "")
+        inputs = _tensors((args, kwargs))[: 1 if name in _WRITING else None]
+        known = [self._rows.get(tensor) for tensor in inputs]
+        ragged = [rows for rows in known if isinstance(rows, Ragged)]
+        if _is_in_place(func) or not any(known):
+            return
+        if _MIXED in known or not ragged:
+            for tensor in outputs:
+                self._rows[tensor] = _MIXED
+            return
+        examples = ragged[0].examples
+        lengths = [len(tensor) for tensor in outputs]
+        if func is torch.cat and len(ragged) == len(inputs) and lengths == [sum(map(len, inputs))]:
+            self._rows[outputs[0]] = Ragged(torch.cat([rows.examples for rows in ragged]))
+        elif func in _SPLITTING and len(outputs) > 1 and sum(lengths) == len(examples):
+            for tensor, part in zip(outputs, examples.split(lengths), strict=True):
+                self._rows[tensor] = Ragged(part)
+        else:
+            rowwise = name in _ROWWISE
+            for tensor in outputs:
+                self._rows[tensor] = ragged[0] if rowwise and len(tensor) == len(examples) else _MIXED
 
-    def _selected_rows(
-        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> torch.Tensor | None:
-        if kwargs or len(args) < 2 or not isinstance(args[0], torch.Tensor) or not args[0].ndim:
-            return None
+    def _selected_rows(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Whose rows an indexing op returns: `None` if it selects none, `_MIXED` if that was not followed."""
         source, index = args[0], args[-1]
-        if func is not torch.Tensor.__getitem__ and args[1] != 0:
-            return None
-        if isinstance(index, tuple):
-            index = index[0] if index else None
-        if not isinstance(index, torch.Tensor) or not index.ndim or len(source) % self.batch.size:
-            return None
         known = self._rows.get(source)
-        examples = torch.arange(self.batch.size, device=source.device).repeat_interleave(
-            len(source) // self.batch.size
-        )
+        indices = list(index) if isinstance(index, tuple) else [index]
+        mixed = any(isinstance(i, torch.Tensor) and self._rows.get(i) is not None for i in indices) or known is not None
+        while indices and indices[0] is None:
+            indices.pop(0)
+        first = indices[0] if indices else None
+        if not isinstance(source, torch.Tensor) or not source.ndim or (len(args) == 3 and args[1] != 0):
+            return _MIXED if mixed else None
+        if first is Ellipsis or (isinstance(first, slice) and known is None):
+            return known
+        if len(source) % self.batch.size and known is None:
+            return _MIXED if mixed else None
         if isinstance(known, Ragged):
             examples = known.examples
-        if index.dtype == torch.bool:
-            return examples[index.nonzero()[:, 0]] if known is None or index.ndim == 1 else None
-        return examples[index] if index.ndim == 1 and not index.is_floating_point() else None
+        else:
+            rows = len(source) // self.batch.size
+            examples = torch.arange(self.batch.size, device=source.device).repeat_interleave(rows)
+        if isinstance(first, slice):
+            return Ragged(examples[first])
+        if isinstance(first, torch.Tensor) and first.ndim == 1 and not first.is_floating_point():
+            return Ragged(examples[first])
+        if isinstance(first, torch.Tensor) and first.dtype == torch.bool and known is None:
+            return Ragged(examples[first.nonzero()[:, 0]])
+        return _MIXED if mixed else None
 
 
 def _upright(part: torch.Tensor) -> torch.Tensor:
