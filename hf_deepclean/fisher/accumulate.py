@@ -21,7 +21,7 @@ from ..likelihood import (
 from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
 from .diagonal import FisherDiagonal
 from .reference import add_reference_squares_
-from .taps import FisherTaps, Layouts, probe_layouts
+from .taps import CallKey, FisherTaps, Layouts, probe_layouts
 
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ class _Accumulation:
         self.sums = self._zeros()
         self.position = 0
         self.layouts: Layouts = {}
+        self.not_probed: set[CallKey] = set()
         self.excluded: dict[str, str] = {}
         self.fallback: dict[str, str] = {}
 
@@ -147,12 +148,9 @@ class _Accumulation:
 
     def _add_tapped(self, sums: dict[str, torch.Tensor], batch: dict[str, Any]) -> dict[str, str]:
         """Adds what the taps can; returns the other parameters with the reason."""
-        inputs, labels = split_labels(batch)
-        tapped = {name: p for name, p in self.parameters.items() if name not in self.excluded}
-        taps = FisherTaps(tapped, self.layouts, len(labels))
+        _, labels = split_labels(batch)
         with torch.enable_grad():
-            with taps:
-                outputs = self.model(**inputs)
+            taps, outputs = self._forward(batch)
             scores = list(
                 fisher_scores(
                     outputs,
@@ -166,6 +164,19 @@ class _Accumulation:
         for index, score in enumerate(scores):
             taps.backward(score, [(range(len(labels)), sums)], retain_graph=index + 1 < len(scores))
         return taps.untapped | self.excluded
+
+    def _forward(self, batch: dict[str, Any]) -> tuple[FisherTaps, Any]:
+        inputs, labels = split_labels(batch)
+        tapped = {name: p for name, p in self.parameters.items() if name not in self.excluded}
+        while True:
+            taps = FisherTaps(tapped, self.layouts, len(labels))
+            with taps:
+                outputs = self.model(**inputs)
+            if taps.missing <= self.not_probed:
+                return taps, outputs
+            # The model takes a way through its ops that it has not taken before, such as that of a padded batch.
+            self.layouts = probe_layouts(self.model, batch, tapped) | self.layouts
+            self.not_probed |= taps.missing
 
     def _add_reference(
         self,

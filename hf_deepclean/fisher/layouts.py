@@ -10,17 +10,20 @@ import torch
 @dataclass(frozen=True)
 class Regular:
     """
-    Every example has the same number of consecutive rows along one axis.
+    Every example has the same number of rows along one axis.
 
     Args:
         axis (`int`):
             The axis, counted from the left.
         rows (`int`):
             Rows per example: 1 for `(batch_size, ...)`, the number of tokens for `(batch_size * num_tokens, ...)`.
+        interleaved (`bool`, *optional*, defaults to `False`):
+            Whether the rows of the examples alternate, as in `(num_tokens * batch_size, ...)`.
     """
 
     axis: int
     rows: int
+    interleaved: bool = False
 
     def fits(self, tensor: torch.Tensor, batch_size: int) -> bool:
         """Whether the tensor can lie like this."""
@@ -28,10 +31,14 @@ class Regular:
 
     def example_first(self, tensor: torch.Tensor, batch_size: int) -> torch.Tensor:
         """The tensor with one axis more, the examples first."""
+        if self.interleaved:
+            return tensor.unflatten(self.axis, (self.rows, batch_size)).movedim(self.axis + 1, 0)
         return tensor.unflatten(self.axis, (batch_size, self.rows)).movedim(self.axis, 0)
 
     def example(self, tensor: torch.Tensor, example: int) -> torch.Tensor:
         """The rows of one example, with the tensor's number of axes."""
+        if self.interleaved:
+            return tensor.unflatten(self.axis, (self.rows, -1)).select(self.axis + 1, example)
         return tensor.narrow(self.axis, example * self.rows, self.rows)
 
     def sum_per_example(self, tensor: torch.Tensor, num_last: int, batch_size: int) -> torch.Tensor:
@@ -75,18 +82,34 @@ class UnknownLayout(Exception):
     """The examples lie in a way that was not recognised."""
 
 
-def layout_of_shapes(two: torch.Size, three: torch.Size) -> Layout:
+def layout_of(two: torch.Size, three: torch.Tensor) -> Layout:
     """
-    The layout of a tensor that has one shape in a batch of two copies of an example and another in one of three.
+    The layout of a tensor that has one shape in a batch of the examples a, b and these values in one of a, b, a.
 
-    Shapes of one batch cannot tell: a sequence may be as long as the batch is large.
+    One batch cannot tell, whatever its shapes: a sequence may be as long as the batch is large. Nor can shapes alone:
+    rows may be sorted by something else. So the axis is the one whose length follows the number of examples, and its
+    rows are those of an example if the first and the third example have the same values there.
 
     Raises:
-        [`UnknownLayout`]: If the shapes differ otherwise than by one axis in proportion to the batch.
+        [`UnknownLayout`]: If no axis follows, or if the values differ.
     """
-    if two == three:
+    if two == three.shape:
         return None
-    axes = [axis for axis, (a, b) in enumerate(zip(two, three, strict=False)) if a != b]
-    if len(two) != len(three) or len(axes) != 1 or 3 * two[axes[0]] != 2 * three[axes[0]]:
+    axes = [axis for axis, (a, b) in enumerate(zip(two, three.shape, strict=False)) if a != b]
+    if len(two) != three.ndim or len(axes) != 1 or 3 * two[axes[0]] != 2 * three.shape[axes[0]]:
         raise UnknownLayout
-    return Regular(axes[0], two[axes[0]] // 2)
+    for interleaved in (False, True):
+        layout = Regular(axes[0], two[axes[0]] // 2, interleaved)
+        if _same(layout.example(three, 0), layout.example(three, 2)):
+            return layout
+    raise UnknownLayout
+
+
+def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Equal but for the rounding of kernels that treat the last rows of a batch differently."""
+    if not first.is_floating_point() or not first.numel():
+        return torch.equal(first, second)
+    difference = (first - second).abs().max()
+    tolerance = torch.finfo(first.dtype).eps ** 0.5 * first.abs().max()
+    # A value that is not finite is the same in both, and reported elsewhere.
+    return not difference > tolerance

@@ -188,7 +188,7 @@ def _convolution(
     groups: int = 1,
 ) -> Contact | None:
     rank, layout, batch = weight.ndim - 2, call.layout(input), call.batch
-    if layout is None or isinstance(layout, Ragged) or layout.axis != 0 or input.ndim != weight.ndim:
+    if not _images(layout) or input.ndim != weight.ndim:
         return None
     strides, dilations = _per_axis(stride, rank), _per_axis(dilation, rank)
     before = after = [0] * rank
@@ -235,7 +235,7 @@ def _transposed_convolution(
     dilation: Any = 1,
 ) -> Contact | None:
     rank, layout, batch = weight.ndim - 2, call.layout(input), call.batch
-    if layout is None or isinstance(layout, Ragged) or layout.axis != 0 or input.ndim != weight.ndim:
+    if not _images(layout) or input.ndim != weight.ndim:
         return None
     strides, paddings, output_paddings, dilations = (
         _per_axis(value, rank) for value in (stride, padding, output_padding, dilation)
@@ -250,6 +250,11 @@ def _transposed_convolution(
     if bias is not None:
         uses.append(Use(bias, lambda g, x: batch.sum_per_channel(layout, g)))
     return Contact([input], uses)
+
+
+def _images(layout: Layout) -> bool:
+    """Whether every example has consecutive images on the first axis."""
+    return isinstance(layout, Regular) and layout.axis == 0 and (layout.rows == 1 or not layout.interleaved)
 
 
 def _per_axis(value: Any, rank: int) -> list[int]:

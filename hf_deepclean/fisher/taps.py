@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ..batches import select_examples, split_labels
+from ..batches import num_examples, select_examples, split_labels
 from ..modes import DROPOUTS
 from .gradients import (
     EmbeddingGradient,
@@ -26,7 +26,7 @@ from .gradients import (
     TiedGradient,
     summed,
 )
-from .layouts import Layout, Ragged, Regular, UnknownLayout, layout_of_shapes
+from .layouts import Layout, Ragged, Regular, UnknownLayout, layout_of
 from .rules import BROADCASTING, EXPANDING, RULES, Batch, Call, Contact, Use, any_op
 from .values import ParameterValue, ParameterValues, geometry
 
@@ -107,14 +107,19 @@ class _Tap(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Record:
-    """One op that a parameter entered, as the probe saw it: layouts of its other tensors and of its outputs."""
+    """
+    One op that a parameter entered, as the probe saw it: layouts of its other tensors and of its outputs.
 
-    operands: list[Layout]
-    outputs: list[Layout]
+    `_MIXED` stands for a layout that was not recognised.
+    """
+
+    operands: list[Any]
+    outputs: list[Any]
 
 
-# The ops that parameters enter, in order, by the op and the parameters.
-Layouts = Mapping[tuple[Callable[..., Any], tuple[str, ...]], list[_Record | None]]
+# The ops that parameters enter, in order, by the op and the parameters; `None` for a call that could not be compared.
+CallKey = tuple[Callable[..., Any], tuple[str, ...]]
+Layouts = dict[CallKey, list[_Record | None]]
 
 
 class _Shapes(TorchFunctionMode):
@@ -156,49 +161,34 @@ class _LayoutProbe(TorchFunctionMode):
         if not values or func in _WITHOUT_GRADIENT or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         own = {id(value.tensor) for value in values}
-        try:
-            if other != func:
-                raise UnknownLayout
-            tensors = _tensors((args, kwargs))
-            operands = [
-                layout_of_shapes(two, three.shape)
-                for two, three in zip(other_inputs, tensors, strict=True)
-                if id(three) not in own
-            ]
-            # An op that sees nothing per example is known by its outputs, but those must exist first.
-            if not any(operands) and all(layout is None for layout in operands):
-                output = self._run_shared(func, values, args, kwargs, other_outputs)
-            else:
-                output = func(*args, **kwargs)
-            outputs = [
-                layout_of_shapes(two, three) for two, three in zip(other_outputs, _shapes(output), strict=True)
-            ]
-            self.records[_key(func, values)].append(_Record(operands, outputs))
-        except UnknownLayout:
-            output = func(*args, **kwargs)
-            self.records[_key(func, values)].append(None)
-        return output
-
-    def _run_shared(
-        self,
-        func: Callable[..., Any],
-        values: list[ParameterValue],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        other_outputs: list[torch.Size],
-    ) -> Any:
+        tensors, key = _tensors((args, kwargs)), _key(func, values)
+        if other != func or len(tensors) != len(other_inputs):
+            self.records[key].append(None)
+            return func(*args, **kwargs)
+        operands = [
+            _layout_or_mixed(two, three)
+            for two, three in zip(other_inputs, tensors, strict=True)
+            if id(three) not in own
+        ]
         output = func(*args, **kwargs)
-        return self.values.derive(func, values, args, kwargs) if _shapes(output) == other_outputs else output
+        if all(layout is None for layout in operands) and _shapes(output) == other_outputs:
+            output = self.values.derive(func, values, args, kwargs)
+        outputs = [_layout_or_mixed(two, three) for two, three in zip(other_outputs, _tensors(output), strict=True)]
+        self.records[key].append(_Record(operands, outputs))
+        return output
 
 
 def probe_layouts(model: nn.Module, batch: Mapping[str, Any], parameters: Mapping[str, nn.Parameter]) -> Layouts:
     """
     Finds, for every op that a parameter enters, where the examples lie in its tensors.
 
-    Shapes of one batch cannot tell (a sequence may be as long as the batch is large), so the model runs once on two
-    and once on three copies of an example, and an axis is the example axis if its length follows.
+    The model runs on two examples of the batch, and on these two and the first once more; see [`layout_of`].
     """
-    two, three = (split_labels(select_examples(batch, [0] * size))[0] for size in (2, 3))
+    first = _most_padded(batch)
+    second = next((example for example in range(num_examples(batch)) if example != first), first)
+    two, three = (
+        split_labels(select_examples(batch, examples))[0] for examples in ([first, second], [first, second, first])
+    )
     # Nothing requires gradients here, so no graph is built; ops under the model's own `no_grad` are told apart.
     with torch.enable_grad():
         with _Shapes() as shapes:
@@ -206,6 +196,21 @@ def probe_layouts(model: nn.Module, batch: Mapping[str, Any], parameters: Mappin
         with _LayoutProbe(parameters, shapes.calls) as probe:
             model(**three)
     return dict(probe.records)
+
+
+def _most_padded(batch: Mapping[str, Any]) -> int:
+    """An example with padding if there is one: a batch with a mask can take another way than one without."""
+    mask = batch.get("attention_mask")
+    if not isinstance(mask, torch.Tensor) or mask.ndim < 2 or len(mask) != num_examples(batch):
+        return 0
+    return int(mask.flatten(1).sum(dim=1).argmin())
+
+
+def _layout_or_mixed(two: torch.Size, three: torch.Tensor) -> Any:
+    try:
+        return layout_of(two, three)
+    except UnknownLayout:
+        return _MIXED
 
 
 class FisherTaps(TorchFunctionMode):
@@ -242,6 +247,7 @@ class FisherTaps(TorchFunctionMode):
         self.layouts = layouts
         self.batch = Batch(batch_size, product_dtype)
         self.untapped: dict[str, str] = {}
+        self.missing: set[CallKey] = set()
         self.num_uses: Counter[str] = Counter()
         self._values = ParameterValues(parameters)
         self._calls: Counter[Any] = Counter()
@@ -322,6 +328,7 @@ class FisherTaps(TorchFunctionMode):
         if records is None:
             # An op that the probe did not meet, such as an expert that no token of its example went to.
             if operands and not any(ragged):
+                self.missing.add(key)
                 raise UnknownLayout
             record: _Record | None = _Record([None] * len(operands), [None])
         else:
@@ -332,6 +339,8 @@ class FisherTaps(TorchFunctionMode):
         layouts: list[Layout] = []
         for tensor, probed, found in zip(operands, record.operands, ragged, strict=True):
             layout = found or probed
+            if layout == _MIXED:
+                raise UnknownLayout
             if layout is not None and not layout.fits(tensor, self.batch.size):
                 raise UnknownLayout
             layouts.append(layout)
@@ -341,7 +350,7 @@ class FisherTaps(TorchFunctionMode):
                 if _is_in_place(func) and args and id(args[0]) in own:
                     raise UnknownLayout
                 return None
-            if len(record.outputs) != 1:
+            if len(record.outputs) != 1 or record.outputs[0] == _MIXED:
                 raise UnknownLayout
             output = record.outputs[0]
         by_id = {id(tensor): layout for tensor, layout in zip(operands, layouts, strict=True)}
@@ -409,8 +418,10 @@ class FisherTaps(TorchFunctionMode):
         else:
             laid_out = laid_out.movedim(0, axis)
             if layout.rows > 1:  # type: ignore[union-attr]
-                shape_out = [*laid_out.shape[: axis + 1], layout.rows, *laid_out.shape[axis + 1 :]]  # type: ignore[union-attr]
-                laid_out = laid_out.unsqueeze(axis + 1).expand(shape_out).flatten(axis, axis + 1)
+                new_axis = axis + (not layout.interleaved)  # type: ignore[union-attr]
+                laid_out = laid_out.unsqueeze(new_axis)
+                rows = [layout.rows if i == new_axis else -1 for i in range(laid_out.ndim)]  # type: ignore[union-attr]
+                laid_out = laid_out.expand(rows).flatten(axis, axis + 1)
 
         def argument(tensor: torch.Tensor) -> torch.Tensor:
             return laid_out if tensor is value.tensor else tensor
@@ -426,7 +437,7 @@ class FisherTaps(TorchFunctionMode):
         output = call.func(*call.args, **call.kwargs).detach()
         own = (1,) * (output.ndim - len(shape)) + tuple(shape)
         repeats = [outer // inner for outer, inner in zip(output.shape, own, strict=True)]
-        if repeats[axis] % size or not call.output.fits(output, size):  # type: ignore[union-attr]
+        if repeats[axis] % size or call.output.interleaved or not call.output.fits(output, size):  # type: ignore[union-attr]
             raise UnknownLayout
         repeats[axis] //= size
         self._plan(value, None)
