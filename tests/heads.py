@@ -47,7 +47,9 @@ def whisper():
 
 
 def mixtral(**kwargs):
-    return hf.MixtralForCausalLM(hf.MixtralConfig(**LLAMA, num_local_experts=2, num_key_value_heads=2, **kwargs))
+    return hf.MixtralForCausalLM(
+        hf.MixtralConfig(**LLAMA, num_local_experts=2, num_key_value_heads=2, experts_implementation="eager", **kwargs)
+    )
 
 
 LENGTHS = (7, 4, 6, 5)
