@@ -27,6 +27,10 @@ from .likelihood import Likelihood, LogLikelihoodFunction, built_in_kind
 from .modes import evaluation_mode
 
 
+# By this method a model tells collators its decoder's inputs; some models rely on it and make none themselves.
+_PREPARE = "prepare_decoder_input_ids_from_labels"
+
+
 def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     Makes a collated batch one that has one example per row and needs no labels in the forward pass.
@@ -53,7 +57,12 @@ def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, An
     generates = _generates_labels(model, batch)
     if getattr(config, "summary_type", None) != "last":
         batch = pad_right(batch, labels_follow_inputs=not generates)
-    if not generates or any(key.startswith("decoder_") for key in batch):
+    if not generates:
+        return batch
+    if "use_cache" not in batch and _accepts(model, "use_cache"):
+        # Some decoders attend to the future where they may expect a cache; with labels none would be used.
+        batch = {**batch, "use_cache": False}
+    if any(key.startswith("decoder_") for key in batch):
         return batch
     labels = pad_labels_right(batch[LABELS])
     return {**batch, LABELS: labels, "decoder_input_ids": _decoder_input_ids(model, labels)}
@@ -159,7 +168,7 @@ def _generates_labels(model: nn.Module, batch: Mapping[str, Any]) -> bool:
 def _decoder_input_ids(model: nn.Module, labels: torch.Tensor) -> torch.Tensor:
     """What the model itself would feed its decoder if it were given the labels."""
     model = _base_model(model)
-    for name in ("prepare_decoder_input_ids_from_labels", "_shift_right"):
+    for name in (_PREPARE, "_shift_right"):
         if hasattr(model, name):
             return getattr(model, name)(labels)
     for base in type(model).__mro__:
@@ -216,7 +225,8 @@ def _own_loss(model: nn.Module, example: Mapping[str, Any]) -> torch.Tensor | No
     if not all(_accepts(model, key) for key in keys):
         return None
     inputs = dict(example)
-    if _generates_labels(model, example) and "decoder_input_ids" in inputs:
+    own_shift = _generates_labels(model, example) and not hasattr(_base_model(model), _PREPARE)
+    if own_shift and "decoder_input_ids" in inputs:
         # The model shifts the labels itself, so that the comparison covers what was made in its place.
         if torch.equal(inputs["decoder_input_ids"], _decoder_input_ids(model, inputs[LABELS])):
             del inputs["decoder_input_ids"]

@@ -46,6 +46,13 @@ def whisper():
     )
 
 
+def fsmt():
+    # This one relies on its collator for the decoder's inputs, and masks the future only without a cache.
+    sizes = {key: value for key, value in DECODER.items() if key != "vocab_size"}
+    vocabularies = {"src_vocab_size": VOCABULARY, "tgt_vocab_size": VOCABULARY, "langs": ["en", "de"]}
+    return hf.FSMTForConditionalGeneration(hf.FSMTConfig(**sizes, **vocabularies))
+
+
 def mixtral(**kwargs):
     return hf.MixtralForCausalLM(
         hf.MixtralConfig(**LLAMA, num_local_experts=2, num_key_value_heads=2, experts_implementation="eager", **kwargs)
