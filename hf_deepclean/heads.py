@@ -4,7 +4,7 @@
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -102,7 +102,7 @@ def find_likelihood(
         with evaluation_mode(model), torch.no_grad():
             outputs = model(**inputs)
         with torch.enable_grad():
-            differentiable = [tensor.requires_grad_() for tensor in _tensors(outputs) if tensor.is_floating_point()]
+            differentiable = [tensor.requires_grad_() for tensor in _float_tensors(outputs)]
             log_likelihood = likelihood(inputs, outputs, labels)
         if differentiable and not log_likelihood.requires_grad:
             raise ValueError(
@@ -254,6 +254,10 @@ def _mean_loss(likelihood: Likelihood, inputs: Mapping[str, Any], outputs: Any, 
     return loss / max(1, int((likelihood.targets(inputs, outputs, labels)[1] != IGNORED).sum()))
 
 
-def _tensors(outputs: Any) -> list[torch.Tensor]:
-    values = outputs.values() if isinstance(outputs, Mapping) else outputs
-    return [value for value in values if isinstance(value, torch.Tensor)]
+def _float_tensors(outputs: Any) -> Iterator[torch.Tensor]:
+    if isinstance(outputs, torch.Tensor):
+        if outputs.is_floating_point() and not isinstance(outputs, nn.Parameter):
+            yield outputs
+    elif isinstance(outputs, (Mapping, tuple, list)):
+        for value in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from _float_tensors(value)

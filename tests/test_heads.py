@@ -275,8 +275,12 @@ def test_what_the_caller_returns_must_depend_on_the_model():
         find_likelihood(model, batch, lambda outputs, labels: outputs.logits.mean())
     with pytest.raises(ValueError, match="returned a float for 1 examples"):
         find_likelihood(model, batch, lambda outputs, labels: 1.0)
-    own = find_likelihood(model, batch, lambda outputs, labels: outputs.logits.sum(dim=(1, 2)))
-    assert own.kind == "custom"
+    model.config.output_hidden_states = True
+    for own in (
+        lambda outputs, _: outputs.logits.sum((1, 2)),
+        lambda outputs, _: outputs.hidden_states[1].sum((1, 2)),
+    ):
+        assert find_likelihood(model, batch, own).kind == "custom"
 
 
 @pytest.mark.parametrize(
