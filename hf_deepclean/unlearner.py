@@ -86,7 +86,7 @@ class FisherUnlearner(Trainer):
             Tokenizer or processor, saved beside the model.
         log_likelihood_func (`Callable`, *optional*):
             Called with the model's outputs and the labels; returns one log-likelihood per example, shape
-            `(batch_size,)`. By default that of a single-label classification head.
+            `(batch_size,)`. By default that of the model's head, which is checked against the model's own loss.
         compute_metrics (`Callable`, *optional*):
             As for [`~transformers.Trainer`]; the figures enter the report for every data set.
         callbacks (`list`, *optional*):
