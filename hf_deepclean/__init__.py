@@ -17,13 +17,18 @@ _MODULES = {
     "UnlearningReport": "report",
     "WeightSelection": "selection",
     "accumulate_fisher_diagonal": "fisher.accumulate",
+    "classification_log_likelihood": "likelihood",
+    "ctc_log_likelihood": "likelihood",
     "jensen_shannon_divergence": "evaluation.divergence",
     "membership_attack": "evaluation.membership",
+    "next_token_log_likelihood": "likelihood",
     "parameters_in_scope": "scope",
     "reset_weights": "reset",
     "save_plots": "plots",
     "select_random_weights": "selection",
     "select_weights": "selection",
+    "span_log_likelihood": "likelihood",
+    "token_log_likelihood": "likelihood",
 }
 
 __all__ = sorted(_MODULES)
@@ -34,6 +39,13 @@ if TYPE_CHECKING:
     from .evaluation.membership import membership_attack
     from .fisher.accumulate import accumulate_fisher_diagonal
     from .fisher.diagonal import FisherDiagonal
+    from .likelihood import (
+        classification_log_likelihood,
+        ctc_log_likelihood,
+        next_token_log_likelihood,
+        span_log_likelihood,
+        token_log_likelihood,
+    )
     from .plots import save_plots
     from .repair import FreezeGuard, SparseAdamW
     from .report import UnlearningReport

@@ -3,23 +3,36 @@
 """Log-likelihood of every example of a batch, from the logits and never from the model's own (averaged) loss."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from .batches import LABELS, split_labels
+from .batches import IGNORED
+from .sampling import draw_targets
 
 
 FISHER_TYPES = ("empirical", "sampled", "expected")
 
 LogLikelihoodFunction = Callable[[Any, torch.Tensor], torch.Tensor]
 
+_OWN_LIKELIHOOD = "Pass a `log_likelihood_func(outputs, labels)` that returns one log-likelihood per example."
 
-def logits_of(outputs: Any) -> torch.Tensor:
-    """The logits of a model's outputs, which may be a plain tuple."""
-    return outputs["logits"] if isinstance(outputs, Mapping) else outputs[0]
+
+def logits_of(outputs: Any, name: str = "logits", position: int = 0) -> torch.Tensor:
+    """
+    The logits of a model's outputs, which may be a plain tuple.
+
+    Raises:
+        `ValueError`: If the outputs hold none; names what they hold.
+    """
+    if isinstance(outputs, Mapping):
+        if name not in outputs:
+            raise ValueError(f"The model's outputs have no `{name}` but hold {sorted(outputs)}. {_OWN_LIKELIHOOD}")
+        return outputs[name]
+    return outputs[position]
 
 
 def class_log_probabilities(outputs: Any) -> torch.Tensor:
@@ -36,23 +49,17 @@ def class_log_probabilities(outputs: Any) -> torch.Tensor:
     Raises:
         `ValueError`: If the logits are not those of a single-label classification head.
     """
-    logits = logits_of(outputs)
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ValueError(
-            f"The model returned logits of shape {tuple(logits.shape)}; the built-in likelihood is that of a "
-            "classification head, of shape (batch_size, num_labels) with at least two labels. Pass a "
-            "`log_likelihood_func(outputs, labels)` that returns one log-likelihood per example."
-        )
-    return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+    return torch.log_softmax(_class_logits(outputs), dim=-1)
 
 
 def classification_log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     """
-    Log-likelihood `log p(y_n | x_n, w)` of every example under a single-label classification head.
+    Log-likelihood `log p(y_n | x_n, w)` of every example under a single-label head: sequence, image, audio or video
+    classification, multiple choice, next-sentence prediction.
 
     Args:
         outputs ([`~transformers.utils.ModelOutput`]):
-            The model's outputs, with `logits` of shape `(batch_size, num_labels)`.
+            The model's outputs, with `logits` of shape `(batch_size, num_labels)` or `(batch_size, num_choices)`.
         labels (`torch.Tensor`):
             Class indices, shape `(batch_size,)`.
 
@@ -62,49 +69,179 @@ def classification_log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.T
     Raises:
         `ValueError`: If the labels are no class indices, or lie outside the head's range.
     """
-    log_probabilities = class_log_probabilities(outputs)
-    num_labels = log_probabilities.shape[1]
-    if labels.shape != log_probabilities.shape[:1] or labels.is_floating_point():
-        raise ValueError(
-            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} are no class indices for logits of shape "
-            f"{tuple(log_probabilities.shape)}. Multi-label and regression heads need a `log_likelihood_func`."
-        )
-    outside = (labels < 0) | (labels >= num_labels)
-    if outside.any():
-        raise ValueError(
-            f"{int(outside.sum())} labels of a batch lie outside the head's range 0 to {num_labels - 1}. "
-            "Map the labels to the model's `config.label2id`, or load the model with the right `num_labels`."
-        )
-    return log_probabilities.gather(1, labels[:, None]).squeeze(1)
+    return _log_probability(*_class_targets(outputs, labels))
 
 
-def per_example_log_likelihood(
-    outputs: Any, labels: torch.Tensor, log_likelihood_func: LogLikelihoodFunction | None = None
-) -> torch.Tensor:
+def token_log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     """
-    Log-likelihood of every example of a batch: the built-in one, or the caller's.
+    Log-likelihood of every example under a head that says something of every position: token classification, masked
+    and sequence-to-sequence language models. The sum over the scored positions of `log p(y_nt | x_n, w)`.
 
     Args:
         outputs ([`~transformers.utils.ModelOutput`]):
-            The model's outputs for a batch without labels.
+            The model's outputs, with `logits` of shape `(batch_size, length, num_labels)`.
         labels (`torch.Tensor`):
-            The batch's labels.
-        log_likelihood_func (`Callable`, *optional*):
-            Called with `outputs` and `labels`; must return one value per example, shape `(batch_size,)`, in which no
-            example depends on another one.
+            Class indices or token ids, shape `(batch_size, length)`, with -100 where nothing is scored.
+
+    Returns:
+        `torch.Tensor`: Shape `(batch_size,)`, in nats; 0 for an example without scored positions.
+
+    Raises:
+        `ValueError`: If the labels do not have the shape of the logits' positions, or lie outside the head's range.
+    """
+    return _log_probability(*_token_targets(outputs, labels))
+
+
+def next_token_log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """
+    Log-likelihood of every example under a causal language model: the logits at a position are scored on the label of
+    the next one.
+
+    Args:
+        outputs ([`~transformers.utils.ModelOutput`]):
+            The model's outputs, with `logits` of shape `(batch_size, length, vocab_size)`. Virtual tokens of prompt
+            tuning may make them longer at the left than the labels are.
+        labels (`torch.Tensor`):
+            Token ids, not shifted, shape `(batch_size, length)`, with -100 where nothing is scored.
+
+    Returns:
+        `torch.Tensor`: Shape `(batch_size,)`, in nats; 0 for an example without scored positions.
+
+    Raises:
+        `ValueError`: If the labels do not have the shape of the logits' positions, or lie outside the vocabulary.
+    """
+    return _log_probability(*_next_token_targets(outputs, labels))
+
+
+def span_log_likelihood(
+    outputs: Any, labels: torch.Tensor, attention_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """
+    Log-likelihood of every example under an extractive question-answering head: `log p(start) + log p(end)`.
+
+    Padding has no part in the two distributions, so that an example has the likelihood of its unpadded self. A
+    position behind the sequence (a truncated answer) is not scored, as in transformers.
+
+    Args:
+        outputs ([`~transformers.utils.ModelOutput`]):
+            The model's outputs, with `start_logits` and `end_logits` of shape `(batch_size, length)`.
+        labels (`torch.Tensor`):
+            Start and end positions, shape `(batch_size, 2)`.
+        attention_mask (`torch.Tensor`, *optional*):
+            Nonzero for tokens that are no padding, shape `(batch_size, length)`.
 
     Returns:
         `torch.Tensor`: Shape `(batch_size,)`, in nats.
+
+    Raises:
+        `ValueError`: If the labels are no pairs of positions.
     """
-    if log_likelihood_func is None:
-        return classification_log_likelihood(outputs, labels)
-    log_likelihood = log_likelihood_func(outputs, labels)
-    if log_likelihood.shape != (len(labels),):
+    return _log_probability(*_span_targets(outputs, labels, attention_mask))
+
+
+def ctc_log_likelihood(
+    outputs: Any, labels: torch.Tensor, lengths: torch.Tensor, blank: int, zero_infinity: bool = False
+) -> torch.Tensor:
+    """
+    Log-likelihood of every example under connectionist temporal classification, summed over all alignments.
+
+    Args:
+        outputs ([`~transformers.utils.ModelOutput`]):
+            The model's outputs, with `logits` of shape `(batch_size, num_frames, vocab_size)`.
+        labels (`torch.Tensor`):
+            Token ids, shape `(batch_size, length)`; negative values and the blank are padding.
+        lengths (`torch.Tensor`):
+            Number of frames of every example, shape `(batch_size,)`.
+        blank (`int`):
+            Token id of the blank.
+        zero_infinity (`bool`, *optional*, defaults to `False`):
+            Whether an example that has no alignment, being too short for its labels, scores 0 instead of -inf.
+
+    Returns:
+        `torch.Tensor`: Shape `(batch_size,)`, in nats.
+
+    Raises:
+        `ValueError`: If the labels are no token ids of the head.
+    """
+    logits = _float_logits(outputs)
+    if logits.ndim != 3 or labels.ndim != 2 or len(labels) != len(logits) or labels.is_floating_point():
         raise ValueError(
-            f"`log_likelihood_func` returned shape {tuple(log_likelihood.shape)} for {len(labels)} examples. It must "
-            "return one log-likelihood per example: sum over tokens or targets, and do not average over the batch."
+            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} are no token ids for CTC logits of shape "
+            f"{tuple(logits.shape)}. {_OWN_LIKELIHOOD}"
         )
-    return log_likelihood
+    kept = (labels >= 0) & (labels != blank)
+    _check_range(labels[kept], logits.shape[-1])
+    # Targets are given in one row: the padded form would read the values of the padding too.
+    with torch.backends.cudnn.flags(enabled=False):
+        return -F.ctc_loss(
+            torch.log_softmax(logits, dim=-1).transpose(0, 1),
+            labels[kept],
+            lengths.clamp_max(logits.shape[1]),
+            kept.sum(dim=1),
+            blank=blank,
+            reduction="none",
+            zero_infinity=zero_infinity,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """
+    How the examples of a model are scored; made by [`~heads.find_likelihood`].
+
+    Args:
+        kind (`str`):
+            `"classification"`, `"token"`, `"next_token"`, `"span"`, `"ctc"` or, with `func`, `"custom"`.
+        func (`Callable`, *optional*):
+            The caller's likelihood, called with the model's outputs and the labels.
+        model (`torch.nn.Module`, *optional*):
+            The model, which for `"ctc"` tells the number of frames of every example.
+    """
+
+    kind: str
+    func: LogLikelihoodFunction | None = None
+    model: nn.Module | None = None
+
+    def __call__(self, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        """
+        Log-likelihood of every example of a batch.
+
+        Args:
+            inputs (`dict[str, Any]`):
+                What the model was given, without the labels.
+            outputs ([`~transformers.utils.ModelOutput`]):
+                What it returned.
+            labels (`torch.Tensor`):
+                The batch's labels.
+
+        Returns:
+            `torch.Tensor`: Shape `(batch_size,)`, in nats.
+
+        Raises:
+            `ValueError`: If outputs and labels do not fit the kind, or the caller's likelihood does not return one
+                value per example.
+        """
+        if self.kind == "custom":
+            return _checked(self.func(outputs, labels), len(labels))
+        if self.kind == "ctc":
+            config = self.model.config
+            lengths = _num_frames(self.model, inputs, logits_of(outputs))
+            return ctc_log_likelihood(outputs, labels, lengths, config.pad_token_id, config.ctc_zero_infinity)
+        return _log_probability(*self.targets(inputs, outputs, labels))
+
+    def targets(
+        self, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        The choices that a categorical likelihood consists of.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: Logits of shape `(batch_size, num_choices, num_outcomes)` in float32
+            or float64, and the outcomes of shape `(batch_size, num_choices)` with -100 where nothing is scored.
+        """
+        if self.kind == "span":
+            return _span_targets(outputs, labels, inputs.get("attention_mask"))
+        return _TARGETS[self.kind](outputs, labels)
 
 
 def check_finite_log_likelihood(log_likelihood: torch.Tensor, first_position: int) -> None:
@@ -131,11 +268,12 @@ def check_finite_log_likelihood(log_likelihood: torch.Tensor, first_position: in
 
 
 def fisher_scores(
+    likelihood: Likelihood,
+    inputs: Mapping[str, Any],
     outputs: Any,
     labels: torch.Tensor,
-    fisher_type: str,
+    fisher_type: str = "empirical",
     *,
-    log_likelihood_func: LogLikelihoodFunction | None = None,
     first_position: int = 0,
     seed: int = 0,
 ) -> Iterator[torch.Tensor]:
@@ -143,88 +281,188 @@ def fisher_scores(
     The scalars whose squared per-example gradients add up to the Fisher information of a batch.
 
     Args:
+        likelihood ([`Likelihood`]):
+            How the model's examples are scored.
+        inputs (`dict[str, Any]`):
+            What the model was given, without the labels.
         outputs ([`~transformers.utils.ModelOutput`]):
-            The model's outputs for a batch.
+            What it returned.
         labels (`torch.Tensor`):
             The batch's labels.
-        fisher_type (`str`):
-            `"empirical"`: one score, the log-likelihood of the given label. `"sampled"`: one score, the
-            log-likelihood of a label drawn from the model. `"expected"`: one score per class c,
+        fisher_type (`str`, *optional*, defaults to `"empirical"`):
+            `"empirical"`: one score, the log-likelihood of the given labels. `"sampled"`: one score, the
+            log-likelihood of labels drawn from the model, one for every position that is scored; positions do not
+            correlate, so that one draw of all of them estimates without bias. `"expected"`: one score per class c,
             `sqrt(p_c) * log p_c` with `p_c` held constant, whose squares sum to the expectation over classes.
-        log_likelihood_func (`Callable`, *optional*):
-            The caller's likelihood; only for `"empirical"`.
         first_position (`int`, *optional*, defaults to `0`):
-            Position of the batch's first example in the data set. A sampled label depends on the seed and on the
-            example's position only, not on how examples are batched.
+            Position of the batch's first example in the data set. A sampled label depends on the seed, the example's
+            position and its own index among the scored ones only, not on how examples are batched or padded.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the sampled labels.
 
     Yields:
         `torch.Tensor`: Scores of shape `(batch_size,)`.
+
+    Raises:
+        `ValueError`: If the likelihood has no distribution to draw from, or no few classes to enumerate.
     """
     if fisher_type == "empirical":
-        yield per_example_log_likelihood(outputs, labels, log_likelihood_func)
+        yield likelihood(inputs, outputs, labels)
         return
-    log_probabilities = class_log_probabilities(outputs)
+    if likelihood.kind in ("custom", "ctc"):
+        raise ValueError(
+            f"`fisher_type={fisher_type!r}` draws or enumerates labels from the probabilities of single choices, "
+            f"which a {likelihood.kind} likelihood does not give. Use `fisher_type='empirical'` with it."
+        )
+    if fisher_type == "expected" and likelihood.kind != "classification":
+        raise ValueError(
+            f"`fisher_type='expected'` takes one backward pass per class and is for single-label classification, but "
+            f"this is a {likelihood.kind} likelihood with as many outcomes as sequences. Use `fisher_type='sampled'`, "
+            "which estimates the same expectation from one pass."
+        )
+    logits, targets = likelihood.targets(inputs, outputs, labels)
     if fisher_type == "sampled":
-        sampled = _sample_labels(log_probabilities.detach(), first_position, seed)
-        yield log_probabilities.gather(1, sampled[:, None]).squeeze(1)
+        probabilities = torch.softmax(logits, dim=-1)
+        drawn = draw_targets(probabilities.detach(), targets, first_position, seed)
+        # What was drawn has a probability well above zero, so that its logarithm loses nothing and one softmax serves
+        # the draw and the score.
+        chosen = probabilities.gather(2, drawn.clamp_min(0)[:, :, None]).squeeze(2)
+        yield chosen.masked_fill(drawn == IGNORED, 1).log().sum(dim=1)
         return
-    for log_probability in log_probabilities.unbind(dim=1):
+    for log_probability in torch.log_softmax(logits[:, 0], dim=-1).unbind(dim=1):
         yield (log_probability.detach() / 2).exp() * log_probability
-
-
-def _sample_labels(log_probabilities: torch.Tensor, first_position: int, seed: int) -> torch.Tensor:
-    cumulative = log_probabilities.double().exp().cumsum(dim=1)
-    uniform = [
-        np.random.Generator(np.random.Philox(key=seed).advance(first_position + offset)).random()
-        for offset in range(len(cumulative))
-    ]
-    thresholds = torch.tensor(uniform, dtype=torch.float64, device=cumulative.device)[:, None] * cumulative[:, -1:]
-    return (cumulative <= thresholds).sum(dim=1).clamp_max(cumulative.shape[1] - 1)
 
 
 def check_fisher_type(fisher_type: str, log_likelihood_func: LogLikelihoodFunction | None) -> None:
     """Refuses an unknown `fisher_type`, and one that the caller's likelihood cannot serve."""
     if fisher_type not in FISHER_TYPES:
         raise ValueError(f"`fisher_type` is {fisher_type!r} but must be one of {', '.join(map(repr, FISHER_TYPES))}.")
-    if fisher_type != "empirical" and log_likelihood_func is not None:
+    if fisher_type != "empirical" and log_likelihood_func is not None and built_in_kind(log_likelihood_func) is None:
         raise ValueError(
             f"`fisher_type={fisher_type!r}` draws or enumerates labels from the class probabilities of the logits, "
             "which a `log_likelihood_func` does not give. Use `fisher_type='empirical'` with it."
         )
 
 
-@torch.no_grad()
-def check_log_likelihood_against_loss(
-    model: nn.Module, batch: Mapping[str, Any], log_likelihood_func: LogLikelihoodFunction | None = None
-) -> None:
-    """
-    Compares the likelihood with the model's own loss on one batch, where the model computes one.
+def built_in_kind(log_likelihood_func: LogLikelihoodFunction) -> str | None:
+    """The kind of likelihood that one of this module's functions computes; none for any other function."""
+    return next((kind for kind, function in _FUNCTIONS.items() if function is log_likelihood_func), None)
 
-    A difference means that the model was trained on something else than this likelihood (several labels, a
-    regression, an auxiliary loss), so that its Fisher information would answer another question.
 
-    Raises:
-        `ValueError`: If the two differ by more than 1e-3 (relative; 8 units in the last place for half precision),
-            and no `log_likelihood_func` was given.
-    """
-    if log_likelihood_func is not None:
-        return
-    inputs, labels = split_labels(batch)
-    problem_type = getattr(model.config, "problem_type", None)
-    try:
-        outputs = model(**inputs, **{LABELS: labels})
-    finally:
-        model.config.problem_type = problem_type
-    loss = outputs.get("loss") if isinstance(outputs, Mapping) else None
-    if loss is None:
-        return
-    ours = -classification_log_likelihood(outputs, labels).mean()
-    tolerance = max(1e-3, 8 * torch.finfo(loss.dtype).eps)
-    if torch.isfinite(loss) and abs(ours.item() - loss.item()) > tolerance * abs(loss.item()) + 1e-5:
+def _log_probability(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED)
+    return -losses.view_as(targets).sum(dim=1)
+
+
+def _float_logits(outputs: Any, name: str = "logits", position: int = 0) -> torch.Tensor:
+    logits = logits_of(outputs, name, position)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _class_logits(outputs: Any) -> torch.Tensor:
+    logits = _float_logits(outputs)
+    if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
-            f"{type(model).__name__} reports a loss of {loss.item():.6g} where the mean negative log-likelihood of "
-            f"its logits is {ours.item():.6g}: it is not trained on the plain classification likelihood. Pass a "
-            "`log_likelihood_func(outputs, labels)` that returns one log-likelihood per example."
+            f"The model returned logits of shape {tuple(logits.shape)}; the likelihood of a classification head needs "
+            f"(batch_size, num_labels) with at least two labels. {_OWN_LIKELIHOOD}"
         )
+    return logits
+
+
+def _class_targets(outputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = _class_logits(outputs)
+    if labels.shape != logits.shape[:1] or labels.is_floating_point():
+        raise ValueError(
+            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} are no class indices for logits of shape "
+            f"{tuple(logits.shape)}. Multi-label and regression heads need a `log_likelihood_func`."
+        )
+    _check_range(labels, logits.shape[1])
+    return logits[:, None], labels.long()[:, None]
+
+
+def _token_targets(outputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = _float_logits(outputs)
+    if logits.ndim != 3 or labels.shape != logits.shape[:2] or labels.is_floating_point():
+        raise ValueError(
+            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} do not give every position of logits of "
+            f"shape {tuple(logits.shape)} a class index, as the likelihood of a token-level head needs. "
+            f"{_OWN_LIKELIHOOD}"
+        )
+    _check_range(labels[labels != IGNORED], logits.shape[2])
+    return logits, labels.long()
+
+
+def _next_token_targets(outputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = logits_of(outputs)
+    virtual = logits.shape[1] - labels.shape[1] if logits.ndim == 3 and labels.ndim == 2 else 0
+    if virtual > 0:
+        labels = F.pad(labels, (virtual, 0), value=IGNORED)
+    logits, labels = _token_targets((logits,), labels)
+    # The labels are shifted and not the logits, whose copy would be large.
+    return logits, F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+
+
+def _span_targets(
+    outputs: Any, labels: torch.Tensor, attention_mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = torch.stack([_float_logits(outputs, "start_logits"), _float_logits(outputs, "end_logits", 1)], dim=1)
+    if logits.ndim != 3 or labels.shape != logits.shape[:2] or labels.is_floating_point():
+        raise ValueError(
+            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} are no pairs of start and end positions "
+            f"for start and end logits of shape {tuple(logits[:, 0].shape)}. {_OWN_LIKELIHOOD}"
+        )
+    length = logits.shape[2]
+    positions = labels.long().clamp(0, length)
+    attended = torch.ones_like(logits[:, 0], dtype=torch.bool)
+    if attention_mask is not None and attention_mask.shape == attended.shape:
+        attended = attention_mask.bool()
+        logits = logits.masked_fill(~attended[:, None], -torch.inf)
+    scored = F.pad(attended, (0, 1), value=False).gather(1, positions)
+    return logits, positions.masked_fill(~scored, IGNORED)
+
+
+def _check_range(labels: torch.Tensor, num_labels: int) -> None:
+    outside = (labels < 0) | (labels >= num_labels)
+    if outside.any():
+        raise ValueError(
+            f"{int(outside.sum())} labels of a batch lie outside the head's range 0 to {num_labels - 1}. "
+            "Map the labels to the model's `config.label2id`, or load the model with the right `num_labels`; for "
+            "token ids use the model's own tokenizer, and -100 for positions that are not scored."
+        )
+
+
+def _checked(log_likelihood: Any, size: int) -> torch.Tensor:
+    if not isinstance(log_likelihood, torch.Tensor) or log_likelihood.shape != (size,):
+        returned = (
+            f"shape {tuple(log_likelihood.shape)}"
+            if isinstance(log_likelihood, torch.Tensor)
+            else f"a {type(log_likelihood).__name__}"
+        )
+        raise ValueError(
+            f"`log_likelihood_func` returned {returned} for {size} examples. It must return a tensor with "
+            "one log-likelihood per example: sum over tokens or targets, and do not average over the batch."
+        )
+    return log_likelihood
+
+
+def _num_frames(model: nn.Module, inputs: Mapping[str, Any], logits: torch.Tensor) -> torch.Tensor:
+    """Number of logits that stem from the audio and not from padding, as the model itself counts them."""
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return torch.full((len(logits),), logits.shape[1], device=logits.device)
+    for name in ("_get_feat_extract_output_lengths", "_get_subsampling_output_length"):
+        if hasattr(model, name):
+            return getattr(model, name)(mask.sum(dim=-1)).long()
+    raise ValueError(
+        f"{type(model).__name__} does not tell how many frames an attention mask leaves. Pass a "
+        "`log_likelihood_func(outputs, labels)` that calls `ctc_log_likelihood` with them."
+    )
+
+
+_TARGETS = {"classification": _class_targets, "token": _token_targets, "next_token": _next_token_targets}
+_FUNCTIONS = {
+    "classification": classification_log_likelihood,
+    "token": token_log_likelihood,
+    "next_token": next_token_log_likelihood,
+    "span": span_log_likelihood,
+}

@@ -33,6 +33,7 @@ from transformers.trainer import DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import TrainOutput
 
+from .batches import LABELS, split_labels
 from .checks import check_batch_has_labels, check_dataset, check_disjoint, check_model, check_output_directory
 from .config import FisherUnlearningConfig
 from .evaluation.divergence import jensen_shannon_divergence
@@ -40,12 +41,8 @@ from .evaluation.examples import ExamplePredictions, predict_examples, summarize
 from .evaluation.membership import membership_attack
 from .fisher.accumulate import accumulate_fisher_diagonal
 from .fisher.diagonal import FisherDiagonal
-from .likelihood import (
-    LogLikelihoodFunction,
-    check_fisher_type,
-    class_log_probabilities,
-    per_example_log_likelihood,
-)
+from .heads import find_likelihood, prepare_batch
+from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type, class_log_probabilities
 from .modes import only_trainable
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
@@ -89,7 +86,7 @@ class FisherUnlearner(Trainer):
             Tokenizer or processor, saved beside the model.
         log_likelihood_func (`Callable`, *optional*):
             Called with the model's outputs and the labels; returns one log-likelihood per example, shape
-            `(batch_size,)`. By default that of a single-label classification head.
+            `(batch_size,)`. By default that of the model's head, which is checked against the model's own loss.
         compute_metrics (`Callable`, *optional*):
             As for [`~transformers.Trainer`]; the figures enter the report for every data set.
         callbacks (`list`, *optional*):
@@ -188,6 +185,8 @@ class FisherUnlearner(Trainer):
         self.freeze_guard: FreezeGuard | None = None
         self.seconds: dict[str, float] = {}
         self._max_grad_norm = args.max_grad_norm
+        self._likelihood: Likelihood | None = None
+        self._repair_inputs: dict[str, Any] = {}
         self._original_values: dict[str, torch.Tensor] = {}
         self._reference_log_probabilities: np.ndarray | None = None
         for argument, dataset in self.unlearning_splits.items():
@@ -434,6 +433,7 @@ class FisherUnlearner(Trainer):
                     self._batches(dataset, self.args.eval_batch_size, f"evaluate {split}"),
                     self.log_likelihood_func,
                     self.preprocess_logits_for_metrics,
+                    keep_logits=self.compute_metrics is not None,
                 )
                 for split, dataset in self.unlearning_splits.items()
             }
@@ -476,7 +476,11 @@ class FisherUnlearner(Trainer):
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As for [`~transformers.Trainer`]; layers with running statistics are kept from updating them."""
         freeze_running_statistics(model)
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        batch = prepare_batch(self.model, inputs)
+        if self._likelihood is None:
+            self._likelihood = find_likelihood(self.model, batch, self.log_likelihood_func)
+        self._repair_inputs, labels = split_labels(batch)
+        return super().compute_loss(model, {**self._repair_inputs, LABELS: labels}, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As for [`~transformers.Trainer`]; the gradient norm is that of the selected weights."""
@@ -499,13 +503,17 @@ class FisherUnlearner(Trainer):
 
     def _repair_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """Normalised over the accumulated batch: several heads ignore its size and scale with the accumulation."""
-        log_likelihood = per_example_log_likelihood(outputs, labels, self.log_likelihood_func)
+        log_likelihood = self._likelihood(self._repair_inputs, outputs, labels)
         smoothing = self.args.label_smoothing_factor
         if smoothing != 0:
             log_likelihood = (1 - smoothing) * log_likelihood + smoothing * class_log_probabilities(outputs).mean(
                 dim=1
             )
-        loss = -log_likelihood.sum() / (len(log_likelihood) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            # Trainer counts nothing without a key "labels", and leaves the accumulation to a loss like this one.
+            accumulated = self.current_gradient_accumulation_steps if self.model.training else 1
+            num_items_in_batch = len(log_likelihood) * accumulated
+        loss = -log_likelihood.sum() / num_items_in_batch
         if not torch.isfinite(loss):
             raise ValueError(
                 f"The loss of the repair is {loss.item()} at step {self.state.global_step}. Lower `learning_rate`, or "

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_deepclean.likelihood import fisher_scores, per_example_log_likelihood
+from hf_deepclean.likelihood import Likelihood, classification_log_likelihood, fisher_scores
 
 from . import tiny
 
@@ -15,7 +15,7 @@ from . import tiny
 def test_sums_to_the_model_own_loss_one_example_at_a_time(make_model, make_batch):
     model, batch = tiny.randomized(make_model()), make_batch()
     labels = batch["labels"]
-    log_likelihood = per_example_log_likelihood(
+    log_likelihood = classification_log_likelihood(
         model(**{key: value for key, value in batch.items() if key != "labels"}), labels
     )
     losses = [model(**example).loss for example in tiny.in_batches(batch, 1)]
@@ -24,13 +24,13 @@ def test_sums_to_the_model_own_loss_one_example_at_a_time(make_model, make_batch
 
 def test_half_precision_logits_are_raised_to_float32():
     outputs = (torch.randn(3, 4, dtype=torch.bfloat16),)
-    assert per_example_log_likelihood(outputs, torch.tensor([0, 1, 2])).dtype == torch.float32
+    assert classification_log_likelihood(outputs, torch.tensor([0, 1, 2])).dtype == torch.float32
 
 
 @pytest.mark.parametrize("labels", [[0, 4, 1], [0, -1, 1], [-100, 0, 1]])
 def test_labels_outside_the_head_are_refused(labels):
     with pytest.raises(ValueError, match="1 labels of a batch lie outside the head's range 0 to 3"):
-        per_example_log_likelihood((torch.randn(3, 4),), torch.tensor(labels))
+        classification_log_likelihood((torch.randn(3, 4),), torch.tensor(labels))
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,19 @@ def test_labels_outside_the_head_are_refused(labels):
 )
 def test_other_heads_need_a_likelihood_of_their_own(logits, labels):
     with pytest.raises(ValueError, match="log_likelihood_func"):
-        per_example_log_likelihood((logits,), labels)
+        classification_log_likelihood((logits,), labels)
 
 
 def test_a_likelihood_that_averages_over_the_batch_is_refused():
     with pytest.raises(ValueError, match="one log-likelihood per example"):
-        per_example_log_likelihood((torch.randn(3, 4),), torch.zeros(3), lambda outputs, labels: outputs[0].mean())
+        Likelihood("custom", lambda outputs, labels: outputs[0].mean())({}, (torch.randn(3, 4),), torch.zeros(3))
 
 
 def test_sampled_labels_follow_the_model_and_skip_impossible_classes():
     log_probabilities = torch.tensor([[0.5, 0.0, 0.3, 0.2]]).log().repeat(4000, 1)
-    (scores,) = fisher_scores((log_probabilities,), torch.zeros(4000, dtype=torch.long), "sampled", seed=3)
+    (scores,) = fisher_scores(
+        Likelihood("classification"), {}, (log_probabilities,), torch.zeros(4000, dtype=torch.long), "sampled", seed=3
+    )
     shares = [(scores.exp() - p).abs().lt(1e-6).float().mean().item() for p in (0.5, 0.0, 0.3, 0.2)]
     # Three standard errors of 4,000 draws are 0.024.
     assert shares == pytest.approx([0.5, 0.0, 0.3, 0.2], abs=0.024)

@@ -10,13 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..batches import move_batch, split_labels
-from ..likelihood import (
-    LogLikelihoodFunction,
-    check_finite_log_likelihood,
-    logits_of,
-    per_example_log_likelihood,
-)
+from ..batches import IGNORED, move_batch, split_labels
+from ..heads import find_likelihood, prepare_batch
+from ..likelihood import Likelihood, LogLikelihoodFunction, check_finite_log_likelihood, logits_of
 from ..modes import evaluation_mode
 from .intervals import wilson_interval
 
@@ -31,10 +27,11 @@ class ExamplePredictions:
     A model's answers on a data set, one row per example.
 
     Args:
-        logits (`np.ndarray`):
-            The model's logits, or what the caller's `preprocess_logits_for_metrics` made of them.
+        logits (`np.ndarray`, *optional*):
+            The model's logits, or what the caller's `preprocess_logits_for_metrics` made of them; start and end
+            logits stacked to shape `(num_examples, 2, length)`. Sequences of different lengths are padded by -100.
         labels (`np.ndarray`):
-            The given labels.
+            The given labels, padded likewise.
         log_likelihood (`np.ndarray`):
             Log-likelihood of the given label, shape `(num_examples,)`, in nats.
         log_probabilities (`np.ndarray`, *optional*):
@@ -42,7 +39,7 @@ class ExamplePredictions:
             whole examples.
     """
 
-    logits: np.ndarray
+    logits: np.ndarray | None
     labels: np.ndarray
     log_likelihood: np.ndarray
     log_probabilities: np.ndarray | None
@@ -93,6 +90,7 @@ def predict_examples(
     batches: Iterable[Mapping[str, Any]],
     log_likelihood_func: LogLikelihoodFunction | None = None,
     preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    keep_logits: bool = True,
 ) -> ExamplePredictions:
     """
     Runs a model over a data set in eval mode; the model's training flags are left as they were.
@@ -101,35 +99,42 @@ def predict_examples(
         model (`torch.nn.Module`):
             The model.
         batches (`Iterable[dict[str, Any]]`):
-            Batches of model inputs with `labels`.
+            Batches of model inputs with labels.
         log_likelihood_func (`Callable`, *optional*):
-            The caller's likelihood, by default that of a classification head.
+            The caller's likelihood, by default that of the model's head.
         preprocess_logits (`Callable`, *optional*):
             Called with the logits and the labels of every batch; what it returns is kept in their place.
+        keep_logits (`bool`, *optional*, defaults to `True`):
+            Whether to keep logits at all; those of a language model are as large as its vocabulary for every token.
 
     Raises:
-        `ValueError`: If a log-likelihood is not finite; names the position of the example.
+        `ValueError`: If the likelihood is not the one the model was trained on, or if a log-likelihood is not finite;
+            names the position of the example.
     """
     device = next(model.parameters()).device
     logits, labels, log_likelihood, log_probabilities = [], [], [], []
-    position = 0
+    position, likelihood = 0, None
     with evaluation_mode(model):
         for batch in batches:
-            inputs, batch_labels = split_labels(move_batch(batch, device))
+            batch = move_batch(prepare_batch(model, batch), device)
+            if likelihood is None:
+                likelihood = find_likelihood(model, batch, log_likelihood_func)
+            inputs, batch_labels = split_labels(batch)
             outputs = model(**inputs)
-            scores = per_example_log_likelihood(outputs, batch_labels, log_likelihood_func)
+            scores = likelihood(inputs, outputs, batch_labels)
             check_finite_log_likelihood(scores, position)
             position += len(scores)
-            batch_logits = logits_of(outputs)
-            if batch_logits.ndim == 2 and batch_labels.ndim == 1 and not batch_labels.is_floating_point():
-                log_probabilities.append(torch.log_softmax(batch_logits.double(), dim=-1).cpu().numpy())
-            kept = batch_logits if preprocess_logits is None else preprocess_logits(batch_logits, batch_labels)
-            logits.append(_to_numpy(kept))
-            labels.append(_to_numpy(batch_labels))
             log_likelihood.append(scores.double().cpu().numpy())
+            labels.append(_to_numpy(batch_labels))
+            if likelihood.kind == "classification":
+                log_probabilities.append(torch.log_softmax(logits_of(outputs).double(), dim=-1).cpu().numpy())
+            if keep_logits:
+                kept = _all_logits(likelihood, outputs)
+                kept = kept if preprocess_logits is None else preprocess_logits(kept, batch_labels)
+                logits.append(_to_numpy(kept))
     return ExamplePredictions(
-        np.concatenate(logits),
-        np.concatenate(labels),
+        _concatenate(logits) if keep_logits else None,
+        _concatenate(labels),
         np.concatenate(log_likelihood),
         np.concatenate(log_probabilities) if log_probabilities else None,
     )
@@ -173,6 +178,22 @@ def summarize_predictions(
         accuracy_interval=wilson_interval(int(right.sum()), len(right)),
         per_class=per_class,
     )
+
+
+def _all_logits(likelihood: Likelihood, outputs: Any) -> torch.Tensor:
+    if likelihood.kind != "span":
+        return logits_of(outputs)
+    return torch.stack([logits_of(outputs, "start_logits"), logits_of(outputs, "end_logits", 1)], dim=1)
+
+
+def _concatenate(arrays: list[np.ndarray]) -> np.ndarray:
+    shape = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
+    padded = np.full((sum(map(len, arrays)), *shape), IGNORED, dtype=np.result_type(*arrays))
+    start = 0
+    for array in arrays:
+        padded[(slice(start, start + len(array)), *map(slice, array.shape[1:]))] = array
+        start += len(array)
+    return padded
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:

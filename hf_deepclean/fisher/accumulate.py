@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from ..batches import move_batch, num_examples, select_examples, split_labels
+from ..heads import find_likelihood, prepare_batch
 from ..likelihood import (
     LogLikelihoodFunction,
     check_finite_log_likelihood,
     check_fisher_type,
-    check_log_likelihood_against_loss,
     fisher_scores,
-    per_example_log_likelihood,
 )
 from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
 from .diagonal import FisherDiagonal
@@ -49,13 +48,14 @@ def accumulate_fisher_diagonal(
         model ([`~transformers.PreTrainedModel`]):
             The model; not wrapped for data parallelism, whose gradients are averages.
         batches (`Iterable[dict[str, Any]]`):
-            Batches of model inputs, with the targets under `"labels"` and the example axis first in every tensor.
+            Batches of model inputs, with the targets under `"labels"` (or `"start_positions"` and `"end_positions"`)
+            and the example axis first in every tensor. Packed documents count as one example each.
         fisher_type (`str`, *optional*, defaults to `"empirical"`):
             `"empirical"` (the given labels), `"sampled"` (labels drawn from the model, seeded by example position) or
             `"expected"` (the exact expectation over classes; one backward pass per class).
         log_likelihood_func (`Callable`, *optional*):
             Called with the model's outputs and the labels; returns one log-likelihood per example, shape
-            `(batch_size,)`. By default that of a single-label classification head.
+            `(batch_size,)`. By default that of the model's head, which is checked against the model's own loss.
         parameters (`dict[str, torch.nn.Parameter]`, *optional*):
             Named parameters of the model to compute the diagonal for, by default all that require gradients.
         seed (`int`, *optional*, defaults to `0`):
@@ -88,7 +88,7 @@ def accumulate_fisher_diagonal(
     with evaluation_mode(model), only_trainable(model, ()), differentiable_mode(model), checkpointing_mode(model):
         accumulation = _Accumulation(model, parameters, fisher_type, log_likelihood_func, seed)
         for batch in batches:
-            batch = move_batch(batch, next(iter(parameters.values())).device)
+            batch = move_batch(prepare_batch(model, batch), next(iter(parameters.values())).device)
             if accumulation.position == 0:
                 accumulation.prepare(batch, self_check)
             accumulation.add(batch)
@@ -123,7 +123,7 @@ class _Accumulation:
         self.fallback: dict[str, str] = {}
 
     def prepare(self, batch: dict[str, Any], self_check: bool) -> None:
-        check_log_likelihood_against_loss(self.model, select_examples(batch, [0]), self.log_likelihood_func)
+        self.likelihood = find_likelihood(self.model, batch, self.log_likelihood_func)
         self.layouts = probe_layouts(self.model, batch, self.parameters)
         if self_check:
             self._self_check(select_examples(batch, range(min(2, num_examples(batch)))))
@@ -153,10 +153,11 @@ class _Accumulation:
             taps, outputs = self._forward(batch)
             scores = list(
                 fisher_scores(
+                    self.likelihood,
+                    inputs,
                     outputs,
                     labels,
                     self.fisher_type,
-                    log_likelihood_func=self.log_likelihood_func,
                     first_position=self.position,
                     seed=self.seed,
                 )
@@ -191,7 +192,7 @@ class _Accumulation:
             batch,
             {name: self.parameters[name] for name in names},
             self.fisher_type,
-            log_likelihood_func=self.log_likelihood_func,
+            likelihood=self.likelihood,
             first_position=self.position,
             seed=self.seed,
             examples=examples,
@@ -227,7 +228,7 @@ class _Accumulation:
             return
         with torch.no_grad():
             inputs, labels = split_labels(batch)
-            log_likelihood = per_example_log_likelihood(self.model(**inputs), labels, self.log_likelihood_func)
+            log_likelihood = self.likelihood(inputs, self.model(**inputs), labels)
         for example in range(num_examples(batch)):
             position = self.position + example
             check_finite_log_likelihood(log_likelihood[example : example + 1], position)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ..batches import num_examples, select_examples, split_labels
-from ..likelihood import LogLikelihoodFunction, fisher_scores
+from ..heads import find_likelihood
+from ..likelihood import Likelihood, fisher_scores
 from ..modes import differentiable_mode, evaluation_mode, only_trainable
 
 
@@ -20,7 +21,7 @@ def add_reference_squares_(
     parameters: Mapping[str, nn.Parameter],
     fisher_type: str = "empirical",
     *,
-    log_likelihood_func: LogLikelihoodFunction | None = None,
+    likelihood: Likelihood | None = None,
     first_position: int = 0,
     seed: int = 0,
     examples: Collection[int] | None = None,
@@ -34,24 +35,28 @@ def add_reference_squares_(
         model (`torch.nn.Module`):
             The model; it runs in eval mode.
         batch (`dict[str, Any]`):
-            Model inputs and `labels`.
+            A batch from [`~heads.prepare_batch`].
         parameters (`dict[str, torch.nn.Parameter]`):
             The parameters to differentiate by; a parameter that an example does not reach gets no square from it.
         fisher_type (`str`, *optional*, defaults to `"empirical"`):
-            See [`fisher_scores`], as for `log_likelihood_func`, `first_position` and `seed`.
+            See [`fisher_scores`], as for `first_position` and `seed`.
+        likelihood ([`~likelihood.Likelihood`], *optional*):
+            How the model's examples are scored, by default as [`~heads.find_likelihood`] finds.
         examples (`Collection[int]`, *optional*):
             Indices of the examples to run, by default all.
     """
+    likelihood = find_likelihood(model, batch) if likelihood is None else likelihood
     with evaluation_mode(model), differentiable_mode(model), only_trainable(model, list(parameters.values())):
         for example in range(num_examples(batch)) if examples is None else examples:
             inputs, labels = split_labels(select_examples(batch, [example]))
             with torch.enable_grad():
                 scores = list(
                     fisher_scores(
+                        likelihood,
+                        inputs,
                         model(**inputs),
                         labels,
                         fisher_type,
-                        log_likelihood_func=log_likelihood_func,
                         first_position=first_position + example,
                         seed=seed,
                     )

@@ -9,6 +9,7 @@ from torch import nn
 
 from hf_deepclean import accumulate_fisher_diagonal
 from hf_deepclean.fisher.reference import add_reference_squares_
+from hf_deepclean.heads import find_likelihood
 
 from .. import tiny
 
@@ -23,9 +24,11 @@ MODELS = {
 }
 
 
-def reference(model, batch, fisher_type="empirical", **kwargs):
+def reference(model, batch, fisher_type="empirical", log_likelihood_func=None):
     sums = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
-    add_reference_squares_(sums, model, batch, dict(model.named_parameters()), fisher_type, **kwargs)
+    likelihood = find_likelihood(model, batch, log_likelihood_func)
+    parameters = dict(model.named_parameters())
+    add_reference_squares_(sums, model, batch, parameters, fisher_type, likelihood=likelihood)
     return sums
 
 
