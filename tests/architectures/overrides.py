@@ -30,9 +30,11 @@ _SHARED_KV_LAYERS = {
     "intermediate_size": 64,
 }
 _MAMBA_AND_ATTENTION = {"mamba_n_heads": 8, "mamba_d_head": 8}
-_FRAMES_FIRST = {"input_features": lambda maker: maker.normal(maker.size, 32, 8)}
-_MELS_FIRST = {"input_features": lambda maker: maker.normal(maker.size, 8, 32)}
+_WIDE_FRAMES = {"input_features": lambda maker: maker.normal(maker.size, 32, 32)}
+_MELS_FIRST = {"input_features": lambda maker: maker.normal(maker.size, 8, 32), "attention_mask": lambda maker: None}
 _ZAMBA = {
+    "attention_hidden_size": 64,
+    "attention_head_dim": 16,
     "num_hidden_layers": 4,
     "layers_block_type": ["linear_attention", "hybrid"] * 2,
     "hybrid_layer_ids": [1, 3],
@@ -72,7 +74,10 @@ def _first_token(maker: Any) -> torch.Tensor:
 OVERRIDES: dict[str, dict[str, Any]] = {
     "audio-spectrogram-transformer": {
         "config": {"patch_size": 4, "frequency_stride": 2, "time_stride": 4, "max_length": 16},
-        "inputs": {"input_values": lambda maker: maker.normal(maker.size, 16, 8)},
+        "inputs": {
+            "input_values": lambda maker: maker.normal(maker.size, 16, 8),
+            "attention_mask": lambda maker: None,
+        },
     },
     "bamba": {"config": _MAMBA_AND_ATTENTION | {"attn_layer_indices": [1]}},
     "bit": {"config": {"num_groups": 4, "embedding_size": 8}},
@@ -95,7 +100,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "cvt": {"config": {"embed_dim": (8, 16, 32), "num_heads": (1, 2, 2), "depth": (1, 2, 3)}},
     "data2vec-audio": _SPEECH,
-    "dbrx": {"config": {"attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": None}}},
+    "dbrx": {"config": {"attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0}}},
     "distilbert": {"config": {"hidden_dim": 64}},
     "donut-swin": _SWIN,
     "dots3_note": {"config": {"text_config": _DOTS3}},
@@ -115,10 +120,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"config": _SHARED_KV_LAYERS},
     "gemma4_assistant": {"defaults": {"text_config": {"hidden_size_per_layer_input": 0}}},
     "gpt_neo": {"config": {"attention_types": [[["global", "local"], 1]], "window_size": 4}},
-    "granite_speech5_ctc": {"config": {"encoder_config": {"context_size": 4}}, "inputs": _FRAMES_FIRST},
-    "granitemoehybrid": {
-        "config": _MAMBA_AND_ATTENTION | {"layer_types": ["linear_attention", "full_attention"]}
-    },
+    "granite_speech5_ctc": {"config": {"encoder_config": {"context_size": 4}}, "inputs": _WIDE_FRAMES},
+    "granitemoehybrid": {"config": _MAMBA_AND_ATTENTION | {"layer_types": ["linear_attention", "full_attention"]}},
     "hgnet_v2": {
         "config": {
             "embedding_size": 8,
@@ -162,9 +165,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "mobilevit": {"config": {"image_size": 64}},
     "mobilevitv2": {"config": {"image_size": 64, "width_multiplier": 0.125}},
     "mpnet": {"config": {"relative_attention_num_buckets": 32}},
+    "musicgen": {"config": {"decoder": {"num_codebooks": 1}}},
+    "musicgen_melody": {"config": {"decoder": {"num_codebooks": 1}}},
     "neomme": {"config": {"head_dim": 16}},
-    "parakeet_ctc": {"inputs": _FRAMES_FIRST},
-    "lasr_ctc": {"inputs": _FRAMES_FIRST},
     "perceiver": {
         "config": {
             "num_latents": 4,
@@ -203,14 +206,13 @@ OVERRIDES: dict[str, dict[str, Any]] = {
             "spatial_shapes": lambda maker: torch.tensor([[4, 4]] * maker.size),
         },
     },
-    "speech_to_text": {"inputs": _FRAMES_FIRST},
     "swin": _SWIN,
     "swinv2": _SWIN,
     "textnet": {"config": {"stem_out_channels": 8, "hidden_sizes": (8, 8, 16, 16, 32)}},
     "unispeech": _SPEECH,
     "unispeech-sat": _SPEECH,
     "wav2vec2": _SPEECH,
-    "wav2vec2-bert": {"inputs": {"input_features": lambda maker: maker.normal(maker.size, 20, 32)}},
+    "wav2vec2-bert": {"inputs": _WIDE_FRAMES},
     "wav2vec2-conformer": _SPEECH,
     "wavlm": _SPEECH,
     "whisper": {"config": {"max_source_positions": 16}},
