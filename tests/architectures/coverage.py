@@ -21,8 +21,10 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 
 from hf_deepclean import accumulate_fisher_diagonal
+from hf_deepclean.batches import num_examples, select_examples, split_labels
 from hf_deepclean.fisher.reference import add_reference_squares_
 
 from .tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
@@ -91,11 +93,7 @@ def compare(entry: Entry) -> Result:
     try:
         model = build(entry)
         examples = batch(entry, model)
-        inputs = {name: value for name, value in examples.items() if name != "labels"}
-        with torch.no_grad():
-            scores = log_likelihood(model(**inputs), examples["labels"])
-        if not scores.isfinite().all():
-            raise ValueError("the log-likelihoods are not finite")
+        _check_independent(model, examples)
         result.status = "no reference"
         parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
         reference = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
@@ -106,6 +104,20 @@ def compare(entry: Entry) -> Result:
         result.reason = f"{type(error).__name__}: {_first_line(error)}"
     result.seconds = round(time.perf_counter() - started, 2)
     return result
+
+
+def _check_independent(model: nn.Module, examples: dict[str, Any]) -> None:
+    """Refuses a batch whose examples have no finite log-likelihoods of their own: nothing could be compared."""
+    scores = []
+    with torch.no_grad():
+        for indices in [range(num_examples(examples)), *([i] for i in range(num_examples(examples)))]:
+            inputs, labels = split_labels(select_examples(examples, indices))
+            scores.append(log_likelihood(model(**inputs), labels))
+    together, alone = scores[0], torch.cat(scores[1:])
+    if not together.isfinite().all():
+        raise ValueError("the log-likelihoods are not finite")
+    if not torch.allclose(alone, together, rtol=1e-9, atol=1e-9):
+        raise ValueError("in this model an example's output depends on the other examples of its batch")
 
 
 def _compare_pass(
