@@ -31,7 +31,6 @@ from .tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
 
 
 TOLERANCE, NOISE = 1e-9, 1e-24
-_PARTLY = "text only"
 
 
 @dataclasses.dataclass
@@ -95,7 +94,7 @@ def compare(entry: Entry) -> Result:
         examples = batch(entry, model)
         _check_independent(model, examples)
         result.status = "no reference"
-        parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+        parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point() and p.numel()}
         reference = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
         add_reference_squares_(reference, model, examples, parameters, log_likelihood_func=log_likelihood)
         result.status = "engine failed"
@@ -138,15 +137,15 @@ def _compare_pass(
     result.warned = handler.seen
     result.one_example = dict(sorted(fisher.fallback_parameters.items()))
     result.num_parameters = len(parameters)
-    result.status = "exact"
     for name, expected in reference.items():
         largest = expected.max().item()
         difference = (fisher.sums[name] - expected).abs().max().item()
         result.reached += largest > NOISE
         if not difference <= max(TOLERANCE * largest, NOISE):
-            result.status, result.reason = "different", result.reason or f"first in {name}"
+            result.reason = result.reason or f"first in {name}"
         if difference > NOISE:
             result.worst = max(result.worst, difference / largest if largest else float("inf"))
+    result.status = "different" if result.reason else "exact"
 
 
 def _first_line(error: Exception) -> str:
@@ -187,8 +186,9 @@ def page(results: Iterable[Result]) -> str:
         "## By architecture",
         "",
         "Batched: no parameter was left to the one-example path. Not built: the reason is transformers' own message.",
-        "No reference: a backward pass through the model in eval mode fails without this library too. Text only: the",
-        "batch holds no image or sound, and more than half of the parameters were not reached.",
+        "No reference: a backward pass through the model in eval mode fails without this library too. The number of",
+        "parameters reached is given where it is less than half of them: the batch of most models of images and text,",
+        "or of sound and text, holds text only.",
         "",
     ]
     lines += ["| architecture | heads | result |", "|---|---|---|"]
@@ -203,7 +203,8 @@ def _outcome(result: Result) -> str:
         return _cell(f"{result.status}: {result.reason}")
     if not result.exact:
         return _cell(f"**{result.status}**: {result.reason}")
-    partly = "" if 2 * result.reached >= result.num_parameters else f" ({_PARTLY})"
+    few = 2 * result.reached < result.num_parameters
+    partly = f" ({result.reached} of {result.num_parameters} parameters reached)" if few else ""
     if not result.one_example:
         return f"exact, batched{partly}"
     reasons = sorted(set(result.one_example.values()))

@@ -4,7 +4,7 @@
 What shrinking by name cannot reach, by model type, by `"model type/head"` or by class name; later ones win.
 
 `config`: values of the configuration, nested where it is. `defaults`: arguments of the configuration that is shrunk.
-`inputs`: model inputs, made by functions of the batch maker. `length`: number of tokens. `num_labels`: number of classes.
+`inputs`: model inputs, made by functions of the batch maker. `length`: number of tokens. `num_labels`: classes.
 """
 
 from typing import Any
@@ -62,7 +62,6 @@ _INDEXER = {
     "indexer_compress_ratio": 2,
 }
 _ROPE = {"rope_type": "default", "rope_theta": 1e4}
-_MULTIMODAL_ROPE = {"config": {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [2, 1, 1]}}}}
 _GRANITE_SPEECH = {
     "config": {
         "encoder_config": {
@@ -170,8 +169,12 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"config": _SHARED_KV_LAYERS},
     "gemma4_assistant": {"defaults": {"text_config": {"hidden_size_per_layer_input": 0}}},
     **dict.fromkeys(
-        ("glm46v", "glm4v", "glm4v_moe", "glm_ocr", "glmga", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl"),
-        _MULTIMODAL_ROPE,
+        ("glm46v", "glm4v", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl"),
+        {"config": {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [2, 1, 1]}}}},
+    ),
+    **dict.fromkeys(
+        ("glm4v_moe", "glm_ocr", "glmga"),
+        {"config": {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [1, 1, 0]}}}},
     ),
     "ernie4_5_vl_moe": {"config": {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [1, 1, 2]}}}},
     "gpt_neo": {"config": {"attention_types": [[["global", "local"], 1]], "window_size": 4}},
@@ -196,6 +199,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "config": {"coordinate_size": 6, "shape_size": 4, "input_size": 16, "patch_size": 8, "max_rel_pos": 8}
     },
     "levit": {"config": {"image_size": 64, "patch_size": 16, "key_dim": (4, 4, 4)}},
+    "kyutai_speech_to_text": {
+        "config": {"codec_config": {"upsample_groups": 32}, "num_codebooks": 4},
+        "inputs": {"input_ids": lambda maker: maker.ids(maker.size, maker.length, 5)},
+    },
     "lfm2_moe": {"config": {"layer_types": ["conv", "full_attention"]}},
     "lilt": {"config": {"hidden_size": 48}},
     "llava": _image(16),
@@ -224,6 +231,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "mobilevitv2": {"config": {"image_size": 64, "width_multiplier": 0.125}},
     "moonshine": {
         "inputs": {"input_values": lambda maker: maker.normal(maker.size, 2000), "attention_mask": _no_input}
+    },
+    "moonshine_streaming": {
+        "config": {"num_key_value_heads": 4},
+        "inputs": {"input_values": lambda maker: maker.normal(maker.size, 800), "attention_mask": _no_input},
     },
     "mpnet": {"config": {"relative_attention_num_buckets": 32}},
     "musicgen": {"config": {"decoder": {"num_codebooks": 1}}},
@@ -282,13 +293,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "textnet": {"config": {"stem_out_channels": 8, "hidden_sizes": (8, 8, 16, 16, 32)}},
     "unispeech": _SPEECH,
     "unispeech-sat": _SPEECH,
-    "vibevoice": {
-        "config": {
-            "acoustic_tokenizer_encoder_config": _ACOUSTIC,
-            "semantic_tokenizer_encoder_config": _ACOUSTIC,
-            "acoustic_tokenizer_decoder_config": _ACOUSTIC,
-        }
-    },
+    "vibevoice": {"config": {"audio_config": _ACOUSTIC, "semantic_model_config": _ACOUSTIC}},
     "vibevoice_asr": {
         "config": {
             "acoustic_tokenizer_encoder_config": _ACOUSTIC,

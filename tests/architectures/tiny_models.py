@@ -330,6 +330,7 @@ def build(entry: Entry) -> PreTrainedModel:
             torch.set_default_dtype(torch.float32)
 
     model.forward = in_float64
+    _set_running_statistics(model, entry)
     return model
 
 
@@ -345,6 +346,22 @@ def randomize(model: nn.Module) -> None:
         for name, buffer in model.named_buffers():
             if "running" in name and buffer.is_floating_point():
                 buffer += 0.1 * torch.rand(buffer.shape, generator=generator)
+
+
+def _set_running_statistics(model: PreTrainedModel, entry: Entry) -> None:
+    """Gives batch normalisation the statistics of a batch, without which signals vanish in deep models."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model(**{name: value for name, value in batch(entry, model).items() if name != "labels"})
+    model.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def batch(entry: Entry, model: PreTrainedModel, size: int = 5) -> dict[str, Any]:
