@@ -2,10 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a phase needs a model to be for its duration; afterwards, also after an error, it is as it was."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
+    getattr(owner, name)
+    for owner in (torch, F)
+    for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+    if hasattr(owner, name)
+)
 
 
 @contextmanager
@@ -32,3 +46,67 @@ def only_trainable(model: nn.Module, parameters: Collection[nn.Parameter]) -> It
     finally:
         for parameter, requires_grad in trainable.items():
             parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def differentiable_mode(model: nn.Module) -> Iterator[None]:
+    """
+    In eval mode, but so that gradients are right for every parameter and example.
+
+    No cache of keys and values. Mixtures of experts in their plain form, expert by expert, which keeps apart whose
+    rows an expert sees.
+    """
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    values = {"use_cache": False, "_experts_implementation_internal": "eager"}
+    before = [
+        (config, name, getattr(config, name))
+        for config in configs.values()
+        for name in values
+        if getattr(config, name, None) is not None
+    ]
+    for config, name, _ in before:
+        setattr(config, name, values[name])
+    # LeViT keeps biases from one forward pass to the next in eval mode, which cuts them off from their parameters.
+    keeping = [module for module in model.modules() if hasattr(module, "attention_bias_cache")]
+    for module in keeping:
+        module.training = True
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    hooks = [norm.register_forward_hook(_make_gradient_contiguous) for norm in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in keeping:
+            module.training = False
+        for config, name, value in before:
+            setattr(config, name, value)
+
+
+def _make_gradient_contiguous(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+    # The backward pass of batch normalisation in eval mode misreads gradients of one example with other strides
+    # (torch 2.13, CPU).
+    if output.requires_grad:
+        output.register_hook(torch.Tensor.contiguous)
+
+
+@contextmanager
+def checkpointing_mode(model: nn.Module) -> Iterator[None]:
+    """
+    In eval mode, but with the gradient checkpointing that the model has switched on.
+
+    transformers checkpoints layers in training mode only, so exactly these layers are put in it; dropout that they
+    call themselves must be off by another way.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
+    functions = [layer._gradient_checkpointing_func for layer in layers]
+    for layer in layers:
+        layer.training = True
+        # The reentrant kind needs inputs that require gradients, and refuses gradients of anything but leaves.
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer, function in zip(layers, functions, strict=True):
+            layer.training = False
+            layer._gradient_checkpointing_func = function

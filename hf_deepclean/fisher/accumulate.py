@@ -18,10 +18,10 @@ from ..likelihood import (
     fisher_scores,
     per_example_log_likelihood,
 )
-from ..modes import evaluation_mode, only_trainable
+from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
 from .diagonal import FisherDiagonal
 from .reference import add_reference_squares_
-from .taps import FisherTaps, probe_layouts
+from .taps import FisherTaps, Layouts, probe_layouts
 
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def accumulate_fisher_diagonal(
         raise ValueError(
             "No parameter to compute the Fisher information for: none was given and none requires gradients."
         )
-    with evaluation_mode(model), only_trainable(model, ()):
+    with evaluation_mode(model), only_trainable(model, ()), differentiable_mode(model), checkpointing_mode(model):
         accumulation = _Accumulation(model, parameters, fisher_type, log_likelihood_func, seed)
         for batch in batches:
             batch = move_batch(batch, next(iter(parameters.values())).device)
@@ -117,7 +117,7 @@ class _Accumulation:
         self.seed = seed
         self.sums = self._zeros()
         self.position = 0
-        self.layouts: list = []
+        self.layouts: Layouts = {}
         self.excluded: dict[str, str] = {}
         self.fallback: dict[str, str] = {}
 
@@ -141,7 +141,6 @@ class _Accumulation:
                 parameter,
                 dtype=torch.promote_types(parameter.dtype, torch.float32),
                 requires_grad=False,
-                memory_format=torch.contiguous_format,
             )
             for name, parameter in self.parameters.items()
         }
@@ -149,7 +148,8 @@ class _Accumulation:
     def _add_tapped(self, sums: dict[str, torch.Tensor], batch: dict[str, Any]) -> dict[str, str]:
         """Adds what the taps can; returns the other parameters with the reason."""
         inputs, labels = split_labels(batch)
-        taps = FisherTaps(self.parameters, self.layouts, len(labels), self.excluded)
+        tapped = {name: p for name, p in self.parameters.items() if name not in self.excluded}
+        taps = FisherTaps(tapped, self.layouts, len(labels))
         with torch.enable_grad():
             with taps:
                 outputs = self.model(**inputs)
@@ -164,8 +164,8 @@ class _Accumulation:
                 )
             )
         for index, score in enumerate(scores):
-            taps.backward(score, sums, retain_graph=index + 1 < len(scores))
-        return taps.untapped
+            taps.backward(score, [(range(len(labels)), sums)], retain_graph=index + 1 < len(scores))
+        return taps.untapped | self.excluded
 
     def _add_reference(
         self,
@@ -189,7 +189,7 @@ class _Accumulation:
     def _self_check(self, batch: dict[str, Any]) -> None:
         tapped, reference = self._zeros(), self._zeros()
         untapped = self._add_tapped(tapped, batch)
-        checked = [name for name in self.parameters if name not in untapped]
+        checked = [name for name, p in self.parameters.items() if name not in untapped and p.numel()]
         if not checked:
             return
         self._add_reference(reference, batch, checked)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..batches import num_examples, select_examples, split_labels
 from ..likelihood import LogLikelihoodFunction, fisher_scores
-from ..modes import only_trainable
+from ..modes import differentiable_mode, evaluation_mode, only_trainable
 
 
 def add_reference_squares_(
@@ -32,7 +32,7 @@ def add_reference_squares_(
         sums (`dict[str, torch.Tensor]`):
             Sums in the parameters' shapes, added to in place.
         model (`torch.nn.Module`):
-            The model, in eval mode.
+            The model; it runs in eval mode.
         batch (`dict[str, Any]`):
             Model inputs and `labels`.
         parameters (`dict[str, torch.nn.Parameter]`):
@@ -42,7 +42,7 @@ def add_reference_squares_(
         examples (`Collection[int]`, *optional*):
             Indices of the examples to run, by default all.
     """
-    with only_trainable(model, list(parameters.values())):
+    with evaluation_mode(model), differentiable_mode(model), only_trainable(model, list(parameters.values())):
         for example in range(num_examples(batch)) if examples is None else examples:
             inputs, labels = split_labels(select_examples(batch, [example]))
             with torch.enable_grad():

@@ -1,188 +1,214 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""
-Finds where parameters meet per-example data, at the op, and turns what passes there into squared gradients.
+"""Finds the ops in which parameters meet per-example data, and hands (operand, output gradient) to their rules."""
 
-Parameters do not require gradients during the pass, so autograd computes input gradients only. Every op that a
-parameter in scope enters is followed by an identity node which keeps the op's operand; in backward it sees the output
-gradient, and the two give the parameter's gradient for every example (`rules.py`). Watching ops and not modules
-covers subclasses, functional calls and weights that are used outside the module that owns them.
-"""
-
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ..batches import select_examples, split_labels
-from .rules import BROADCAST_OPS, EXPAND_OPS, OPERAND_RULES, ParameterGradient, StackedGradient
+from ..modes import DROPOUTS
+from .gradients import (
+    EmbeddingGradient,
+    LinearGradient,
+    ParameterGradient,
+    PartGradient,
+    StackedGradient,
+    TiedGradient,
+    summed,
+)
+from .layouts import Layout, Ragged, Regular, UnknownLayout, layout_of_shapes
+from .rules import BROADCASTING, EXPANDING, RULES, Batch, Call, Contact, Use, any_op
+from .values import ParameterValue, ParameterValues, geometry
 
 
-# Reading these off a parameter tells nothing about its values.
-_METADATA = frozenset(
+# Reading these off a parameter tells nothing about its values, or stops its gradient.
+_WITHOUT_GRADIENT = frozenset(
     {
         getattr(torch.Tensor, name).__get__
         for name in ("shape", "dtype", "device", "requires_grad", "is_leaf", "ndim", "layout", "is_cuda", "is_meta")
-        + (
-            "is_cpu",
-            "is_quantized",
-            "is_sparse",
-            "is_mps",
-            "is_xpu",
-            "is_xla",
-            "grad",
-            "grad_fn",
-            "names",
-            "is_nested",
-        )
+        + ("is_cpu", "is_quantized", "is_sparse", "is_mps", "is_xpu", "is_xla", "grad", "grad_fn", "names", "is_nested")
+        + ("data",)
         if hasattr(torch.Tensor, name)
     }
     | {torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.stride, torch.Tensor.__len__}
     | {torch.Tensor.is_floating_point, torch.Tensor.is_complex, torch.Tensor.is_contiguous, torch.Tensor.element_size}
-    | {torch.is_floating_point, torch.is_complex, torch.numel}
+    | {torch.is_floating_point, torch.is_complex, torch.numel, torch.Tensor.detach, torch.detach}
 )
 
-# How an op's tensors lie: one row per example on the first axis, the same for all examples, or neither.
-_PER_EXAMPLE, _SHARED, _UNKNOWN = "per example", "shared", "unknown"
+# Ops whose output rows are the input's rows: what is known of whose rows they are stays true.
+_ROWWISE = frozenset(
+    "add sub mul div __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ neg pow clamp to float "
+    "double type_as linear matmul __matmul__ addmm relu gelu silu sigmoid tanh softmax log_softmax exp softplus chunk "
+    "split unbind unsqueeze squeeze contiguous clone layer_norm rms_norm dropout mish hardswish leaky_relu elu relu6 "
+    "sqrt rsqrt square mean sum cos sin where minimum maximum glu bmm flatten reshape view".split()
+)
+_SELECTING = frozenset({torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select})
+_SPLITTING = frozenset({torch.Tensor.split, torch.split, torch.Tensor.chunk, torch.chunk})
+
+# Ops whose output has as many rows as the data says.
+_DATA_DEPENDENT = frozenset({torch.nonzero, torch.Tensor.nonzero, torch.masked_select, torch.Tensor.masked_select})
+
+# Ops that write rows into a tensor: the result lies as that tensor did.
+_WRITING = ("index_add", "index_copy", "index_put", "scatter", "scatter_add", "masked_scatter", "index_fill")
+
+# The rows of a tensor depend on the data, in a way that was not followed.
+_MIXED = "mixed"
+
+# Written in Python, so that its parts can be seen; the function itself would only be seen as a whole.
+_COMPOSITE = {
+    F.multi_head_attention_forward: FunctionType(
+        F.multi_head_attention_forward.__code__,
+        {**vars(F), "has_torch_function": lambda tensors: False},
+        argdefs=F.multi_head_attention_forward.__defaults__,
+    )
+}
 
 
 class _Tap(torch.autograd.Function):
-    """Identity that hands (operand, gradient of the value) on; the anchor keeps the graph alive before any input."""
+    """Identity that hands (gradient of the value, operands) on; the anchor keeps the graph alive before any input."""
 
     @staticmethod
     def forward(
         ctx: Any,
         anchor: torch.Tensor,
         value: torch.Tensor,
-        operand: torch.Tensor,
-        receive: Callable[[torch.Tensor, torch.Tensor], None],
+        receive: Callable[..., None],
+        *operands: torch.Tensor,
     ) -> torch.Tensor:
         ctx.receive = receive
-        # Saving through autograd raises if the model overwrites the operand, as it would in ordinary training.
-        ctx.save_for_backward(operand)
+        # Saving through autograd raises if the model overwrites an operand, as it would in ordinary training, and
+        # lets gradient checkpointing compute operands again.
+        ctx.save_for_backward(*operands)
         if value._is_view():
-            return value.view_as(value)
+            # A view that autograd does not know as one: an op in place on it stays legal too. (A linear map of tokens
+            # returns a view of a temporary.)
+            return torch.ops.aten._unsafe_view(value, value.shape)
         # The same tensor, so that an op in place after the tap (an in-place ReLU) stays legal.
         ctx.mark_dirty(value)
         return value
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor, None, None]:
-        ctx.receive(ctx.saved_tensors[0].detach(), gradient)
-        return None, gradient, None, None
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        # The backward pass of a checkpointed model runs parts of its forward again, under the same mode.
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            ctx.receive(gradient, *(operand.detach() for operand in ctx.saved_tensors))
+        return None, gradient, None, *[None] * len(ctx.saved_tensors)
 
 
 @dataclass(frozen=True)
-class _Call:
-    """One op that a parameter entered, as the layout probe saw it."""
+class _Record:
+    """One op that a parameter entered, as the probe saw it: layouts of its other tensors and of its outputs."""
 
-    op: Callable[..., Any]
-    parameters: tuple[str, ...]
-    operand_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    operands: list[Layout]
+    outputs: list[Layout]
 
 
-class _ParameterCalls(TorchFunctionMode):
-    """Sees every op that takes a parameter in scope, in order; subclasses say what happens there."""
+# The ops that parameters enter, in order, by the op and the parameters.
+Layouts = Mapping[tuple[Callable[..., Any], tuple[str, ...]], list[_Record | None]]
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+
+class _Shapes(TorchFunctionMode):
+    """Writes down the shapes of all ops in order."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.names = {id(parameter): name for name, parameter in parameters.items()}
-        self.num_calls = 0
+        self.calls: list[tuple[Callable[..., Any], list[torch.Size], list[torch.Size]]] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        kwargs = kwargs or {}
-        names = self._parameters_in(args) + self._parameters_in(kwargs.values())
-        if not names or func in _METADATA:
-            return func(*args, **kwargs)
-        self.num_calls += 1
-        return self.call(func, names, args, kwargs)
-
-    def call(self, func: Callable[..., Any], names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        raise NotImplementedError
-
-    def _parameters_in(self, values: Any) -> list[str]:
-        found = []
-        for value in values:
-            if isinstance(value, (list, tuple)):
-                found += self._parameters_in(value)
-            elif isinstance(value, torch.Tensor) and id(value) in self.names:
-                found.append(self.names[id(value)])
-        return found
-
-
-class _LayoutProbe(_ParameterCalls):
-    """Writes down the shapes of every call."""
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        super().__init__(parameters)
-        self.calls: list[_Call] = []
-
-    def call(self, func: Callable[..., Any], names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        operand = _operand(func, names, args, kwargs)
-        operand_shape = () if operand is None else tuple(operand.shape)
-        output = func(*args, **kwargs)
-        output_shape = tuple(output.shape) if isinstance(output, torch.Tensor) else ()
-        self.calls.append(_Call(func, tuple(names), operand_shape, output_shape))
+        if func in _COMPOSITE:
+            with self:
+                return _COMPOSITE[func](*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
+        self.calls.append((func, _shapes((args, kwargs)), _shapes(output)))
         return output
 
 
-def probe_layouts(
-    model: nn.Module, batch: Mapping[str, Any], parameters: Mapping[str, nn.Parameter]
-) -> list[tuple[_Call, str]]:
+class _LayoutProbe(TorchFunctionMode):
+    """Compares the shapes of all ops with those of another batch size, and follows parameters through them."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        calls: list[tuple[Callable[..., Any], list[torch.Size], list[torch.Size]]],
+    ) -> None:
+        super().__init__()
+        self.values = ParameterValues(parameters)
+        self.calls = iter(calls)
+        self.records: dict[tuple[Callable[..., Any], tuple[str, ...]], list[_Record | None]] = defaultdict(list)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        if func in _COMPOSITE:
+            with self:
+                return _COMPOSITE[func](*args, **kwargs)
+        other, other_inputs, other_outputs = next(self.calls, (None, [], []))
+        values = self.values.among((args, kwargs))
+        if not values or func in _WITHOUT_GRADIENT or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        own = {id(value.tensor) for value in values}
+        try:
+            if other != func:
+                raise UnknownLayout
+            tensors = _tensors((args, kwargs))
+            operands = [
+                layout_of_shapes(two, three.shape)
+                for two, three in zip(other_inputs, tensors, strict=True)
+                if id(three) not in own
+            ]
+            # An op that sees nothing per example is known by its outputs, but those must exist first.
+            if not any(operands) and all(layout is None for layout in operands):
+                output = self._run_shared(func, values, args, kwargs, other_outputs)
+            else:
+                output = func(*args, **kwargs)
+            outputs = [
+                layout_of_shapes(two, three) for two, three in zip(other_outputs, _shapes(output), strict=True)
+            ]
+            self.records[_key(func, values)].append(_Record(operands, outputs))
+        except UnknownLayout:
+            output = func(*args, **kwargs)
+            self.records[_key(func, values)].append(None)
+        return output
+
+    def _run_shared(
+        self,
+        func: Callable[..., Any],
+        values: list[ParameterValue],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        other_outputs: list[torch.Size],
+    ) -> Any:
+        output = func(*args, **kwargs)
+        return self.values.derive(func, values, args, kwargs) if _shapes(output) == other_outputs else output
+
+
+def probe_layouts(model: nn.Module, batch: Mapping[str, Any], parameters: Mapping[str, nn.Parameter]) -> Layouts:
     """
-    Finds, for every op that a parameter enters, whether its tensors carry the examples on their first axis.
+    Finds, for every op that a parameter enters, where the examples lie in its tensors.
 
-    Shapes alone cannot tell (a sequence may be as long as the batch is large), so the model runs once on two and once
-    on three examples, and an axis is the example axis if its length follows.
-
-    Returns:
-        `list[tuple[_Call, str]]`: Every call in order with its layout. Empty if the model makes other calls for two
-        examples than for three.
+    Shapes of one batch cannot tell (a sequence may be as long as the batch is large), so the model runs once on two
+    and once on three copies of an example, and an axis is the example axis if its length follows.
     """
-    records = []
-    for size in (2, 3):
-        inputs, _ = split_labels(select_examples(batch, [0] * size))
-        probe = _LayoutProbe(parameters)
-        with torch.no_grad(), probe:
-            model(**inputs)
-        records.append(probe.calls)
-    two, three = records
-    if [(call.op, call.parameters) for call in two] != [(call.op, call.parameters) for call in three]:
-        return []
-    return [(call, _layout(call, other)) for call, other in zip(two, three, strict=True)]
+    two, three = (split_labels(select_examples(batch, [0] * size))[0] for size in (2, 3))
+    # Nothing requires gradients here, so no graph is built; ops under the model's own `no_grad` are told apart.
+    with torch.enable_grad():
+        with _Shapes() as shapes:
+            model(**two)
+        with _LayoutProbe(parameters, shapes.calls) as probe:
+            model(**three)
+    return dict(probe.records)
 
 
-def _layout(two: _Call, three: _Call) -> str:
-    def follows(shape_two: tuple[int, ...], shape_three: tuple[int, ...]) -> bool:
-        return (shape_two[:1], shape_three[:1]) == ((2,), (3,)) and shape_two[1:] == shape_three[1:]
-
-    if follows(two.output_shape, three.output_shape) and (
-        two.op in EXPAND_OPS or follows(two.operand_shape, three.operand_shape)
-    ):
-        return _PER_EXAMPLE
-    if two.output_shape == three.output_shape and two.operand_shape == three.operand_shape:
-        return _SHARED
-    return _UNKNOWN
-
-
-def _operand(
-    func: Callable[..., Any], names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> torch.Tensor | None:
-    if func in OPERAND_RULES:
-        contact = OPERAND_RULES[func](*args, **kwargs)
-        return None if contact is None else contact.operand
-    if func in BROADCAST_OPS and len(names) == 1 and len(args) == 2:
-        others = [value for value in args if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter)]
-        return others[0] if len(others) == 1 else None
-    return None
-
-
-class FisherTaps(_ParameterCalls):
+class FisherTaps(TorchFunctionMode):
     """
     Runs a model's forward so that a backward pass adds squared per-example gradients to sums.
 
@@ -190,170 +216,396 @@ class FisherTaps(_ParameterCalls):
     taps = FisherTaps(parameters, layouts, batch_size)
     with taps:
         outputs = model(**inputs)
-    taps.backward(scores, sums)      # once per score
+    taps.backward(scores, [(range(batch_size), sums)])      # once per score
     ```
 
     Args:
         parameters (`dict[str, torch.nn.Parameter]`):
             The parameters in scope. None of the model's parameters may require gradients.
-        layouts (`list`):
+        layouts (`dict`):
             What [`probe_layouts`] returned for this model.
         batch_size (`int`):
             Number of examples in the batch.
-        excluded (`dict[str, str]`, *optional*):
-            Parameters that are left to the one-example path, with the reason.
+        product_dtype (`torch.dtype`, *optional*):
+            The dtype of the matrix products, by default that of the sums.
     """
 
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
-        layouts: list[tuple[_Call, str]],
+        layouts: Layouts,
         batch_size: int,
-        excluded: Mapping[str, str] | None = None,
+        product_dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(parameters)
+        super().__init__()
         self.parameters = parameters
         self.layouts = layouts
-        self.batch_size = batch_size
-        self.untapped: dict[str, str] = dict(excluded or {})
+        self.batch = Batch(batch_size, product_dtype)
+        self.untapped: dict[str, str] = {}
         self.num_uses: Counter[str] = Counter()
+        self._values = ParameterValues(parameters)
+        self._calls: Counter[Any] = Counter()
+        self._rows: Any = WeakIdKeyDictionary()
+        self._plans: dict[str, list[tuple[Any, bool, torch.Tensor | None]]] = defaultdict(list)
         self._anchor = torch.zeros((), requires_grad=True)
-        self._gradients: dict[str, list[ParameterGradient]] = {}
-        self._sums: dict[str, torch.Tensor] = {}
+        self._in_backward = False
+        self._parts: Sequence[tuple[range, Mapping[str, torch.Tensor]]] = ()
+        self._gradients: dict[str, list[tuple[torch.Tensor, ParameterGradient | TiedGradient]]] = {}
 
-    def call(self, func: Callable[..., Any], names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        layout = self._layout_of_call(func, names)
-        output = None
-        if func in OPERAND_RULES:
-            output = self._tap_output(func, names, layout, args, kwargs)
-        elif func in BROADCAST_OPS and layout == _PER_EXAMPLE and len(names) == 1:
-            output = self._tap_broadcast(func, names[0], args, kwargs)
-        elif func in EXPAND_OPS and layout == _PER_EXAMPLE and len(names) == 1:
-            output = self._tap_expand(func, names[0], args, kwargs)
-        if output is not None:
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        if func in DROPOUTS:
+            return args[0] if args else kwargs["input"]
+        if func in _COMPOSITE:
+            with self:
+                return _COMPOSITE[func](*args, **kwargs)
+        values = self._values.among((args, kwargs) if kwargs else args)
+        if not values or func in _WITHOUT_GRADIENT or not torch.is_grad_enabled():
+            output = func(*args, **kwargs)
+            if self._rows or func in _SELECTING or func in _DATA_DEPENDENT or func is torch.where:
+                self._follow_rows(func, args, kwargs, output)
             return output
-        for name in names:
-            self.untapped.setdefault(name, f"no rule for {_name(func)} with {layout} data")
-        return func(*args, **kwargs)
+        try:
+            call = self._call(func, values, args, kwargs)
+            if call is None:
+                return self._values.derive(func, values, args, kwargs)
+            return self._meet(call, values)
+        except UnknownLayout:
+            for name in dict.fromkeys(name for value in values for name in value.names):
+                self.untapped.setdefault(name, f"no rule for {_name(func)} as it is used here")
+            return func(*args, **kwargs)
 
-    def backward(self, scores: torch.Tensor, sums: Mapping[str, torch.Tensor], retain_graph: bool = False) -> None:
+    def backward(
+        self,
+        scores: torch.Tensor,
+        parts: Sequence[tuple[range, Mapping[str, torch.Tensor]]],
+        retain_graph: bool = False,
+    ) -> None:
         """
-        Adds the squared gradients of every example's score to `sums`, for the parameters that are not `untapped`.
+        Adds the squared gradients of every example's score to sums, for the parameters that are not `untapped`.
 
         Args:
             scores (`torch.Tensor`):
                 One score per example, shape `(batch_size,)`.
-            sums (`dict[str, torch.Tensor]`):
-                The sums to add to, in place.
+            parts (`list[tuple[range, dict[str, torch.Tensor]]]`):
+                Ranges of examples, each with the sums to add them to, in place.
             retain_graph (`bool`, *optional*, defaults to `False`):
                 Whether another backward pass follows.
         """
-        self._sums = {name: total for name, total in sums.items() if name not in self.untapped}
-        self._gradients = {name: [] for name in self._sums}
+        self._parts = parts
+        self._gradients = defaultdict(list)
         if not scores.requires_grad:
             return
-        scores.sum().backward(retain_graph=retain_graph)
+        self._in_backward = True
+        with self:
+            scores.sum().backward(retain_graph=retain_graph)
+        self._in_backward = False
         # What is left was used on paths the score does not depend on; only the uses that were reached count.
-        for name in [name for name, gradients in self._gradients.items() if gradients]:
+        for name in list(self._gradients):
             self._finish(name)
-        self._sums, self._gradients = {}, {}
 
-    def _layout_of_call(self, func: Callable[..., Any], names: list[str]) -> str:
-        if self.num_calls > len(self.layouts):
-            return _UNKNOWN
-        probed, layout = self.layouts[self.num_calls - 1]
-        return layout if (probed.op, probed.parameters) == (func, tuple(names)) else _UNKNOWN
-
-    def _tap_output(
+    def _call(
         self,
         func: Callable[..., Any],
-        names: list[str],
-        layout: str,
+        values: list[ParameterValue],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> torch.Tensor | None:
-        contact = OPERAND_RULES[func](*args, **kwargs)
+    ) -> Call | None:
+        """What is known of an op's tensors; `None` if it sees nothing per example."""
+        own = {id(value.tensor): value.tensor for value in values}
+        operands = [tensor for tensor in _tensors((args, kwargs)) if id(tensor) not in own]
+        ragged = [self._rows.get(tensor) for tensor in operands] if self._rows else [None] * len(operands)
+        if _MIXED in ragged:
+            raise UnknownLayout
+        key = _key(func, values)
+        records = self.layouts.get(key)
+        if records is None:
+            # An op that the probe did not meet, such as an expert that no token of its example went to.
+            if operands and not any(ragged):
+                raise UnknownLayout
+            record: _Record | None = _Record([None] * len(operands), [None])
+        else:
+            record = records[self._calls[key] % len(records)]
+            self._calls[key] += 1
+        if record is None or len(record.operands) != len(operands):
+            raise UnknownLayout
+        layouts: list[Layout] = []
+        for tensor, probed, found in zip(operands, record.operands, ragged, strict=True):
+            layout = found or probed
+            if layout is not None and not layout.fits(tensor, self.batch.size):
+                raise UnknownLayout
+            layouts.append(layout)
+        output = next((found for found in ragged if found is not None), None)
+        if output is None:
+            if all(layout is None for layout in layouts + record.outputs):
+                if _is_in_place(func) and args and id(args[0]) in own:
+                    raise UnknownLayout
+                return None
+            if len(record.outputs) != 1:
+                raise UnknownLayout
+            output = record.outputs[0]
+        by_id = {id(tensor): layout for tensor, layout in zip(operands, layouts, strict=True)}
+        return Call(func, args, kwargs, own, by_id, output, self.batch)
+
+    def _meet(self, call: Call, values: list[ParameterValue]) -> Any:
+        rule = RULES.get(call.func)
+        contact = rule(call, *call.args, **call.kwargs) if rule is not None else None
+        if contact is not None and {id(use.value) for use in contact.uses} >= call.values.keys():
+            return self._tap_output(call, values, contact)
+        if len(values) == 1 and call.output is not None:
+            if call.func in BROADCASTING:
+                output = self._tap_laid_out(call, values[0])
+                if output is not None:
+                    return output
+            if call.func in EXPANDING and isinstance(call.output, Regular):
+                return self._tap_expanded(call, values[0])
+        contact = None if _is_in_place(call.func) or not call.layouts else any_op(call)
         if contact is None:
+            raise UnknownLayout
+        return self._tap_output(call, values, contact)
+
+    def _tap_output(self, call: Call, values: list[ParameterValue], contact: Contact) -> torch.Tensor:
+        output = call.func(*call.args, **call.kwargs)
+        if not isinstance(output, torch.Tensor) or call.output is None:
+            raise UnknownLayout
+        if not call.output.fits(output, self.batch.size):
+            raise UnknownLayout
+        by_id = {id(value.tensor): value for value in values}
+        uses = [(by_id[id(use.value)], use) for use in contact.uses if id(use.value) in by_id]
+        for value, use in uses:
+            self._plan(value, use)
+
+        def receive(gradient: torch.Tensor, *operands: torch.Tensor) -> None:
+            for value, use in uses:
+                self._receive(value, lambda use=use: use.gradient(gradient, *operands))
+
+        tapped = _Tap.apply(self._anchor, output, receive, *contact.operands)
+        if isinstance(call.output, Ragged):
+            self._rows[tapped] = call.output
+        return tapped
+
+    def _tap_laid_out(self, call: Call, value: ParameterValue) -> torch.Tensor | None:
+        """Runs a broadcasting op on the value laid out over the examples, so that autograd keeps them apart."""
+        shape, size, layout = value.tensor.shape, self.batch.size, call.output
+        operands = [tensor for tensor in _tensors((call.args, call.kwargs)) if tensor is not value.tensor]
+        num_axes = max([tensor.ndim for tensor in operands] + [len(shape)])
+        num_new = num_axes - len(shape)
+        axis = layout.axis if isinstance(layout, Regular) else 0
+        own_axis = axis - num_new
+        if own_axis >= 0 and shape[own_axis] != 1:
             return None
-        in_scope = [(self.names[id(p)], rule) for p, rule in contact.rules if p is not None and id(p) in self.names]
-        if sorted(name for name, _ in in_scope) != sorted(names):
+        if "matmul" in call.func.__name__ and (len(shape) < 3 or axis >= num_axes - 2):
             return None
-        output, operand = func(*args, **kwargs), contact.operand
-        if layout == _SHARED and contact.broadcasts and len(output) == 1:
-            # The op ran once for all examples: laid out over them here, its gradient arrives per example.
-            output = output.expand(self.batch_size, *output.shape[1:])
-            operand = operand.expand(self.batch_size, *operand.shape[1:])
-        elif layout != _PER_EXAMPLE or len(output) != self.batch_size:
+        self._plan(value, None)
+
+        def receive(gradient: torch.Tensor) -> None:
+            self._receive(value, lambda: StackedGradient(gradient))
+
+        stacked = value.tensor.detach().expand(size, *shape)
+        stacked = _Tap.apply(self._anchor, stacked, receive)
+        laid_out = stacked[(slice(None),) + (None,) * num_new].squeeze(1 + axis)
+        if isinstance(layout, Ragged):
+            laid_out = laid_out[layout.examples]
+        else:
+            laid_out = laid_out.movedim(0, axis)
+            if layout.rows > 1:  # type: ignore[union-attr]
+                shape_out = [*laid_out.shape[: axis + 1], layout.rows, *laid_out.shape[axis + 1 :]]  # type: ignore[union-attr]
+                laid_out = laid_out.unsqueeze(axis + 1).expand(shape_out).flatten(axis, axis + 1)
+
+        def argument(tensor: torch.Tensor) -> torch.Tensor:
+            return laid_out if tensor is value.tensor else tensor
+
+        args, kwargs = tree_map_only(torch.Tensor, argument, (call.args, call.kwargs))
+        output = call.func(*args, **kwargs)
+        if isinstance(layout, Ragged):
+            self._rows[output] = layout
+        return output
+
+    def _tap_expanded(self, call: Call, value: ParameterValue) -> torch.Tensor:
+        shape, size, axis = value.tensor.shape, self.batch.size, call.output.axis  # type: ignore[union-attr]
+        output = call.func(*call.args, **call.kwargs).detach()
+        own = (1,) * (output.ndim - len(shape)) + tuple(shape)
+        repeats = [outer // inner for outer, inner in zip(output.shape, own, strict=True)]
+        if repeats[axis] % size or not call.output.fits(output, size):  # type: ignore[union-attr]
+            raise UnknownLayout
+        repeats[axis] //= size
+        self._plan(value, None)
+
+        def receive(gradient: torch.Tensor) -> None:
+            gradient = gradient.unflatten(axis, (size, -1)).movedim(axis, 0)
+            pairs = [length for pair in zip(repeats, own, strict=True) for length in pair]
+            gradient = gradient.reshape(size, *pairs).sum(dim=tuple(range(1, 2 * len(own), 2)))
+            self._receive(value, lambda: StackedGradient(gradient.reshape(size, *shape)))
+
+        return _Tap.apply(self._anchor, output, receive)
+
+    def _plan(self, value: ParameterValue, use: Use | None) -> None:
+        """Takes down a use to come, so that a parameter is finished when its last gradient has arrived."""
+        if self._in_backward:
+            return
+        self.num_uses.update(value.names)
+        for name in value.names:
+            key = None if value.part is None else geometry(_upright(value.part))
+            is_linear = use is not None and use.is_linear
+            self._plans[name].append((key, is_linear, None if use is None else use.indices))
+
+    def _receive(self, value: ParameterValue, gradient: Callable[[], ParameterGradient]) -> None:
+        if all(name in self.untapped for name in value.names):
+            return
+        for name, part, arrived in self._values.gradients(value, gradient()):
+            if name in self.untapped:
+                continue
+            if isinstance(arrived, LinearGradient) and part is not _upright(part):
+                part, arrived = part.mT, arrived.mT
+            uses = self._gradients[name]
+            uses.append((part, self._tied(name, part, arrived) or arrived))
+            if len(uses) == self.num_uses[name]:
+                self._finish(name)
+
+    def _tied(self, name: str, part: torch.Tensor, gradient: ParameterGradient) -> TiedGradient | None:
+        """The gradient of a head that is tied to embeddings, without the logits' gradient."""
+        plan = self._plans[name]
+        indices = [indices for _, _, indices in plan if indices is not None]
+        if not isinstance(gradient, LinearGradient) or not indices or len(plan) != len(indices) + 1:
             return None
-        self.num_uses.update(name for name, _ in in_scope)
-
-        def receive(operand: torch.Tensor, gradient: torch.Tensor) -> None:
-            for name, rule in in_scope:
-                if name in self._sums:
-                    self._receive(name, rule(operand, gradient))
-
-        return self._tap(output, operand, receive)
-
-    def _tap_broadcast(
-        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> torch.Tensor | None:
-        operand, parameter = _operand(func, [name], args, kwargs), self.parameters[name]
-        if operand is None or len(operand) != self.batch_size or parameter.ndim > operand.ndim:
+        if any(key != geometry(part) for key, _, _ in plan):
             return None
-        if parameter.ndim == operand.ndim and len(parameter) != 1:
-            return None
-        axes = (1,) * (operand.ndim - parameter.ndim)
-        laid_out = (
-            parameter.detach().reshape(*axes, *parameter.shape).expand(self.batch_size, *[-1] * (operand.ndim - 1))
-        )
-        laid_out = self._tap_value(name, laid_out)
-        return func(*[laid_out if value is parameter else value for value in args], **kwargs)
-
-    def _tap_expand(
-        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> torch.Tensor | None:
-        parameter, output = self.parameters[name], func(*args, **kwargs)
-        if output.ndim != parameter.ndim or len(parameter) != 1 or len(output) != self.batch_size:
-            return None
-        return self._tap_value(name, output.detach())
-
-    def _tap_value(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Taps the value of a parameter that is laid out over the examples."""
-        shape = self.parameters[name].shape
-        self.num_uses[name] += 1
-
-        def receive(_: torch.Tensor, gradient: torch.Tensor) -> None:
-            if name in self._sums:
-                leading = (1,) * (gradient.ndim - len(shape) - 1) if gradient.ndim > len(shape) else ()
-                last = shape if gradient.ndim > len(shape) else shape[1:]
-                per_example = gradient.sum_to_size(self.batch_size, *leading, *last)
-                self._receive(name, StackedGradient(per_example.reshape(self.batch_size, *shape)))
-
-        return self._tap(value, value.new_empty(0), receive)
-
-    def _tap(
-        self, value: torch.Tensor, operand: torch.Tensor, receive: Callable[[torch.Tensor, torch.Tensor], None]
-    ) -> torch.Tensor:
-        return _Tap.apply(self._anchor, value, operand, receive)
-
-    def _receive(self, name: str, gradient: ParameterGradient) -> None:
-        self._gradients[name].append(gradient)
-        if len(self._gradients[name]) == self.num_uses[name]:
-            self._finish(name)
+        for examples, sums in self._parts:
+            gradient.add_squares_(self._view(name, part, sums[name]), examples)
+        total = self._parts[0][1][name]
+        return TiedGradient.of(gradient, torch.cat(indices, dim=1), len(part), total.dtype)
 
     def _finish(self, name: str) -> None:
-        uses, self._gradients[name] = self._gradients[name], []
+        """Adds the squares of a parameter all of whose gradients have arrived."""
+        for part, gradients in self._disjoint(name, self._gradients.pop(name)):
+            for examples, sums in self._parts:
+                total = self._view(name, part, sums[name])
+                tied = [gradient for gradient in gradients if isinstance(gradient, TiedGradient)]
+                if tied:
+                    tied[0].add_rest_(total, [g for g in gradients if isinstance(g, EmbeddingGradient)], examples)
+                else:
+                    summed(gradients).add_squares_(total, examples)
+
+    def _disjoint(
+        self, name: str, uses: list[tuple[torch.Tensor, Any]]
+    ) -> list[tuple[torch.Tensor, list[Any]]]:
+        """Groups uses of overlapping parts; parts that do not overlap have nothing to do with each other."""
         if len(uses) == 1:
-            uses[0].add_squares_(self._sums[name])
+            return [(uses[0][0], [uses[0][1]])]
+        uses = sorted(uses, key=lambda use: int(use[0].storage_offset()))
+        groups: list[list[tuple[torch.Tensor, Any]]] = []
+        end = -1
+        for part, gradient in uses:
+            size, stride, offset = geometry(part)
+            if offset > end:
+                groups.append([])
+            groups[-1].append((part, gradient))
+            end = max(end, offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)))
+        merged = []
+        for group in groups:
+            part = group[0][0]
+            if all(geometry(other) == geometry(part) for other, _ in group):
+                merged.append((part, [gradient for _, gradient in group]))
+            else:
+                whole = self.parameters[name].detach()
+                merged.append((whole, [self._within(name, other, gradient) for other, gradient in group]))
+        return merged
+
+    def _within(self, name: str, part: torch.Tensor, gradient: ParameterGradient) -> ParameterGradient:
+        return PartGradient(gradient, lambda whole: self._view(name, part, whole))
+
+    def _view(self, name: str, part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+        """The elements of a tensor of the parameter's shape and strides that a view of the parameter stands for."""
+        size, stride, offset = geometry(part)
+        return whole.as_strided(size, stride, offset - int(self.parameters[name].storage_offset()))
+
+    def _follow_rows(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """Keeps track of whose rows a tensor holds after rows were selected, as routers of experts do."""
+        outputs = [tensor for tensor in tree_leaves(output) if isinstance(tensor, torch.Tensor) and tensor.ndim]
+        if func in _DATA_DEPENDENT or (func is torch.where and len(args) == 1):
+            for tensor in outputs:
+                self._rows[tensor] = _MIXED
             return
-        # A parameter used several times has the square of the sum of its uses, not the sum of their squares.
-        batch_sum, gradient = torch.zeros_like(self._sums[name]), torch.empty_like(self._sums[name])
-        for example in range(self.batch_size):
-            gradient.zero_()
-            for use in uses:
-                use.add_example_(gradient, example)
-            batch_sum.addcmul_(gradient, gradient)
-        self._sums[name].add_(batch_sum)
+        if func in _SELECTING:
+            selected = self._selected_rows(func, args)
+            if selected is not None and outputs:
+                self._rows[outputs[0]] = selected
+            return
+        name = getattr(func, "__name__", "")
+        inputs = _tensors((args, kwargs))[: 1 if name in _WRITING else None]
+        known = [self._rows.get(tensor) for tensor in inputs]
+        ragged = [rows for rows in known if isinstance(rows, Ragged)]
+        if _is_in_place(func) or not any(known):
+            return
+        if _MIXED in known or not ragged:
+            for tensor in outputs:
+                self._rows[tensor] = _MIXED
+            return
+        examples = ragged[0].examples
+        lengths = [len(tensor) for tensor in outputs]
+        if func is torch.cat and len(ragged) == len(inputs) and lengths == [sum(map(len, inputs))]:
+            self._rows[outputs[0]] = Ragged(torch.cat([rows.examples for rows in ragged]))
+        elif func in _SPLITTING and len(outputs) > 1 and sum(lengths) == len(examples):
+            for tensor, part in zip(outputs, examples.split(lengths), strict=True):
+                self._rows[tensor] = Ragged(part)
+        else:
+            rowwise = name in _ROWWISE
+            for tensor in outputs:
+                self._rows[tensor] = ragged[0] if rowwise and len(tensor) == len(examples) else _MIXED
+
+    def _selected_rows(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Whose rows an indexing op returns: `None` if it selects none, `_MIXED` if that was not followed."""
+        source, index = args[0], args[-1]
+        known = self._rows.get(source)
+        indices = list(index) if isinstance(index, tuple) else [index]
+        mixed = any(isinstance(i, torch.Tensor) and self._rows.get(i) is not None for i in indices) or known is not None
+        while indices and indices[0] is None:
+            indices.pop(0)
+        first = indices[0] if indices else None
+        if not isinstance(source, torch.Tensor) or not source.ndim or (len(args) == 3 and args[1] != 0):
+            return _MIXED if mixed else None
+        if first is Ellipsis or (isinstance(first, slice) and known is None):
+            return known
+        if len(source) % self.batch.size and known is None:
+            return _MIXED if mixed else None
+        if isinstance(known, Ragged):
+            examples = known.examples
+        else:
+            rows = len(source) // self.batch.size
+            examples = torch.arange(self.batch.size, device=source.device).repeat_interleave(rows)
+        if isinstance(first, slice):
+            return Ragged(examples[first])
+        if isinstance(first, torch.Tensor) and first.ndim == 1 and not first.is_floating_point():
+            return Ragged(examples[first])
+        if isinstance(first, torch.Tensor) and first.dtype == torch.bool and known is None:
+            return Ragged(examples[first.nonzero()[:, 0]])
+        return _MIXED if mixed else None
+
+
+def _upright(part: torch.Tensor) -> torch.Tensor:
+    """A matrix as it lies in memory."""
+    return part.mT if part.ndim == 2 and part.stride(0) < part.stride(1) else part
+
+
+def _key(func: Callable[..., Any], values: list[ParameterValue]) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    return func, tuple(name for value in values for name in value.names)
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def _shapes(tree: Any) -> list[torch.Size]:
+    return [tensor.shape for tensor in _tensors(tree)]
+
+
+def _is_in_place(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    if name.startswith("__"):
+        return name.startswith("__i") and name not in ("__index__", "__invert__", "__int__") or name == "__setitem__"
+    return name.endswith("_")
 
 
 def _name(func: Callable[..., Any]) -> str:
