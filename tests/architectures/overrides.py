@@ -167,7 +167,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "fun_asr_nano": {"config": {"adaptor_config": {"intermediate_size": 8}}},
     "gemma3/image-text-to-text": _GEMMA_IMAGE,
     "gemma3n_text": {"config": _SHARED_KV_LAYERS},
-    "gemma4_assistant": {"defaults": {"text_config": {"hidden_size_per_layer_input": 0}}},
+    "gemma4_assistant": {
+        "defaults": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
+        "config": {"text_config": {"num_kv_shared_layers": 0}},
+    },
+    "gemma4_unified_assistant": {"config": {"text_config": {"num_kv_shared_layers": 0}}},
     **dict.fromkeys(
         ("glm46v", "glm4v", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl"),
         {"config": {"text_config": {"rope_parameters": _ROPE | {"mrope_section": [2, 1, 1]}}}},
