@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds test test-slow benchmark style quality clean
+.PHONY: demo demo-seeds test test-slow benchmark coverage style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -23,6 +23,9 @@ test-slow: $(INSTALLED)
 
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python tests/benchmarks/fisher_pass.py
+
+coverage: $(INSTALLED)
+	$(VENV)/bin/python -m tests.architectures.coverage --output tests/architectures/README.md
 
 style: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .

@@ -7,7 +7,7 @@ import functools
 import inspect
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -42,55 +42,92 @@ PAD, BOS, EOS, FIRST_TOKEN, LAST_TOKEN, FIRST_SPECIAL = 0, 1, 2, 3, 14, 30
 _SIZES: dict[str, int] = {
     name: size
     for size, names in (
-        (WIDTH, """hidden_size d_model n_embd dim emb_dim embed_dim embedding_size embedding_dim input_embedding_size
+        (
+            WIDTH,
+            """hidden_size d_model n_embd dim emb_dim embed_dim embedding_size embedding_dim input_embedding_size
             output_embedding_size word_embed_proj_dim attention_hidden_size lru_width pooler_hidden_size
             pooler_output_size projection_dim projection_size output_hidden_size hidden_size_global d_latents
-            classifier_proj_size text_hidden_size encoder_hidden_size decoder_hidden_size cross_attention_hidden_size
-            intra_bottleneck_size true_hidden_size prediction_head_size input_size out_hidden_size projector_dim
-            qformer_hidden_size visual_feat_dim mm_hidden_size vision_hidden_size audio_hidden_size downsample_hidden_size
-            adapter_in_dim adapter_out_dim adapter_input_size projector_hidden_size t2u_variance_predictor_embed_dim
-            feature_projection_input_dim projector_input_dim projector_output_dim vision_output_dim
-            backbone_hidden_size output_channels mamba_d_ssm"""),
-        (INNER, """intermediate_size ffn_dim encoder_ffn_dim decoder_ffn_dim n_inner d_ff dff dim_ff d_inner
+            classifier_proj_size cross_hidden_size text_hidden_size encoder_hidden_size decoder_hidden_size
+            cross_attention_hidden_size intra_bottleneck_size true_hidden_size prediction_head_size input_size
+            out_hidden_size projector_dim qformer_hidden_size visual_feat_dim mm_hidden_size vision_hidden_size
+            audio_hidden_size downsample_hidden_size adapter_in_dim adapter_out_dim adapter_input_size
+            projector_hidden_size t2u_variance_predictor_embed_dim feature_projection_input_dim
+            projector_input_dim projector_output_dim vision_output_dim backbone_hidden_size output_channels
+            mamba_d_ssm""",
+        ),
+        (
+            INNER,
+            """intermediate_size ffn_dim encoder_ffn_dim decoder_ffn_dim n_inner d_ff dff dim_ff d_inner
             ffn_hidden_size feed_forward_size mlp_dim shared_intermediate_size dense_intermediate_size
-            intermediate_size_mlp speech_encoder_intermediate_size"""),
-        (32, "moe_intermediate_size shared_expert_intermediate_size expert_ffn_hidden_size prompt_mid_dim "
-        "moe_shared_expert_intermediate_size shared_experts_intermediate_size num_clusters"),
-        (VOCABULARY, """vocab_size src_vocab_size tgt_vocab_size decoder_vocab_size vocab_size_per_layer_input
-            unpadded_vocab_size audio_vocab_size codebook_size entity_vocab_size
-            pronunciation_vocab_size shape_vocab_size"""),
-        (POSITIONS, """max_position_embeddings n_positions n_ctx max_seq_len max_source_positions max_target_positions
+            intermediate_size_mlp alignment_intermediate_size speech_encoder_intermediate_size""",
+        ),
+        (
+            32,
+            "moe_intermediate_size shared_expert_intermediate_size expert_ffn_hidden_size prompt_mid_dim "
+            "moe_shared_expert_intermediate_size shared_experts_intermediate_size num_clusters",
+        ),
+        (
+            VOCABULARY,
+            """vocab_size src_vocab_size tgt_vocab_size decoder_vocab_size vocab_size_per_layer_input
+            unpadded_vocab_size audio_vocab_size codebook_size entity_vocab_size pronunciation_vocab_size
+            shape_vocab_size""",
+        ),
+        (
+            POSITIONS,
+            """max_position_embeddings n_positions n_ctx max_seq_len max_source_positions max_target_positions
             max_encoder_position_embeddings max_decoder_position_embeddings context_length model_max_length
             max_2d_position_embeddings original_max_position_embeddings relative_attention_max_distance
-            relative_max_distance position_bias_max_distance max_length"""),
-        (NUM_LAYERS, """num_hidden_layers num_layers n_layer n_layers encoder_layers decoder_layers
-            num_encoder_layers num_decoder_layers speech_encoder_layers t2u_encoder_layers t2u_decoder_layers l_layers
-            r_layers x_layers num_global_layers num_layers_per_stack conf_num_hidden_layers"""),
-        (NUM_ATTENTION_HEADS, """num_attention_heads n_head n_heads num_heads encoder_attention_heads
-            decoder_attention_heads attention_heads num_self_attention_heads num_cross_attention_heads
-            num_encoder_attention_heads num_decoder_attention_heads speech_encoder_attention_heads
-            t2u_encoder_attention_heads t2u_decoder_attention_heads linear_num_value_heads linear_num_heads
-            index_n_heads num_query_groups swa_num_attention_heads conf_num_attention_heads"""),
-        (HEAD_DIM, """head_dim attention_head_size attention_head_dim d_kv d_head kv_channels dim_head v_head_dim
-            qk_rope_head_dim qk_nope_head_dim index_head_dim linear_key_head_dim linear_value_head_dim linear_head_dim
-            swa_head_dim query_pre_attn_scalar time_step_rank mamba_dt_rank state_size ssm_state_size mamba_d_state
-            mamba_head_dim mamba_headdim mamba_d_head kv_lora_rank q_lora_rank o_lora_rank laurel_rank
-            hidden_size_per_layer_input adapter_rank codebook_dim codevector_dim proj_codevector_dim router_hidden_size
-            num_mel_bins input_feat_per_channel lang_embed_dim spkr_embed_dim unit_embed_dim"""),
+            relative_max_distance position_bias_max_distance max_length""",
+        ),
+        (
+            NUM_LAYERS,
+            """num_hidden_layers num_layers n_layer n_layers encoder_layers decoder_layers num_encoder_layers
+            num_decoder_layers speech_encoder_layers t2u_encoder_layers t2u_decoder_layers l_layers r_layers
+            x_layers encoder_num_hidden_layers decoder_num_hidden_layers num_global_layers num_layers_per_stack
+            conf_num_hidden_layers""",
+        ),
+        (
+            NUM_ATTENTION_HEADS,
+            """num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads
+            attention_heads num_self_attention_heads num_cross_attention_heads num_encoder_attention_heads
+            num_decoder_attention_heads speech_encoder_attention_heads t2u_encoder_attention_heads
+            t2u_decoder_attention_heads linear_num_value_heads linear_num_heads encoder_num_attention_heads
+            decoder_num_attention_heads cross_num_attention_heads cross_num_key_value_heads index_n_heads
+            num_query_groups swa_num_attention_heads conf_num_attention_heads""",
+        ),
+        (
+            HEAD_DIM,
+            """head_dim cross_head_dim attention_head_size attention_head_dim d_kv d_head kv_channels dim_head
+            v_head_dim qk_rope_head_dim qk_nope_head_dim index_head_dim linear_key_head_dim
+            linear_value_head_dim linear_head_dim swa_head_dim query_pre_attn_scalar time_step_rank
+            mamba_dt_rank state_size ssm_state_size mamba_d_state mamba_head_dim mamba_headdim mamba_d_head
+            kv_lora_rank q_lora_rank o_lora_rank laurel_rank hidden_size_per_layer_input adapter_rank
+            codebook_dim codevector_dim proj_codevector_dim router_hidden_size num_mel_bins
+            input_feat_per_channel lang_embed_dim spkr_embed_dim unit_embed_dim""",
+        ),
         (16, "qk_head_dim moe_d_ff chunk_size mamba_chunk_size"),
-        (4, """num_experts num_local_experts n_routed_experts moe_num_experts relative_attention_num_buckets
+        (
+            4,
+            """num_experts num_local_experts n_routed_experts moe_num_experts relative_attention_num_buckets
             rel_pos_bins rel_2d_pos_bins num_conv_pos_embeddings position_bias_num_buckets num_buckets
-            position_buckets rotary_dim sliding_window attention_window attention_window_size sliding_window_size
-            local_attention local_radius mamba_n_heads mamba_num_heads index_topk
-            num_codevectors_per_group subsampling_conv_channels"""),
-        (2, """num_experts_per_tok num_experts_per_token moe_topk moe_k moe_top_k n_group num_expert_group topk_group
-            num_conv_pos_embedding_groups block_size n_groups mamba_n_groups mamba_ngroups n_mamba_heads
-            num_codevector_groups linear_num_key_heads full_attention_interval attn_layer_period
+            position_buckets rotary_dim sliding_window attention_window attention_window_size
+            sliding_window_size local_attention local_radius mamba_n_heads mamba_num_heads index_topk
+            num_codevectors_per_group subsampling_conv_channels""",
+        ),
+        (
+            2,
+            """num_experts_per_tok num_experts_per_token moe_topk moe_k moe_top_k n_group num_expert_group
+            topk_group num_conv_pos_embedding_groups block_size n_groups mamba_n_groups mamba_ngroups
+            n_mamba_heads num_codevector_groups linear_num_key_heads full_attention_interval attn_layer_period
             expert_layer_period sliding_window_pattern _sliding_window_pattern global_attn_every_n_layers
             global_attn_every_n_layer layer_group_size no_rope_layer_interval num_adapter_layers
-            encoder_sparse_step decoder_sparse_step"""),
-        (1, "first_k_dense_replace num_dense_layers attn_layer_offset expert_layer_offset n_shared_experts "
-        "num_nextn_predict_layers num_blocks num_shared_experts"),
+            encoder_sparse_step decoder_sparse_step""",
+        ),
+        (
+            1,
+            "first_k_dense_replace num_dense_layers attn_layer_offset expert_layer_offset n_shared_experts "
+            "num_nextn_predict_layers num_blocks num_shared_experts",
+        ),
     )
     for name in names.split()
 }
@@ -98,8 +135,17 @@ _KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads", "kv_n_heads", "swa_nu
 # Unset by default, and needed.
 _REQUIRED = """head_dim num_key_value_heads n_routed_experts num_experts num_local_experts num_experts_per_tok
     moe_intermediate_size n_group topk_group n_shared_experts vocab_size""".split()
-_STAGE_WIDTHS = ("hidden_sizes", "embed_dims", "neck_hidden_sizes", "stage_in_channels", "stage_mid_channels",
-    "stage_out_channels", "base_attn_unit_dims", "in_channels", "out_channels")
+_STAGE_WIDTHS = (
+    "hidden_sizes",
+    "embed_dims",
+    "neck_hidden_sizes",
+    "stage_in_channels",
+    "stage_mid_channels",
+    "stage_out_channels",
+    "base_attn_unit_dims",
+    "in_channels",
+    "out_channels",
+)
 _STAGE_DEPTHS = ("depths", "depth", "stage_num_blocks", "num_block_repeats", "n_attn_blocks", "stage_numb_of_layers")
 _NUM_LAYERS_NAMES = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 
@@ -114,10 +160,7 @@ class Entry(NamedTuple):
 
 def heads() -> dict[str, Mapping[str, Any]]:
     """The auto mapping (model type to class name or names) of every head."""
-    return {
-        head: getattr(modeling_auto, f"MODEL_FOR_{mapping}_MAPPING_NAMES")
-        for head, mapping in HEADS.items()
-    }
+    return {head: getattr(modeling_auto, f"MODEL_FOR_{mapping}_MAPPING_NAMES") for head, mapping in HEADS.items()}
 
 
 def entries() -> list[Entry]:
@@ -269,6 +312,10 @@ def build(entry: Entry) -> PreTrainedModel:
     config = _part_for(model_class, tiny_config(entry.model_type, entry.head))
     config._experts_implementation = "eager"
     model = model_class(config)
+    for module in model.modules():
+        # As `Trainer` sets it: nothing is generated, and some caches are written to in place.
+        if hasattr(getattr(module, "config", None), "use_cache"):
+            module.config.use_cache = False
     randomize(model)
     model = model.to(torch.float64).eval()
     forward = model.forward
@@ -283,6 +330,7 @@ def build(entry: Entry) -> PreTrainedModel:
             torch.set_default_dtype(torch.float32)
 
     model.forward = in_float64
+    _set_running_statistics(model, entry)
     return model
 
 
@@ -292,10 +340,28 @@ def randomize(model: nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.is_floating_point():
-                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+                # Kernels get the scale that keeps signals through many layers from vanishing.
+                scale = parameter[0].numel() ** -0.5 if parameter.ndim > 2 and parameter.numel() else 0.05
+                parameter += scale * torch.randn(parameter.shape, generator=generator)
         for name, buffer in model.named_buffers():
             if "running" in name and buffer.is_floating_point():
                 buffer += 0.1 * torch.rand(buffer.shape, generator=generator)
+
+
+def _set_running_statistics(model: PreTrainedModel, entry: Entry) -> None:
+    """Gives batch normalisation the statistics of a batch, without which signals vanish in deep models."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model(**{name: value for name, value in batch(entry, model).items() if name != "labels"})
+    model.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def batch(entry: Entry, model: PreTrainedModel, size: int = 5) -> dict[str, Any]:
@@ -345,16 +411,30 @@ class _Batch:
         if self.entry.head == "image classification":
             key = next((name for name in ("pixel_values", "inputs") if name in names), None)
             inputs = {key: self.pixels()} if key else {"input_ids": inputs["input_ids"]}
-        if "decoder_input_ids" in names and self.entry.head not in ("audio classification",):
+        if "decoder_input_ids" in names:
             inputs["decoder_input_ids"] = self.ids(self.size, self.length)
         if "bbox" in names:
             corner = torch.randint(0, 8, (self.size, self.length, 2), generator=self.generator)
             inputs["bbox"] = torch.cat([corner, corner + 5], dim=-1)
-        if "input_values" in names:
-            inputs = {"input_values": self.normal(self.size, 60)}
-        if "input_features" in names and "input_ids" not in names:
-            inputs["input_features"] = self.normal(self.size, 32, 4)
-        return inputs | {k: v(self) if callable(v) else v for k, v in self.overrides.get("inputs", {}).items()}
+        if "input_ids" not in names and "input_values" in names:
+            inputs |= {"input_values": self.normal(self.size, 60), "attention_mask": self.mask(60, 7)}
+        elif "input_ids" not in names and "input_features" in names:
+            inputs |= {"input_features": self.normal(self.size, 32, 8), "attention_mask": self.mask(32, 6)}
+        inputs |= {name: make(self) for name, make in self.overrides.get("inputs", {}).items()}
+        return {name: value for name, value in inputs.items() if value is not None and name in names}
+
+    def ids_with_image(self, num_image_tokens: int) -> torch.Tensor:
+        """The ids of `tokens` with the placeholders of one image after the first."""
+        config = self.config
+        image = getattr(config, "image_token_id", None) or config.image_token_index
+        ids = self.tokens()["input_ids"]
+        ids[:, 1 : 1 + num_image_tokens] = image
+        return ids
+
+    def mask(self, length: int, step: int) -> torch.Tensor:
+        """Attention mask of examples of three lengths."""
+        lengths = length - step * (torch.arange(self.size) % 3)
+        return (torch.arange(length)[None] < lengths[:, None]).long()
 
     def pixels(self) -> torch.Tensor:
         vision = getattr(self.config, "vision_config", self.config)
@@ -365,7 +445,7 @@ class _Batch:
     def labels(self) -> torch.Tensor:
         head = self.entry.head
         if head in ("sequence classification", "image classification", "audio classification", "multiple choice"):
-            return torch.arange(self.size) % NUM_LABELS
+            return torch.arange(self.size) % self.overrides.get("num_labels", NUM_LABELS)
         if head == "question answering":
             start = torch.arange(self.size) % 3
             return torch.stack([start, start + 2], dim=1)
@@ -391,10 +471,5 @@ def log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     if logits.shape[:-1] == labels.shape:
         scored = logits.gather(-1, labels.clamp_min(0)[..., None])[..., 0].masked_fill(labels < 0, 0.0)
         return scored.reshape(len(labels), -1).sum(1)
-    weights = torch.arange(logits[0].numel(), dtype=logits.dtype).cos()
+    weights = torch.arange(logits.numel() // len(labels), dtype=logits.dtype).cos()
     return (logits.reshape(len(labels), -1) * weights).sum(1)
-
-
-def iterate_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every parameter of a model by name, tied ones once."""
-    yield from model.named_parameters()
