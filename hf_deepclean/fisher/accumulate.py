@@ -148,7 +148,7 @@ class _Accumulation:
 
     def _add_tapped(self, sums: dict[str, torch.Tensor], batch: dict[str, Any]) -> dict[str, str]:
         """Adds what the taps can; returns the other parameters with the reason."""
-        _, labels = split_labels(batch)
+        inputs, labels = split_labels(batch)
         with torch.enable_grad():
             taps, outputs = self._forward(batch)
             scores = list(

@@ -26,6 +26,7 @@ from torch import nn
 from hf_deepclean import accumulate_fisher_diagonal
 from hf_deepclean.batches import num_examples, select_examples, split_labels
 from hf_deepclean.fisher.reference import add_reference_squares_
+from hf_deepclean.likelihood import Likelihood
 
 from .tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
 
@@ -96,7 +97,9 @@ def compare(entry: Entry) -> Result:
         result.status = "no reference"
         parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point() and p.numel()}
         reference = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
-        add_reference_squares_(reference, model, examples, parameters, log_likelihood_func=log_likelihood)
+        add_reference_squares_(
+            reference, model, examples, parameters, likelihood=Likelihood("custom", log_likelihood)
+        )
         result.status = "engine failed"
         _compare_pass(result, model, examples, parameters, reference)
     except Exception as error:  # noqa: BLE001
