@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+PEERS := $(VENV)/.peers-installed
 
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds test test-slow benchmark coverage style quality clean
+.PHONY: demo demo-seeds test test-slow benchmark benchmark-engine coverage style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -21,8 +22,11 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q -m slow
 
-benchmark: $(INSTALLED)
-	$(VENV)/bin/python tests/benchmarks/fisher_pass.py
+benchmark: $(PEERS)
+	$(VENV)/bin/python -m tests.benchmarks.fisher_pass
+
+benchmark-engine: $(PEERS)
+	$(VENV)/bin/python -m tests.benchmarks.fisher_pass --engine_only
 
 coverage: $(INSTALLED)
 	$(VENV)/bin/python -m tests.architectures.coverage --output tests/architectures/README.md
@@ -41,4 +45,8 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+$(PEERS): $(INSTALLED) tests/benchmarks/requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --no-deps --requirement tests/benchmarks/requirements.txt
 	touch $@

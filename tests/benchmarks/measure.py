@@ -1,0 +1,200 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Time, memory and error of the methods on one workload, each in a process of its own."""
+
+import copy
+import ctypes
+import gc
+import math
+import multiprocessing
+import os
+import tempfile
+import textwrap
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Collection
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from .methods import ENGINE, OWN, PLAIN, REFERENCE, TORCH, VARIANTS, Run, Squares, in_chunks, trainable
+from .models import WORKLOADS
+from .peers import PEERS
+
+
+METHODS = OWN | TORCH | PEERS
+# Other methods that take more plain steps than this are timed twice and no more.
+SLOW = 2
+# Steps shorter than this are repeated more often, because a minimum of few is mostly noise.
+SHORT_SECONDS = 0.05
+WRONG = 1e-4
+NOISE = 1e-12
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def anonymous_bytes() -> int:
+    """Resident memory less mapped files: the code pages of a library are no part of a method's memory."""
+    with open("/proc/self/statm") as statm:
+        _, resident, shared = map(int, statm.read().split()[:3])
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+
+
+def release_freed_memory() -> None:
+    gc.collect()
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_bytes(function: Callable[[], Any]) -> tuple[Any, int]:
+    """What `function` returns, and the largest resident memory meanwhile over that at its start."""
+    release_freed_memory()
+    start = anonymous_bytes()
+    peak, done = start, threading.Event()
+
+    def sample() -> None:
+        nonlocal peak
+        while not done.wait(5e-4):
+            peak = max(peak, anonymous_bytes())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        result = function()
+        peak = max(peak, anonymous_bytes())
+    finally:
+        done.set()
+        sampler.join()
+    return result, peak - start
+
+
+def float64_reference(workload: str) -> Squares:
+    model, batch = WORKLOADS[workload].build()
+    batch = {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
+    return OWN[REFERENCE](model.double(), WORKLOADS[workload].log_likelihood)(batch)
+
+
+def compare(squares: Squares, expected: Squares) -> dict[str, Any]:
+    """
+    Errors relative to the largest value of each parameter.
+
+    Parameters whose Fisher is zero but for rounding (key biases under a softmax) are compared with the largest value
+    of the model, because their own is noise.
+    """
+    largest = max(value.max().item() for value in expected.values())
+    errors = {}
+    for name in expected.keys() & squares.keys():
+        size = expected[name].max().item()
+        difference = (squares[name].double() - expected[name]).abs().max().item()
+        errors[name] = difference / (size if size > NOISE * largest else largest)
+    wrong = sorted(name for name, error in errors.items() if not error <= WRONG)
+    missing = sorted(expected.keys() - squares.keys())
+    return {"worst_error": max(errors.values(), default=None), "wrong": wrong, "missing": missing}
+
+
+def describe(workload: str) -> dict[str, Any]:
+    model, batch = WORKLOADS[workload].build()
+    numel = sum(parameter.numel() for parameter in trainable(model).values())
+    shapes = {key: list(value.shape) for key, value in batch.items()}
+    return {"weights": numel, "accumulator_bytes": 4 * numel, "parameters": len(trainable(model)), "batch": shapes}
+
+
+def memory_and_error(workload: str, method: str, reference_file: str) -> dict[str, Any]:
+    model, batch = WORKLOADS[workload].build()
+    run = METHODS[method](model, WORKLOADS[workload].log_likelihood)
+    run(in_chunks(batch, 2)[0])  # Lazy imports and the buffers of the BLAS belong to the process, not to the method.
+    squares, peak = peak_bytes(partial(run, batch))
+    result: dict[str, Any] = {"peak_bytes": peak}
+    if method != PLAIN and VARIANTS.get(method, {}).get("fisher_type", "empirical") == "empirical":
+        result |= compare(squares, torch.load(reference_file))
+    return result
+
+
+def timings(workload: str, methods: Collection[str], repeats: int) -> dict[str, dict[str, Any]]:
+    """
+    Every method once per round, so that a drift of the machine's speed hits all alike.
+
+    hf_deepclean makes a pass of one batch and a longer one: their difference is free of what is done once per pass.
+    """
+    model, batch = WORKLOADS[workload].build()
+    log_likelihood = WORKLOADS[workload].log_likelihood
+    runs: dict[str, Run] = {}
+    for name in methods:
+        runs[name] = METHODS[name](copy.deepcopy(model), log_likelihood)
+        runs[name](in_chunks(batch, 2)[0])
+    plain = seconds(partial(runs[PLAIN], batch))
+    further_batches = max(2, math.ceil(0.2 / plain))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    longer_times: dict[str, list[float]] = {name: [] for name in runs if name in ENGINE}
+    for _ in range(repeats if plain > SHORT_SECONDS else 5 * repeats):
+        for name, run in runs.items():
+            slow = name not in ENGINE and len(times[name]) > 1 and min(times[name]) > SLOW * min(times[PLAIN])
+            if slow:
+                continue
+            times[name].append(seconds(partial(run, batch)))
+            if name in ENGINE:
+                longer_times[name].append(seconds(partial(run, batch, num_batches=1 + further_batches)))
+    results: dict[str, dict[str, Any]] = {
+        name: {"seconds": times[name], "batch_seconds": min(times[name])} for name in runs
+    }
+    for name, longer in longer_times.items():
+        batch_seconds = (min(longer) - min(times[name])) / further_batches
+        results[name] |= {"longer_pass_seconds": longer, "longer_pass_batches": 1 + further_batches}
+        results[name] |= {"batch_seconds": batch_seconds, "set_up_seconds": min(times[name]) - batch_seconds}
+    return results
+
+
+def start(num_threads: int) -> None:
+    transformers.utils.logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(num_threads)
+
+
+def isolated(num_threads: int, function: Callable[..., Any], *args: Any) -> Any:
+    """What `function` returns in a fresh process, forked from one that has the imports and nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, context, initializer=start, initargs=(num_threads,)) as pool:
+        return pool.submit(function, *args).result()
+
+
+def reason(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"not installed ({error.name})"
+    if isinstance(error, BrokenProcessPool):
+        return "fails: the process was killed (out of memory?)"
+    lines = str(error).strip().splitlines() or [""]
+    return textwrap.shorten(f"fails: {type(error).__name__}: {lines[0]}", 120)
+
+
+def measure(workload: str, methods: Collection[str], repeats: int, num_threads: int, debug: bool) -> dict[str, Any]:
+    """One column of the table: the workload's description, and a record for every method."""
+    run = partial(isolated, num_threads)
+    column = run(describe, workload)
+    records: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        reference_file = str(Path(folder, "reference.pt"))
+        torch.save(run(float64_reference, workload), reference_file)
+        for name in methods:
+            try:
+                records[name] = run(memory_and_error, workload, name, reference_file)
+            except Exception as error:
+                if debug:
+                    traceback.print_exc()
+                records[name] = {"failure": reason(error)}
+    measured = run(timings, workload, [name for name in methods if "failure" not in records[name]], repeats)
+    for name, times in measured.items():
+        records[name] |= times
+    return column | {"methods": records}
