@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log-likelihood of every example of a batch, from the logits and never from the model's own (averaged) loss."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -274,7 +274,7 @@ def fisher_scores(
     labels: torch.Tensor,
     fisher_type: str = "empirical",
     *,
-    first_position: int = 0,
+    positions: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Iterator[torch.Tensor]:
     """
@@ -294,9 +294,10 @@ def fisher_scores(
             log-likelihood of labels drawn from the model, one for every position that is scored; positions do not
             correlate, so that one draw of all of them estimates without bias. `"expected"`: one score per class c,
             `sqrt(p_c) * log p_c` with `p_c` held constant, whose squares sum to the expectation over classes.
-        first_position (`int`, *optional*, defaults to `0`):
-            Position of the batch's first example in the data set. A sampled label depends on the seed, the example's
-            position and its own index among the scored ones only, not on how examples are batched or padded.
+        positions (`Sequence[int]`, *optional*):
+            Position of every example in the data set, by default in the batch. A sampled label depends on the seed,
+            the example's position and its own index among the scored ones only, not on how examples are batched or
+            padded.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the sampled labels.
 
@@ -323,7 +324,9 @@ def fisher_scores(
     logits, targets = likelihood.targets(inputs, outputs, labels)
     if fisher_type == "sampled":
         probabilities = torch.softmax(logits, dim=-1)
-        drawn = draw_targets(probabilities.detach(), targets, first_position, seed)
+        drawn = draw_targets(
+            probabilities.detach(), targets, range(len(labels)) if positions is None else positions, seed
+        )
         # What was drawn has a probability well above zero, so that its logarithm loses nothing and one softmax serves
         # the draw and the score.
         chosen = probabilities.gather(2, drawn.clamp_min(0)[:, :, None]).squeeze(2)

@@ -3,6 +3,7 @@
 """Labels drawn from a model's own distribution, each by a number that belongs to its example and place alone."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ import torch
 from .batches import IGNORED
 
 
-def draw_targets(probabilities: torch.Tensor, targets: torch.Tensor, first_position: int, seed: int) -> torch.Tensor:
+def draw_targets(
+    probabilities: torch.Tensor, targets: torch.Tensor, positions: Sequence[int], seed: int
+) -> torch.Tensor:
     """
     Draws an outcome for every choice that is scored.
 
@@ -19,8 +22,8 @@ def draw_targets(probabilities: torch.Tensor, targets: torch.Tensor, first_posit
             Shape `(batch_size, num_choices, num_outcomes)`, float32 or float64.
         targets (`torch.Tensor`):
             The given outcomes, shape `(batch_size, num_choices)`; where they are -100 nothing is drawn.
-        first_position (`int`):
-            Position of the batch's first example in the data set.
+        positions (`Sequence[int]`):
+            Position of every example in the data set.
         seed (`int`):
             The seed.
 
@@ -31,8 +34,8 @@ def draw_targets(probabilities: torch.Tensor, targets: torch.Tensor, first_posit
     scored = targets != IGNORED
     uniform = [
         # A counter of its own for every example: no two draws of a run share a random number.
-        np.random.Generator(np.random.Philox(key=seed, counter=[0, first_position + offset, 0, 0])).random(count)
-        for offset, count in enumerate(scored.sum(dim=1).tolist())
+        np.random.Generator(np.random.Philox(key=seed, counter=[0, position, 0, 0])).random(count)
+        for position, count in zip(positions, scored.sum(dim=1).tolist(), strict=True)
     ]
     rows = scored.flatten().nonzero().squeeze(1)
     drawn = targets.flatten().clone()

@@ -41,7 +41,8 @@ def sampled_scores(model, batch, first_position=0, seed=3):
     with torch.no_grad():
         outputs = model(**inputs)
     likelihood = find_likelihood(model, batch)
-    (scores,) = fisher_scores(likelihood, inputs, outputs, labels, "sampled", first_position=first_position, seed=seed)
+    positions = range(first_position, first_position + len(labels))
+    (scores,) = fisher_scores(likelihood, inputs, outputs, labels, "sampled", positions=positions, seed=seed)
     return scores
 
 

@@ -14,7 +14,7 @@ def test_draws_follow_the_probabilities(num_outcomes, dtype):
     probabilities /= probabilities.sum()
     num_draws = 40_000
     drawn = draw_targets(
-        probabilities.expand(20, num_draws // 20, -1), torch.zeros(20, num_draws // 20, dtype=torch.long), 0, 7
+        probabilities.expand(20, num_draws // 20, -1), torch.zeros(20, num_draws // 20, dtype=torch.long), range(20), 7
     )
     counts = drawn.flatten().bincount(minlength=num_outcomes)
     possible = probabilities > 0
@@ -37,22 +37,22 @@ def test_the_largest_number_does_not_draw_what_is_impossible(monkeypatch):
     monkeypatch.setattr("hf_deepclean.sampling.np.random.Generator", Largest)
     probabilities = torch.zeros(1, 3, 11)
     probabilities[0, 0, 4], probabilities[0, 1, :9], probabilities[0, 2, [0, 10]] = 1, 1 / 9, 0.5
-    assert draw_targets(probabilities, torch.zeros(1, 3, dtype=torch.long), 0, 0).tolist() == [[4, 8, 10]]
+    assert draw_targets(probabilities, torch.zeros(1, 3, dtype=torch.long), [0], 0).tolist() == [[4, 8, 10]]
 
 
 def test_a_draw_belongs_to_its_example_and_its_place_among_the_scored_ones():
     probabilities = torch.rand(1, 1, 1000).expand(5, 8, 1000) / 1000
-    everywhere = draw_targets(probabilities, torch.zeros(5, 8, dtype=torch.long), 3, seed=1)
+    everywhere = draw_targets(probabilities, torch.zeros(5, 8, dtype=torch.long), range(3, 8), seed=1)
     targets = torch.zeros(5, 8, dtype=torch.long)
     targets[:, ::2] = -100
-    some = draw_targets(probabilities, targets, 3, seed=1)
+    some = draw_targets(probabilities, targets, range(3, 8), seed=1)
     assert (some[:, ::2] == -100).all()
     assert torch.equal(some[:, 1::2], everywhere[:, :4])
-    assert torch.equal(draw_targets(probabilities[2:], targets[2:], 5, seed=1), some[2:])
+    assert torch.equal(draw_targets(probabilities[2:], targets[2:], range(5, 8), seed=1), some[2:])
     assert len(everywhere.unique()) > 30
-    assert not torch.equal(draw_targets(probabilities, targets, 3, seed=2), some)
+    assert not torch.equal(draw_targets(probabilities, targets, range(3, 8), seed=2), some)
 
 
 def test_nothing_to_draw_leaves_nothing_drawn():
     targets = torch.full((2, 3), -100)
-    assert torch.equal(draw_targets(torch.rand(2, 3, 4), targets, 0, 0), targets)
+    assert torch.equal(draw_targets(torch.rand(2, 3, 4), targets, range(2), 0), targets)

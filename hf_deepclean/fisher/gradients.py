@@ -219,7 +219,8 @@ class OpGradient(ParameterGradient):
         value = self.value.detach().requires_grad_()
         with torch.enable_grad():
             output = self.run(value, example)
-        gradient += torch.autograd.grad(output, value, self.output_gradient(example))[0]
+        if output.requires_grad:
+            gradient += torch.autograd.grad(output, value, self.output_gradient(example))[0]
 
 
 @dataclass(frozen=True)

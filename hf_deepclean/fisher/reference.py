@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The definition of the Fisher diagonal, one example at a time: slow, general, and what every fast path must equal."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,62 +14,81 @@ from ..likelihood import Likelihood, fisher_scores
 from ..modes import differentiable_mode, evaluation_mode, only_trainable
 
 
-def add_reference_squares_(
-    sums: Mapping[str, torch.Tensor],
+def example_gradients(
     model: nn.Module,
     batch: Mapping[str, Any],
     parameters: Mapping[str, nn.Parameter],
     fisher_type: str = "empirical",
     *,
     likelihood: Likelihood | None = None,
-    first_position: int = 0,
+    positions: Sequence[int] | None = None,
     seed: int = 0,
     examples: Collection[int] | None = None,
-) -> None:
+) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
     """
-    Adds `(d score / dw)^2` of every example of a batch to `sums`, by one forward and backward pass per example.
+    The gradients whose squares add up to the Fisher diagonal, by one forward and backward pass per example.
 
     Args:
-        sums (`dict[str, torch.Tensor]`):
-            Sums in the parameters' shapes, added to in place.
         model (`torch.nn.Module`):
             The model; it runs in eval mode.
         batch (`dict[str, Any]`):
             A batch from [`~heads.prepare_batch`].
         parameters (`dict[str, torch.nn.Parameter]`):
-            The parameters to differentiate by; a parameter that an example does not reach gets no square from it.
+            The parameters to differentiate by.
         fisher_type (`str`, *optional*, defaults to `"empirical"`):
-            See [`fisher_scores`], as for `first_position` and `seed`.
+            See [`fisher_scores`], as for `positions` and `seed`.
         likelihood ([`~likelihood.Likelihood`], *optional*):
             How the model's examples are scored, by default as [`~heads.find_likelihood`] finds.
         examples (`Collection[int]`, *optional*):
             Indices of the examples to run, by default all.
+
+    Yields:
+        `tuple[int, dict[str, torch.Tensor]]`: The example, and the gradients of one score of it by parameter name,
+        without the parameters that the score does not depend on.
     """
     likelihood = find_likelihood(model, batch) if likelihood is None else likelihood
+    positions = range(num_examples(batch)) if positions is None else positions
     with evaluation_mode(model), differentiable_mode(model), only_trainable(model, list(parameters.values())):
         for example in range(num_examples(batch)) if examples is None else examples:
             inputs, labels = split_labels(select_examples(batch, [example]))
             with torch.enable_grad():
+                outputs = model(**inputs)
                 scores = list(
                     fisher_scores(
-                        likelihood,
-                        inputs,
-                        model(**inputs),
-                        labels,
-                        fisher_type,
-                        first_position=first_position + example,
-                        seed=seed,
+                        likelihood, inputs, outputs, labels, fisher_type, positions=[positions[example]], seed=seed
                     )
                 )
-            for index, score in enumerate(scores):
+            del outputs
+            while scores:
+                score = scores.pop(0)
                 if not score.requires_grad:
                     continue
                 gradients = torch.autograd.grad(
-                    score.sum(),
-                    list(parameters.values()),
-                    allow_unused=True,
-                    retain_graph=index + 1 < len(scores),
+                    score.sum(), list(parameters.values()), allow_unused=True, retain_graph=bool(scores)
                 )
-                for name, gradient in zip(parameters, gradients, strict=True):
-                    if gradient is not None:
-                        sums[name].add_(gradient.to(sums[name].dtype).square())
+                yield (
+                    example,
+                    {name: g for name, g in zip(parameters, gradients, strict=True) if g is not None},
+                )
+
+
+def add_reference_squares_(
+    sums: Mapping[str, torch.Tensor],
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    parameters: Mapping[str, nn.Parameter],
+    fisher_type: str = "empirical",
+    **kwargs: Any,
+) -> None:
+    """
+    Adds `(d score / dw)^2` of every example of a batch to `sums`, one example at a time.
+
+    Args:
+        sums (`dict[str, torch.Tensor]`):
+            Sums in the parameters' shapes, added to in place.
+        model, batch, parameters, fisher_type, kwargs:
+            As for [`example_gradients`].
+    """
+    for _, gradients in example_gradients(model, batch, parameters, fisher_type, **kwargs):
+        for name, gradient in gradients.items():
+            sums[name].add_(gradient.to(sums[name].dtype).square())

@@ -128,9 +128,7 @@ class Contact:
     uses: Sequence[Use]
 
 
-def _linear(
-    call: Call, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
-) -> Contact | None:
+def _linear(call: Call, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Contact | None:
     layout, batch = call.layout(input), call.batch
     if layout is None or input.ndim < 2:
         return None
@@ -314,9 +312,7 @@ def _lookup(call: Call, table: torch.Tensor, index: torch.Tensor, padding_idx: i
 
     def gradient(g: torch.Tensor, index: torch.Tensor) -> ParameterGradient:
         indices = rows(index)
-        return EmbeddingGradient(
-            indices, without_padding(batch.tokens(layout, g), indices, padding_idx, num_rows)
-        )
+        return EmbeddingGradient(indices, without_padding(batch.tokens(layout, g), indices, padding_idx, num_rows))
 
     return Contact([index], [Use(table, gradient, indices=rows(index))])
 
@@ -338,7 +334,9 @@ def _layer_norm(
     bias: torch.Tensor | None = None,
     eps: float = 1e-5,
 ) -> Contact | None:
-    return _affine(call, input, weight, bias, len(normalized_shape), lambda x: F.layer_norm(x, normalized_shape, eps=eps))
+    return _affine(
+        call, input, weight, bias, len(normalized_shape), lambda x: F.layer_norm(x, normalized_shape, eps=eps)
+    )
 
 
 def _rms_norm(
@@ -348,7 +346,9 @@ def _rms_norm(
     weight: torch.Tensor | None = None,
     eps: float | None = None,
 ) -> Contact | None:
-    return _affine(call, input, weight, None, len(normalized_shape), lambda x: F.rms_norm(x, normalized_shape, eps=eps))
+    return _affine(
+        call, input, weight, None, len(normalized_shape), lambda x: F.rms_norm(x, normalized_shape, eps=eps)
+    )
 
 
 def _affine(

@@ -36,7 +36,18 @@ _WITHOUT_GRADIENT = frozenset(
     {
         getattr(torch.Tensor, name).__get__
         for name in ("shape", "dtype", "device", "requires_grad", "is_leaf", "ndim", "layout", "is_cuda", "is_meta")
-        + ("is_cpu", "is_quantized", "is_sparse", "is_mps", "is_xpu", "is_xla", "grad", "grad_fn", "names", "is_nested")
+        + (
+            "is_cpu",
+            "is_quantized",
+            "is_sparse",
+            "is_mps",
+            "is_xpu",
+            "is_xla",
+            "grad",
+            "grad_fn",
+            "names",
+            "is_nested",
+        )
         + ("data",)
         if hasattr(torch.Tensor, name)
     }
@@ -45,12 +56,18 @@ _WITHOUT_GRADIENT = frozenset(
     | {torch.is_floating_point, torch.is_complex, torch.numel, torch.Tensor.detach, torch.detach}
 )
 
+# Ops that read no more than the form of their second argument.
+_LIKE = frozenset(getattr(torch.Tensor, name) for name in ("type_as", "to", "view_as", "reshape_as", "expand_as"))
+
 # Ops whose output rows are the input's rows: what is known of whose rows they are stays true.
 _ROWWISE = frozenset(
-    "add sub mul div __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ neg pow clamp to float "
-    "double type_as linear matmul __matmul__ addmm relu gelu silu sigmoid tanh softmax log_softmax exp softplus chunk "
-    "split unbind unsqueeze squeeze contiguous clone layer_norm rms_norm dropout mish hardswish leaky_relu elu relu6 "
-    "sqrt rsqrt square mean sum cos sin where minimum maximum glu bmm flatten reshape view".split()
+    (
+        "add sub mul div __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ neg pow clamp "
+        "to float double type_as linear matmul __matmul__ addmm relu gelu silu sigmoid tanh softmax log_softmax "
+        "exp softplus chunk split unbind unsqueeze squeeze contiguous clone layer_norm rms_norm dropout mish "
+        "hardswish leaky_relu elu relu6 sqrt rsqrt square mean sum cos sin where minimum maximum glu bmm flatten "
+        "reshape view "
+    ).split()
 )
 _SELECTING = frozenset({torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select})
 _SPLITTING = frozenset({torch.Tensor.split, torch.split, torch.Tensor.chunk, torch.chunk})
@@ -158,7 +175,7 @@ class _LayoutProbe(TorchFunctionMode):
                 return _COMPOSITE[func](*args, **kwargs)
         other, other_inputs, other_outputs = next(self.calls, (None, [], []))
         values = self.values.among((args, kwargs))
-        if not values or func in _WITHOUT_GRADIENT or not torch.is_grad_enabled():
+        if not values or _has_no_gradient(func, args, values):
             return func(*args, **kwargs)
         own = {id(value.tensor) for value in values}
         tensors, key = _tensors((args, kwargs)), _key(func, values)
@@ -266,7 +283,7 @@ class FisherTaps(TorchFunctionMode):
             with self:
                 return _COMPOSITE[func](*args, **kwargs)
         values = self._values.among((args, kwargs) if kwargs else args)
-        if not values or func in _WITHOUT_GRADIENT or not torch.is_grad_enabled():
+        if not values or _has_no_gradient(func, args, values):
             output = func(*args, **kwargs)
             if self._rows or func in _SELECTING or func in _DATA_DEPENDENT or func is torch.where:
                 self._follow_rows(func, args, kwargs, output)
@@ -497,9 +514,7 @@ class FisherTaps(TorchFunctionMode):
                 else:
                     summed(gradients).add_squares_(total, examples)
 
-    def _disjoint(
-        self, name: str, uses: list[tuple[torch.Tensor, Any]]
-    ) -> list[tuple[torch.Tensor, list[Any]]]:
+    def _disjoint(self, name: str, uses: list[tuple[torch.Tensor, Any]]) -> list[tuple[torch.Tensor, list[Any]]]:
         """Groups uses of overlapping parts; parts that do not overlap have nothing to do with each other."""
         if len(uses) == 1:
             return [(uses[0][0], [uses[0][1]])]
@@ -571,7 +586,9 @@ class FisherTaps(TorchFunctionMode):
         source, index = args[0], args[-1]
         known = self._rows.get(source)
         indices = list(index) if isinstance(index, tuple) else [index]
-        mixed = any(isinstance(i, torch.Tensor) and self._rows.get(i) is not None for i in indices) or known is not None
+        mixed = (
+            any(isinstance(i, torch.Tensor) and self._rows.get(i) is not None for i in indices) or known is not None
+        )
         while indices and indices[0] is None:
             indices.pop(0)
         first = indices[0] if indices else None
@@ -579,13 +596,15 @@ class FisherTaps(TorchFunctionMode):
             return _MIXED if mixed else None
         if first is Ellipsis or (isinstance(first, slice) and known is None):
             return known
-        if len(source) % self.batch.size and known is None:
+        if known is None and (not len(source) or len(source) % self.batch.size):
             return _MIXED if mixed else None
         if isinstance(known, Ragged):
             examples = known.examples
         else:
             rows = len(source) // self.batch.size
             examples = torch.arange(self.batch.size, device=source.device).repeat_interleave(rows)
+        if len(examples) != len(source):
+            return _MIXED
         if isinstance(first, slice):
             return Ragged(examples[first])
         if isinstance(first, torch.Tensor) and first.ndim == 1 and not first.is_floating_point():
@@ -593,6 +612,12 @@ class FisherTaps(TorchFunctionMode):
         if isinstance(first, torch.Tensor) and first.dtype == torch.bool and known is None:
             return Ragged(examples[first.nonzero()[:, 0]])
         return _MIXED if mixed else None
+
+
+def _has_no_gradient(func: Callable[..., Any], args: tuple[Any, ...], values: list[ParameterValue]) -> bool:
+    if func in _WITHOUT_GRADIENT or not torch.is_grad_enabled():
+        return True
+    return func in _LIKE and all(value.tensor is not args[0] for value in values)
 
 
 def _upright(part: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,9 @@ class ParameterValues:
             return tensor if value is None else self._graph(value)
 
         with torch.enable_grad():
-            graphs = func(*tree_map_only(torch.Tensor, on_graph, args), **tree_map_only(torch.Tensor, on_graph, kwargs))
+            graphs = func(
+                *tree_map_only(torch.Tensor, on_graph, args), **tree_map_only(torch.Tensor, on_graph, kwargs)
+            )
 
         def remember(graph: torch.Tensor) -> torch.Tensor:
             if graph is first.graph:

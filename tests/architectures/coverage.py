@@ -97,9 +97,7 @@ def compare(entry: Entry) -> Result:
         result.status = "no reference"
         parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point() and p.numel()}
         reference = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
-        add_reference_squares_(
-            reference, model, examples, parameters, likelihood=Likelihood("custom", log_likelihood)
-        )
+        add_reference_squares_(reference, model, examples, parameters, likelihood=Likelihood("custom", log_likelihood))
         result.status = "engine failed"
         _compare_pass(result, model, examples, parameters, reference)
     except Exception as error:  # noqa: BLE001
