@@ -17,6 +17,7 @@ _MODULES = {
     "UnlearningReport": "report",
     "WeightSelection": "selection",
     "accumulate_fisher_diagonal": "fisher.accumulate",
+    "accumulate_fisher_diagonals": "fisher.accumulate",
     "classification_log_likelihood": "likelihood",
     "ctc_log_likelihood": "likelihood",
     "jensen_shannon_divergence": "evaluation.divergence",
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from .config import FisherUnlearningConfig
     from .evaluation.divergence import jensen_shannon_divergence
     from .evaluation.membership import membership_attack
-    from .fisher.accumulate import accumulate_fisher_diagonal
+    from .fisher.accumulate import accumulate_fisher_diagonal, accumulate_fisher_diagonals
     from .fisher.diagonal import FisherDiagonal
     from .likelihood import (
         classification_log_likelihood,

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from hf_deepclean import accumulate_fisher_diagonal
+from hf_deepclean import accumulate_fisher_diagonal, accumulate_fisher_diagonals
 from hf_deepclean.fisher.reference import add_reference_squares_
+from hf_deepclean.likelihood import Likelihood
 
 from .models import Batch, LogLikelihood
 
@@ -59,9 +60,6 @@ def plain_step(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
 
 
 def hf_deepclean(model: nn.Module, log_likelihood: LogLikelihood, kwargs: Mapping[str, Any]) -> Run:
-    if kwargs.get("fisher_type", "empirical") == "empirical":
-        kwargs = {"log_likelihood_func": log_likelihood} | dict(kwargs)
-
     def run(batch: Batch, num_batches: int = 1) -> Squares:
         fisher = accumulate_fisher_diagonal(model, [batch] * num_batches, parameters=trainable(model), **kwargs)
         return {name: total.div_(num_batches) for name, total in fisher.sums.items()}
@@ -69,10 +67,24 @@ def hf_deepclean(model: nn.Module, log_likelihood: LogLikelihood, kwargs: Mappin
     return run
 
 
+def two_groups(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
+    """Forget and retain in one pass, every other example; the sums of both are those of the whole batch."""
+
+    def run(batch: Batch, num_batches: int = 1) -> Squares:
+        batch = batch | {"group": torch.arange(len(batch["labels"])) % 2}
+        first, second = accumulate_fisher_diagonals(
+            model, [batch] * num_batches, group_column="group", parameters=trainable(model)
+        ).values()
+        return {name: total.add_(second.sums[name]).div_(num_batches) for name, total in first.sums.items()}
+
+    return run
+
+
 def reference(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
     def run(batch: Batch) -> Squares:
         sums = zeros(model)
-        add_reference_squares_(sums, model, batch, trainable(model), log_likelihood_func=log_likelihood)
+        likelihood = Likelihood("custom", log_likelihood)
+        add_reference_squares_(sums, model, batch, trainable(model), likelihood=likelihood)
         return sums
 
     return run
@@ -118,9 +130,11 @@ REFERENCE = "one-example reference"
 VARIANTS: dict[str, dict[str, Any]] = {
     "hf_deepclean": {},
     "hf_deepclean, sampled": {"fisher_type": "sampled"},
+    "hf_deepclean, bfloat16 products": {"product_dtype": torch.bfloat16},
 }
 
 ENGINE: dict[str, Method] = {name: partial(hf_deepclean, kwargs=kwargs) for name, kwargs in VARIANTS.items()}
+ENGINE["hf_deepclean, two groups in one pass"] = two_groups
 OWN: dict[str, Method] = {PLAIN: plain_step} | ENGINE | {REFERENCE: reference}
 TORCH: dict[str, Method] = {
     "one-example loop": one_example_loop,
