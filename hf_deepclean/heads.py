@@ -24,7 +24,7 @@ from .batches import (
     unpack_documents,
 )
 from .likelihood import Likelihood, LogLikelihoodFunction, built_in_kind
-from .modes import evaluation_mode
+from .modes import differentiable_mode, evaluation_mode
 
 
 # By this method a model tells collators its decoder's inputs; some models rely on it and make none themselves.
@@ -99,7 +99,7 @@ def find_likelihood(
     if log_likelihood_func is not None:
         kind = built_in_kind(log_likelihood_func)
         likelihood = Likelihood("custom", log_likelihood_func) if kind is None else Likelihood(kind)
-        with evaluation_mode(model), torch.no_grad():
+        with evaluation_mode(model), differentiable_mode(model), torch.no_grad():
             outputs = model(**inputs)
         with torch.enable_grad():
             differentiable = [tensor.requires_grad_() for tensor in _float_tensors(outputs)]
@@ -112,7 +112,7 @@ def find_likelihood(
         return likelihood
 
     candidates = _candidates(model, batch)
-    with evaluation_mode(model), torch.no_grad():
+    with evaluation_mode(model), differentiable_mode(model), torch.no_grad():
         outputs = model(**inputs)
         ours = {candidates[0]: _mean_loss(candidates[0], inputs, outputs, labels)}
         for candidate in candidates[1:]:

@@ -3,23 +3,36 @@
 """What a phase needs a model to be for its duration; afterwards, also after an error, it is as it was."""
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
-DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
+_DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
     getattr(owner, name)
     for owner in (torch, F)
     for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
     if hasattr(owner, name)
 )
+
+
+class _WithoutDropout(TorchFunctionMode):
+    """No dropout, also where a model calls it without asking for its mode."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        if func in _DROPOUTS:
+            return args[0] if args else kwargs["input"]
+        if func is F.scaled_dot_product_attention and kwargs.get("dropout_p"):
+            kwargs = kwargs | {"dropout_p": 0.0}
+        return func(*args, **kwargs)
 
 
 @contextmanager
@@ -53,7 +66,7 @@ def differentiable_mode(model: nn.Module) -> Iterator[None]:
     """
     In eval mode, but so that gradients are right for every parameter and example.
 
-    No cache of keys and values. Mixtures of experts in their plain form, expert by expert, which keeps apart whose
+    No dropout. No cache of keys and values. Mixtures of experts in their plain form, expert by expert, which keeps apart whose
     rows an expert sees.
     """
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
@@ -73,7 +86,8 @@ def differentiable_mode(model: nn.Module) -> Iterator[None]:
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     hooks = [norm.register_forward_hook(_make_gradient_contiguous) for norm in norms]
     try:
-        yield
+        with _WithoutDropout():
+            yield
     finally:
         for hook in hooks:
             hook.remove()
@@ -91,22 +105,43 @@ def _make_gradient_contiguous(module: nn.Module, args: Any, output: torch.Tensor
 
 
 @contextmanager
-def checkpointing_mode(model: nn.Module) -> Iterator[None]:
+def checkpointing_mode(
+    model: nn.Module, recomputation: Callable[[], AbstractContextManager[Any]] = nullcontext
+) -> Iterator[None]:
     """
     In eval mode, but with the gradient checkpointing that the model has switched on.
 
     transformers checkpoints layers in training mode only, so exactly these layers are put in it; dropout that they
-    call themselves must be off by another way.
+    call themselves is off in [`differentiable_mode`].
+
+    Args:
+        model (`torch.nn.Module`):
+            The model.
+        recomputation (`Callable`, *optional*):
+            Called in the forward pass; returns the context in which the backward pass runs a layer again. It must see
+            the ops of the layer as the forward pass did.
     """
+
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        return nullcontext(), _entered(_WithoutDropout(), recomputation())
+
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer) and m.gradient_checkpointing]
     functions = [layer._gradient_checkpointing_func for layer in layers]
     for layer in layers:
         layer.training = True
         # The reentrant kind needs inputs that require gradients, and refuses gradients of anything but leaves.
-        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=contexts)
     try:
         yield
     finally:
         for layer, function in zip(layers, functions, strict=True):
             layer.training = False
             layer._gradient_checkpointing_func = function
+
+
+@contextmanager
+def _entered(*contexts: AbstractContextManager[Any]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield

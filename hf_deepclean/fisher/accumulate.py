@@ -5,7 +5,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -178,6 +178,7 @@ class _Accumulation:
         self.product_dtype = product_dtype
         self.sums: dict[int, dict[str, torch.Tensor]] = {}
         self.counts: Counter[int] = Counter()
+        self.taps: AbstractContextManager[Any] = nullcontext()
         self.layouts: Layouts = {}
         self.not_probed: set[CallKey] = set()
         self.excluded: dict[str, str] = {}
@@ -190,7 +191,7 @@ class _Accumulation:
             evaluation_mode(self.model),
             only_trainable(self.model, ()),
             differentiable_mode(self.model),
-            checkpointing_mode(self.model),
+            checkpointing_mode(self.model, lambda: self.taps),
         ):
             yield
 
@@ -217,8 +218,7 @@ class _Accumulation:
             raise ValueError(
                 f"A batch holds {size} documents in {len(groups)} rows; packed rows have no single group. Do not pack."
             )
-        if not self.sums:
-            self._prepare(batch)
+        is_first = not self.sums
         positions = range(start, start + size)
         parts = {0: range(size)}
         if groups is not None:
@@ -232,6 +232,8 @@ class _Accumulation:
                 self.sums[group] = self._zeros()
             self.counts[group] += len(examples)
         sums = [(examples, self.sums[group]) for group, examples in parts.items()]
+        if is_first:
+            self._prepare(batch, sums[0][1])
         untapped = self._add_tapped(batch, positions, sums)
         self.fallback |= untapped
         for examples, part in sums if untapped else ():
@@ -245,12 +247,15 @@ class _Accumulation:
             for name, parameter in self.parameters.items()
         }
 
-    def _prepare(self, batch: dict[str, Any]) -> None:
+    def _prepare(self, batch: dict[str, Any], zeros: dict[str, torch.Tensor]) -> None:
+        """Finds out, on the first batch, how the model is to be treated; `zeros` are zeros again afterwards."""
         self.likelihood = find_likelihood(self.model, batch, self.log_likelihood_func)
         self.layouts = probe_layouts(self.model, batch, self.parameters)
         two = select_examples(batch, range(min(2, num_examples(batch))))
         if self.self_check:
-            self._compare_with_reference(two)
+            self._compare_with_reference(two, zeros)
+            for total in zeros.values():
+                total.zero_()
         else:
             self._find_unseen(select_examples(two, [0]))
 
@@ -283,7 +288,7 @@ class _Accumulation:
     def _forward(self, inputs: dict[str, Any], batch: dict[str, Any]) -> tuple[FisherTaps, Any]:
         tapped = {name: p for name, p in self.parameters.items() if name not in self.excluded}
         while True:
-            taps = FisherTaps(tapped, self.layouts, num_examples(batch), self.product_dtype)
+            taps = self.taps = FisherTaps(tapped, self.layouts, num_examples(batch), self.product_dtype)
             with taps:
                 outputs = self.model(**inputs)
             if taps.missing <= self.not_probed:
@@ -310,14 +315,13 @@ class _Accumulation:
             "examples": examples,
         }
 
-    def _compare_with_reference(self, batch: dict[str, Any]) -> None:
+    def _compare_with_reference(self, batch: dict[str, Any], differences: dict[str, torch.Tensor]) -> None:
         examples = range(num_examples(batch))
-        differences = self._zeros()
         untapped = self._add_tapped(batch, examples, [(examples, differences)])
         checked = [name for name, p in self.parameters.items() if name not in untapped and p.numel()]
         if not checked:
             return
-        # One set of sums serves both: what remains when the reference is subtracted is the difference.
+        # The sums serve both: what remains when the reference is subtracted is the difference.
         largest = dict.fromkeys(checked, 0.0)
         for _, gradients in example_gradients(**self._reference_arguments(batch, examples, checked, examples)):
             for name, gradient in gradients.items():

@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..batches import num_examples, select_examples, split_labels
-from ..modes import DROPOUTS
 from .gradients import (
     EmbeddingGradient,
     LinearGradient,
@@ -116,10 +115,11 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        # The backward pass of a checkpointed model runs parts of its forward again, under the same mode.
+        # In a checkpointed model this runs a part of the forward again, which the taps must see.
+        operands = ctx.saved_tensors
         with torch._C.DisableTorchFunction(), torch.no_grad():
-            ctx.receive(gradient, *(operand.detach() for operand in ctx.saved_tensors))
-        return None, gradient, None, *[None] * len(ctx.saved_tensors)
+            ctx.receive(gradient, *(operand.detach() for operand in operands))
+        return None, gradient, None, *[None] * len(operands)
 
 
 @dataclass(frozen=True)
@@ -277,8 +277,6 @@ class FisherTaps(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
-        if func in DROPOUTS:
-            return args[0] if args else kwargs["input"]
         if func in _COMPOSITE:
             with self:
                 return _COMPOSITE[func](*args, **kwargs)
@@ -320,8 +318,7 @@ class FisherTaps(TorchFunctionMode):
         if not scores.requires_grad:
             return
         self._in_backward = True
-        with self:
-            scores.sum().backward(retain_graph=retain_graph)
+        scores.sum().backward(retain_graph=retain_graph)
         self._in_backward = False
         # What is left was used on paths the score does not depend on; only the uses that were reached count.
         for name in list(self._gradients):
