@@ -66,8 +66,8 @@ def differentiable_mode(model: nn.Module) -> Iterator[None]:
     """
     In eval mode, but so that gradients are right for every parameter and example.
 
-    No dropout. No cache of keys and values. Mixtures of experts in their plain form, expert by expert, which keeps apart whose
-    rows an expert sees.
+    No dropout and no cache of keys and values. Mixtures of experts in their plain form, expert by expert, which keeps
+    apart whose rows an expert sees.
     """
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     values = {"use_cache": False, "_experts_implementation_internal": "eager"}

@@ -18,7 +18,9 @@ PACKAGE = ROOT / "hf_deepclean"
 LAYERS = [
     "batches",
     "modes",
+    "sampling",
     "likelihood",
+    "heads",
     "scope",
     "fisher",
     "selection",
@@ -31,7 +33,7 @@ LAYERS = [
     "checks",
     "unlearner",
 ]
-FISHER_LAYERS = ["kernels", "rules", "taps", "reference", "diagonal", "accumulate"]
+FISHER_LAYERS = ["kernels", "layouts", "gradients", "rules", "values", "taps", "reference", "diagonal", "accumulate"]
 
 
 def test_importing_the_package_does_not_import_torch():

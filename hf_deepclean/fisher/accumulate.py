@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from ..batches import move_batch, num_examples, select_examples, split_labels
 from ..heads import find_likelihood, prepare_batch
@@ -26,6 +27,9 @@ from .taps import CallKey, FisherTaps, Layouts, probe_layouts
 
 
 logger = logging.getLogger(__name__)
+
+# About the last-level cache of one socket.
+_CACHE_BYTES = 2**25
 
 
 def accumulate_fisher_diagonal(
@@ -181,6 +185,7 @@ class _Accumulation:
         self.taps: AbstractContextManager[Any] = nullcontext()
         self.layouts: Layouts = {}
         self.not_probed: set[CallKey] = set()
+        self.output_bytes = 0
         self.excluded: dict[str, str] = {}
         self.fallback: dict[str, str] = {}
 
@@ -234,6 +239,35 @@ class _Accumulation:
         sums = [(examples, self.sums[group]) for group, examples in parts.items()]
         if is_first:
             self._prepare(batch, sums[0][1])
+        step = self._micro_batch_size(size)
+        for first in range(0, size, step):
+            micro_batch = range(first, min(first + step, size))
+            self._add_micro_batch(
+                select_examples(batch, micro_batch) if step < size else batch,
+                positions[micro_batch.start : micro_batch.stop],
+                [
+                    (range(max(examples.start, first) - first, min(examples.stop, micro_batch.stop) - first), part)
+                    for examples, part in sums
+                    if examples.start < micro_batch.stop and first < examples.stop
+                ],
+            )
+
+    def _micro_batch_size(self, size: int) -> int:
+        """
+        The number of examples that are run together, of `size`.
+
+        On a CPU, logits that do not fit the cache cost more than larger batches save. The result does not depend on it.
+        """
+        if next(iter(self.parameters.values())).device.type != "cpu":
+            return size
+        return min(size, max(2, _CACHE_BYTES // max(1, self.output_bytes)))
+
+    def _add_micro_batch(
+        self,
+        batch: dict[str, Any],
+        positions: Sequence[int],
+        sums: Sequence[tuple[range, Mapping[str, torch.Tensor]]],
+    ) -> None:
         untapped = self._add_tapped(batch, positions, sums)
         self.fallback |= untapped
         for examples, part in sums if untapped else ():
@@ -292,6 +326,7 @@ class _Accumulation:
             with taps:
                 outputs = self.model(**inputs)
             if taps.missing <= self.not_probed:
+                self.output_bytes = max(map(_num_bytes, tree_leaves(outputs))) // num_examples(batch)
                 return taps, outputs
             # The model takes a way through its ops that it has not taken before, such as that of a padded batch.
             self.layouts = probe_layouts(self.model, batch, tapped) | self.layouts
@@ -395,6 +430,10 @@ def _check_present(parameters: Mapping[str, torch.Tensor]) -> None:
             "forward passes. Load the model without offloading to the CPU or the disk, over several devices if it "
             'does not fit one (`device_map="balanced"`), or leave these parameters out of scope.'
         )
+
+
+def _num_bytes(output: Any) -> int:
+    return output.nbytes if isinstance(output, torch.Tensor) else 0
 
 
 def _dtype_of_sums(tensor: torch.Tensor) -> torch.dtype:

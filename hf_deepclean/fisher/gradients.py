@@ -280,7 +280,19 @@ def summed(gradients: Sequence[ParameterGradient]) -> ParameterGradient:
             torch.cat([gradient.indices for gradient in gradients], dim=1),
             torch.cat([gradient.output_gradients for gradient in gradients], dim=1),
         )
-    return SummedGradient(gradients)
+    derived: dict[int, list[DerivedGradient]] = {}
+    others = []
+    for gradient in gradients:
+        if isinstance(gradient, DerivedGradient):
+            derived.setdefault(id(gradient.value), []).append(gradient)
+        else:
+            others.append(gradient)
+    # Gradients of one derived value add up before they are carried on to the parameter.
+    joined = [
+        DerivedGradient(summed([gradient.gradient for gradient in same]), same[0].value, same[0].parameter)
+        for same in derived.values()
+    ]
+    return joined[0] if len(joined) == 1 and not others else SummedGradient([*joined, *others])
 
 
 def example_rows(indices: torch.Tensor, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -39,12 +39,15 @@ def add_outer_squares_(
         return
     rows = max(64, _BLOCK_ELEMENTS // total.shape[1])
     for block, gradients in zip(total.split(rows), output_gradients.split(rows, dim=2), strict=True):
-        # One sum per batch and block first: adding each example to a large total would lose its low bits.
-        batch_sum, product = torch.zeros_like(block), torch.empty_like(block, dtype=product_dtype)
-        for gradient, operand in zip(gradients, operands, strict=True):
-            torch.mm(gradient.T, operand, out=product)
-            exact = product.to(total.dtype)
-            batch_sum.addcmul_(exact, exact)
+        product = torch.empty_like(block, dtype=product_dtype)
+        batch_sum = torch.empty_like(block)
+        for example, (gradient, operand) in enumerate(zip(gradients, operands, strict=True)):
+            exact = torch.mm(gradient.T, operand, out=product).to(total.dtype)
+            # One sum per batch and block first: adding each example to a large total would lose its low bits.
+            if example == 0:
+                torch.mul(exact, exact, out=batch_sum)
+            else:
+                batch_sum.addcmul_(exact, exact)
         block += batch_sum
 
 
