@@ -173,6 +173,7 @@ class _Accumulation:
                 "No parameter to compute the Fisher information for: none was given and none requires gradients."
             )
         _check_present(parameters)
+        _check_differentiable(model)
         self.model = model
         self.parameters = parameters
         self.fisher_type = fisher_type
@@ -256,7 +257,7 @@ class _Accumulation:
         """
         The number of examples that are run together, of `size`.
 
-        On a CPU, logits that do not fit the cache cost more than larger batches save. The result does not depend on it.
+        On a CPU, logits that do not fit the cache cost more than larger batches save. The result is the same.
         """
         if next(iter(self.parameters.values())).device.type != "cpu":
             return size
@@ -429,6 +430,15 @@ def _check_present(parameters: Mapping[str, torch.Tensor]) -> None:
             f"{len(absent)} parameters, {absent[0]} first, are offloaded: they have no values between their layers' "
             "forward passes. Load the model without offloading to the CPU or the disk, over several devices if it "
             'does not fit one (`device_map="balanced"`), or leave these parameters out of scope.'
+        )
+
+
+def _check_differentiable(model: nn.Module) -> None:
+    """Refuses models whose layers compute their parameters' gradients themselves, past autograd."""
+    if getattr(getattr(model, "config", None), "model_type", None) == "reformer":
+        raise ValueError(
+            f"{type(model).__name__} has reversible layers, which write their parameters' gradients past autograd and "
+            "only in training mode, with dropout on: per-example gradients cannot be taken. Use another architecture."
         )
 
 

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -26,6 +27,7 @@ from torch import nn
 from hf_deepclean import accumulate_fisher_diagonal
 from hf_deepclean.batches import num_examples, select_examples, split_labels
 from hf_deepclean.fisher.reference import add_reference_squares_
+from hf_deepclean.fisher.rules import Call, any_op
 from hf_deepclean.likelihood import Likelihood
 
 from .tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
@@ -49,6 +51,8 @@ class Result:
             Largest difference of an entry, relative to the largest entry of its tensor.
         reached (`int`):
             Number of parameters whose Fisher information is not zero, of `num_parameters`.
+        op_by_op (`list[str]`):
+            Ops without a closed form, which ran again for every example.
         one_example (`dict[str, str]`):
             The parameters on the one-example path, with the reasons.
         warned (`bool`):
@@ -63,6 +67,7 @@ class Result:
     worst: float = 0.0
     reached: int = 0
     num_parameters: int = 0
+    op_by_op: list[str] = dataclasses.field(default_factory=list)
     one_example: dict[str, str] = dataclasses.field(default_factory=dict)
     warned: bool = False
     seconds: float = 0.0
@@ -74,6 +79,11 @@ class Result:
     @property
     def exact(self) -> bool:
         return self.status == "exact"
+
+    @property
+    def closed(self) -> bool:
+        """Exact by closed forms alone."""
+        return self.exact and not self.op_by_op and not self.one_example
 
 
 class _Warnings(logging.Handler):
@@ -129,12 +139,22 @@ def _compare_pass(
 ) -> None:
     handler, logger = _Warnings(), logging.getLogger("hf_deepclean.fisher.accumulate")
     logger.addHandler(handler)
+    ops = set()
+
+    def recorded(call: Call) -> Any:
+        contact = any_op(call)
+        if contact is not None:
+            ops.add(getattr(call.func, "__name__", str(call.func)))
+        return contact
+
     try:
-        fisher = accumulate_fisher_diagonal(
-            model, [examples], log_likelihood_func=log_likelihood, parameters=parameters
-        )
+        with mock.patch("hf_deepclean.fisher.taps.any_op", recorded):
+            fisher = accumulate_fisher_diagonal(
+                model, [examples], log_likelihood_func=log_likelihood, parameters=parameters
+            )
     finally:
         logger.removeHandler(handler)
+    result.op_by_op = sorted(ops)
     result.warned = handler.seen
     result.one_example = dict(sorted(fisher.fallback_parameters.items()))
     result.num_parameters = len(parameters)
@@ -170,24 +190,27 @@ def page(results: Iterable[Result]) -> str:
         f"with transformers {transformers.__version__}.",
         "",
         f"{len(results)} entries, {len(built)} built, {sum(r.exact for r in built)} exact, "
-        f"{sum(r.exact and not r.one_example for r in built)} exact with no parameter on the one-example path.",
+        f"{sum(r.exact and not r.one_example for r in built)} exact with no parameter on the one-example path, "
+        f"{sum(r.closed for r in built)} of these by closed forms alone.",
         "",
-        "| head | entries | built | exact | exact, all batched |",
-        "|---|---|---|---|---|",
+        "| head | entries | built | exact | without the one-example path | by closed forms alone |",
+        "|---|---|---|---|---|---|",
     ]
     for head in heads:
         of_head = [r for r in results if r.head == head]
         batched = sum(r.exact and not r.one_example for r in of_head)
         lines.append(
             f"| {head} | {len(of_head)} | {sum(r.built for r in of_head)} | {sum(r.exact for r in of_head)} "
-            f"| {batched} |"
+            f"| {batched} | {sum(r.closed for r in of_head)} |"
         )
     lines += [
         "",
         "## By architecture",
         "",
-        "Batched: no parameter was left to the one-example path. Not built: with the message of transformers, which",
-        "for some models of images and text only says that no tiny configuration or batch was written for them here.",
+        "Rules: no parameter was left to the one-example path, in which the whole model runs for every example. An op",
+        "without a closed form runs again by itself for every example; these are named. Not built: with the message",
+        "of transformers, which for some models of images and text only says that no tiny configuration or batch was",
+        "written for them here.",
         "No reference: a backward pass through the model in eval mode fails without this library too. The number of",
         "parameters reached is given where it is less than half of them: the batch of most models of images and text,",
         "or of sound and text, holds text only.",
@@ -208,7 +231,7 @@ def _outcome(result: Result) -> str:
     few = 2 * result.reached < result.num_parameters
     partly = f" ({result.reached} of {result.num_parameters} parameters reached)" if few else ""
     if not result.one_example:
-        return f"exact, batched{partly}"
+        return _cell(f"exact by rules{', op by op for ' * bool(result.op_by_op)}{', '.join(result.op_by_op)}{partly}")
     reasons = sorted(set(result.one_example.values()))
     return _cell(f"exact{partly}, {len(result.one_example)} parameters one example at a time: {'; '.join(reasons)}")
 

@@ -11,10 +11,11 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from hf_deepclean import accumulate_fisher_diagonal, accumulate_fisher_diagonals
+from hf_deepclean.fisher import accumulate
 
 from .. import tiny
 from .test_accumulate import worst_relative_difference
-from .test_traps import gpt2, language_batch, llama, mixtral
+from .test_traps import architecture, gpt2, language_batch, llama, mixtral
 
 
 MAKERS = {"gpt2": gpt2, "llama": llama, "mixtral": mixtral, "bert": lambda: tiny.randomized(tiny.bert())}
@@ -85,6 +86,18 @@ def test_half_precision_weights_have_sums_in_float32(name, dtype, tolerance):
     assert difference(half, full) <= tolerance
 
 
+def test_a_batch_whose_logits_outgrow_the_cache_is_split_without_another_result(monkeypatch):
+    model = gpt2()
+    batch = batch_for(model, 11)
+    whole = accumulate_fisher_diagonal(model, [batch], fisher_type="sampled")
+    monkeypatch.setattr(accumulate, "_CACHE_BYTES", 3 * 9 * 40 * 8)
+    sizes = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True)
+    split = accumulate_fisher_diagonal(model, [batch], fisher_type="sampled")
+    assert sizes[-4:] == [3, 3, 3, 2]
+    assert split.num_examples == 11 and difference(split, whole) <= 1e-9
+
+
 def test_products_in_bfloat16_are_exact_to_their_precision():
     model = single(llama)
     batch = batch_for(model, 8)
@@ -132,6 +145,12 @@ def test_a_model_dispatched_over_devices_by_hooks():
     dispatch_model(model, devices, force_hooks=True)
     fisher = accumulate_fisher_diagonal(model, [batch])
     assert fisher.fallback_parameters == {} and difference(fisher, expected) <= 1e-12
+
+
+def test_reversible_layers_are_refused():
+    model = architecture("reformer", "masked LM")[0]
+    with pytest.raises(ValueError, match="reversible layers"):
+        accumulate_fisher_diagonal(model, [])
 
 
 def test_offloaded_parameters_are_refused():
