@@ -33,7 +33,21 @@ LAYERS = [
     "checks",
     "unlearner",
 ]
-FISHER_LAYERS = ["kernels", "layouts", "gradients", "rules", "values", "taps", "reference", "diagonal", "accumulate"]
+FISHER_LAYERS = [
+    "kernels",
+    "layouts",
+    "ops",
+    "gradients",
+    "rules",
+    "values",
+    "probe",
+    "rows",
+    "collector",
+    "taps",
+    "reference",
+    "diagonal",
+    "accumulate",
+]
 
 
 def test_importing_the_package_does_not_import_torch():

@@ -22,8 +22,9 @@ from ..likelihood import (
 )
 from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
 from .diagonal import FisherDiagonal
+from .probe import CallKey, Layouts, probe_layouts
 from .reference import add_reference_squares_, example_gradients
-from .taps import CallKey, FisherTaps, Layouts, probe_layouts
+from .taps import FisherTaps
 
 
 logger = logging.getLogger(__name__)

@@ -78,6 +78,10 @@ class Ragged:
 Layout = Regular | Ragged | None
 
 
+# Stands for a layout that was not recognised.
+UNKNOWN = "unknown"
+
+
 class UnknownLayout(Exception):
     """The examples lie in a way that was not recognised."""
 

@@ -1,0 +1,69 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the engine knows of ops as `__torch_function__` sees them, apart from their closed forms."""
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils._pytree import tree_leaves
+
+
+# Reading these off a parameter tells nothing about its values, or stops its gradient.
+_WITHOUT_GRADIENT = frozenset(
+    {
+        getattr(torch.Tensor, name).__get__
+        for name in ("shape", "dtype", "device", "requires_grad", "is_leaf", "ndim", "layout", "is_cuda", "is_meta")
+        + ("is_cpu", "is_quantized", "is_sparse", "is_mps", "is_xpu", "is_xla", "is_nested", "names")
+        + ("grad", "grad_fn", "data")
+        if hasattr(torch.Tensor, name)
+    }
+    | {torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.stride, torch.Tensor.__len__}
+    | {torch.Tensor.is_floating_point, torch.Tensor.is_complex, torch.Tensor.is_contiguous, torch.Tensor.element_size}
+    | {torch.is_floating_point, torch.is_complex, torch.numel, torch.Tensor.detach, torch.detach}
+)
+
+# Ops that read no more than the form of their second argument.
+_LIKE = frozenset(getattr(torch.Tensor, name) for name in ("type_as", "to", "view_as", "reshape_as", "expand_as"))
+
+# Written in Python, so that its parts can be seen; the function itself would only be seen as a whole.
+COMPOSITE = {
+    F.multi_head_attention_forward: FunctionType(
+        F.multi_head_attention_forward.__code__,
+        {**vars(F), "has_torch_function": lambda tensors: False},
+        argdefs=F.multi_head_attention_forward.__defaults__,
+    )
+}
+
+
+def has_no_gradient(func: Callable[..., Any], args: tuple[Any, ...], values: list[torch.Tensor]) -> bool:
+    """Whether nothing flows back through an op to values among its arguments."""
+    if func in _WITHOUT_GRADIENT or not torch.is_grad_enabled():
+        return True
+    return func in _LIKE and all(value is not args[0] for value in values)
+
+
+def is_in_place(func: Callable[..., Any]) -> bool:
+    """Whether an op changes its first argument."""
+    name = getattr(func, "__name__", "")
+    if name.startswith("__"):
+        return name.startswith("__i") and name not in ("__index__", "__invert__", "__int__") or name == "__setitem__"
+    return name.endswith("_")
+
+
+def name_of(func: Callable[..., Any]) -> str:
+    """An op's name for a message."""
+    name = getattr(func, "__name__", str(func))
+    return getattr(getattr(func, "__self__", None), "__name__", name) if name in ("__get__", "__set__") else name
+
+
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    """All tensors among arguments or outputs, also those in lists."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def shapes_in(tree: Any) -> list[torch.Size]:
+    """The shapes of all tensors among arguments or outputs."""
+    return [tensor.shape for tensor in tensors_in(tree)]
