@@ -12,6 +12,8 @@ from hf_deepclean.fisher.reference import add_reference_squares_
 from hf_deepclean.heads import find_likelihood
 
 from .. import tiny
+from ..architectures.tiny_models import batch as architecture_batch
+from ..architectures.tiny_models import build, entries, log_likelihood
 
 
 MODELS = {
@@ -58,6 +60,21 @@ def test_no_parameter_of_these_architectures_needs_the_fallback(name):
     make_model, make_batch = MODELS[name]
     fisher = accumulate_fisher_diagonal(tiny.randomized(make_model()), [make_batch()])
     assert fisher.fallback_parameters == {}
+
+
+def test_batches_that_take_another_way_through_the_model_are_probed_again():
+    """T5 masks its biases in a padded batch alone."""
+    entry = next(entry for entry in entries() if (entry.head, entry.model_type) == ("seq2seq LM", "t5"))
+    model = build(entry)
+    padded = architecture_batch(entry, model)
+    whole = {key: value[:2].clone() for key, value in padded.items()}
+    whole["attention_mask"].fill_(1)
+    for batches in ([whole, padded], [padded, whole]):
+        fisher = accumulate_fisher_diagonal(model, batches, log_likelihood_func=log_likelihood)
+        assert fisher.fallback_parameters == {}
+        expected = [reference(model, batch, log_likelihood_func=log_likelihood) for batch in batches]
+        total = {name: expected[0][name] + expected[1][name] for name in expected[0]}
+        assert worst_relative_difference(fisher.sums, total) <= 1e-9
 
 
 def test_order_of_the_examples_does_not_matter():
