@@ -22,6 +22,7 @@ from ..likelihood import (
 )
 from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
 from .diagonal import FisherDiagonal
+from .layouts import sum_dtype
 from .probe import CallKey, Layouts, probe_layouts
 from .reference import add_reference_squares_, example_gradients
 from .taps import FisherTaps
@@ -279,7 +280,7 @@ class _Accumulation:
     def _zeros(self) -> dict[str, torch.Tensor]:
         # With the parameters' strides, so that a view of a parameter has its like in the sums.
         return {
-            name: torch.zeros_like(parameter, dtype=_dtype_of_sums(parameter), requires_grad=False)
+            name: torch.zeros_like(parameter, dtype=sum_dtype(parameter), requires_grad=False)
             for name, parameter in self.parameters.items()
         }
 
@@ -411,7 +412,7 @@ class _Accumulation:
             arguments = self._reference_arguments(batch, positions, self.parameters, [example])
             for _, gradients in example_gradients(**arguments):
                 for name, gradient in gradients.items():
-                    if not gradient.to(_dtype_of_sums(gradient)).square().isfinite().all():
+                    if not gradient.to(sum_dtype(gradient)).square().isfinite().all():
                         raise ValueError(
                             f"The squared gradient of {name} is not finite for the example at position {position}. "
                             "Check that example and the model's weights; a half-precision model may overflow: try "
@@ -445,10 +446,6 @@ def _check_differentiable(model: nn.Module) -> None:
 
 def _num_bytes(output: Any) -> int:
     return output.nbytes if isinstance(output, torch.Tensor) else 0
-
-
-def _dtype_of_sums(tensor: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _modules_of(names: Sequence[str], num_shown: int = 8) -> str:

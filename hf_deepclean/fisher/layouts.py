@@ -44,7 +44,9 @@ class Regular:
     def sum_per_example(self, tensor: torch.Tensor, num_last: int, batch_size: int) -> torch.Tensor:
         """The sum over everything but the examples and the last `num_last` axes, shape `(batch_size, *last)`."""
         last = tensor.shape[tensor.ndim - num_last :]
-        return self.example_first(tensor, batch_size).reshape(batch_size, -1, *last).sum(dim=1)
+        return (
+            self.example_first(tensor, batch_size).reshape(batch_size, -1, *last).sum(dim=1, dtype=sum_dtype(tensor))
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +72,13 @@ class Ragged:
     def sum_per_example(self, tensor: torch.Tensor, num_last: int, batch_size: int) -> torch.Tensor:
         """The sum over everything but the examples and the last `num_last` axes, shape `(batch_size, *last)`."""
         last = tensor.shape[tensor.ndim - num_last :]
-        rows = tensor.reshape(len(tensor), -1, *last).sum(dim=1)
+        rows = tensor.reshape(len(tensor), -1, *last).sum(dim=1, dtype=sum_dtype(tensor))
         return rows.new_zeros(batch_size, *last).index_add_(0, self.examples, rows)
+
+
+def sum_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The dtype in which values of a tensor are summed: squares and their sums do not fit half precision."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 # `None` stands for a tensor that is the same for all examples.

@@ -25,7 +25,7 @@ from .gradients import (
     RaggedLinearGradient,
     StackedGradient,
 )
-from .layouts import Layout, Ragged, Regular
+from .layouts import Layout, Ragged, Regular, sum_dtype
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Batch:
         return StackedGradient(layout.sum_per_example(gradient, num_last, self.size))
 
     def sum_per_channel(self, layout: Regular | Ragged, gradient: torch.Tensor) -> StackedGradient:
-        return self.sum_per_example(layout, gradient.flatten(2).sum(dim=2) if gradient.ndim > 2 else gradient, 1)
+        return self.sum_per_example(
+            layout, gradient.flatten(2).sum(dim=2, dtype=sum_dtype(gradient)) if gradient.ndim > 2 else gradient, 1
+        )
 
     def linear(
         self, layout: Regular | Ragged, output_gradient: torch.Tensor, operand: torch.Tensor
@@ -212,7 +214,16 @@ def _convolution(
                     )
                 )
         return ConvolutionGradient(
-            g, padded, weight.detach(), layout.rows, strides, paddings, dilations, False, [0] * rank, groups
+            _full(g),
+            _full(padded),
+            _full(weight.detach()),
+            layout.rows,
+            strides,
+            paddings,
+            dilations,
+            False,
+            [0] * rank,
+            groups,
         )
 
     uses = [Use(weight, weight_gradient)]
@@ -241,13 +252,27 @@ def _transposed_convolution(
 
     def weight_gradient(g: torch.Tensor, x: torch.Tensor) -> ParameterGradient:
         return ConvolutionGradient(
-            g, x, weight.detach(), layout.rows, strides, paddings, dilations, True, output_paddings, groups
+            _full(g),
+            _full(x),
+            _full(weight.detach()),
+            layout.rows,
+            strides,
+            paddings,
+            dilations,
+            True,
+            output_paddings,
+            groups,
         )
 
     uses = [Use(weight, weight_gradient)]
     if bias is not None:
         uses.append(Use(bias, lambda g, x: batch.sum_per_channel(layout, g)))
     return Contact([input], uses)
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in the precision of sums."""
+    return tensor.to(sum_dtype(tensor))
 
 
 def _images(layout: Layout) -> bool:
@@ -364,7 +389,9 @@ def _affine(
         return None
     uses = []
     if weight is not None:
-        uses.append(Use(weight, lambda g, x: batch.sum_per_example(layout, g * normalize(x), num_normalized)))
+        uses.append(
+            Use(weight, lambda g, x: batch.sum_per_example(layout, _full(g) * _full(normalize(x)), num_normalized))
+        )
     if bias is not None:
         uses.append(Use(bias, lambda g, x: batch.sum_per_example(layout, g, num_normalized)))
     return Contact([input], uses)
@@ -412,7 +439,7 @@ def _affine_channels(
         return None
     uses = []
     if weight is not None:
-        uses.append(Use(weight, lambda g, x: batch.sum_per_channel(layout, g * normalize(x))))
+        uses.append(Use(weight, lambda g, x: batch.sum_per_channel(layout, _full(g) * _full(normalize(x)))))
     if bias is not None:
         uses.append(Use(bias, lambda g, x: batch.sum_per_channel(layout, g)))
     return Contact([input], uses)
