@@ -168,6 +168,8 @@ class _Accumulation:
         product_dtype: torch.dtype | None,
     ) -> None:
         check_fisher_type(fisher_type, log_likelihood_func)
+        # A compiled model would compile the taps in; the module under it is the same model.
+        model = getattr(model, "_orig_mod", model)
         if parameters is None:
             parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not parameters:

@@ -147,6 +147,13 @@ def test_a_model_dispatched_over_devices_by_hooks():
     assert fisher.fallback_parameters == {} and difference(fisher, expected) <= 1e-12
 
 
+def test_a_compiled_model_is_the_model_under_it():
+    model, batch = tiny.randomized(tiny.bert()), tiny.text_batch()
+    expected = accumulate_fisher_diagonal(model, [batch])
+    fisher = accumulate_fisher_diagonal(torch.compile(model), [batch])
+    assert fisher.sums.keys() == expected.sums.keys() and difference(fisher, expected) == 0
+
+
 def test_reversible_layers_are_refused():
     model = architecture("reformer", "masked LM")[0]
     with pytest.raises(ValueError, match="reversible layers"):
