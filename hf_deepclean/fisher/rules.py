@@ -187,9 +187,7 @@ def _convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Contact | None:
-    rank, layout, batch = weight.ndim - 2, call.layout(input), call.batch
-    if not _images(layout) or input.ndim != weight.ndim:
-        return None
+    rank, size, product_dtype = weight.ndim - 2, call.batch.size, call.batch.product_dtype
     strides, dilations = _per_axis(stride, rank), _per_axis(dilation, rank)
     before = after = [0] * rank
     if padding == "same":
@@ -199,37 +197,19 @@ def _convolution(
         before = after = _per_axis(padding, rank)
 
     def weight_gradient(g: torch.Tensor, x: torch.Tensor) -> ParameterGradient:
-        padded, paddings = x, before
+        paddings = before
         if before != after:
             pairs = [amount for pair in zip(before[::-1], after[::-1], strict=True) for amount in pair]
-            padded, paddings = F.pad(x, pairs), [0] * rank
+            x, paddings = F.pad(x, pairs), [0] * rank
         if groups == 1 and not any(paddings) and weight.is_contiguous():
-            patches = _patches(padded, weight.shape[2:], strides)
+            patches = _patches(x, weight.shape[2:], strides)
             if patches is not None:
-                return PatchGradient(
-                    LinearGradient(
-                        g.unflatten(0, (batch.size, -1)).flatten(3).transpose(2, 3).flatten(1, 2),
-                        patches.unflatten(0, (batch.size, -1)).flatten(1, 2),
-                        batch.product_dtype,
-                    )
-                )
-        return ConvolutionGradient(
-            _full(g),
-            _full(padded),
-            _full(weight.detach()),
-            layout.rows,
-            strides,
-            paddings,
-            dilations,
-            False,
-            [0] * rank,
-            groups,
-        )
+                outputs = g.unflatten(0, (size, -1)).flatten(3).transpose(2, 3).flatten(1, 2)
+                windows = patches.unflatten(0, (size, -1)).flatten(1, 2)
+                return PatchGradient(LinearGradient(outputs, windows, product_dtype))
+        return _kernel_gradient(size, g, x, weight, strides, paddings, dilations, False, [0] * rank, groups)
 
-    uses = [Use(weight, weight_gradient)]
-    if bias is not None:
-        uses.append(Use(bias, lambda g, x: batch.sum_per_channel(layout, g)))
-    return Contact([input], uses)
+    return _images(call, input, weight, bias, weight_gradient)
 
 
 def _transposed_convolution(
@@ -243,41 +223,45 @@ def _transposed_convolution(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Contact | None:
-    rank, layout, batch = weight.ndim - 2, call.layout(input), call.batch
-    if not _images(layout) or input.ndim != weight.ndim:
-        return None
+    rank, size = weight.ndim - 2, call.batch.size
     strides, paddings, output_paddings, dilations = (
         _per_axis(value, rank) for value in (stride, padding, output_padding, dilation)
     )
 
     def weight_gradient(g: torch.Tensor, x: torch.Tensor) -> ParameterGradient:
-        return ConvolutionGradient(
-            _full(g),
-            _full(x),
-            _full(weight.detach()),
-            layout.rows,
-            strides,
-            paddings,
-            dilations,
-            True,
-            output_paddings,
-            groups,
-        )
+        return _kernel_gradient(size, g, x, weight, strides, paddings, dilations, True, output_paddings, groups)
 
+    return _images(call, input, weight, bias, weight_gradient)
+
+
+def _images(
+    call: Call,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    weight_gradient: Callable[..., ParameterGradient],
+) -> Contact | None:
+    """Only where every example has consecutive images on the first axis."""
+    layout, batch = call.layout(input), call.batch
+    if not isinstance(layout, Regular) or layout.axis != 0 or (layout.rows > 1 and layout.interleaved):
+        return None
+    if input.ndim != weight.ndim:
+        return None
     uses = [Use(weight, weight_gradient)]
     if bias is not None:
         uses.append(Use(bias, lambda g, x: batch.sum_per_channel(layout, g)))
     return Contact([input], uses)
 
 
+def _kernel_gradient(
+    size: int, g: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *arguments: Any
+) -> ConvolutionGradient:
+    return ConvolutionGradient(_full(g), _full(x), _full(weight.detach()), len(x) // size, *arguments)
+
+
 def _full(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor in the precision of sums."""
     return tensor.to(sum_dtype(tensor))
-
-
-def _images(layout: Layout) -> bool:
-    """Whether every example has consecutive images on the first axis."""
-    return isinstance(layout, Regular) and layout.axis == 0 and (layout.rows == 1 or not layout.interleaved)
 
 
 def _per_axis(value: Any, rank: int) -> list[int]:
@@ -301,8 +285,7 @@ def _patches(images: torch.Tensor, window: torch.Size, strides: list[int]) -> to
     return images.permute(0, *counts, 1, *sizes).flatten(1 + rank).flatten(1, rank)
 
 
-def _embedding(
-    call: Call,
+def table_lookup(
     input: torch.Tensor,
     weight: torch.Tensor,
     padding_idx: int | None = None,
@@ -310,10 +293,14 @@ def _embedding(
     norm_type: float = 2.0,
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
-) -> Contact | None:
-    if max_norm is not None or scale_grad_by_freq:
-        return None
-    return _lookup(call, weight, input, padding_idx)
+) -> tuple[torch.Tensor, torch.Tensor, int | None] | None:
+    """The table, indices and padding index of `F.embedding`, unless it does more than look rows up."""
+    return None if max_norm is not None or scale_grad_by_freq else (weight, input, padding_idx)
+
+
+def _embedding(call: Call, *args: Any, **kwargs: Any) -> Contact | None:
+    lookup = table_lookup(*args, **kwargs)
+    return None if lookup is None else _lookup(call, *lookup)
 
 
 def _getitem(call: Call, table: torch.Tensor, index: Any) -> Contact | None:

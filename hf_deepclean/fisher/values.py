@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .gradients import DerivedGradient, EmbeddingGradient, ParameterGradient, StackedGradient
-from .rules import ELEMENTWISE, UNARY, without_padding
+from .rules import ELEMENTWISE, UNARY, table_lookup, without_padding
 
 
 # Ops that keep every element: the result stands for the same part of the parameter.
@@ -122,10 +122,10 @@ class ParameterValues:
                 return value.tensor
             if len(values) == 1 and graph.shape == first.tensor.shape and func in ELEMENTWISE | UNARY | _KEEPING:
                 value.source = first
-            elif len(values) == 1 and func is F.embedding and args[1:2] == (first.tensor,):
-                lookup = _lookup(*args, **kwargs)
-                if lookup is not None:
-                    value.source, (value.indices, value.padding_idx) = first, lookup
+            elif len(values) == 1 and func is F.embedding:
+                lookup = table_lookup(*args, **kwargs)
+                if lookup is not None and lookup[0] is first.tensor:
+                    value.source, (_, value.indices, value.padding_idx) = first, lookup
             self._remember(value)
             return value.tensor
 
@@ -185,15 +185,3 @@ def _is_part(tensor: torch.Tensor, part: torch.Tensor) -> bool:
     if tensor.untyped_storage().data_ptr() != part.untyped_storage().data_ptr():
         return False
     return all(stride or size == 1 for size, stride in zip(tensor.size(), tensor.stride(), strict=True))
-
-
-def _lookup(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    padding_idx: int | None = None,
-    max_norm: float | None = None,
-    norm_type: float = 2.0,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> tuple[torch.Tensor, int | None] | None:
-    return None if max_norm is not None or scale_grad_by_freq else (input, padding_idx)
