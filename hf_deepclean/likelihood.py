@@ -323,14 +323,10 @@ def fisher_scores(
         )
     logits, targets = likelihood.targets(inputs, outputs, labels)
     if fisher_type == "sampled":
-        probabilities = torch.softmax(logits, dim=-1)
-        drawn = draw_targets(
-            probabilities.detach(), targets, range(len(labels)) if positions is None else positions, seed
-        )
-        # What was drawn has a probability well above zero, so that its logarithm loses nothing and one softmax serves
-        # the draw and the score.
-        chosen = probabilities.gather(2, drawn.clamp_min(0)[:, :, None]).squeeze(2)
-        yield chosen.masked_fill(drawn == IGNORED, 1).log().sum(dim=1)
+        probabilities = torch.softmax(logits.detach(), dim=-1)
+        drawn = draw_targets(probabilities, targets, range(len(labels)) if positions is None else positions, seed)
+        del probabilities
+        yield _log_probability(logits, drawn)
         return
     for log_probability in torch.log_softmax(logits[:, 0], dim=-1).unbind(dim=1):
         yield (log_probability.detach() / 2).exp() * log_probability
@@ -352,9 +348,32 @@ def built_in_kind(log_likelihood_func: LogLikelihoodFunction) -> str | None:
     return next((kind for kind, function in _FUNCTIONS.items() if function is log_likelihood_func), None)
 
 
+class _LogProbability(torch.autograd.Function):
+    """
+    Log-probability of every target, 0 for the ignored ones, with one tensor of the logits' size in the backward pass.
+
+    Cross entropy makes three, which for a large vocabulary are much of the time and memory of a Fisher pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        ignored = targets == IGNORED
+        chosen = targets.masked_fill(ignored, 0)[..., None]
+        ctx.save_for_backward(logits, chosen, ignored)
+        log_probabilities = torch.log_softmax(logits, dim=-1)
+        return log_probabilities.gather(-1, chosen).squeeze(-1).masked_fill_(ignored, 0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits, chosen, ignored = ctx.saved_tensors
+        gradient = gradient.masked_fill(ignored, 0)[..., None]
+        result = torch.softmax(logits, dim=-1).mul_(-gradient)
+        return result.scatter_add_(-1, chosen, gradient), None
+
+
 def _log_probability(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED)
-    return -losses.view_as(targets).sum(dim=1)
+    return _LogProbability.apply(logits, targets).sum(dim=1)
 
 
 def _float_logits(outputs: Any, name: str = "logits", position: int = 0) -> torch.Tensor:

@@ -25,7 +25,7 @@ class GradientCollector:
     def __init__(self, values: ParameterValues) -> None:
         self.values = values
         self.num_uses: Counter[str] = Counter()
-        self._plans: dict[str, list[tuple[Any, bool, torch.Tensor | None]]] = defaultdict(list)
+        self._plans: dict[str, list[tuple[torch.Tensor | None, torch.Tensor | None]]] = defaultdict(list)
         self._excluded: Collection[str] = ()
         self._parts: Sequence[tuple[range, Mapping[str, torch.Tensor]]] = ()
         self._gradients: dict[str, list[tuple[torch.Tensor, ParameterGradient | TiedGradient]]] = {}
@@ -44,9 +44,7 @@ class GradientCollector:
         """Takes down a use to come, so that a parameter is finished when its last gradient has arrived."""
         self.num_uses.update(value.names)
         for name in value.names:
-            key = None if value.part is None else geometry(_upright(value.part))
-            is_linear = use is not None and use.is_linear
-            self._plans[name].append((key, is_linear, None if use is None else use.indices))
+            self._plans[name].append((value.part, None if use is None else use.indices))
 
     def receive(self, value: ParameterValue, gradient: Callable[[], ParameterGradient]) -> None:
         """Takes the per-example gradients of a value."""
@@ -65,10 +63,10 @@ class GradientCollector:
     def _tied(self, name: str, part: torch.Tensor, gradient: ParameterGradient) -> TiedGradient | None:
         """The gradient of a head that is tied to embeddings, without the logits' gradient."""
         plan = self._plans[name]
-        indices = [indices for _, _, indices in plan if indices is not None]
+        indices = [indices for _, indices in plan if indices is not None]
         if not isinstance(gradient, LinearGradient) or not indices or len(plan) != len(indices) + 1:
             return None
-        if any(key != geometry(part) for key, _, _ in plan):
+        if any(used is None or geometry(_upright(used)) != geometry(part) for used, _ in plan):
             return None
         for examples, sums in self._parts:
             gradient.add_squares_(self._view(name, part, sums[name]), examples)

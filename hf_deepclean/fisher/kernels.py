@@ -38,11 +38,13 @@ def add_outer_squares_(
         total += torch.bmm(output_gradients.mT, operands).to(total.dtype).square_().sum(dim=0)
         return
     rows = max(64, _BLOCK_ELEMENTS // total.shape[1])
-    for block, gradients in zip(total.split(rows), output_gradients.split(rows, dim=2), strict=True):
+    for block, gradients in zip(total.split(rows), output_gradients.mT.split(rows, dim=1), strict=True):
         product = torch.empty_like(block, dtype=product_dtype)
         batch_sum = torch.empty_like(block)
         for example, (gradient, operand) in enumerate(zip(gradients, operands, strict=True)):
-            exact = torch.mm(gradient.T, operand, out=product).to(total.dtype)
+            exact = torch.mm(gradient, operand, out=product)
+            if product_dtype != total.dtype:
+                exact = exact.to(total.dtype)
             # One sum per batch and block first: adding each example to a large total would lose its low bits.
             if example == 0:
                 torch.mul(exact, exact, out=batch_sum)

@@ -41,12 +41,15 @@ class Regular:
             return tensor.unflatten(self.axis, (self.rows, -1)).select(self.axis + 1, example)
         return tensor.narrow(self.axis, example * self.rows, self.rows)
 
+    def tokens(self, tensor: torch.Tensor, num_last: int, batch_size: int) -> torch.Tensor:
+        """The tensor as `(batch_size, num_tokens, *last)`, of which `num_last` axes are kept."""
+        if self.axis or self.interleaved:
+            tensor = self.example_first(tensor, batch_size)
+        return tensor.reshape(batch_size, -1, *tensor.shape[tensor.ndim - num_last :])
+
     def sum_per_example(self, tensor: torch.Tensor, num_last: int, batch_size: int) -> torch.Tensor:
         """The sum over everything but the examples and the last `num_last` axes, shape `(batch_size, *last)`."""
-        last = tensor.shape[tensor.ndim - num_last :]
-        return (
-            self.example_first(tensor, batch_size).reshape(batch_size, -1, *last).sum(dim=1, dtype=sum_dtype(tensor))
-        )
+        return self.tokens(tensor, num_last, batch_size).sum(dim=1, dtype=sum_dtype(tensor))
 
 
 @dataclass(frozen=True, eq=False)

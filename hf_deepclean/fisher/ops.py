@@ -8,22 +8,23 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils._pytree import tree_leaves
 
 
-# Reading these off a parameter tells nothing about its values, or stops its gradient.
-_WITHOUT_GRADIENT = frozenset(
-    {
-        getattr(torch.Tensor, name).__get__
-        for name in ("shape", "dtype", "device", "requires_grad", "is_leaf", "ndim", "layout", "is_cuda", "is_meta")
-        + ("is_cpu", "is_quantized", "is_sparse", "is_mps", "is_xpu", "is_xla", "is_nested", "names")
-        + ("grad", "grad_fn", "data")
-        if hasattr(torch.Tensor, name)
-    }
+def _getters(*names: str) -> set[Callable[..., Any]]:
+    return {getattr(torch.Tensor, name).__get__ for name in names if hasattr(torch.Tensor, name)}
+
+
+# What these return holds no tensor.
+DESCRIBING = frozenset(
+    _getters("shape", "dtype", "device", "requires_grad", "is_leaf", "ndim", "layout", "is_cuda", "is_meta", "is_cpu")
+    | _getters("is_quantized", "is_sparse", "is_mps", "is_xpu", "is_xla", "is_nested", "names")
     | {torch.Tensor.size, torch.Tensor.dim, torch.Tensor.numel, torch.Tensor.stride, torch.Tensor.__len__}
     | {torch.Tensor.is_floating_point, torch.Tensor.is_complex, torch.Tensor.is_contiguous, torch.Tensor.element_size}
-    | {torch.is_floating_point, torch.is_complex, torch.numel, torch.Tensor.detach, torch.detach}
+    | {torch.is_floating_point, torch.is_complex, torch.numel}
 )
+
+# Reading these off a parameter tells nothing about its values, or stops its gradient.
+_WITHOUT_GRADIENT = DESCRIBING | _getters("grad", "grad_fn", "data") | {torch.Tensor.detach, torch.detach}
 
 # Ops that read no more than the form of their second argument.
 _LIKE = frozenset(getattr(torch.Tensor, name) for name in ("type_as", "to", "view_as", "reshape_as", "expand_as"))
@@ -61,7 +62,13 @@ def name_of(func: Callable[..., Any]) -> str:
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:
     """All tensors among arguments or outputs, also those in lists."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, (list, tuple)):
+        return []
+    return [tensor for branch in tree for tensor in tensors_in(branch)]
 
 
 def shapes_in(tree: Any) -> list[torch.Size]:

@@ -62,12 +62,9 @@ class Batch:
                 operand.reshape(-1, operand.shape[-1]),
                 layout.examples.repeat_interleave(rows),
             )
-        return LinearGradient(self.tokens(layout, output_gradient), self.tokens(layout, operand), self.product_dtype)
-
-    def tokens(self, layout: Regular, tensor: torch.Tensor, num_last: int = 1) -> torch.Tensor:
-        """The tensor as `(batch_size, num_tokens, *last)`."""
-        last = tensor.shape[tensor.ndim - num_last :]
-        return layout.example_first(tensor, self.size).reshape(self.size, -1, *last)
+        return LinearGradient(
+            layout.tokens(output_gradient, 1, self.size), layout.tokens(operand, 1, self.size), self.product_dtype
+        )
 
 
 @dataclass(frozen=True)
@@ -110,15 +107,12 @@ class Use:
             The value.
         gradient (`Callable`):
             Called with the output gradient and the saved operands; returns the per-example gradients of the value.
-        is_linear (`bool`, *optional*, defaults to `False`):
-            Whether these are [`LinearGradient`]s.
         indices (`torch.Tensor`, *optional*):
             The rows that every example reads, shape `(batch_size, num_tokens)`, of a value that is a table.
     """
 
     value: torch.Tensor
     gradient: Callable[..., ParameterGradient]
-    is_linear: bool = False
     indices: torch.Tensor | None = None
 
 
@@ -134,7 +128,7 @@ def _linear(call: Call, input: torch.Tensor, weight: torch.Tensor, bias: torch.T
     layout, batch = call.layout(input), call.batch
     if layout is None or input.ndim < 2:
         return None
-    uses = [Use(weight, lambda g, x: batch.linear(layout, g, x), is_linear=not isinstance(layout, Ragged))]
+    uses = [Use(weight, lambda g, x: batch.linear(layout, g, x))]
     if bias is not None:
         uses.append(Use(bias, lambda g, x: batch.sum_per_example(layout, g, 1)))
     return Contact([input], uses)
@@ -154,7 +148,7 @@ def _addmm(
     return Contact(
         [mat1],
         [
-            Use(mat2, lambda g, x: batch.linear(layout, x, g), is_linear=not isinstance(layout, Ragged)),
+            Use(mat2, lambda g, x: batch.linear(layout, x, g)),
             Use(input, lambda g, x: batch.sum_per_example(layout, g, 1)),
         ],
     )
@@ -166,14 +160,12 @@ def _matmul(call: Call, input: torch.Tensor, other: torch.Tensor) -> Contact | N
         layout = call.layout(input)
         if layout is None or getattr(layout, "axis", 0) == input.ndim - 1:
             return None
-        return Contact(
-            [input], [Use(other, lambda g, x: batch.linear(layout, x, g), is_linear=not isinstance(layout, Ragged))]
-        )
+        return Contact([input], [Use(other, lambda g, x: batch.linear(layout, x, g))])
     if id(input) in call.values and input.ndim == 2 and other.ndim >= 3:
         layout = call.layout(other)
         if layout is None or isinstance(layout, Ragged) or layout.axis >= other.ndim - 2:
             return None
-        return Contact([other], [Use(input, lambda g, x: batch.linear(layout, g.mT, x.mT), is_linear=True)])
+        return Contact([other], [Use(input, lambda g, x: batch.linear(layout, g.mT, x.mT))])
     return None
 
 
@@ -320,11 +312,11 @@ def _lookup(call: Call, table: torch.Tensor, index: torch.Tensor, padding_idx: i
     num_rows = len(table)
 
     def rows(index: torch.Tensor) -> torch.Tensor:
-        return batch.tokens(layout, index, 0) % num_rows
+        return layout.tokens(index, 0, batch.size) % num_rows
 
     def gradient(g: torch.Tensor, index: torch.Tensor) -> ParameterGradient:
-        indices = rows(index)
-        return EmbeddingGradient(indices, without_padding(batch.tokens(layout, g), indices, padding_idx, num_rows))
+        indices, gradients = rows(index), layout.tokens(g, 1, batch.size)
+        return EmbeddingGradient(indices, without_padding(gradients, indices, padding_idx, num_rows))
 
     return Contact([index], [Use(table, gradient, indices=rows(index))])
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map_only
 from .collector import GradientCollector
 from .gradients import StackedGradient
 from .layouts import UNKNOWN, Layout, Ragged, Regular, UnknownLayout
-from .ops import COMPOSITE, has_no_gradient, is_in_place, name_of, tensors_in
+from .ops import COMPOSITE, DESCRIBING, has_no_gradient, is_in_place, name_of, tensors_in
 from .probe import CallKey, Layouts, Record, call_key
 from .rows import SelectedRows
 from .rules import BROADCASTING, EXPANDING, RULES, Batch, Call, Contact, Use, any_op
@@ -102,6 +102,8 @@ class FisherTaps(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
+        if func in DESCRIBING:
+            return func(*args, **kwargs)
         if func in COMPOSITE:
             with self:
                 return COMPOSITE[func](*args, **kwargs)
@@ -111,7 +113,9 @@ class FisherTaps(TorchFunctionMode):
             self._rows.follow(func, args, kwargs, output)
             return output
         try:
-            call = self._call(func, values, args, kwargs)
+            # What only looks at tensors passes by the modes around this one, each of which would see every look.
+            with torch._C.DisableTorchFunction():
+                call = self._call(func, values, args, kwargs)
             if call is None:
                 return self._values.derive(func, values, args, kwargs)
             return self._meet(call, values)
@@ -193,7 +197,8 @@ class FisherTaps(TorchFunctionMode):
 
     def _meet(self, call: Call, values: list[ParameterValue]) -> Any:
         rule = RULES.get(call.func)
-        contact = rule(call, *call.args, **call.kwargs) if rule is not None else None
+        with torch._C.DisableTorchFunction():
+            contact = rule(call, *call.args, **call.kwargs) if rule is not None else None
         if contact is not None and {id(use.value) for use in contact.uses} >= call.values.keys():
             return self._tap_output(call, values, contact)
         if len(values) == 1 and call.output is not None:
@@ -212,24 +217,40 @@ class FisherTaps(TorchFunctionMode):
         output = call.func(*call.args, **call.kwargs)
         if not isinstance(output, torch.Tensor) or call.output is None:
             raise UnknownLayout
-        if not call.output.fits(output, self.batch.size):
-            raise UnknownLayout
         by_id = {id(value.tensor): value for value in values}
         uses = [(by_id[id(use.value)], use) for use in contact.uses if id(use.value) in by_id]
-        for value, use in uses:
-            self._plan(value, use)
 
         def receive(gradient: torch.Tensor, *operands: torch.Tensor) -> None:
             for value, use in uses:
                 self._collector.receive(value, lambda use=use: use.gradient(gradient, *operands))
 
-        tapped = _Tap.apply(self._anchor, output, receive, *contact.operands)
+        with torch._C.DisableTorchFunction():
+            if not call.output.fits(output, self.batch.size):
+                raise UnknownLayout
+            for value, use in uses:
+                self._plan(value, use)
+            tapped = _Tap.apply(self._anchor, output, receive, *contact.operands)
         if isinstance(call.output, Ragged):
             self._rows[tapped] = call.output
         return tapped
 
     def _tap_laid_out(self, call: Call, value: ParameterValue) -> torch.Tensor | None:
         """Runs a broadcasting op on the value laid out over the examples, so that autograd keeps them apart."""
+        with torch._C.DisableTorchFunction():
+            laid_out = self._laid_out(call, value)
+        if laid_out is None:
+            return None
+
+        def argument(tensor: torch.Tensor) -> torch.Tensor:
+            return laid_out if tensor is value.tensor else tensor
+
+        args, kwargs = tree_map_only(torch.Tensor, argument, (call.args, call.kwargs))
+        output = call.func(*args, **kwargs)
+        if isinstance(call.output, Ragged):
+            self._rows[output] = call.output
+        return output
+
+    def _laid_out(self, call: Call, value: ParameterValue) -> torch.Tensor | None:
         shape, size, layout = value.tensor.shape, self.batch.size, call.output
         operands = [tensor for tensor in tensors_in((call.args, call.kwargs)) if tensor is not value.tensor]
         num_axes = max([tensor.ndim for tensor in operands] + [len(shape)])
@@ -245,27 +266,17 @@ class FisherTaps(TorchFunctionMode):
         def receive(gradient: torch.Tensor) -> None:
             self._collector.receive(value, lambda: StackedGradient(gradient))
 
-        stacked = value.tensor.detach().expand(size, *shape)
-        stacked = _Tap.apply(self._anchor, stacked, receive)
+        stacked = _Tap.apply(self._anchor, value.tensor.detach().expand(size, *shape), receive)
         laid_out = stacked[(slice(None),) + (None,) * num_new].squeeze(1 + axis)
         if isinstance(layout, Ragged):
-            laid_out = laid_out[layout.examples]
-        else:
-            laid_out = laid_out.movedim(0, axis)
-            if layout.rows > 1:  # type: ignore[union-attr]
-                new_axis = axis + (not layout.interleaved)  # type: ignore[union-attr]
-                laid_out = laid_out.unsqueeze(new_axis)
-                rows = [layout.rows if i == new_axis else -1 for i in range(laid_out.ndim)]  # type: ignore[union-attr]
-                laid_out = laid_out.expand(rows).flatten(axis, axis + 1)
-
-        def argument(tensor: torch.Tensor) -> torch.Tensor:
-            return laid_out if tensor is value.tensor else tensor
-
-        args, kwargs = tree_map_only(torch.Tensor, argument, (call.args, call.kwargs))
-        output = call.func(*args, **kwargs)
-        if isinstance(layout, Ragged):
-            self._rows[output] = layout
-        return output
+            return laid_out[layout.examples]
+        laid_out = laid_out.movedim(0, axis)
+        if layout.rows > 1:  # type: ignore[union-attr]
+            new_axis = axis + (not layout.interleaved)  # type: ignore[union-attr]
+            laid_out = laid_out.unsqueeze(new_axis)
+            rows = [layout.rows if i == new_axis else -1 for i in range(laid_out.ndim)]  # type: ignore[union-attr]
+            laid_out = laid_out.expand(rows).flatten(axis, axis + 1)
+        return laid_out
 
     def _tap_expanded(self, call: Call, value: ParameterValue) -> torch.Tensor:
         shape, size, axis = value.tensor.shape, self.batch.size, call.output.axis  # type: ignore[union-attr]

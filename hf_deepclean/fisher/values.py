@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .gradients import DerivedGradient, EmbeddingGradient, ParameterGradient, StackedGradient
+from .ops import tensors_in
 from .rules import ELEMENTWISE, UNARY, table_lookup, without_padding
 
 
@@ -75,17 +76,8 @@ class ParameterValues:
 
     def among(self, arguments: Sequence[Any]) -> list[ParameterValue]:
         """The values among an op's arguments, in order, also those in lists."""
-        found = []
-        for argument in arguments:
-            if isinstance(argument, torch.Tensor):
-                value = self._by_id.get(id(argument))
-                if value is not None:
-                    found.append(value)
-            elif isinstance(argument, (list, tuple)):
-                found += self.among(argument)
-            elif isinstance(argument, dict):
-                found += self.among(list(argument.values()))
-        return found
+        found = (self._by_id.get(id(tensor)) for tensor in tensors_in(arguments))
+        return [value for value in found if value is not None]
 
     def derive(
         self, func: Callable[..., Any], values: Sequence[ParameterValue], args: tuple[Any, ...], kwargs: dict[str, Any]
