@@ -11,6 +11,10 @@ import torch
 from .batches import IGNORED
 
 
+# Up to here, a running sum over all outcomes costs less than finding a block of them first.
+_FEW_OUTCOMES = 128
+
+
 def draw_targets(
     probabilities: torch.Tensor, targets: torch.Tensor, positions: Sequence[int], seed: int
 ) -> torch.Tensor:
@@ -32,17 +36,37 @@ def draw_targets(
         example's position in the data set and the choice's index among the scored ones of its example.
     """
     scored = targets != IGNORED
-    uniform = [
-        # A counter of its own for every example: no two draws of a run share a random number.
-        np.random.Generator(np.random.Philox(key=seed, counter=[0, position, 0, 0])).random(count)
-        for position, count in zip(positions, scored.sum(dim=1).tolist(), strict=True)
-    ]
     rows = scored.flatten().nonzero().squeeze(1)
+    indices = (scored.cumsum(dim=1) - 1).flatten()[rows]
+    owners = np.asarray(positions)[(rows // targets.shape[1]).cpu().numpy()]
+    uniform = torch.from_numpy(uniform_numbers(seed, owners, indices.cpu().numpy()))
     drawn = targets.flatten().clone()
-    drawn[rows] = _invert(
-        probabilities.flatten(0, 1), rows, torch.from_numpy(np.concatenate(uniform)).to(probabilities)
-    )
+    drawn[rows] = _invert(probabilities.flatten(0, 1), rows, uniform.to(probabilities))
     return drawn.view_as(targets)
+
+
+def uniform_numbers(seed: int, positions: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """
+    Random numbers in [0, 1) by counter: a position and an index have the same number in every call, and no two of
+    them share one.
+
+    SplitMix64 of Steele, Lea and Flood (2014), at place `2^32 position + index + 1` of the seed's stream. NumPy's
+    generators, which run through a stream from its start, would take one object per example.
+
+    Args:
+        seed (`int`):
+            The seed, not negative.
+        positions, indices (`np.ndarray`):
+            Integers below 2^32, of one shape.
+
+    Returns:
+        `np.ndarray`: float64, of that shape.
+    """
+    place = (positions.astype(np.uint64) << np.uint64(32)) + indices.astype(np.uint64) + np.uint64(1)
+    bits = np.random.SeedSequence(seed).generate_state(1, np.uint64) + place * np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
 
 
 def _invert(probabilities: torch.Tensor, rows: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -53,6 +77,9 @@ def _invert(probabilities: torch.Tensor, rows: torch.Tensor, uniform: torch.Tens
     as much as the softmax itself.
     """
     num_outcomes = probabilities.shape[1]
+    if num_outcomes <= _FEW_OUTCOMES:
+        passed = probabilities[rows].cumsum(dim=1)
+        return _first_above(passed, uniform * passed[:, -1])[0]
     width = math.isqrt(num_outcomes - 1) + 1
     whole = num_outcomes - num_outcomes % width
     sums = [

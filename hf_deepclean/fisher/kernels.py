@@ -5,8 +5,8 @@
 import torch
 
 
-# Rows of the result are handled in blocks of about 1 MB of float32, so that a product is squared while it is in cache.
-_BLOCK_ELEMENTS = 2**18
+# Rows of the result are handled in blocks of about 4 MB of float32, so that a product is squared while it is in cache.
+_BLOCK_ELEMENTS = 2**20
 
 
 def add_outer_squares_(

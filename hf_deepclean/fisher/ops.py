@@ -64,11 +64,25 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
     """All tensors among arguments or outputs, also those in lists."""
     if isinstance(tree, torch.Tensor):
         return [tree]
-    if isinstance(tree, dict):
-        tree = tree.values()
-    elif not isinstance(tree, (list, tuple)):
-        return []
-    return [tensor for branch in tree for tensor in tensors_in(branch)]
+    found: list[torch.Tensor] = []
+    if isinstance(tree, (list, tuple, dict)):
+        for branch in tree.values() if isinstance(tree, dict) else tree:
+            if isinstance(branch, torch.Tensor):
+                found.append(branch)
+            elif isinstance(branch, (list, tuple, dict)):
+                found += tensors_in(branch)
+    return found
+
+
+def map_tensors(function: Callable[[torch.Tensor], Any], arguments: Any) -> Any:
+    """An op's arguments with `function` applied to every tensor among them, also to those in lists."""
+    if isinstance(arguments, torch.Tensor):
+        return function(arguments)
+    if isinstance(arguments, dict):
+        return {name: map_tensors(function, argument) for name, argument in arguments.items()}
+    if type(arguments) in (list, tuple):
+        return type(arguments)(map_tensors(function, argument) for argument in arguments)
+    return arguments
 
 
 def shapes_in(tree: Any) -> list[torch.Size]:

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
 from .collector import GradientCollector
 from .gradients import StackedGradient
 from .layouts import UNKNOWN, Layout, Ragged, Regular, UnknownLayout
-from .ops import COMPOSITE, DESCRIBING, has_no_gradient, is_in_place, name_of, tensors_in
+from .ops import COMPOSITE, DESCRIBING, has_no_gradient, is_in_place, map_tensors, name_of, tensors_in
 from .probe import CallKey, Layouts, Record, call_key
 from .rows import SelectedRows
 from .rules import BROADCASTING, EXPANDING, RULES, Batch, Call, Contact, Use, any_op
@@ -244,7 +243,7 @@ class FisherTaps(TorchFunctionMode):
         def argument(tensor: torch.Tensor) -> torch.Tensor:
             return laid_out if tensor is value.tensor else tensor
 
-        args, kwargs = tree_map_only(torch.Tensor, argument, (call.args, call.kwargs))
+        args, kwargs = map_tensors(argument, (call.args, call.kwargs))
         output = call.func(*args, **kwargs)
         if isinstance(call.output, Ragged):
             self._rows[output] = call.output

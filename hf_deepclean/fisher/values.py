@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .gradients import DerivedGradient, EmbeddingGradient, ParameterGradient, StackedGradient
-from .ops import tensors_in
+from .ops import map_tensors, tensors_in
 from .rules import ELEMENTWISE, UNARY, table_lookup, without_padding
 
 
@@ -102,9 +102,7 @@ class ParameterValues:
             return tensor if value is None else self._graph(value)
 
         with torch.enable_grad():
-            graphs = func(
-                *tree_map_only(torch.Tensor, on_graph, args), **tree_map_only(torch.Tensor, on_graph, kwargs)
-            )
+            graphs = func(*map_tensors(on_graph, args), **map_tensors(on_graph, kwargs))
 
         def remember(graph: torch.Tensor) -> torch.Tensor:
             if graph is first.graph:

@@ -32,8 +32,8 @@ from .peers import PEERS
 METHODS = OWN | TORCH | PEERS
 # Other methods that take more plain steps than this are timed twice and no more.
 SLOW = 2
-# Steps shorter than this are repeated more often, because a minimum of few is mostly noise.
-SHORT_SECONDS = 0.05
+# Per round and method: a minimum of few is mostly noise.
+MIN_STEPS, MIN_SECONDS = 3, 0.2
 WRONG = 1e-4
 NOISE = 1e-12
 
@@ -56,6 +56,25 @@ def release_freed_memory() -> None:
     gc.collect()
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def set_malloc(trim_threshold: int, mmap_threshold: int) -> None:
+    """Fixes, where the C library is glibc, what it does with freed memory; else that depends on the order of sizes."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        library.mallopt(m_trim_threshold, trim_threshold)
+        library.mallopt(m_mmap_threshold, mmap_threshold)
+
+
+def keep_freed_memory() -> None:
+    """For times: the page faults of getting a block back from the system can take longer than the work in it."""
+    set_malloc(trim_threshold=2**31 - 1, mmap_threshold=2**25)
+
+
+def return_freed_memory() -> None:
+    """For memory: what is resident is what is in use."""
+    set_malloc(trim_threshold=2**16, mmap_threshold=2**16)
 
 
 def peak_bytes(function: Callable[[], Any]) -> tuple[Any, int]:
@@ -112,6 +131,7 @@ def describe(workload: str) -> dict[str, Any]:
 
 
 def memory_and_error(workload: str, method: str, reference_file: str) -> dict[str, Any]:
+    return_freed_memory()
     model, batch = WORKLOADS[workload].build()
     run = METHODS[method](model, WORKLOADS[workload].log_likelihood)
     run(in_chunks(batch, 2)[0])  # Lazy imports and the buffers of the BLAS belong to the process, not to the method.
@@ -124,10 +144,11 @@ def memory_and_error(workload: str, method: str, reference_file: str) -> dict[st
 
 def timings(workload: str, methods: Collection[str], repeats: int) -> dict[str, dict[str, Any]]:
     """
-    Every method once per round, so that a drift of the machine's speed hits all alike.
+    Every method some steps per round, so that a drift of the machine's speed hits all alike.
 
-    hf_deepclean makes a pass of one batch and a longer one: their difference is free of what is done once per pass.
+    hf_deepclean makes one pass per round; its first batch has what is done once per pass, the next ones are its steps.
     """
+    keep_freed_memory()
     model, batch = WORKLOADS[workload].build()
     log_likelihood = WORKLOADS[workload].log_likelihood
     runs: dict[str, Run] = {}
@@ -135,24 +156,26 @@ def timings(workload: str, methods: Collection[str], repeats: int) -> dict[str, 
         runs[name] = METHODS[name](copy.deepcopy(model), log_likelihood)
         runs[name](in_chunks(batch, 2)[0])
     plain = seconds(partial(runs[PLAIN], batch))
-    further_batches = max(2, math.ceil(0.2 / plain))
+    num_steps = max(MIN_STEPS, math.ceil(MIN_SECONDS / plain))
     times: dict[str, list[float]] = {name: [] for name in runs}
-    longer_times: dict[str, list[float]] = {name: [] for name in runs if name in ENGINE}
-    for _ in range(repeats if plain > SHORT_SECONDS else 5 * repeats):
+    first_batches: dict[str, list[float]] = {name: [] for name in runs if name in ENGINE}
+    for _ in range(repeats):
         for name, run in runs.items():
-            slow = name not in ENGINE and len(times[name]) > 1 and min(times[name]) > SLOW * min(times[PLAIN])
-            if slow:
-                continue
-            times[name].append(seconds(partial(run, batch)))
             if name in ENGINE:
-                longer_times[name].append(seconds(partial(run, batch, num_batches=1 + further_batches)))
+                starts: list[float] = []
+                began = time.perf_counter()
+                run(batch, num_batches=num_steps + 2, starts=starts)
+                first_batches[name].append(starts[1] - began)
+                times[name] += [end - start for start, end in zip(starts[1:], starts[2:], strict=False)]
+            elif len(times[name]) < 2 or min(times[name]) < SLOW * plain:
+                times[name].append(seconds(partial(run, batch)))
+                if times[name][-1] < SLOW * plain:
+                    times[name] += [seconds(partial(run, batch)) for _ in range(num_steps - 1)]
     results: dict[str, dict[str, Any]] = {
         name: {"seconds": times[name], "batch_seconds": min(times[name])} for name in runs
     }
-    for name, longer in longer_times.items():
-        batch_seconds = (min(longer) - min(times[name])) / further_batches
-        results[name] |= {"longer_pass_seconds": longer, "longer_pass_batches": 1 + further_batches}
-        results[name] |= {"batch_seconds": batch_seconds, "set_up_seconds": min(times[name]) - batch_seconds}
+    for name, first in first_batches.items():
+        results[name] |= {"first_batch_seconds": first, "set_up_seconds": min(first) - min(times[name])}
     return results
 
 

@@ -7,7 +7,8 @@ A method is a function of a model and its log-likelihood that does what has to b
 to be measured: from a batch to `sum_n (d log p(y_n | x_n, w) / dw)^2` of every parameter that requires gradients.
 """
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -59,9 +60,18 @@ def plain_step(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
     return run
 
 
+def repeated(batch: Batch, num_batches: int, starts: list[float] | None) -> Iterator[Batch]:
+    """A data set of equal batches; `starts` takes down when each of them was asked for."""
+    for _ in range(num_batches):
+        if starts is not None:
+            starts.append(time.perf_counter())
+        yield batch
+
+
 def hf_deepclean(model: nn.Module, log_likelihood: LogLikelihood, kwargs: Mapping[str, Any]) -> Run:
-    def run(batch: Batch, num_batches: int = 1) -> Squares:
-        fisher = accumulate_fisher_diagonal(model, [batch] * num_batches, parameters=trainable(model), **kwargs)
+    def run(batch: Batch, num_batches: int = 1, starts: list[float] | None = None) -> Squares:
+        batches = repeated(batch, num_batches, starts)
+        fisher = accumulate_fisher_diagonal(model, batches, parameters=trainable(model), **kwargs)
         return {name: total.div_(num_batches) for name, total in fisher.sums.items()}
 
     return run
@@ -70,10 +80,11 @@ def hf_deepclean(model: nn.Module, log_likelihood: LogLikelihood, kwargs: Mappin
 def two_groups(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
     """Forget and retain in one pass, every other example; the sums of both are those of the whole batch."""
 
-    def run(batch: Batch, num_batches: int = 1) -> Squares:
+    def run(batch: Batch, num_batches: int = 1, starts: list[float] | None = None) -> Squares:
         batch = batch | {"group": torch.arange(len(batch["labels"])) % 2}
+        batches = repeated(batch, num_batches, starts)
         first, second = accumulate_fisher_diagonals(
-            model, [batch] * num_batches, group_column="group", parameters=trainable(model)
+            model, batches, group_column="group", parameters=trainable(model)
         ).values()
         return {name: total.add_(second.sums[name]).div_(num_batches) for name, total in first.sums.items()}
 
