@@ -24,7 +24,7 @@ from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, on
 from .diagonal import FisherDiagonal
 from .layouts import sum_dtype
 from .probe import CallKey, Layouts, probe_layouts
-from .reference import add_reference_squares_, example_gradients
+from .reference import add_reference_squares_, visit_example_gradients
 from .taps import FisherTaps
 
 
@@ -363,12 +363,13 @@ class _Accumulation:
             return
         # The sums serve both: what remains when the reference is subtracted is the difference.
         largest = dict.fromkeys(checked, 0.0)
-        for _, gradients in example_gradients(**self._reference_arguments(batch, examples, checked, examples)):
-            for name, gradient in gradients.items():
-                # Not in place: gradients that autograd returns may share memory.
-                square = gradient.to(differences[name].dtype).square()
-                differences[name] -= square
-                largest[name] = max(largest[name], square.max().item())
+
+        def subtract(example: int, name: str, gradient: torch.Tensor) -> None:
+            square = gradient.to(differences[name].dtype).square()
+            differences[name] -= square
+            largest[name] = max(largest[name], square.max().item())
+
+        visit_example_gradients(subtract, **self._reference_arguments(batch, examples, checked, examples))
         wrong = []
         for name in checked:
             # A precision of bfloat16 in the products shows in the squares.
@@ -378,7 +379,7 @@ class _Accumulation:
             # Gradients that are zero but for rounding (key biases under a softmax) are noise and cannot be compared.
             size = max(largest[name], max(1e-8, precision) * max(largest.values()))
             # Where the reference is not finite there is nothing to compare; the pass will say so.
-            if differences[name].abs().max().item() > min(0.5, 1e4 * precision) * size:
+            if differences[name].abs_().max().item() > min(0.5, 1e4 * precision) * size:
                 wrong.append(name)
         if wrong:
             self.excluded = dict.fromkeys(wrong, "differed from the one-example reference in the self-check")
@@ -391,10 +392,12 @@ class _Accumulation:
         """A parameter that no op showed is unused, or was used where the taps do not see: autograd knows which."""
         taps, _ = self._forward(split_labels(example)[0], example)
         unseen = [name for name in self.parameters if not taps.num_uses[name] and name not in taps.untapped]
-        for _, gradients in (
-            example_gradients(**self._reference_arguments(example, [0], unseen, [0])) if unseen else ()
-        ):
-            self.excluded |= dict.fromkeys(gradients, "used where no op shows it")
+
+        def exclude(example: int, name: str, gradient: torch.Tensor) -> None:
+            self.excluded[name] = "used where no op shows it"
+
+        if unseen:
+            visit_example_gradients(exclude, **self._reference_arguments(example, [0], unseen, [0]))
 
     def _check_finite(
         self,
@@ -409,17 +412,17 @@ class _Accumulation:
         with torch.no_grad():
             inputs, labels = split_labels(batch)
             log_likelihood = self.likelihood(inputs, self.model(**inputs), labels)
+
+        def check(example: int, name: str, gradient: torch.Tensor) -> None:
+            if not gradient.to(sum_dtype(gradient)).square().isfinite().all():
+                raise ValueError(
+                    f"The squared gradient of {name} is not finite for the example at position {positions[example]}. "
+                    "Check that example and the model's weights; a half-precision model may overflow: try float32."
+                )
+
         for example, position in enumerate(positions):
             check_finite_log_likelihood(log_likelihood[example : example + 1], position)
-            arguments = self._reference_arguments(batch, positions, self.parameters, [example])
-            for _, gradients in example_gradients(**arguments):
-                for name, gradient in gradients.items():
-                    if not gradient.to(sum_dtype(gradient)).square().isfinite().all():
-                        raise ValueError(
-                            f"The squared gradient of {name} is not finite for the example at position {position}. "
-                            "Check that example and the model's weights; a half-precision model may overflow: try "
-                            "float32."
-                        )
+            visit_example_gradients(check, **self._reference_arguments(batch, positions, self.parameters, [example]))
         raise ValueError(
             f"The sum of squared gradients overflowed in the batch that starts at position {min(positions)}. "
             "Use a float64 model, or scale the likelihood down."

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The definition of the Fisher diagonal, one example at a time: slow, general, and what every fast path must equal."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +14,11 @@ from torch import nn
 from ..batches import num_examples, select_examples, split_labels
 from ..heads import find_likelihood
 from ..likelihood import Likelihood, fisher_scores
-from ..modes import differentiable_mode, evaluation_mode, only_trainable
+from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
 
 
-def example_gradients(
+def visit_example_gradients(
+    visit: Callable[[int, str, torch.Tensor], None],
     model: nn.Module,
     batch: Mapping[str, Any],
     parameters: Mapping[str, nn.Parameter],
@@ -24,11 +28,15 @@ def example_gradients(
     positions: Sequence[int] | None = None,
     seed: int = 0,
     examples: Collection[int] | None = None,
-) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+) -> None:
     """
     The gradients whose squares add up to the Fisher diagonal, by one forward and backward pass per example.
 
     Args:
+        visit (`Callable`):
+            Called with the example, a parameter's name and the gradient of one score of the example, as soon as the
+            backward pass has it, so that the gradients of all parameters are never there together. It must not change
+            the gradient. It is not called for parameters that the score does not depend on.
         model (`torch.nn.Module`):
             The model; it runs in eval mode.
         batch (`dict[str, Any]`):
@@ -41,14 +49,15 @@ def example_gradients(
             How the model's examples are scored, by default as [`~heads.find_likelihood`] finds.
         examples (`Collection[int]`, *optional*):
             Indices of the examples to run, by default all.
-
-    Yields:
-        `tuple[int, dict[str, torch.Tensor]]`: The example, and the gradients of one score of it by parameter name,
-        without the parameters that the score does not depend on.
     """
     likelihood = find_likelihood(model, batch) if likelihood is None else likelihood
     positions = range(num_examples(batch)) if positions is None else positions
-    with evaluation_mode(model), differentiable_mode(model), only_trainable(model, list(parameters.values())):
+    with (
+        evaluation_mode(model),
+        differentiable_mode(model),
+        checkpointing_mode(model),
+        only_trainable(model, list(parameters.values())),
+    ):
         for example in range(num_examples(batch)) if examples is None else examples:
             inputs, labels = split_labels(select_examples(batch, [example]))
             with torch.enable_grad():
@@ -63,13 +72,32 @@ def example_gradients(
                 score = scores.pop(0)
                 if not score.requires_grad:
                     continue
-                gradients = torch.autograd.grad(
-                    score.sum(), list(parameters.values()), allow_unused=True, retain_graph=bool(scores)
-                )
-                yield (
-                    example,
-                    {name: g for name, g in zip(parameters, gradients, strict=True) if g is not None},
-                )
+                with _handing_over(parameters, partial(visit, example)):
+                    torch.autograd.grad(
+                        score.sum(), list(parameters.values()), allow_unused=True, retain_graph=bool(scores)
+                    )
+
+
+@contextmanager
+def _handing_over(
+    parameters: Mapping[str, nn.Parameter], visit: Callable[[str, torch.Tensor], None]
+) -> Iterator[None]:
+    """Gradients go to `visit`, and nothing of their size remains of them."""
+    names = defaultdict(list)
+    for name, parameter in parameters.items():
+        names[parameter].append(name)
+
+    def hand_over(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor:
+        for name in names[parameter]:
+            visit(name, gradient)
+        return gradient.new_zeros(()).expand_as(gradient)
+
+    hooks = [parameter.register_hook(partial(hand_over, parameter)) for parameter in names]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def add_reference_squares_(
@@ -87,8 +115,10 @@ def add_reference_squares_(
         sums (`dict[str, torch.Tensor]`):
             Sums in the parameters' shapes, added to in place.
         model, batch, parameters, fisher_type, kwargs:
-            As for [`example_gradients`].
+            As for [`visit_example_gradients`].
     """
-    for _, gradients in example_gradients(model, batch, parameters, fisher_type, **kwargs):
-        for name, gradient in gradients.items():
-            sums[name].add_(gradient.to(sums[name].dtype).square())
+
+    def add(example: int, name: str, gradient: torch.Tensor) -> None:
+        sums[name].add_(gradient.to(sums[name].dtype).square())
+
+    visit_example_gradients(add, model, batch, parameters, fisher_type, **kwargs)
