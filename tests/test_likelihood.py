@@ -2,8 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
+import torch.nn.functional as F
 
-from hf_deepclean.likelihood import Likelihood, classification_log_likelihood, fisher_scores
+from hf_deepclean.likelihood import (
+    Likelihood,
+    classification_log_likelihood,
+    fisher_scores,
+    token_log_likelihood,
+)
 
 from . import tiny
 
@@ -20,6 +26,23 @@ def test_sums_to_the_model_own_loss_one_example_at_a_time(make_model, make_batch
     )
     losses = [model(**example).loss for example in tiny.in_batches(batch, 1)]
     assert torch.allclose(-log_likelihood, torch.stack(losses), rtol=1e-12)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_its_gradient_is_that_of_cross_entropy_as_often_as_it_is_asked_for(masked):
+    logits = torch.randn(3, 4, 7, dtype=torch.float64)
+    if masked:
+        logits[:, :, 5] = -torch.inf
+    logits.requires_grad_()
+    labels = torch.tensor([[0, 1, -100, 6], [-100] * 4, [2, 2, 3, 4]])
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(3, 4).sum(dim=1)
+    weights = torch.randn(3, dtype=torch.float64)
+    (expected,) = torch.autograd.grad((weights * losses).sum(), logits)
+    log_likelihood = token_log_likelihood((logits,), labels)
+    assert torch.allclose(-log_likelihood, losses, rtol=1e-12)
+    for _ in range(2):
+        (gradient,) = torch.autograd.grad(-(weights * log_likelihood).sum(), logits, retain_graph=True)
+        assert torch.allclose(gradient, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_half_precision_logits_are_raised_to_float32():

@@ -5,7 +5,7 @@
 import torch
 from torch import nn
 
-from hf_deepclean.fisher.reference import add_reference_squares_
+from hf_deepclean.fisher.reference import add_reference_squares_, visit_example_gradients
 
 
 class LogisticRegression(nn.Module):
@@ -33,3 +33,19 @@ def test_equals_the_closed_forms_of_logistic_regression():
     # E_y (1[c = y] - p_c)^2 = p_c (1 - p_c)
     expectation = (p * (1 - p)).T @ x.square()
     assert torch.allclose(fisher(model, batch, "expected"), expectation, rtol=1e-12)
+
+
+def test_gradients_arrive_whole_under_every_name_and_leave_nothing_behind():
+    model = LogisticRegression()
+    weight = model.linear.weight
+    weight.grad = torch.ones_like(weight)
+    batch = {"x": torch.randn(2, 3, dtype=torch.float64), "labels": torch.tensor([3, 0])}
+    arrived = []
+    visit_example_gradients(lambda *visit: arrived.append(visit), model, batch, {"first": weight, "second": weight})
+    assert [(example, name) for example, name, _ in arrived] == [
+        (example, name) for example in range(2) for name in ("first", "second")
+    ]
+    for example, _, gradient in arrived:
+        score = model(batch["x"][example : example + 1])[0].log_softmax(dim=1)[0, batch["labels"][example]]
+        assert torch.allclose(gradient, torch.autograd.grad(score, weight)[0], rtol=1e-12)
+    assert (weight.grad == 1).all() and not weight._backward_hooks
