@@ -34,7 +34,14 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import TrainOutput
 
 from .batches import LABELS, split_labels
-from .checks import check_batch_has_labels, check_dataset, check_disjoint, check_model, check_output_directory
+from .checks import (
+    check_batch_has_labels,
+    check_dataset,
+    check_disjoint,
+    check_model,
+    check_output_directory,
+    check_sequence_lengths,
+)
 from .config import FisherUnlearningConfig
 from .evaluation.divergence import jensen_shannon_divergence
 from .evaluation.examples import ExamplePredictions, predict_examples, summarize_predictions
@@ -156,6 +163,7 @@ class FisherUnlearner(Trainer):
         num_labels = None if log_likelihood_func is not None else model.config.num_labels
         for argument, dataset in self.unlearning_splits.items():
             check_dataset(dataset, f"{argument}_dataset", num_labels)
+            check_sequence_lengths(model, dataset, f"{argument}_dataset")
         check_disjoint(forget_dataset, retain_dataset)
 
         use_cache = getattr(model.config, "use_cache", None)
