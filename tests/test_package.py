@@ -34,6 +34,7 @@ LAYERS = [
     "plots",
     "config",
     "checks",
+    "preview",
     "unlearner",
 ]
 FISHER_LAYERS = [
