@@ -258,10 +258,20 @@ def _check_new_file(path: Path) -> None:
 def _load_model(arguments: ModelArguments) -> Any:
     """The model with the head that its checkpoint has, if that is one of the task."""
     import transformers
+    from huggingface_hub import constants
     from transformers.models.auto import modeling_auto
 
     name, task = arguments.model_name_or_path, arguments.task
-    architectures = transformers.AutoConfig.from_pretrained(name).architectures or ["none"]
+    try:
+        architectures = transformers.AutoConfig.from_pretrained(name).architectures or ["none"]
+    except OSError as error:
+        if Path(name).is_dir():
+            raise
+        offline = "; offline mode is on (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
+        raise FileNotFoundError(
+            f"`model_name_or_path` is {name!r}: no such folder is here, and it could not be loaded from the Hub"
+            f"{offline} ({type(error).__name__}). Check the name and the network, or pass a folder."
+        ) from None
     of_task = {task: _class_names(getattr(modeling_auto, mapping)) for task, mapping in _TASK_MAPPINGS.items()}
     if architectures[0] not in of_task[task]:
         others = [other for other in of_task if architectures[0] in of_task[other]]

@@ -167,7 +167,7 @@ class FisherUnlearner(Trainer):
         for argument, dataset in self.unlearning_splits.items():
             check_dataset(dataset, f"{argument}_dataset", num_labels)
             check_sequence_lengths(model, dataset, f"{argument}_dataset")
-        check_disjoint(forget_dataset, retain_dataset)
+        check_disjoint(forget_dataset, retain_dataset, disable_tqdm=args.disable_tqdm or args.local_process_index > 0)
 
         output = Path(args.output_dir)
         absent = [folder for folder in (output, *output.parents) if not folder.exists()]
