@@ -16,6 +16,7 @@ from typing import Any
 import datasets
 from datasets import ClassLabel, Dataset, DatasetDict
 from datasets.utils import tqdm
+from pyarrow import ArrowInvalid
 
 
 _FORMATS = {
@@ -414,7 +415,14 @@ def _load_hub_splits(name: str, splits: Mapping[str, str], config_name: str | No
 
 
 def _prepare(builder: Any, name: str, splits: Mapping[str, str], *, in_memory: bool) -> dict[str, Dataset]:
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except (datasets.exceptions.DatasetGenerationError, ArrowInvalid) as error:
+        # The cause may quote rows.
+        raise ValueError(
+            f"The files of {name!r} could not be read ({type(error.__cause__ or error).__name__}): one of them is damaged, or "
+            "its rows do not all have the same columns."
+        ) from None
     _check_splits(name, builder.info.splits, splits)
     return {part: builder.as_dataset(split=split, in_memory=in_memory) for part, split in splits.items()}
 
