@@ -420,8 +420,8 @@ def _prepare(builder: Any, name: str, splits: Mapping[str, str], *, in_memory: b
     except (datasets.exceptions.DatasetGenerationError, ArrowInvalid) as error:
         # The cause may quote rows.
         raise ValueError(
-            f"The files of {name!r} could not be read ({type(error.__cause__ or error).__name__}): one of them is damaged, or "
-            "its rows do not all have the same columns."
+            f"The files of {name!r} could not be read ({type(error.__cause__ or error).__name__}): one of them is "
+            "damaged, or its rows do not all have the same columns."
         ) from None
     _check_splits(name, builder.info.splits, splits)
     return {part: builder.as_dataset(split=split, in_memory=in_memory) for part, split in splits.items()}

@@ -149,6 +149,8 @@ class FisherUnlearner(Trainer):
                 "head, which a `log_likelihood_func` does not show. Leave one of the two out."
             )
         check_output_directory(args.output_dir, resuming=True)
+        output = Path(args.output_dir)
+        absent = [folder for folder in (output, *output.parents) if not folder.exists()]
         # On a machine without accelerators launched processes may each believe to be the only one.
         num_processes = max(args.world_size, int(os.environ.get("WORLD_SIZE", 1)))
         if num_processes > 1 or args.n_gpu > 1:
@@ -169,8 +171,6 @@ class FisherUnlearner(Trainer):
             check_sequence_lengths(model, dataset, f"{argument}_dataset")
         check_disjoint(forget_dataset, retain_dataset, disable_tqdm=args.disable_tqdm or args.local_process_index > 0)
 
-        output = Path(args.output_dir)
-        absent = [folder for folder in (output, *output.parents) if not folder.exists()]
         use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
             model,
