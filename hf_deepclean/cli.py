@@ -155,8 +155,9 @@ def _unlearn(arguments: Sequence[str]) -> None:
     model_arguments, data_arguments, run_arguments, config = parser.parse_args_and_config(arguments)
     resume = config.resume_from_checkpoint
     check_output_directory(config.output_dir, resuming=resume is not None)
-    model = _load_model(model_arguments)
+    model_class = _model_class(model_arguments)
     splits = load_unlearning_datasets(data_arguments)
+    model = model_class.from_pretrained(model_arguments.model_name_or_path)
     splits, collator, processing_class = _prepare_inputs(model_arguments, model, splits)
     unlearner = FisherUnlearner(
         model,
@@ -188,13 +189,14 @@ def _fisher(arguments: Sequence[str]) -> None:
     )
     model_arguments, fisher_arguments = parser.parse_args_and_config(arguments)
     _check_new_file(Path(fisher_arguments.output))
-    model = _load_model(model_arguments)
+    model_class = _model_class(model_arguments)
+    wanted = {"split": fisher_arguments.split}
+    splits = load_splits(fisher_arguments.dataset_name, wanted, fisher_arguments.dataset_config_name)
+    model = model_class.from_pretrained(model_arguments.model_name_or_path)
     check_model(model)
     scope = parameters_in_scope(model, fisher_arguments.target_modules, fisher_arguments.exclude_modules)
-    names = {"forget": fisher_arguments.split}
-    splits = load_splits(fisher_arguments.dataset_name, names, fisher_arguments.dataset_config_name)
     splits, collator, _ = _prepare_inputs(model_arguments, model, splits)
-    dataset = splits["forget"]
+    dataset = splits["split"]
     check_dataset(dataset, "split", None)
     check_sequence_lengths(model, dataset, "split")
     if not fisher_arguments.use_cpu and torch.accelerator.is_available():
@@ -255,8 +257,8 @@ def _check_new_file(path: Path) -> None:
         raise FileNotFoundError(f"There is no folder {path.parent} for the file {path.name}. Make it first.")
 
 
-def _load_model(arguments: ModelArguments) -> Any:
-    """The model with the head that its checkpoint has, if that is one of the task."""
+def _model_class(arguments: ModelArguments) -> Any:
+    """The class of the model with the head that its checkpoint has, if that is one of the task."""
     import transformers
     from huggingface_hub import constants
     from transformers.models.auto import modeling_auto
@@ -280,7 +282,7 @@ def _load_model(arguments: ModelArguments) -> Any:
             f"{f', but of {others[0]!r}' if others else ''}. Give the `task` that the model was trained for, and a "
             "model of transformers with its head."
         )
-    return getattr(transformers, architectures[0]).from_pretrained(name)
+    return getattr(transformers, architectures[0])
 
 
 def _class_names(mapping: Any) -> set[str]:

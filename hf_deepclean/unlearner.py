@@ -53,7 +53,7 @@ from .fisher.diagonal import FisherDiagonal
 from .heads import find_likelihood, prepare_batch
 from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type, class_log_probabilities
 from .modes import only_trainable
-from .preview import TimedCollator, UnlearningPreview, left_as_it_was
+from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
 from .reset import read_weights, reset_weights, write_weights
@@ -408,6 +408,7 @@ class FisherUnlearner(Trainer):
         self.optimizer = None
         with (
             only_trainable(model, [parameters[name] for name in self.selection.indices]),
+            checkpointed(model, self.args.gradient_checkpointing),
             _overridden(model.config, **({"use_cache": False} if hasattr(model.config, "use_cache") else {})),
         ):
             optimizer = self.create_optimizer()

@@ -259,3 +259,21 @@ def test_the_console_script_is_the_main_function():
     project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
     module, function = re.search(r'^hf-deepclean = "([\w.]+):(\w+)"$', project, re.M).groups()
     assert (module, function) == (main.__module__, main.__name__)
+
+
+def test_every_long_phase_shows_its_progress_on_the_main_process_alone(source, tmp_path, capsys, monkeypatch):
+    arguments = ["unlearn", *source("causal-lm"), "--forget_filter", "label == 'red'", *RUN, "--disable_tqdm", "false"]
+    datasets.enable_progress_bars()
+    try:
+        assert main([*arguments, "--output_dir", str(tmp_path / "a")]) == 0
+        shown = capsys.readouterr().err
+        monkeypatch.setenv("RANK", "1")
+        assert main([*arguments, "--output_dir", str(tmp_path / "b"), "--disable_tqdm", "true"]) == 0
+        hidden = capsys.readouterr().err
+    finally:
+        datasets.disable_progress_bars()
+    phases = ["Generating train split", "filtering", "tokenising"]
+    for phase in [*phases, "forget Fisher", "retain Fisher", "evaluate forget", "evaluate retain", "10/10"]:
+        assert phase in shown, phase
+    for phase in phases:
+        assert phase not in hidden, phase

@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 import random
+from dataclasses import fields
 
 import datasets
 import numpy as np
@@ -13,6 +14,14 @@ from hf_deepclean.preview import TimedCollator
 
 from . import tiny
 from .tokenizers import byte_tokenizer
+
+
+# transformers has renamed it.
+CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in {item.name for item in fields(FisherUnlearningConfig)}
+)
 
 
 def image_unlearner(output, model=None, num_forget=20, num_retain=60, **arguments):
@@ -59,6 +68,9 @@ def state_of(unlearner):
         "tensors": {name: value.clone() for name, value in tiny.parameters_and_buffers(model).items()},
         "gradients": {name: p.grad for name, p in model.named_parameters()},
         "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
+        "checkpointing": {
+            name: getattr(module, "gradient_checkpointing", None) for name, module in model.named_modules()
+        },
         "training": {name: module.training for name, module in model.named_modules()},
         "config": model.config.to_dict(),
         "args": unlearner.args.to_dict(),
@@ -89,6 +101,7 @@ MODELS = {
     "init": lambda output: image_unlearner(output, reset_value="init", gradient_accumulation_steps=3),
     "bf16": lambda output: image_unlearner(output, bf16=True, use_cpu=True),
     "language model with dropout": text_unlearner,
+    "checkpointed": lambda output: text_unlearner(output, **{CHECKPOINTING: True}),
 }
 
 
