@@ -301,8 +301,11 @@ def _prepare_inputs(
     if arguments.task == "image-classification":
         made = all("pixel_values" in split.column_names for split in splits.values())
         processor = None if made else transformers.AutoImageProcessor.from_pretrained(name)
-        prepare = lambda split: preprocessing.prepare_images(split, processor, arguments.image_column)  # noqa: E731
-        return {part: prepare(split) for part, split in splits.items()}, None, processor
+        images = {
+            part: preprocessing.prepare_images(split, processor, arguments.image_column, label2id)
+            for part, split in splits.items()
+        }
+        return images, None, processor
     tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     preprocessing.check_tokenizer(tokenizer, model)
     if arguments.task == "text-classification":

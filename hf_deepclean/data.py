@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets
 from datasets import ClassLabel, Dataset, DatasetDict
@@ -358,7 +358,7 @@ def _class_names(dataset: Dataset, expression: str) -> str:
     return "".join(f" The column {name!r} holds the numbers of classes: {classes}." for name, classes in named.items())
 
 
-def _refuse_no_way() -> None:
+def _refuse_no_way() -> NoReturn:
     raise ValueError(
         "Nothing says what to forget. Give `forget_filter` (an expression over the columns), `forget_column` (a "
         "column that marks rows), or `forget_split` and `retain_split`."

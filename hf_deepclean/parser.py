@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -115,7 +115,7 @@ class UnlearningParser(HfArgumentParser):
         except ValueError as error:
             self.error(str(error))
 
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
         """Prints the message, without the hundred options of the usage, and exits with status 2."""
         self.exit(2, f"{self.prog}: error: {message}\nSee `{self.prog} --help`.\n")
 
