@@ -21,6 +21,7 @@ LAYERS = [
     "sampling",
     "likelihood",
     "heads",
+    "adapters",
     "scope",
     "fisher",
     "selection",
