@@ -110,6 +110,22 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
             )
 
 
+def check_reference(model: nn.Module, reference_model: nn.Module) -> None:
+    """
+    Refuses a reference that shares weights with the model, such as two adapters put on one and the same base object.
+
+    Raises:
+        `ValueError`: If they share a parameter.
+    """
+    own = set(model.parameters())
+    shared = [name for name, parameter in reference_model.named_parameters() if parameter in own]
+    if shared:
+        raise ValueError(
+            f"`reference_model` shares {len(shared)} parameters with the model, {shared[0]} for one, and would change "
+            "with it. Load it on its own; two adapters need a base each."
+        )
+
+
 def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
     """
     Refuses a data set without length or rows, or with a label column outside the head's range.

@@ -255,8 +255,8 @@ class UnlearningReport:
         ]
         if self.integrity.num_base_weights is not None:
             lines.append(
-                f"Of the base 0 of {self.integrity.num_base_weights:,} weights changed: the adapter fits the same base "
-                "as before."
+                f"Of the base 0 of {self.integrity.num_base_weights:,} weights changed, so that the adapter fits the "
+                "same base as before."
             )
         membership = self.stages["after_repair"].membership
         if membership is None:

@@ -17,7 +17,6 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_deepclean import (
     FisherUnlearner,
-    FisherUnlearningConfig,
     UnlearningReport,
     WeightSelection,
     accumulate_fisher_diagonal,
@@ -34,7 +33,7 @@ from . import heads, tiny
 from .test_unlearner import config
 
 
-FORGET, RETAIN, UNSEEN = range(10), range(10, 46), range(46, 60)
+FORGET, RETAIN, UNSEEN = range(8), range(8, 32), range(32, 40)
 FILES = ["adapter_config.json", "adapter_model.safetensors", "report.json"]
 
 
@@ -110,8 +109,8 @@ def logits(model, kind):
 
 def dataset(kind):
     generator = torch.Generator().manual_seed(8)
-    tokens = torch.randint(3, 50, (60, 8), generator=generator)
-    labels = torch.randint(0, tiny.NUM_LABELS, (60,), generator=generator) if kind == "bert" else tokens
+    tokens = torch.randint(3, 50, (40, 8), generator=generator)
+    labels = torch.randint(0, tiny.NUM_LABELS, (40,), generator=generator) if kind == "bert" else tokens
     columns = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": labels}
     return datasets.Dataset.from_dict({name: column.tolist() for name, column in columns.items()})
 
@@ -123,13 +122,12 @@ def splits(kind="bert", **others):
 
 
 def unlearner_for(directory, model, kind="bert", data=None, **kwargs):
-    args = config(directory, **({"reset_scope": "adapter", "reset_fraction": 0.3} | kwargs))
+    defaults = {"reset_scope": "adapter", "reset_fraction": 0.3, "num_train_epochs": 1}
+    args = config(directory, **(defaults | kwargs))
     return FisherUnlearner(model, args, **(data or splits(kind)))
 
 
 def saved(model, directory):
-    """An adapter on disk beside the base it names."""
-    model.get_base_model()
     model.save_pretrained(directory)
     return directory
 
@@ -498,6 +496,9 @@ def test_an_adapter_without_its_base_is_refused(tmp_path):
     change_config(path, base_model_name_or_path=None)
     with pytest.raises(ValueError, match="does not say which base it belongs to"):
         unlearner_for(tmp_path / "clean", path)
+    (path / "adapter_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="configuration of an adapter and no weights"):
+        unlearner_for(tmp_path / "clean", path)
     scaled().save_pretrained(tmp_path / "scaled")
     with pytest.raises(ValueError, match="is of type IA3"):
         unlearner_for(tmp_path / "clean", tmp_path / "scaled")
@@ -585,7 +586,7 @@ def test_resumed_from_a_checkpoint_it_ends_in_the_same_bits(tmp_path, name):
             model.set_adapter(name)
         return trained(model)
 
-    arguments = {"save_strategy": "steps", "save_steps": 2, "weight_decay": 0.1}
+    arguments = {"save_strategy": "steps", "save_steps": 2, "weight_decay": 0.1, "num_train_epochs": 2}
     whole = unlearner_for(tmp_path / "whole", model(), **arguments)
     whole_report = whole.unlearn()
     interrupted = unlearner_for(tmp_path / "parts", model(), **arguments)
@@ -599,6 +600,21 @@ def test_resumed_from_a_checkpoint_it_ends_in_the_same_bits(tmp_path, name):
     report = resumed.unlearn(resume_from_checkpoint=True)
     assert changed(bits(whole.model), bits(resumed.model)) == set()
     assert report.integrity == whole_report.integrity
+
+
+def test_the_best_checkpoint_of_an_adapter_of_any_name_is_found(tmp_path):
+    model = adapted()
+    model.add_adapter("second", LoraConfig(r=2, task_type="SEQ_CLS", target_modules=["query"]))
+    model.set_adapter("second")
+    data = splits(eval_dataset=dataset("bert").select(UNSEEN))
+    arguments = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
+    strategies = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    unlearner = unlearner_for(tmp_path / "clean", trained(model), data=data, **arguments, **strategies)
+    unlearner.unlearn()
+    best = load_file(f"{unlearner.state.best_model_checkpoint}/adapter_model.safetensors")
+    assert set(unlearner.state.best_model_checkpoint.split("-")[-1:]) <= {"1", "2"}
+    final = load_file(tmp_path / "clean" / "adapter_model.safetensors")
+    assert changed(best, final) == set()
 
 
 def test_gradient_checkpointing_gives_the_same_adapter(tmp_path):
@@ -616,15 +632,17 @@ def test_control_and_reference_are_those_of_adapters(tmp_path):
     path = on_disk(tmp_path)
     plain = unlearner_for(tmp_path / "plain", path)
     plain.unlearn()
-    for reference in (path, load_adapted_model(path), str(tmp_path / "base")):
+    for name, reference in (("path", path), ("model", load_adapted_model(path))):
         data = splits(reference_model=reference)
-        directory = tmp_path / f"{type(reference).__name__}"
-        unlearner = unlearner_for(directory, path, data=data, random_mask_control=True)
+        unlearner = unlearner_for(tmp_path / name, path, data=data, random_mask_control=name == "model")
         report = unlearner.unlearn()
-        assert report.stages["control_after_repair"] != report.stages["after_repair"]
         assert changed(bits(plain.model), bits(unlearner.model)) == set()
-        gaps = set(report.gaps_to_reference("before").values())
-        assert (gaps == {0.0}) == (reference != str(tmp_path / "base"))
+        # The reference is the adapter as it was.
+        assert set(report.gaps_to_reference("before").values()) == {0.0}
+    assert report.stages["control_after_repair"] != report.stages["after_repair"]
+    sharing = get_peft_model(unlearner.model.get_base_model(), LoraConfig(r=2, target_modules=["key"]))
+    with pytest.raises(ValueError, match="two adapters need a base each"):
+        unlearner_for(tmp_path / "shared", unlearner.model, data=splits(reference_model=sharing))
 
 
 def test_from_trainer_takes_over_the_adapter(tmp_path):
@@ -752,7 +770,3 @@ def test_a_base_with_quantised_activations_is_refused(tmp_path):
     model = quantised(tmp_path, "torchao", dynamic=True)
     with pytest.raises(ValueError, match="with its activations"):
         unlearner_for(tmp_path / "clean", model, "llama")
-
-
-def test_the_configuration_keeps_its_other_fields():
-    assert FisherUnlearningConfig("out", reset_scope="adapter").reset_value == "zero"
