@@ -142,7 +142,7 @@ def check_adapter(model: "PeftModel", reset_value: str = "zero") -> None:
     config = model.peft_config[name]
     _check_kind(model, name, config)
     _check_initialisation(name, config, reset_value)
-    _check_quantization(model)
+    _check_quantization(model, name)
     parameters = adapter_parameters(model)
     if not any(parameter.requires_grad for parameter in parameters.values()):
         raise ValueError(
@@ -412,7 +412,7 @@ def _check_initialisation(name: str, config: "LoraConfig", reset_value: str) -> 
         )
 
 
-def _check_quantization(model: "PeftModel") -> None:
+def _check_quantization(model: "PeftModel", name: str) -> None:
     base = model.get_base_model()
     method = getattr(base, "quantization_method", None)
     if method is None and not getattr(base, "is_quantized", False):
@@ -427,6 +427,13 @@ def _check_quantization(model: "PeftModel") -> None:
             f"The base is quantised by {method}{' with its activations' if dynamic else ''}, which is not known to "
             f"let exact gradients pass to the adapter. Weights quantised by {' or '.join(_QUANTIZATION_METHODS)} are; "
             "or load the base unquantised."
+        )
+    if getattr(base, "is_loaded_in_8bit", False) and any(
+        name in layer.lora_magnitude_vector for layer in _lora_layers(model, name)
+    ):
+        raise ValueError(
+            f"The adapter {name!r} has magnitudes (DoRA) on a base in 8 bits by bitsandbytes, of which peft cannot read "
+            "the weights again after the first forward pass. Load the base in 4 bits or unquantised."
         )
 
 

@@ -389,10 +389,10 @@ def for_inference():
     return model
 
 
-def with_quantised_base(method, **attributes):
-    model = adapted("llama")
+def with_quantised_base(method, lora=None, **attributes):
+    model = adapted("llama", **(lora or {}))
     base = model.get_base_model()
-    base.is_quantized, base.quantization_method = True, method
+    base.is_quantized, base.quantization_method, base.is_loaded_in_8bit = True, method, True
     for name, value in attributes.items():
         setattr(next(base.parameters()), name, value)
     return model
@@ -412,6 +412,11 @@ REFUSED = {
     "EVA": (lambda: adapted("llama", init_lora_weights="eva"), {"reset_value": "init"}, "'eva'"),
     "random start": (lambda: adapted("llama", init_lora_weights=False), {"reset_value": "init"}, "=False"),
     "another quantisation": (lambda: with_quantised_base("gptq"), {}, "quantised by gptq"),
+    "magnitudes on 8 bits": (
+        lambda: with_quantised_base("bitsandbytes", {"use_dora": True}),
+        {},
+        "magnitudes .* in 8 bits",
+    ),
     "quantised activations": (
         lambda: with_quantised_base("torchao", act_quant_kwargs={}),
         {},
@@ -496,6 +501,7 @@ def test_an_adapter_without_its_base_is_refused(tmp_path):
     change_config(path, base_model_name_or_path=None)
     with pytest.raises(ValueError, match="does not say which base it belongs to"):
         unlearner_for(tmp_path / "clean", path)
+    change_config(path, base_model_name_or_path=str(tmp_path / "base"))
     (path / "adapter_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="configuration of an adapter and no weights"):
         unlearner_for(tmp_path / "clean", path)
