@@ -432,8 +432,8 @@ def _check_quantization(model: "PeftModel", name: str) -> None:
         name in layer.lora_magnitude_vector for layer in _lora_layers(model, name)
     ):
         raise ValueError(
-            f"The adapter {name!r} has magnitudes (DoRA) on a base in 8 bits by bitsandbytes, of which peft cannot read "
-            "the weights again after the first forward pass. Load the base in 4 bits or unquantised."
+            f"The adapter {name!r} has magnitudes (DoRA) on a base in 8 bits by bitsandbytes, whose weights peft cannot "
+            "read again after the first forward pass. Load the base in 4 bits or unquantised."
         )
 
 
