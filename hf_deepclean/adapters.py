@@ -142,6 +142,12 @@ def check_adapter(model: "PeftModel", reset_value: str = "zero") -> None:
     config = model.peft_config[name]
     _check_kind(model, name, config)
     _check_initialisation(name, config, reset_value)
+    if reset_value == "zero" and str(config.init_lora_weights).lower().startswith(_BASE_ALTERING_INITIALISATIONS):
+        logger.warning(
+            f"The adapter {name!r} was initialised with `init_lora_weights={config.init_lora_weights!r}`, which moved "
+            "a part of the base into it: weights reset to zero take out some of that part too, which the repair has "
+            "to build again. Convert it to a plain adapter first (`path_initial_model_for_weight_conversion` of peft)."
+        )
     _check_quantization(model, name)
     parameters = adapter_parameters(model)
     if not any(parameter.requires_grad for parameter in parameters.values()):
@@ -404,12 +410,6 @@ def _check_initialisation(name: str, config: "LoraConfig", reset_value: str) -> 
             f"The adapter {name!r} was initialised with `init_lora_weights={init!r}`, {reason}, and that cannot be "
             "repeated. Use `reset_value='zero'`."
         )
-    if reset_value == "zero" and str(init).lower().startswith(_BASE_ALTERING_INITIALISATIONS):
-        logger.warning(
-            f"The adapter {name!r} was initialised with `init_lora_weights={init!r}`, which moved a part of the base "
-            "into it: weights reset to zero take out some of that part too, which the repair has to build again. "
-            "Convert it to a plain adapter first (`path_initial_model_for_weight_conversion` of peft)."
-        )
 
 
 def _check_quantization(model: "PeftModel", name: str) -> None:
@@ -432,8 +432,8 @@ def _check_quantization(model: "PeftModel", name: str) -> None:
         name in layer.lora_magnitude_vector for layer in _lora_layers(model, name)
     ):
         raise ValueError(
-            f"The adapter {name!r} has magnitudes (DoRA) on a base in 8 bits by bitsandbytes, whose weights peft cannot "
-            "read again after the first forward pass. Load the base in 4 bits or unquantised."
+            f"The adapter {name!r} has magnitudes (DoRA) on a base in 8 bits by bitsandbytes, whose weights peft "
+            "cannot read again after the first forward pass. Load the base in 4 bits or unquantised."
         )
 
 

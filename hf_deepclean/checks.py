@@ -62,8 +62,8 @@ def check_scope_of_model(model: str | os.PathLike[str] | nn.Module, reset_scope:
     if reset_scope == "adapter" and not adapted:
         raise ValueError(
             f"`reset_scope='adapter'` cleans the adapter of a `PeftModel`, and the model is {described}, which has "
-            "none. Pass `PeftModel.from_pretrained(base, path, is_trainable=True)` (an adapter that transformers loaded "
-            "into the base by itself is no `PeftModel`) or the folder with its `adapter_config.json`, or use "
+            "none. Pass `PeftModel.from_pretrained(base, path, is_trainable=True)` (an adapter that transformers "
+            "loaded into the base by itself is no `PeftModel`) or the folder with its `adapter_config.json`, or use "
             "`reset_scope='full'`."
         )
 
