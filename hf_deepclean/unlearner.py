@@ -588,8 +588,8 @@ class FisherUnlearner(Trainer):
             collator = self._get_collator_with_removed_columns(collator, description)
         loader = DataLoader(dataset, batch_size, collate_fn=collator, num_workers=self.args.dataloader_num_workers)
         hidden = description is None or self.args.disable_tqdm or not self.is_local_process_zero()
-        loader = tqdm(loader, desc=description, disable=hidden, leave=False)
-        return reproducible_batches(loader, self.args.seed)
+        batches = reproducible_batches(loader, self.args.seed)
+        return iter(tqdm(batches, desc=description, total=len(loader), disable=hidden, leave=False))
 
     def _settings(self) -> dict[str, Any]:
         own = {item.name for item in fields(FisherUnlearningConfig)} - {

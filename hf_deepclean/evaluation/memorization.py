@@ -125,7 +125,7 @@ def extraction_strength(correct: np.ndarray, num_tokens: np.ndarray) -> np.ndarr
 
     def share_at_the_end(values: np.ndarray) -> float:
         wrong = np.flatnonzero(~values)
-        return 1.0 if len(wrong) == 0 else 1 - (wrong[-1] + 1) / len(values)
+        return 1.0 if len(wrong) == 0 else (len(values) - 1 - wrong[-1]) / len(values)
 
     return _per_example(share_at_the_end, np.asarray(correct, dtype=bool), num_tokens)
 
