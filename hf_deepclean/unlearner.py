@@ -47,7 +47,7 @@ from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type, cl
 from .modes import only_trainable
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
-from .reset import read_weights, reset_weights, write_weights
+from .reset import check_pretrained_model, read_weights, reset_weights, write_weights
 from .scope import parameters_in_scope
 from .selection import WeightSelection, select_random_weights, select_weights
 
@@ -101,7 +101,8 @@ class FisherUnlearner(Trainer):
 
     Raises:
         `ValueError`: If the data sets are empty, overlap, have no labels or labels outside the head's range; if the
-            weights are quantised or on the meta device; if several processes or devices run.
+            weights are quantised or on the meta device; if several processes or devices run; if the checkpoint to
+            rewind to is that of another model, or of this one as it is.
         `FileExistsError`: If the output directory holds anything but checkpoints of the repair.
 
     Example:
@@ -155,9 +156,9 @@ class FisherUnlearner(Trainer):
         self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
         model = _load(model)
         check_model(model)
-        parameters_in_scope(model, args.target_modules, args.exclude_modules)
+        scope = parameters_in_scope(model, args.target_modules, args.exclude_modules)
         if args.pretrained_model is not None:
-            AutoConfig.from_pretrained(args.pretrained_model)
+            check_pretrained_model(model, scope, args.pretrained_model)
         num_labels = None if log_likelihood_func is not None else num_classes(model)
         for argument, dataset in self.unlearning_splits.items():
             check_dataset(dataset, f"{argument}_dataset", num_labels)
