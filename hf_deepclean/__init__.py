@@ -20,10 +20,15 @@ _MODULES = {
     "accumulate_fisher_diagonals": "fisher.accumulate",
     "classification_log_likelihood": "likelihood",
     "ctc_log_likelihood": "likelihood",
+    "exact_memorization": "evaluation.memorization",
+    "extraction_strength": "evaluation.memorization",
+    "is_verbatim": "evaluation.memorization",
     "jensen_shannon_divergence": "evaluation.divergence",
     "membership_attack": "evaluation.membership",
+    "min_k_score": "evaluation.memorization",
     "next_token_log_likelihood": "likelihood",
     "parameters_in_scope": "scope",
+    "perplexity": "evaluation.memorization",
     "reset_weights": "reset",
     "save_plots": "plots",
     "select_random_weights": "selection",
@@ -38,6 +43,13 @@ if TYPE_CHECKING:
     from .config import FisherUnlearningConfig
     from .evaluation.divergence import jensen_shannon_divergence
     from .evaluation.membership import membership_attack
+    from .evaluation.memorization import (
+        exact_memorization,
+        extraction_strength,
+        is_verbatim,
+        min_k_score,
+        perplexity,
+    )
     from .fisher.accumulate import accumulate_fisher_diagonal, accumulate_fisher_diagonals
     from .fisher.diagonal import FisherDiagonal
     from .likelihood import (

@@ -149,7 +149,7 @@ def test_every_kind_of_text_model_is_unlearned_with_the_figures_that_fit_it(tmp_
     assert ("by class" in text) == (kind == "tagging")
 
 
-@pytest.mark.parametrize("kind", ["causal", "masked", "tagging"])
+@pytest.mark.parametrize("kind", ["causal", "masked", "tagging", "seq2seq"])
 def test_a_tokenizer_that_pads_at_the_left_gives_the_same_figures(tmp_path, kind):
     first, second = (
         unlearner_for(kind, tmp_path / side, side).evaluate_unlearning().figures() for side in ("right", "left")

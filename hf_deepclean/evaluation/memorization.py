@@ -130,7 +130,7 @@ def extraction_strength(correct: np.ndarray, num_tokens: np.ndarray) -> np.ndarr
     return _per_example(share_at_the_end, np.asarray(correct, dtype=bool), num_tokens)
 
 
-def verbatim(correct: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:
+def is_verbatim(correct: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:
     """
     Whether every scored token of an example is the model's first choice.
 
