@@ -135,7 +135,8 @@ def is_verbatim(correct: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:
     Whether every scored token of an example is the model's first choice.
 
     For a causal or sequence-to-sequence model that means: from what stands before the first scored token, greedy
-    decoding writes the text word for word. Sampling or another prompt may still bring it out where this says no.
+    decoding writes the text word for word, provided that the scored tokens stand in one piece up to the end. Sampling
+    or another prompt may still bring it out where this says no.
     Carlini et al., [Quantifying memorization](https://huggingface.co/papers/2202.07646).
 
     Args:
