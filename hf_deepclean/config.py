@@ -58,7 +58,9 @@ class FisherUnlearningConfig(TrainingArguments):
             `"zero"`, `"init"` (a fresh initialisation) or `"pretrained"` (the values before fine-tuning). For an
             adapter `"zero"` or `"init"` (its values before training), see [`reset_weights`].
         pretrained_model (`str`, *optional*):
-            Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`.
+            Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`: of the same architecture
+            and size, with any head or none, in any precision. Weights of a new head and of added tokens get a fresh
+            initialisation instead. Checked before any work; see [`reset.check_pretrained_model`].
         random_mask_control (`bool`, *optional*, defaults to `False`):
             Whether to reset and repair as many weights drawn at random beside, for comparison. Doubles the repair.
     """
