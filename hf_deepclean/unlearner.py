@@ -409,7 +409,7 @@ class FisherUnlearner(Trainer):
         if control:
             seconds["control"] = seconds["reset"] + seconds["repair"] + 2 * evaluation
         return UnlearningPreview(
-            model_class=type(self.model).__name__,
+            model_class=type(self.model.get_base_model() if is_adapted(self.model) else self.model).__name__,
             selection=SelectionResult.of(self.selection),
             num_sampled={split: fisher.num_examples for split, fisher in fishers.items()},
             num_repair_steps=num_steps,
