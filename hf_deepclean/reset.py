@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .adapters import adapter_reset_values, is_adapted
+from .scope import is_language_model
 from .selection import WeightSelection
 
 
@@ -69,6 +70,16 @@ def reset_weights(
     else:
         values = _pretrained_values(model, selection, pretrained_model, seed)
     write_weights(model, selection, values)
+
+
+def default_reset_value(model: nn.Module) -> str:
+    """
+    `"init"` for language models and adapters, else `"zero"`.
+
+    In the token embeddings of a language model, rows of zeros would tell anyone who reads the cleaned model which
+    tokens the forget data alone use; of an adapter, zeros in both factors would never be trained again.
+    """
+    return "init" if is_adapted(model) or is_language_model(model) else "zero"
 
 
 def check_reset_value(reset_value: str, pretrained_model: object | None) -> None:
