@@ -9,33 +9,43 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = {
+    "DataArguments": "data",
     "FisherDiagonal": "fisher.diagonal",
     "FisherUnlearner": "unlearner",
     "FisherUnlearningConfig": "config",
     "FreezeGuard": "repair",
     "SparseAdamW": "repair",
+    "UnlearningParser": "parser",
     "UnlearningReport": "report",
     "WeightSelection": "selection",
     "accumulate_fisher_diagonal": "fisher.accumulate",
     "accumulate_fisher_diagonals": "fisher.accumulate",
+    "check_tokenizer": "preprocessing",
     "classification_log_likelihood": "likelihood",
     "ctc_log_likelihood": "likelihood",
     "jensen_shannon_divergence": "evaluation.divergence",
+    "load_unlearning_datasets": "data",
     "membership_attack": "evaluation.membership",
     "next_token_log_likelihood": "likelihood",
     "parameters_in_scope": "scope",
+    "prepare_images": "preprocessing",
     "reset_weights": "reset",
     "save_plots": "plots",
     "select_random_weights": "selection",
     "select_weights": "selection",
     "span_log_likelihood": "likelihood",
+    "split_forget_rows": "data",
     "token_log_likelihood": "likelihood",
+    "tokenize_causal_lm": "preprocessing",
+    "tokenize_text_classification": "preprocessing",
+    "tokenize_token_classification": "preprocessing",
 }
 
 __all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
     from .config import FisherUnlearningConfig
+    from .data import DataArguments, load_unlearning_datasets, split_forget_rows
     from .evaluation.divergence import jensen_shannon_divergence
     from .evaluation.membership import membership_attack
     from .fisher.accumulate import accumulate_fisher_diagonal, accumulate_fisher_diagonals
@@ -47,7 +57,15 @@ if TYPE_CHECKING:
         span_log_likelihood,
         token_log_likelihood,
     )
+    from .parser import UnlearningParser
     from .plots import save_plots
+    from .preprocessing import (
+        check_tokenizer,
+        prepare_images,
+        tokenize_causal_lm,
+        tokenize_text_classification,
+        tokenize_token_classification,
+    )
     from .repair import FreezeGuard, SparseAdamW
     from .report import UnlearningReport
     from .reset import reset_weights

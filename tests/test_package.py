@@ -16,7 +16,10 @@ PACKAGE = ROOT / "hf_deepclean"
 
 # The order of the data flow; a module imports only what stands before it.
 LAYERS = [
+    "parser",
+    "data",
     "batches",
+    "preprocessing",
     "modes",
     "sampling",
     "likelihood",

@@ -1,0 +1,221 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Dataclasses, a YAML file and the command line made one: the parser of the recipes and of `hf-deepclean`."""
+
+import argparse
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+
+# What of TrainingArguments decides about the repair, in the order of `--help`; the rest is behind `--help_all`.
+REPAIR_OPTIONS = (
+    "output_dir",
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "per_device_eval_batch_size",
+    "bf16",
+    "use_cpu",
+    "seed",
+)
+
+_REPAIR = "repair (of TrainingArguments)"
+_OTHER = "other (of TrainingArguments)"
+
+
+class UnlearningParser(HfArgumentParser):
+    """
+    Makes one instance of every dataclass from a YAML file and the command line.
+
+    The keys of the file are the names of the options, its values are read as if they stood on the command line, and
+    the command line wins. A key or option that no dataclass has is an error that names the nearest one; options cannot
+    be abbreviated. `--help` shows the fields of the dataclasses given here, and of
+    [`~transformers.TrainingArguments`] those that matter for the repair; `--help_all` shows all.
+
+    Args:
+        dataclass_types (`type` or `Iterable[type]`):
+            The dataclasses. Of a subclass of [`~transformers.TrainingArguments`], `output_dir` has to be given unless
+            `set_defaults(output_dir=...)` has set it.
+        kwargs:
+            As for [`~argparse.ArgumentParser`].
+
+    Example:
+
+    ```python
+    >>> parser = UnlearningParser((DataArguments, FisherUnlearningConfig))
+    >>> data_arguments, config = parser.parse_args_and_config()
+    ```
+    """
+
+    def __init__(self, dataclass_types: type | Iterable[type], **kwargs: Any) -> None:
+        kwargs = {
+            "formatter_class": _HelpFormatter,
+            "usage": "%(prog)s [--config FILE.yaml] [OPTION ...]",
+            "allow_abbrev": False,
+        } | kwargs
+        self._hidden: dict[argparse.Action, str | None] = {}
+        self._names: dict[str, argparse.Action] = {}
+        super().__init__(dataclass_types, **kwargs)
+        self.add_argument("--config", metavar="FILE.yaml", help="Values of any options; the command line wins.")
+        self.add_argument("--help_all", "--help-all", nargs=0, action=_HelpAll, help="Show every option and exit.")
+
+    def parse_args_and_config(self, args: Sequence[str] | None = None) -> tuple[Any, ...]:
+        """
+        One instance per dataclass, in the order in which they were given.
+
+        A value of `null` in the YAML file leaves the option at its default. Bad input ends the process with status 2
+        and a message on the error stream, as always with [`~argparse.ArgumentParser`].
+
+        Args:
+            args (`Sequence[str]`, *optional*):
+                The command line, by default that of the process.
+        """
+        finder = argparse.ArgumentParser(prog=self.prog, usage=self.usage, add_help=False, allow_abbrev=False)
+        finder.add_argument("--config")
+        found, args = finder.parse_known_args(args)
+        if found.config is not None and not {"-h", "--help", "--help_all", "--help-all"} & set(args):
+            args = [*self._yaml_arguments(found.config), *args]
+        namespace, unknown = self.parse_known_args(args)
+        if unknown:
+            self.error(self._describe_unknown(unknown))
+        if getattr(namespace, "output_dir", "") is None:
+            self.error("--output_dir is missing: the folder that gets the result.")
+        try:
+            return tuple(
+                kind(**{item.name: getattr(namespace, item.name) for item in fields(kind) if item.init})
+                for kind in self.dataclass_types
+            )
+        except ValueError as error:
+            self.error(str(error))
+
+    def error(self, message: str) -> Any:
+        """Prints the message, without the hundred options of the usage, and exits with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\nSee `{self.prog} --help`.\n")
+
+    def _add_dataclass_arguments(self, dtype: type) -> None:
+        hints = get_type_hints(dtype)
+        inherited = {item.name for item in fields(TrainingArguments)} if issubclass(dtype, TrainingArguments) else ()
+        groups: dict[str, list[Any]] = {}
+        for item in fields(dtype):
+            if item.init:
+                title = getattr(dtype, "_argument_group_name", None) or _title(dtype)
+                if item.name in inherited:
+                    title = _REPAIR if item.name in REPAIR_OPTIONS else _OTHER
+                groups.setdefault(title, []).append(item)
+        for title in sorted(groups, key=lambda title: (title == _OTHER, title == _REPAIR)):
+            group = self.add_argument_group(title)
+            if title == _REPAIR:
+                groups[title].sort(key=lambda item: REPAIR_OPTIONS.index(item.name))
+            for item in groups[title]:
+                item.type = hints[item.name]
+                self._parse_dataclass_field(group, item)
+            for action in group._group_actions:
+                self._names.setdefault(action.dest, action)
+                if action.nargs == "+":
+                    # An empty list is a value too.
+                    action.nargs = "*"
+                if title == _OTHER:
+                    self._hidden[action] = action.help
+                    action.help = argparse.SUPPRESS
+
+    def _yaml_arguments(self, path: str) -> list[str]:
+        """The content of a YAML file as command-line arguments, so that both are read by the same rules."""
+        try:
+            document = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except OSError as error:
+            self.error(f"The file {path} of --config cannot be read: {error.strerror}.")
+        except yaml.YAMLError as error:
+            self.error(f"The file {path} of --config is not YAML: {error}")
+        if document is None:
+            return []
+        if not isinstance(document, yaml.MappingNode):
+            self.error(f"The file {path} of --config must hold lines `option: value`, and holds something else.")
+        arguments, seen = [], set()
+        for key_node, node in document.value:
+            key = str(key_node.value)
+            where = f"{path}, line {key_node.start_mark.line + 1}: "
+            if key not in self._names:
+                self.error(f"{where}there is no option `{key}`{_suggestion(key, self._names)}.")
+            if key in seen:
+                self.error(f"{where}the option `{key}` is given twice.")
+            seen.add(key)
+            if node.tag == "tag:yaml.org,2002:null":
+                continue
+            arguments += self._yaml_value(key, node, where)
+        return arguments
+
+    def _yaml_value(self, key: str, node: yaml.Node, where: str) -> list[str]:
+        if isinstance(node, yaml.ScalarNode):
+            # The text as it stands: YAML would make a string of 3e-3 and a boolean of `no`; the option's type decides.
+            return [f"--{key}={node.value}"]
+        if isinstance(node, yaml.MappingNode) and self._takes_mapping(key):
+            return [f"--{key}={json.dumps(yaml.safe_load(yaml.serialize(node)))}"]
+        takes_list = self._names[key].nargs == "*"
+        if isinstance(node, yaml.SequenceNode) and takes_list:
+            if all(isinstance(item, yaml.ScalarNode) for item in node.value):
+                return [f"--{key}", *(item.value for item in node.value)]
+        expected = "one value or a list of values" if takes_list else "one value"
+        self.error(f"{where}`{key}` takes {expected}; options are not nested.")
+
+    def _takes_mapping(self, key: str) -> bool:
+        return any(key in getattr(kind, "_VALID_DICT_FIELDS", ()) for kind in self.dataclass_types)
+
+    def _describe_unknown(self, unknown: Sequence[str]) -> str:
+        options = [argument.partition("=")[0] for argument in unknown if re.match("--?[A-Za-z]", argument)]
+        if not options:
+            return f"{' '.join(unknown)!r} belongs to no option."
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        return " ".join(f"There is no option {option}{_suggestion(option, known)}." for option in options)
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """One spelling per option, and defaults only where they say something."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        # Every option is there with hyphens too.
+        option = next((name for name in action.option_strings if name.startswith("--")), action.option_strings[0])
+        if action.nargs in (0, "?"):
+            return option
+        return f"{option} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return getattr(action.type, "__name__", "value").upper()
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, "", argparse.SUPPRESS) or action.nargs == 0 or not action.help:
+            return action.help
+        return f"{action.help} (default: {getattr(action.default, 'value', '%(default)s')})"
+
+
+class _HelpAll(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        for action, text in parser._hidden.items():
+            action.help = text
+        parser.print_help()
+        parser.exit()
+
+
+def _title(dtype: type) -> str:
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", dtype.__name__).lower().split()
+    return " ".join(word for word in words if word not in ("arguments", "config"))
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name.replace("-", "_") if "_" in name else name, list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
