@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .adapters import check_adapter, is_adapted, is_adapter_path
 from .batches import split_labels
 
 
@@ -43,19 +44,54 @@ def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> N
         )
 
 
-def check_model(model: nn.Module) -> None:
+def check_scope_of_model(model: str | os.PathLike[str] | nn.Module, reset_scope: str) -> None:
+    """
+    Refuses a model that does not fit the scope, before it is loaded.
+
+    Raises:
+        `ValueError`: If it has an adapter and all weights are in scope, or none and an adapter is in scope.
+    """
+    adapted = is_adapter_path(model) or is_adapted(model)
+    described = repr(str(model)) if isinstance(model, (str, os.PathLike)) else f"a {type(model).__name__}"
+    if adapted and reset_scope == "full":
+        raise ValueError(
+            f"The model is {described}, an adapter on a base, and `reset_scope='full'` would reset weights of both. "
+            "Set `reset_scope='adapter'` to clean the adapter alone, or merge it into the base first "
+            "(`merge_and_unload`) to clean the whole model."
+        )
+    if reset_scope == "adapter" and not adapted:
+        raise ValueError(
+            f"`reset_scope='adapter'` cleans the adapter of a `PeftModel`, and the model is {described}, which has "
+            "none. Pass the `PeftModel` or the folder with its `adapter_config.json`, or use `reset_scope='full'`."
+        )
+
+
+def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = "zero") -> None:
     """
     Refuses a model whose weights cannot be reset one by one.
 
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model.
+        reset_scope (`str`, *optional*, defaults to `"full"`):
+            With `"adapter"` only the adapter's weights have to be resettable; the frozen base may be quantised.
+        reset_value (`str`, *optional*, defaults to `"zero"`):
+            What an adapter's weights are to be reset to.
+
     Raises:
-        `ValueError`: If weights are quantised, not there (meta device), or carry adapters.
+        `ValueError`: If weights are quantised, not there (meta device), or carry adapters that are not in scope or
+            cannot be reset.
     """
+    if reset_scope == "adapter":
+        check_adapter(model, reset_value)
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(
             f"This {type(model).__name__} carries adapters, and a reset of single adapter weights needs rules of its "
             "own. Merge them into the model first (`merge_and_unload`)."
         )
-    if getattr(model, "is_quantized", False) or getattr(model, "quantization_method", None) is not None:
+    if reset_scope == "full" and (
+        getattr(model, "is_quantized", False) or getattr(model, "quantization_method", None) is not None
+    ):
         raise ValueError(
             f"The weights of this {type(model).__name__} are quantised: they have no gradients, and one stored number "
             "stands for several weights. Unlearn the model in float32 or bfloat16 and quantise the result."
@@ -66,7 +102,8 @@ def check_model(model: nn.Module) -> None:
                 f"The parameter {name} is on the meta device, so it has no values. Load the model's weights, for "
                 "example with `from_pretrained` and no `device_map` that offloads to disk."
             )
-        if not parameter.is_floating_point() or parameter.itemsize < 2:
+        frozen = reset_scope == "adapter" and not parameter.requires_grad
+        if not frozen and (not parameter.is_floating_point() or parameter.itemsize < 2):
             raise ValueError(
                 f"The parameter {name} has dtype {parameter.dtype}: quantised weights have no gradients. Unlearn the "
                 "model in float32 or bfloat16 and quantise the result."

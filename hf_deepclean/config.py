@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from .likelihood import check_fisher_type
 from .reset import check_reset_value
+from .scope import check_reset_scope
 from .selection import check_selection_rule
 
 
@@ -43,6 +44,8 @@ class FisherUnlearningConfig(TrainingArguments):
             Weights with a ratio of forget to retain Fisher above it are reset.
         reset_fraction (`float`, *optional*):
             This share of the weights in scope, those with the largest ratios, is reset.
+        reset_scope (`str`, *optional*, defaults to `"full"`):
+            `"full"` (all weights) or `"adapter"` (those of the active LoRA adapter; the base is only read).
         target_modules (`list[str]`, *optional*):
             Names, or last parts of names, of the modules that may be reset. By default all.
         exclude_modules (`list[str]`, *optional*):
@@ -52,7 +55,8 @@ class FisherUnlearningConfig(TrainingArguments):
         > Parameters that control the reset and its control
 
         reset_value (`str`, *optional*, defaults to `"zero"`):
-            `"zero"`, `"init"` (a fresh initialisation) or `"pretrained"` (the values before fine-tuning).
+            `"zero"`, `"init"` (a fresh initialisation) or `"pretrained"` (the values before fine-tuning). For an
+            adapter `"zero"` or `"init"` (its values before training), see [`reset_weights`].
         pretrained_model (`str`, *optional*):
             Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`.
         random_mask_control (`bool`, *optional*, defaults to `False`):
@@ -90,6 +94,13 @@ class FisherUnlearningConfig(TrainingArguments):
     reset_fraction: float | None = field(
         default=None, metadata={"help": "Reset this share of the weights in scope, those with the largest ratios."}
     )
+    reset_scope: str = field(
+        default="full",
+        metadata={
+            "help": "Which weights may be reset: all, or those of the active LoRA adapter, with the base only read.",
+            "choices": ["full", "adapter"],
+        },
+    )
     target_modules: list[str] | None = field(
         default=None, metadata={"help": "Names, or last parts of names, of the modules that may be reset."}
     )
@@ -115,7 +126,14 @@ class FisherUnlearningConfig(TrainingArguments):
         super().__post_init__()
         check_fisher_type(self.fisher_type, None)
         self.selection = check_selection_rule(self.selection, self.gamma, self.reset_fraction)
+        check_reset_scope(self.reset_scope)
         check_reset_value(self.reset_value, self.pretrained_model)
+        if self.reset_scope == "adapter" and self.reset_value == "pretrained":
+            raise ValueError(
+                "`reset_value='pretrained'` rewinds a model to the checkpoint before fine-tuning, and before its "
+                "training an adapter did not exist. With `reset_scope='adapter'` use `reset_value='init'`, the "
+                "adapter's initial values, or 'zero'."
+            )
         for name in ("per_device_fisher_batch_size", "fisher_max_examples"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -202,13 +202,28 @@ class FreezeGuard:
     @torch.no_grad()
     def _digest(self, model: nn.Module) -> dict[str, str]:
         digests = {}
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        for name, tensor in _stored_tensors(model):
             tensor = tensor.detach().to("cpu", copy=True).contiguous()
             if name in self.selection.indices:
                 chosen = self.selection.indices[name].cpu()
                 tensor.put_(chosen, tensor.new_zeros(len(chosen)))
             digests[name] = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy()).hexdigest()
         return digests
+
+
+def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers; of quantised weights also the scales and tables that give their codes a meaning."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if getattr(model, "is_quantized", False):
+        known = dict(model.named_parameters(remove_duplicate=False))
+        state = model.state_dict()
+        named |= {name: value for name, value in state.items() if name not in known and torch.is_tensor(value)}
+    for name, tensor in named.items():
+        if hasattr(tensor, "__tensor_flatten__"):
+            for part in tensor.__tensor_flatten__()[0]:
+                yield f"{name}.{part}", getattr(tensor, part)
+        else:
+            yield name, tensor
 
 
 def freeze_running_statistics(model: nn.Module) -> None:

@@ -110,12 +110,15 @@ class IntegrityResult:
         num_frozen_weights (`int`): Weights outside the selection; none of them changed in any bit.
         num_buffer_entries (`int`): Entries of buffers; none of them changed in any bit.
         frozen_checksum (`str`): SHA-256 over all of these.
+        num_base_weights (`int`, *optional*): In adapter scope, how many of the frozen weights are those of the base,
+            counted as they are stored.
     """
 
     num_selected_changed: int
     num_frozen_weights: int
     num_buffer_entries: int
     frozen_checksum: str
+    num_base_weights: int | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +253,11 @@ class UnlearningReport:
             f"Outside the selection 0 of {self.integrity.num_frozen_weights:,} weights and 0 of "
             f"{self.integrity.num_buffer_entries:,} buffer entries changed.",
         ]
+        if self.integrity.num_base_weights is not None:
+            lines.append(
+                f"Of the base 0 of {self.integrity.num_base_weights:,} weights changed: the adapter fits the same base "
+                "as before."
+            )
         membership = self.stages["after_repair"].membership
         if membership is None:
             lines.append("Membership: not measured (no unseen data were given).")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from .adapters import adapter_reset_values, is_adapted
 from .selection import WeightSelection
 
 
@@ -30,8 +31,14 @@ def reset_weights(
     """
     Overwrites the selected weights, in place; no other weight and no buffer is touched.
 
+    Of a [`~peft.PeftModel`] the weights of the active adapter are reset. `"init"` is then what they were before
+    training: for the low-rank factors what peft draws (B = 0), for DoRA's magnitudes the norms of the base's weights,
+    for copies of modules (`modules_to_save`) and trained tokens the base's values. `"zero"` is 0 except where 0 is no
+    way back: magnitudes get the norms too, and a rank with nothing but zeros left in both factors, which would never
+    have a gradient again, is given its initial values, with a warning.
+
     Args:
-        model ([`~transformers.PreTrainedModel`]):
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             The model to change.
         selection ([`WeightSelection`]):
             The weights to reset.
@@ -45,10 +52,13 @@ def reset_weights(
             Seed of a fresh initialisation. The global random state is left as it was.
 
     Raises:
-        `ValueError`: If `reset_value` is unknown, or `pretrained_model` is missing or shares no selected weight.
+        `ValueError`: If `reset_value` is unknown or has no meaning for the adapter, or `pretrained_model` is missing or
+            shares no selected weight.
     """
     check_reset_value(reset_value, pretrained_model)
-    if reset_value == "zero":
+    if is_adapted(model):
+        values = adapter_reset_values(model, selection.indices, reset_value, seed)
+    elif reset_value == "zero":
         parameters = dict(model.named_parameters())
         values = {name: parameters[name].new_zeros(len(indices)) for name, indices in selection.indices.items()}
     elif reset_value == "init":

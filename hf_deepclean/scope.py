@@ -7,11 +7,18 @@ from collections.abc import Collection
 
 from torch import nn
 
+from .adapters import adapter_parameters, token_parameters
+
+
+RESET_SCOPES = ("full", "adapter")
+
 
 def parameters_in_scope(
     model: nn.Module,
     target_modules: str | Collection[str] | None = None,
     exclude_modules: str | Collection[str] | None = None,
+    *,
+    reset_scope: str = "full",
 ) -> dict[str, nn.Parameter]:
     """
     The named parameters that a Fisher information is computed for and that may be reset.
@@ -19,6 +26,8 @@ def parameters_in_scope(
     A parameter that requires no gradient is out of scope. So is, unless one of the two arguments is given, the table
     of token embeddings: its rows for words that only the forget data use have an infinite ratio, so the ratio would
     select little else, and anyone who compares the weights would read the forgotten vocabulary off the changed rows.
+    For the same reason an adapter's entries that belong to single tokens are out of scope: the first factor of LoRA on
+    the token embeddings (the second one stays in), a copy of their table in `modules_to_save`, trained tokens.
 
     Args:
         model (`torch.nn.Module`):
@@ -28,6 +37,8 @@ def parameters_in_scope(
             list holds names or last parts of names. By default all.
         exclude_modules (`str` or `Collection[str]`, *optional*):
             Modules to leave out, in the same spelling. `[]` leaves out nothing, token embeddings included.
+        reset_scope (`str`, *optional*, defaults to `"full"`):
+            `"full"`: all parameters. `"adapter"`: those of the active adapter of a [`~peft.PeftModel`].
 
     Returns:
         `dict[str, torch.nn.Parameter]`: Each parameter once, under the first of its names. A shared parameter is
@@ -41,12 +52,15 @@ def parameters_in_scope(
         names.setdefault(parameter, []).append(name)
     _check_patterns(model, "target_modules", target_modules)
     _check_patterns(model, "exclude_modules", exclude_modules)
-    embeddings = _token_embeddings(model) if target_modules is None and exclude_modules is None else None
+    check_reset_scope(reset_scope)
+    candidates = set(names) if reset_scope == "full" else set(adapter_parameters(model).values())
+    if target_modules is None and exclude_modules is None:
+        candidates -= set(_token_embeddings(model) if reset_scope == "full" else token_parameters(model))
     scope = {
         aliases[0]: parameter
         for parameter, aliases in names.items()
         if parameter.requires_grad
-        and parameter is not embeddings
+        and parameter in candidates
         and (target_modules is None or any(_matches(alias, target_modules) for alias in aliases))
         and not (exclude_modules is not None and any(_matches(alias, exclude_modules) for alias in aliases))
     }
@@ -59,17 +73,23 @@ def parameters_in_scope(
     return scope
 
 
+def check_reset_scope(reset_scope: str) -> None:
+    """Refuses an unknown scope."""
+    if reset_scope not in RESET_SCOPES:
+        raise ValueError(f"`reset_scope` is {reset_scope!r} but must be one of {', '.join(map(repr, RESET_SCOPES))}.")
+
+
 def module_name(parameter_name: str) -> str:
     """Name of the module that owns a parameter."""
     return parameter_name.rpartition(".")[0]
 
 
-def _token_embeddings(model: nn.Module) -> nn.Parameter | None:
+def _token_embeddings(model: nn.Module) -> list[nn.Parameter]:
     try:
         embeddings = model.get_input_embeddings()
     except (AttributeError, NotImplementedError):
-        return None
-    return embeddings.weight if isinstance(embeddings, nn.Embedding) else None
+        return []
+    return [embeddings.weight] if isinstance(embeddings, nn.Embedding) else []
 
 
 def _matches(parameter_name: str, patterns: str | Collection[str]) -> bool:

@@ -33,8 +33,24 @@ from transformers.trainer import DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import TrainOutput
 
+from .adapters import (
+    is_adapted,
+    is_adapter_path,
+    keep_base_differentiable,
+    load_adapted_model,
+    num_base_weights,
+    save_adapter,
+    saving_the_adapter_alone,
+)
 from .batches import LABELS, split_labels
-from .checks import check_batch_has_labels, check_dataset, check_disjoint, check_model, check_output_directory
+from .checks import (
+    check_batch_has_labels,
+    check_dataset,
+    check_disjoint,
+    check_model,
+    check_output_directory,
+    check_scope_of_model,
+)
 from .config import FisherUnlearningConfig
 from .evaluation.divergence import jensen_shannon_divergence
 from .evaluation.examples import ExamplePredictions, predict_examples, summarize_predictions
@@ -65,9 +81,10 @@ class FisherUnlearner(Trainer):
     Unlearning of this kind is approximate: it comes with measurements, not with a guarantee.
 
     Args:
-        model (`str` or [`~transformers.PreTrainedModel`]):
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             The trained model, or a path or id to load it from. It is changed in place; files it was loaded from are
-            never written to.
+            never written to. With `reset_scope="adapter"` a model with a LoRA adapter, or the folder of a saved one:
+            then the base is only read, and the adapter alone is written in the end.
         args ([`FisherUnlearningConfig`] or [`~transformers.TrainingArguments`], *optional*):
             The configuration. By default the output goes to `"<class of the model>-unlearned"`.
         data_collator (`Callable`, *optional*):
@@ -80,7 +97,7 @@ class FisherUnlearner(Trainer):
             Test data for the report, and for `eval_strategy`.
         unseen_dataset ([`~datasets.Dataset`] or map-style, *optional*):
             Data of the forget set's distribution that no model here was trained on, for the membership attack.
-        reference_model (`str` or [`~transformers.PreTrainedModel`], *optional*):
+        reference_model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
             A model retrained without the forget data. Only evaluated; nothing is fitted to it.
         processing_class (*optional*):
             Tokenizer or processor, saved beside the model.
@@ -96,7 +113,9 @@ class FisherUnlearner(Trainer):
 
     Raises:
         `ValueError`: If the data sets are empty, overlap, have no labels or labels outside the head's range; if the
-            weights are quantised or on the meta device; if several processes or devices run.
+            weights are quantised or on the meta device; if the model has an adapter that is not in scope or cannot be
+            cleaned; if several processes or devices run.
+        `OSError`: If the base of a saved adapter cannot be loaded.
         `FileExistsError`: If the output directory holds anything but checkpoints of the repair.
 
     Example:
@@ -148,9 +167,10 @@ class FisherUnlearner(Trainer):
                 "(CUDA_VISIBLE_DEVICES)."
             )
         self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
-        model = _load(model)
-        check_model(model)
-        parameters_in_scope(model, args.target_modules, args.exclude_modules)
+        check_scope_of_model(model, args.reset_scope)
+        model = _load(model, args.seed)
+        check_model(model, args.reset_scope, args.reset_value)
+        parameters_in_scope(model, args.target_modules, args.exclude_modules, reset_scope=args.reset_scope)
         if args.pretrained_model is not None:
             AutoConfig.from_pretrained(args.pretrained_model)
         num_labels = None if log_likelihood_func is not None else model.config.num_labels
@@ -158,6 +178,7 @@ class FisherUnlearner(Trainer):
             check_dataset(dataset, f"{argument}_dataset", num_labels)
         check_disjoint(forget_dataset, retain_dataset)
 
+        keep_base_differentiable(model)
         use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
             model,
@@ -180,7 +201,9 @@ class FisherUnlearner(Trainer):
         self.retain_dataset = retain_dataset
         self.unseen_dataset = unseen_dataset
         self.log_likelihood_func = log_likelihood_func
-        self.reference_model = None if reference_model is None else _load(reference_model).to(self.args.device)
+        self.reference_model = None
+        if reference_model is not None:
+            self.reference_model = _load(reference_model, args.seed).to(self.args.device)
         self.selection: WeightSelection | None = None
         self.freeze_guard: FreezeGuard | None = None
         self.seconds: dict[str, float] = {}
@@ -282,14 +305,14 @@ class FisherUnlearner(Trainer):
         if self.args.random_mask_control:
             stages |= self._run_control()
         report = UnlearningReport(
-            model_class=type(self.model).__name__,
+            model_class=type(self.model.get_base_model() if is_adapted(self.model) else self.model).__name__,
             settings=self._settings(),
             selection=selection,
             num_fisher_examples={"forget": forget.num_examples, "retain": retain.num_examples},
             stages=stages,
             integrity=integrity,
             seconds=dict(self.seconds),
-            versions=_versions(),
+            versions=_versions("peft") if is_adapted(self.model) else _versions(),
             seed=self.args.seed,
             fisher_fallback=forget.fallback_parameters | retain.fallback_parameters,
         )
@@ -319,7 +342,12 @@ class FisherUnlearner(Trainer):
                 self._batches(dataset, self.args.per_device_fisher_batch_size, description),
                 fisher_type=self.args.fisher_type,
                 log_likelihood_func=self.log_likelihood_func,
-                parameters=parameters_in_scope(self.model, self.args.target_modules, self.args.exclude_modules),
+                parameters=parameters_in_scope(
+                    self.model,
+                    self.args.target_modules,
+                    self.args.exclude_modules,
+                    reset_scope=self.args.reset_scope,
+                ),
                 seed=self.args.seed,
             )
 
@@ -554,6 +582,7 @@ class FisherUnlearner(Trainer):
             self.freeze_guard.num_frozen_weights,
             self.freeze_guard.num_buffer_entries,
             self.freeze_guard.checksum,
+            num_base_weights(self.model) if is_adapted(self.model) else None,
         )
 
     def _metrics(self, predictions: ExamplePredictions) -> dict[str, float]:
@@ -585,13 +614,20 @@ class FisherUnlearner(Trainer):
         # `to_dict` turns enumerations into their values.
         return {name: value for name, value in self.args.to_dict().items() if name in own | repair}
 
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        with saving_the_adapter_alone(self.model):
+            super()._save(*args, **kwargs)
+
     def _save_result(self, report: UnlearningReport) -> None:
         """Writes beside, then renames: the output directory holds a whole file or none."""
         output = Path(self.args.output_dir)
         output.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=output))
         try:
-            self.model.save_pretrained(staging)
+            if is_adapted(self.model):
+                save_adapter(self.model, staging)
+            else:
+                self.model.save_pretrained(staging)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(staging)
             report.save(staging / REPORT_NAME)
@@ -618,7 +654,9 @@ def _splits(forget: Any, retain: Any, evaluation: Any | dict[str, Any] | None, u
     return splits
 
 
-def _load(model: str | os.PathLike[str] | PreTrainedModel) -> PreTrainedModel:
+def _load(model: str | os.PathLike[str] | PreTrainedModel, seed: int) -> PreTrainedModel:
+    if is_adapter_path(model):
+        return load_adapted_model(model, seed)
     if isinstance(model, (str, os.PathLike)):
         architectures = AutoConfig.from_pretrained(model).architectures
         if not architectures or not hasattr(transformers, architectures[0]):
@@ -627,10 +665,10 @@ def _load(model: str | os.PathLike[str] | PreTrainedModel) -> PreTrainedModel:
                 "class is unknown. Load the model yourself and pass the object."
             )
         return getattr(transformers, architectures[0]).from_pretrained(model)
-    if not isinstance(model, PreTrainedModel):
+    if not isinstance(model, PreTrainedModel) and not is_adapted(model):
         raise TypeError(
-            f"The model is a {type(model).__name__}, not a `PreTrainedModel`. Pass the bare model, without wrappers "
-            "for compilation or data parallelism; merge adapters into it first (`merge_and_unload`)."
+            f"The model is a {type(model).__name__}, not a `PreTrainedModel` or a `PeftModel`. Pass the bare "
+            "model, without wrappers for compilation or data parallelism."
         )
     return model
 
@@ -643,8 +681,8 @@ def _own_callbacks() -> tuple[type[TrainerCallback], ...]:
     return (*DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK, PrinterCallback)
 
 
-def _versions() -> dict[str, str]:
-    packages = ("hf-deepclean", "torch", "transformers", "datasets", "accelerate", "safetensors")
+def _versions(*others: str) -> dict[str, str]:
+    packages = ("hf-deepclean", "torch", "transformers", "datasets", "accelerate", "safetensors", *others)
     return {"python": platform.python_version()} | {package: version(package) for package in packages}
 
 

@@ -24,6 +24,7 @@ LAYERS = [
     "sampling",
     "likelihood",
     "heads",
+    "adapters",
     "scope",
     "fisher",
     "selection",
