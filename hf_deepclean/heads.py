@@ -135,6 +135,26 @@ def find_likelihood(
     return best
 
 
+def num_classes(model: nn.Module) -> int | None:
+    """
+    Number of classes of a head that gives every example one; `None` for any other head.
+
+    `config.num_labels` alone does not tell: it is 2 for every language model and every multiple choice.
+    """
+    tasks = ("SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION")
+    return model.config.num_labels if _is_one_of(model, *tasks) else None
+
+
+def classifies_tokens(model: nn.Module) -> bool:
+    """Whether the labels of single tokens are classes, and not tokens of a vocabulary."""
+    return _is_one_of(model, "TOKEN_CLASSIFICATION")
+
+
+def generates_tokens(model: nn.Module, likelihood: Likelihood, batch: Mapping[str, Any]) -> bool:
+    """Whether every scored token of a prepared batch is predicted from the ones before it alone."""
+    return likelihood.kind == "next_token" or (likelihood.kind == "token" and _generates_labels(model, batch))
+
+
 def _base_model(model: nn.Module) -> nn.Module:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

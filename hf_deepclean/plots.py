@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .evaluation.examples import LOSS_QUANTILES
+from .evaluation.examples import LOSS_QUANTILES, SplitResult
 from .report import STAGES, UnlearningReport
 
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def save_plots(report: UnlearningReport, directory: str | os.PathLike[str]) -> list[Path]:
     """
-    Draws a report: the share of weights reset in every module, the accuracies, and the losses of the forget data
-    beside data never seen.
+    Draws a report: the share of weights reset in every module, the accuracies (for token-level heads of the tokens;
+    none for a head without), and the losses of the forget data beside data never seen.
 
     Needs matplotlib (`pip install hf-deepclean[plots]`); no display is opened.
 
@@ -39,6 +39,8 @@ def save_plots(report: UnlearningReport, directory: str | os.PathLike[str]) -> l
         "accuracy.png": _draw_accuracy,
         "loss.png": _draw_loss,
     }
+    if all(_accuracy(result) is None for result in report.stages["before"].splits.values()):
+        del drawings["accuracy.png"]
     directory = Path(directory)
     taken = [name for name in drawings if (directory / name).exists()]
     if taken:
@@ -76,23 +78,26 @@ def _draw_accuracy(figure: "Figure", report: UnlearningReport) -> None:
     width = 0.8 / len(stages)
     for number, stage in enumerate(stages):
         results = [report.stages[stage].splits[split] for split in splits]
-        present = [index for index, result in enumerate(results) if result.accuracy is not None]
-        accuracies = [100 * results[index].accuracy for index in present]
-        intervals = [[100 * end for end in results[index].accuracy_interval] for index in present]
+        present = [index for index, result in enumerate(results) if _accuracy(result) is not None]
+        accuracies = [100 * _accuracy(results[index]) for index in present]
+        # The tokens of a text depend on each other, so that no interval of a share fits them.
+        ends = [results[index].accuracy_interval or (_accuracy(results[index]),) * 2 for index in present]
         errors = [
-            [accuracy - low for accuracy, (low, _) in zip(accuracies, intervals, strict=True)],
-            [high - accuracy for accuracy, (_, high) in zip(accuracies, intervals, strict=True)],
+            [accuracy - 100 * low for accuracy, (low, _) in zip(accuracies, ends, strict=True)],
+            [100 * high - accuracy for accuracy, (_, high) in zip(accuracies, ends, strict=True)],
         ]
         positions = [index + width * (number - (len(stages) - 1) / 2) for index in present]
         axes.bar(positions, accuracies, width, yerr=errors, label=STAGES[stage], error_kw={"linewidth": 0.8})
     axes.set_xticks(range(len(splits)), [split.replace("_", " ") for split in splits])
-    axes.set_ylabel("accuracy (%), 95 % interval")
+    of_tokens = report.stages["before"].splits["forget"].tokens is not None
+    axes.set_ylabel("token accuracy (%)" if of_tokens else "accuracy (%), 95 % interval")
     figure.legend(loc="outside upper center", ncols=3, fontsize=8)
 
 
 def _draw_loss(figure: "Figure", report: UnlearningReport) -> None:
     stages = [stage for stage in ("before", "after_repair", "reference") if stage in report.stages]
     figure.set_size_inches(3.2 * len(stages), 3.2)
+    of_tokens = report.stages["before"].splits["forget"].tokens is not None
     panels = figure.subplots(1, len(stages), sharey=True, sharex=True, squeeze=False)[0]
     for axes, stage in zip(panels, stages, strict=True):
         for split, style in (("forget", "-"), ("unseen", "--")):
@@ -101,6 +106,10 @@ def _draw_loss(figure: "Figure", report: UnlearningReport) -> None:
                 axes.plot(deciles, [100 * share for share in LOSS_QUANTILES], style, marker=".", label=split)
         axes.set_xscale("log")
         axes.set_title(STAGES[stage], fontsize=10)
-        axes.set_xlabel("loss (nats)")
+        axes.set_xlabel("loss (nats per token)" if of_tokens else "loss (nats)")
     panels[0].set_ylabel("examples below (%)")
     panels[0].legend()
+
+
+def _accuracy(result: SplitResult) -> float | None:
+    return result.accuracy if result.tokens is None else result.tokens.accuracy

@@ -12,13 +12,16 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from .evaluation.examples import SplitResult
+from .evaluation.examples import SplitResult, TokenResult
 from .evaluation.membership import MembershipAttack
 from .selection import WeightSelection
 
 
 # Classes per data set in the console table.
 _MAX_CLASSES = 12
+
+# How the names of figures that are shares end.
+_SHARES = ("TPR at 1 % FPR", "extraction strength", "verbatim", "all tokens right")
 
 # The stages of a run, in order, with their column heading.
 STAGES = {
@@ -40,14 +43,18 @@ class StageResult:
         splits (`dict[str, SplitResult]`):
             Results on `forget`, `retain`, and where given `eval` (or `eval_NAME`) and `unseen`.
         membership ([`MembershipAttack`], *optional*):
-            The attack of forget against unseen data; none without unseen data.
+            The attack of forget against unseen data by the loss, for token-level heads per scored token; none without
+            unseen data.
         divergence_to_reference (`float`, *optional*):
             Mean Jensen-Shannon divergence to the reference model's outputs on the forget data, 0 to ln 2.
+        min_k_membership ([`MembershipAttack`], *optional*):
+            The attack by [`evaluation.memorization.min_k_score`], for token-level heads.
     """
 
     splits: dict[str, SplitResult]
     membership: MembershipAttack | None = None
     divergence_to_reference: float | None = None
+    min_k_membership: MembershipAttack | None = None
 
     def figures(self) -> dict[str, float]:
         """Every figure by its name, in the order of the table."""
@@ -56,11 +63,15 @@ class StageResult:
             name = split.replace("_", " ")
             if result.accuracy is not None:
                 figures[f"{name} accuracy"] = result.accuracy
-            figures[f"{name} mean loss"] = result.mean_loss
+            if result.tokens is None:
+                figures[f"{name} mean loss"] = result.mean_loss
+            else:
+                figures |= {f"{name} {figure}": value for figure, value in _token_figures(result.tokens).items()}
             figures |= {f"{name} {metric}": value for metric, value in result.metrics.items()}
-        if self.membership is not None:
-            figures["membership AUC"] = self.membership.auc
-            figures["membership TPR at 1 % FPR"] = self.membership.tpr_at_1_percent_fpr
+        for name, attack in (("", self.membership), ("Min-K% ", self.min_k_membership)):
+            if attack is not None:
+                figures[f"{name}membership AUC"] = attack.auc
+                figures[f"{name}membership TPR at 1 % FPR"] = attack.tpr_at_1_percent_fpr
         if self.divergence_to_reference is not None:
             figures["JS divergence to reference"] = self.divergence_to_reference
         return figures
@@ -193,7 +204,8 @@ class UnlearningReport:
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def __str__(self) -> str:
-        return "\n\n".join([self._results_table(), self._class_table(), self._module_table(), self._notes()])
+        parts = [self._results_table(), self._class_table(), self._module_table(), self._notes()]
+        return "\n\n".join(part for part in parts if part)
 
     def _results_table(self) -> str:
         stages = [stage for stage in STAGES if stage in self.stages]
@@ -201,32 +213,37 @@ class UnlearningReport:
         rows = [["", *(STAGES[stage] for stage in stages)]]
         for name in dict.fromkeys(name for figures in columns.values() for name in figures):
             values = [columns[stage].get(name) for stage in stages]
-            rows.append([name, *("" if value is None else _figure(name, value) for value in values)])
+            rows.append([name, *("" if value is None else format_figure(name, value) for value in values)])
         if "reference" in self.stages:
             rows.append(["gap to the reference", *[""] * len(stages)])
             gaps = {stage: {} if stage == "reference" else self.gaps_to_reference(stage) for stage in stages}
             for name in columns["reference"]:
                 values = [gaps[stage].get(name) for stage in stages]
-                rows.append([f"  {name}", *("" if value is None else _figure(name, value, True) for value in values)])
+                cells = ["" if value is None else format_figure(name, value, signed=True) for value in values]
+                rows.append([f"  {name}", *cells])
         return _table(rows)
 
     def _class_table(self) -> str:
-        """Accuracy per class on the forget data and on held-out data, or on the retain data if there are none."""
+        """
+        Accuracy per class on the forget data and on held-out data, or on the retain data if there are none; empty
+        without classes.
+        """
         stages = [stage for stage in STAGES if stage in self.stages]
         last = self.stages["after_repair"].splits
         held_out = [split for split in last if split.startswith("eval")]
-        rows = [["accuracy by class (examples)", *(STAGES[stage] for stage in stages)]]
+        counted = "examples" if last["forget"].tokens is None else "tokens"
+        rows = [[f"accuracy by class ({counted})", *(STAGES[stage] for stage in stages)]]
         for split in ["forget", *(held_out or ["retain"])]:
             classes = last[split].per_class
             # Of many classes those that unlearning changed most.
             shown = sorted(classes, key=lambda name: -abs(self._change_of_class(split, name)))[:_MAX_CLASSES]
             for name in [name for name in classes if name in shown]:
                 results = [self.stages[stage].splits[split].per_class[name] for stage in stages]
-                cells = [_figure("accuracy", result.accuracy) for result in results]
+                cells = [format_figure("accuracy", result.accuracy) for result in results]
                 rows.append([f"{split.replace('_', ' ')}: {name} ({classes[name].num_examples})", *cells])
             if len(classes) > len(shown):
                 rows.append([f"{split}: {len(classes) - len(shown)} more in the JSON", *[""] * len(stages)])
-        return _table(rows)
+        return _table(rows) if len(rows) > 1 else ""
 
     def _change_of_class(self, split: str, name: str) -> float:
         before, after = (self.stages[stage].splits[split].per_class[name] for stage in ("before", "after_repair"))
@@ -258,6 +275,8 @@ class UnlearningReport:
                 f"Of the base 0 of {self.integrity.num_base_weights:,} weights changed: the adapter fits the same base "
                 "as before."
             )
+        if self.stages["after_repair"].splits["forget"].tokens is not None:
+            lines.append(self._verbatim_note())
         membership = self.stages["after_repair"].membership
         if membership is None:
             lines.append("Membership: not measured (no unseen data were given).")
@@ -268,6 +287,13 @@ class UnlearningReport:
                 f"{membership.num_forget} forget, {membership.num_unseen} unseen): 0.5 means that forget and unseen "
                 "data cannot be told apart, more that the forget data still look trained on, less that they stand out "
                 "as forgotten."
+            )
+        min_k = self.stages["after_repair"].min_k_membership
+        if min_k is not None:
+            low, high = min_k.auc_interval
+            lines.append(
+                f"By the least probable tokens (Min-K%) the AUC is {min_k.auc:.3f} (95 % interval {low:.3f} to "
+                f"{high:.3f})."
             )
         if self.fisher_fallback:
             lines.append(
@@ -281,10 +307,43 @@ class UnlearningReport:
         lines.append(f"Seed {self.seed}; {versions}.")
         return "\n".join(lines)
 
+    def _verbatim_note(self) -> str:
+        after = self.stages["after_repair"].splits["forget"].tokens
+        before = self.stages["before"].splits["forget"].tokens
+        low, high = after.verbatim_interval
+        figures = (
+            f"{after.num_verbatim:,} of {after.num_examples:,} {{}} (before: {before.num_verbatim:,}; 95 % interval "
+            f"{format_figure('verbatim', low)} to {format_figure('verbatim', high)})"
+        )
+        if after.extraction_strength is None:
+            return figures.format("forget examples still have every scored token right") + "."
+        reference = self.stages["reference"].splits["forget"].tokens if "reference" in self.stages else None
+        trained_without = "" if reference is None else f"; the reference completes {reference.num_verbatim:,}"
+        return figures.format("forgotten texts are still completed verbatim") + trained_without + "."
 
-def _figure(name: str, value: float, signed: bool = False) -> str:
+
+def format_figure(name: str, value: float, *, signed: bool = False) -> str:
+    """
+    A figure of [`StageResult.figures`] as people read it: shares in percent, everything else as a number.
+
+    Args:
+        name (`str`): Name of the figure.
+        value (`float`): Its value, or a difference of two.
+        signed (`bool`, *optional*, defaults to `False`): Whether to show the sign of a positive value.
+    """
     sign = "+" if signed else ""
-    return f"{100 * value:{sign}.1f} %" if "accuracy" in name or "TPR" in name else f"{value:{sign}.3f}"
+    if name.endswith(_SHARES) or "accuracy" in name:
+        return f"{100 * value:{sign}.1f} %"
+    # An unlearned language model may well have a perplexity of millions.
+    return f"{value:{sign}.3f}" if abs(value) < 10_000 else f"{value:{sign}.3g}"
+
+
+def _token_figures(tokens: TokenResult) -> dict[str, float]:
+    figures = {"token accuracy": tokens.accuracy, "perplexity": tokens.perplexity}
+    share = tokens.num_verbatim / tokens.num_examples
+    if tokens.extraction_strength is None:
+        return figures | {"all tokens right": share}
+    return figures | {"extraction strength": tokens.extraction_strength, "verbatim": share}
 
 
 def _table(rows: list[list[str]]) -> str:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The phases of unlearning, in order, beside the Trainer API."""
 
+import copy
 import os
 import platform
 import shutil
@@ -42,7 +43,7 @@ from .adapters import (
     save_adapter,
     saving_the_adapter_alone,
 )
-from .batches import LABELS, split_labels
+from .batches import LABELS, reproducible_batches, split_labels
 from .checks import (
     check_batch_has_labels,
     check_dataset,
@@ -57,7 +58,7 @@ from .evaluation.examples import ExamplePredictions, predict_examples, summarize
 from .evaluation.membership import membership_attack
 from .fisher.accumulate import accumulate_fisher_diagonal
 from .fisher.diagonal import FisherDiagonal
-from .heads import find_likelihood, prepare_batch
+from .heads import find_likelihood, num_classes, prepare_batch
 from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type, class_log_probabilities
 from .modes import only_trainable
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
@@ -88,7 +89,9 @@ class FisherUnlearner(Trainer):
         args ([`FisherUnlearningConfig`] or [`~transformers.TrainingArguments`], *optional*):
             The configuration. By default the output goes to `"<class of the model>-unlearned"`.
         data_collator (`Callable`, *optional*):
-            Makes a batch of rows, as for [`~transformers.Trainer`].
+            Makes a batch of rows, as for [`~transformers.Trainer`]. If it draws at random, as a masking one does, the
+            Fisher information and every evaluation get the same draw for the same batch size, by `args.seed`; only
+            the repair gets new ones.
         forget_dataset ([`~datasets.Dataset`] or map-style):
             The training examples to forget.
         retain_dataset ([`~datasets.Dataset`] or map-style):
@@ -105,11 +108,13 @@ class FisherUnlearner(Trainer):
             Called with the model's outputs and the labels; returns one log-likelihood per example, shape
             `(batch_size,)`. By default that of the model's head, which is checked against the model's own loss.
         compute_metrics (`Callable`, *optional*):
-            As for [`~transformers.Trainer`]; the figures enter the report for every data set.
+            As for [`~transformers.Trainer`]; the figures enter the report for every data set. It gets the logits of
+            a whole data set at once, which for a language model are as large as its vocabulary for every token: pass
+            `preprocess_logits_for_metrics` with it.
         callbacks (`list`, *optional*):
             Callbacks of the repair.
         preprocess_logits_for_metrics (`Callable`, *optional*):
-            As for [`~transformers.Trainer`].
+            As for [`~transformers.Trainer`]; for example `lambda logits, labels: logits.argmax(-1)`.
 
     Raises:
         `ValueError`: If the data sets are empty, overlap, have no labels or labels outside the head's range; if the
@@ -173,7 +178,7 @@ class FisherUnlearner(Trainer):
         parameters_in_scope(model, args.target_modules, args.exclude_modules, reset_scope=args.reset_scope)
         if args.pretrained_model is not None:
             AutoConfig.from_pretrained(args.pretrained_model)
-        num_labels = None if log_likelihood_func is not None else model.config.num_labels
+        num_labels = None if log_likelihood_func is not None else num_classes(model)
         for argument, dataset in self.unlearning_splits.items():
             check_dataset(dataset, f"{argument}_dataset", num_labels)
         check_disjoint(forget_dataset, retain_dataset)
@@ -465,9 +470,12 @@ class FisherUnlearner(Trainer):
                 )
                 for split, dataset in self.unlearning_splits.items()
             }
-        membership = None
+        membership = min_k_membership = None
         if "unseen" in predictions:
-            membership = membership_attack(predictions["forget"].log_likelihood, predictions["unseen"].log_likelihood)
+            attacked = [predictions[split] for split in ("forget", "unseen")]
+            membership = membership_attack(*(prediction.confidence() for prediction in attacked))
+            if attacked[0].tokens is not None:
+                min_k_membership = membership_attack(*(prediction.min_k_confidence() for prediction in attacked))
         outputs = predictions["forget"].log_probabilities
         divergence = None
         if model is self.reference_model:
@@ -479,6 +487,7 @@ class FisherUnlearner(Trainer):
             {split: summarize_predictions(p, names, self._metrics(p)) for split, p in predictions.items()},
             membership,
             divergence,
+            min_k_membership,
         )
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -593,15 +602,23 @@ class FisherUnlearner(Trainer):
         return {name: float(value) for name, value in self.compute_metrics(outcome, **arguments).items()}
 
     def _batches(self, dataset: Any, batch_size: int, description: str | None = None) -> Iterator[dict[str, Any]]:
-        """Batches in the order of the data, with a progress bar if there is a description."""
+        """
+        Batches in the order of the data, with a progress bar if there is a description. What is random in them
+        follows the seed, so that every pass has the same masks.
+        """
         collator = self.data_collator
+        if getattr(collator, "generator", None) is not None:
+            # A masking collator with a seed of its own goes on in its random numbers from pass to pass.
+            collator = copy.copy(collator)
+            collator.generator = None
         if isinstance(dataset, datasets.Dataset):
             dataset = self._remove_unused_columns(dataset, description)
         else:
             collator = self._get_collator_with_removed_columns(collator, description)
         loader = DataLoader(dataset, batch_size, collate_fn=collator, num_workers=self.args.dataloader_num_workers)
         hidden = description is None or self.args.disable_tqdm or not self.is_local_process_zero()
-        return iter(tqdm(loader, desc=description, disable=hidden, leave=False))
+        batches = reproducible_batches(loader, self.args.seed)
+        return iter(tqdm(batches, desc=description, total=len(loader), disable=hidden, leave=False))
 
     def _settings(self) -> dict[str, Any]:
         own = {item.name for item in fields(FisherUnlearningConfig)} - {

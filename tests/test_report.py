@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from hf_deepclean import UnlearningReport
-from hf_deepclean.evaluation.examples import ClassResult, SplitResult
+from hf_deepclean.evaluation.examples import ClassResult, SplitResult, TokenResult
 from hf_deepclean.evaluation.membership import MembershipAttack
-from hf_deepclean.report import IntegrityResult, SelectionResult, StageResult
+from hf_deepclean.report import IntegrityResult, SelectionResult, StageResult, format_figure
 
 
 def stage(accuracy, auc=0.6, divergence=None):
@@ -37,6 +37,20 @@ def report(**changes):
     return UnlearningReport(**(values | changes))
 
 
+def text_stage(num_verbatim, extraction_strength=0.25, perplexity=3.5):
+    tokens = TokenResult(8, 90, perplexity, 0.75, num_verbatim, (0.1, 0.4), extraction_strength)
+    split = SplitResult(9, 1.25, (1.0,) * 9, tokens=tokens)
+    attacks = [MembershipAttack(auc, (0.5, 0.7), 0.02, 8, 200) for auc in (0.61, 0.62)]
+    return StageResult({"forget": split, "retain": split}, attacks[0], min_k_membership=attacks[1])
+
+
+def text_report(**changes):
+    return report(
+        stages={"reference": text_stage(0), "before": text_stage(8, 1.0, 1.01), "after_repair": text_stage(2)}
+        | changes
+    )
+
+
 def test_json_round_trip_keeps_every_value_and_type(tmp_path):
     original = report()
     original.save(tmp_path / "report.json")
@@ -53,6 +67,46 @@ def test_optional_parts_may_be_missing(tmp_path):
     original.save(tmp_path / "report.json")
     assert UnlearningReport.load(tmp_path / "report.json") == original
     assert "Membership: not measured" in str(original)
+    assert "by class" not in str(original)
+
+
+def test_the_report_of_a_language_model_makes_the_round_trip_with_an_infinite_perplexity_too(tmp_path):
+    original = text_report(after_reset=text_stage(0, 0.0, math.inf))
+    original.save(tmp_path / "report.json")
+    assert UnlearningReport.load(tmp_path / "report.json") == original
+
+
+def test_a_file_written_before_there_were_token_figures_loads():
+    record = report().to_dict()
+    for stage_record in record["stages"].values():
+        del stage_record["min_k_membership"]
+        for split_record in stage_record["splits"].values():
+            del split_record["tokens"]
+    assert UnlearningReport.from_dict(record) == report()
+
+
+def test_the_report_of_a_language_model_says_how_many_texts_are_still_completed():
+    text = str(text_report())
+    assert (
+        "2 of 8 forgotten texts are still completed verbatim (before: 8; 95 % interval 10.0 % to 40.0 %); the "
+        "reference completes 0." in text
+    )
+    rows = {line.split("  ")[0]: line.split()[2:] for line in text.splitlines() if line.startswith("forget ")}
+    assert rows["forget perplexity"] == ["1.010", "3.500", "3.500"]
+    assert rows["forget verbatim"] == ["100.0", "%", "25.0", "%", "0.0", "%"]
+    assert rows["forget extraction strength"][1:] == ["100.0", "%", "25.0", "%", "25.0", "%"]
+    assert "forget mean loss" not in text
+    assert "By the least probable tokens (Min-K%) the AUC is 0.620" in text
+    assert "by class" not in text
+    masked = text_report(after_repair=text_stage(2, None))
+    assert "2 of 8 forget examples still have every scored token right (before: 8;" in str(masked)
+
+
+def test_figures_are_shown_as_shares_or_as_numbers():
+    assert format_figure("forget verbatim", 0.5) == "50.0 %"
+    assert format_figure("forget perplexity", 3.21049, signed=True) == "+3.210"
+    assert format_figure("forget perplexity", 1.5e7) == "1.5e+07"
+    assert format_figure("forget perplexity", math.inf) == "inf"
 
 
 def test_a_failed_save_leaves_the_earlier_file(tmp_path):

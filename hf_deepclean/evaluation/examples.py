@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a model says of every example of a data set, and what that adds up to."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,14 +12,46 @@ import torch
 from torch import nn
 
 from ..batches import IGNORED, move_batch, split_labels
-from ..heads import find_likelihood, prepare_batch
+from ..heads import classifies_tokens, find_likelihood, generates_tokens, prepare_batch
 from ..likelihood import Likelihood, LogLikelihoodFunction, check_finite_log_likelihood, logits_of
 from ..modes import evaluation_mode
 from .intervals import wilson_interval
+from .memorization import extraction_strength, mean_log_probability, min_k_score, perplexity, verbatim
 
+
+logger = logging.getLogger(__name__)
+
+# Kept logits of that many bytes are worth a warning.
+_MANY_BYTES = 2**30
 
 # The extremes would each show a single example, so the summary stops short of them.
 LOSS_QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class TokenPredictions:
+    """
+    A token-level model's answers on a data set, the scored tokens of all examples one after another.
+
+    Args:
+        log_probabilities (`np.ndarray`):
+            Log-probability of every scored token, shape `(num_tokens,)`, in nats.
+        correct (`np.ndarray`):
+            Whether it is the model's first choice, shape `(num_tokens,)`.
+        counts (`np.ndarray`):
+            Scored tokens of every example, shape `(num_examples,)`.
+        generated (`bool`):
+            Whether every token is predicted from the ones before it alone: causal and sequence-to-sequence models,
+            not masked language models and token classifiers.
+        classes (`np.ndarray`, *optional*):
+            Class of every scored token, shape `(num_tokens,)`; for token classification only.
+    """
+
+    log_probabilities: np.ndarray
+    correct: np.ndarray
+    counts: np.ndarray
+    generated: bool
+    classes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -33,24 +66,74 @@ class ExamplePredictions:
         labels (`np.ndarray`):
             The given labels, padded likewise.
         log_likelihood (`np.ndarray`):
-            Log-likelihood of the given label, shape `(num_examples,)`, in nats.
+            Log-likelihood of the given label, or the sum over the scored tokens, shape `(num_examples,)`, in nats.
         log_probabilities (`np.ndarray`, *optional*):
             Log-probability of every class, shape `(num_examples, num_labels)`; none for a head that does not classify
             whole examples.
+        tokens ([`TokenPredictions`], *optional*):
+            The answers token by token; none for a head that says one thing of an example.
     """
 
     logits: np.ndarray | None
     labels: np.ndarray
     log_likelihood: np.ndarray
     log_probabilities: np.ndarray | None
+    tokens: TokenPredictions | None = None
+
+    def confidence(self) -> np.ndarray:
+        """
+        The score of the loss attack on membership: the log-likelihood of every example, for a token-level head its
+        mean over the scored tokens. Examples without scored tokens are left out.
+        """
+        if self.tokens is None:
+            return self.log_likelihood
+        mean = mean_log_probability(self.tokens.log_probabilities, self.tokens.counts)
+        return mean[self.tokens.counts > 0]
+
+    def min_k_confidence(self) -> np.ndarray:
+        """The score of the Min-K% attack, for a token-level head; examples without scored tokens are left out."""
+        return min_k_score(self.tokens.log_probabilities, self.tokens.counts)[self.tokens.counts > 0]
 
 
 @dataclass(frozen=True)
 class ClassResult:
-    """Accuracy on the examples of one class."""
+    """Accuracy on the examples of one class; for token classification on its tokens."""
 
     num_examples: int
     accuracy: float
+
+
+@dataclass(frozen=True)
+class TokenResult:
+    """
+    A token-level model's results on one data set; see [`evaluation.memorization`] for what they mean.
+
+    Args:
+        num_examples (`int`):
+            Number of examples with at least one scored token.
+        num_tokens (`int`):
+            Number of scored tokens.
+        perplexity (`float`):
+            `exp` of the negative log-likelihood per scored token.
+        accuracy (`float`):
+            Share of the scored tokens that are the model's first choice given the true ones before: exact
+            memorisation, over all tokens.
+        num_verbatim (`int`):
+            Number of examples whose every scored token is the model's first choice. For a model that writes from left
+            to right, greedy decoding from the prompt reproduces exactly these.
+        verbatim_interval (`tuple[float, float]`):
+            95 % interval of their share by Wilson's method.
+        extraction_strength (`float`, *optional*):
+            Mean extraction strength of the examples; only for a model that writes from left to right.
+    """
+
+    num_examples: int
+    num_tokens: int
+    perplexity: float
+    accuracy: float
+    num_verbatim: int
+    verbatim_interval: tuple[float, float]
+    extraction_strength: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,9 +145,9 @@ class SplitResult:
         num_examples (`int`):
             Number of examples.
         mean_loss (`float`):
-            Mean negative log-likelihood per example, in nats.
+            Mean loss of the examples: the negative log-likelihood, for a token-level head per scored token, in nats.
         loss_deciles (`tuple[float, ...]`):
-            The 10 % to 90 % quantiles of the loss.
+            The 10 % to 90 % quantiles of that loss.
         accuracy (`float`, *optional*):
             Share of examples whose most probable class is the label.
         accuracy_interval (`tuple[float, float]`, *optional*):
@@ -73,6 +156,8 @@ class SplitResult:
             Accuracy by class name, for the classes that occur.
         metrics (`dict[str, float]`, *optional*):
             What the caller's `compute_metrics` returned.
+        tokens ([`TokenResult`], *optional*):
+            Results token by token, for a token-level head.
     """
 
     num_examples: int
@@ -82,6 +167,7 @@ class SplitResult:
     accuracy_interval: tuple[float, float] | None = None
     per_class: dict[str, ClassResult] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    tokens: TokenResult | None = None
 
 
 @torch.no_grad()
@@ -105,15 +191,16 @@ def predict_examples(
         preprocess_logits (`Callable`, *optional*):
             Called with the logits and the labels of every batch; what it returns is kept in their place.
         keep_logits (`bool`, *optional*, defaults to `True`):
-            Whether to keep logits at all; those of a language model are as large as its vocabulary for every token.
+            Whether to keep logits at all; those of a language model are as large as its vocabulary for every token, so
+            that `preprocess_logits` should make something small of them, such as `logits.argmax(-1)`.
 
     Raises:
-        `ValueError`: If the likelihood is not the one the model was trained on, or if a log-likelihood is not finite;
-            names the position of the example.
+        `ValueError`: If the likelihood is not the one the model was trained on, if a log-likelihood is not finite
+            (names the position of the example), or if no example has a scored token.
     """
     device = next(model.parameters()).device
-    logits, labels, log_likelihood, log_probabilities = [], [], [], []
-    position, likelihood = 0, None
+    logits, labels, log_likelihood, log_probabilities, tokens = [], [], [], [], []
+    position, num_bytes, likelihood = 0, 0, None
     with evaluation_mode(model):
         for batch in batches:
             batch = move_batch(prepare_batch(model, batch), device)
@@ -121,10 +208,14 @@ def predict_examples(
                 likelihood = find_likelihood(model, batch, log_likelihood_func)
             inputs, batch_labels = split_labels(batch)
             outputs = model(**inputs)
-            scores = likelihood(inputs, outputs, batch_labels)
+            if likelihood.kind in ("token", "next_token"):
+                tokens.append(_score_tokens(model, likelihood, batch, outputs))
+                scores = _sum_by_example(tokens[-1])
+            else:
+                scores = likelihood(inputs, outputs, batch_labels).double().cpu()
             check_finite_log_likelihood(scores, position)
             position += len(scores)
-            log_likelihood.append(scores.double().cpu().numpy())
+            log_likelihood.append(scores.numpy())
             labels.append(_to_numpy(batch_labels))
             if likelihood.kind == "classification":
                 log_probabilities.append(torch.log_softmax(logits_of(outputs).double(), dim=-1).cpu().numpy())
@@ -132,11 +223,25 @@ def predict_examples(
                 kept = _all_logits(likelihood, outputs)
                 kept = kept if preprocess_logits is None else preprocess_logits(kept, batch_labels)
                 logits.append(_to_numpy(kept))
+                num_bytes += logits[-1].nbytes
+                if num_bytes >= _MANY_BYTES > num_bytes - logits[-1].nbytes and preprocess_logits is None:
+                    logger.warning(
+                        f"The logits that `compute_metrics` is to see fill {num_bytes / 2**30:.1f} GiB after "
+                        f"{position} examples. Pass `preprocess_logits_for_metrics`, for example "
+                        "`lambda logits, labels: logits.argmax(-1)`."
+                    )
+    if tokens and not any(part.counts.any() for part in tokens):
+        raise ValueError(
+            f"None of the {position} examples of a data set has a scored token: every label is -100, or the only one "
+            "that is not stands at the first position of a causal model, which nothing predicts. Check the masking of "
+            "the prompts, and whether truncation cut off the answers."
+        )
     return ExamplePredictions(
         _concatenate(logits) if keep_logits else None,
         _concatenate(labels),
         np.concatenate(log_likelihood),
         np.concatenate(log_probabilities) if log_probabilities else None,
+        _join(tokens) if tokens else None,
     )
 
 
@@ -156,28 +261,84 @@ def summarize_predictions(
         metrics (`dict[str, float]`, *optional*):
             Further figures of the caller's, kept as they are.
     """
-    loss = -predictions.log_likelihood
+    loss = -predictions.confidence()
     result = SplitResult(
-        num_examples=len(loss),
+        num_examples=len(predictions.log_likelihood),
         mean_loss=float(loss.mean()),
         loss_deciles=tuple(float(value) for value in np.quantile(loss, LOSS_QUANTILES)),
         metrics=dict(metrics or {}),
     )
+    tokens = predictions.tokens
+    if tokens is not None:
+        per_class = {} if tokens.classes is None else _by_class(tokens.correct, tokens.classes, class_names)
+        return replace(result, tokens=_summarize_tokens(tokens), per_class=per_class)
     if predictions.log_probabilities is None:
         return result
-    right, labels = predictions.log_probabilities.argmax(axis=1) == predictions.labels, predictions.labels
-    per_class = {
+    right = predictions.log_probabilities.argmax(axis=1) == predictions.labels
+    return replace(
+        result,
+        accuracy=float(right.mean()),
+        accuracy_interval=wilson_interval(int(right.sum()), len(right)),
+        per_class=_by_class(right, predictions.labels, class_names),
+    )
+
+
+def _score_tokens(
+    model: nn.Module, likelihood: Likelihood, batch: Mapping[str, Any], outputs: Any
+) -> TokenPredictions:
+    inputs, labels = split_labels(batch)
+    logits, targets = likelihood.targets(inputs, outputs, labels)
+    scored = targets != IGNORED
+    chosen = logits.gather(-1, targets.masked_fill(~scored, 0)[..., None]).squeeze(-1)
+    log_probabilities = (chosen - logits.logsumexp(dim=-1))[scored]
+    return TokenPredictions(
+        log_probabilities.cpu().numpy(),
+        (logits.argmax(dim=-1) == targets)[scored].cpu().numpy(),
+        scored.sum(dim=1).cpu().numpy(),
+        generates_tokens(model, likelihood, batch),
+        targets[scored].cpu().numpy() if classifies_tokens(model) else None,
+    )
+
+
+def _sum_by_example(tokens: TokenPredictions) -> torch.Tensor:
+    values = torch.from_numpy(tokens.log_probabilities).double()
+    examples = torch.from_numpy(np.repeat(np.arange(len(tokens.counts)), tokens.counts))
+    return values.new_zeros(len(tokens.counts)).index_add_(0, examples, values)
+
+
+def _join(parts: list[TokenPredictions]) -> TokenPredictions:
+    return TokenPredictions(
+        np.concatenate([part.log_probabilities for part in parts]),
+        np.concatenate([part.correct for part in parts]),
+        np.concatenate([part.counts for part in parts]),
+        parts[0].generated,
+        None if parts[0].classes is None else np.concatenate([part.classes for part in parts]),
+    )
+
+
+def _summarize_tokens(tokens: TokenPredictions) -> TokenResult:
+    num_examples = int((tokens.counts > 0).sum())
+    num_verbatim = int(verbatim(tokens.correct, tokens.counts).sum())
+    return TokenResult(
+        num_examples=num_examples,
+        num_tokens=len(tokens.correct),
+        perplexity=perplexity(tokens.log_probabilities),
+        accuracy=float(tokens.correct.mean()),
+        num_verbatim=num_verbatim,
+        verbatim_interval=wilson_interval(num_verbatim, num_examples),
+        extraction_strength=(
+            float(np.nanmean(extraction_strength(tokens.correct, tokens.counts))) if tokens.generated else None
+        ),
+    )
+
+
+def _by_class(right: np.ndarray, labels: np.ndarray, class_names: Mapping[int, str] | None) -> dict[str, ClassResult]:
+    return {
         str((class_names or {}).get(int(label), int(label))): ClassResult(
             int((labels == label).sum()), float(right[labels == label].mean())
         )
         for label in np.unique(labels)
     }
-    return replace(
-        result,
-        accuracy=float(right.mean()),
-        accuracy_interval=wilson_interval(int(right.sum()), len(right)),
-        per_class=per_class,
-    )
 
 
 def _all_logits(likelihood: Likelihood, outputs: Any) -> torch.Tensor:
