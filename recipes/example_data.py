@@ -24,7 +24,7 @@ from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
 
 
 # Noun classes of WordNet's lexicographers that are told apart by a definition without knowing the word.
-GLOSS_CLASSES = ("animal", "artifact", "body", "communication", "food", "location", "person", "plant")
+GLOSS_CLASSES = ("animal", "artifact", "body", "food", "location", "person", "plant", "substance")
 
 PARTS_OF_SPEECH = ("NOUN", "VERB", "ADJ", "ADV")
 
