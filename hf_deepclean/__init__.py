@@ -16,6 +16,7 @@ _MODULES = {
     "FreezeGuard": "repair",
     "SparseAdamW": "repair",
     "UnlearningParser": "parser",
+    "UnlearningPreview": "preview",
     "UnlearningReport": "report",
     "WeightSelection": "selection",
     "accumulate_fisher_diagonal": "fisher.accumulate",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
         tokenize_text_classification,
         tokenize_token_classification,
     )
+    from .preview import UnlearningPreview
     from .repair import FreezeGuard, SparseAdamW
     from .report import UnlearningReport
     from .reset import reset_weights

@@ -3,6 +3,7 @@
 """Bad input is refused here, before any heavy work."""
 
 import hashlib
+import math
 import os
 import re
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyarrow.types import is_large_list, is_list
 from torch import nn
 
 from .adapters import check_adapter, is_adapted, is_adapter_path
@@ -148,6 +150,73 @@ def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
                 f"{num_labels - 1}. Map them to the model's `config.label2id`, or load the model with the right "
                 "`num_labels`."
             )
+
+
+def check_sequence_lengths(model: nn.Module, dataset: Any, argument: str) -> None:
+    """
+    Refuses tokenised rows that are longer than the table of position embeddings.
+
+    Models without such a table (rotary, relative or computed positions) have no such limit. Only a
+    [`~datasets.Dataset`] whose `input_ids` reach the model as they are is looked at; of others the model itself will
+    complain.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model.
+        dataset ([`~datasets.Dataset`] or map-style):
+            The data set.
+        argument (`str`):
+            Name of the argument it was passed as.
+
+    Raises:
+        `ValueError`: If rows are too long; says how many.
+    """
+    limit = max_sequence_length(model)
+    formatted = getattr(dataset, "format", None)
+    if limit is None or not isinstance(formatted, dict) or formatted["type"] == "custom":
+        return
+    if "input_ids" not in dataset.column_names:
+        return
+    tables = dataset.with_format("arrow").select_columns("input_ids").iter(batch_size=10_000)
+    lengths = [table["input_ids"].combine_chunks() for table in tables]
+    if not all(is_list(column.type) or is_large_list(column.type) for column in lengths):
+        return
+    longer = sum(int((column.value_lengths().to_numpy(zero_copy_only=False) > limit).sum()) for column in lengths)
+    if longer:
+        raise ValueError(
+            f"{longer} of {len(dataset)} rows of `{argument}` have more than the {limit} tokens that this "
+            f"{type(model).__name__} has positions for. Cut them as was done in training (`max_length={limit}` of the "
+            "tokenizer), or leave them out."
+        )
+
+
+def max_sequence_length(model: nn.Module) -> int | None:
+    """
+    Number of tokens that the model's table of position embeddings has room for; none without such a table.
+
+    The table lies beside that of the token embeddings, in the encoder if there are two. Positions that a padding
+    index (RoBERTa) or an offset (OPT, BART) keeps from being used do not count.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model.
+    """
+    try:
+        tokens = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None
+    config = getattr(model, "config", None)
+    part = model.get_encoder() if getattr(config, "is_encoder_decoder", False) else model
+    for module in part.modules():
+        tables = {name: child for name, child in module.named_children() if isinstance(child, nn.Embedding)}
+        if not any(table is tokens or table.weight is tokens.weight for table in tables.values()):
+            continue
+        for name, table in tables.items():
+            if name == "wpe" or "position" in name:
+                unused = getattr(table, "offset", 0 if table.padding_idx is None else table.padding_idx + 1)
+                # Some tables have rows to spare.
+                return min(table.num_embeddings - unused, getattr(config, "max_position_embeddings", math.inf))
+    return None
 
 
 def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:

@@ -3,15 +3,17 @@
 """The phases of unlearning, in order, beside the Trainer API."""
 
 import copy
+import math
 import os
 import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib.metadata import version
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ from .checks import (
     check_model,
     check_output_directory,
     check_scope_of_model,
+    check_sequence_lengths,
 )
 from .config import FisherUnlearningConfig
 from .evaluation.divergence import jensen_shannon_divergence
@@ -61,6 +64,7 @@ from .fisher.diagonal import FisherDiagonal
 from .heads import find_likelihood, num_classes, prepare_batch
 from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type, class_log_probabilities
 from .modes import only_trainable
+from .preview import TimedCollator, UnlearningPreview, left_as_it_was
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
 from .reset import read_weights, reset_weights, write_weights
@@ -181,9 +185,12 @@ class FisherUnlearner(Trainer):
         num_labels = None if log_likelihood_func is not None else num_classes(model)
         for argument, dataset in self.unlearning_splits.items():
             check_dataset(dataset, f"{argument}_dataset", num_labels)
+            check_sequence_lengths(model, dataset, f"{argument}_dataset")
         check_disjoint(forget_dataset, retain_dataset)
 
         keep_base_differentiable(model)
+        output = Path(args.output_dir)
+        absent = [folder for folder in (output, *output.parents) if not folder.exists()]
         use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
             model,
@@ -197,6 +204,10 @@ class FisherUnlearner(Trainer):
             callbacks=callbacks,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        # Trainer makes the output directory at once; here it comes with the first thing that is written.
+        for folder in absent:
+            with suppress(OSError):
+                folder.rmdir()
         # Trainer switches the cache off for good, and the setting would be saved with the model.
         if use_cache is None:
             vars(self.model.config).pop("use_cache", None)
@@ -324,6 +335,130 @@ class FisherUnlearner(Trainer):
         self._save_result(report)
         return report
 
+    def preview(self, num_examples: int = 64) -> UnlearningPreview:
+        """
+        A dry run on a sample: what would be reset, and what the run would cost. Weights, buffers, gradients, training
+        flags and random states are afterwards what they were, bit for bit, and nothing is written.
+
+        Args:
+            num_examples (`int`, *optional*, defaults to `64`):
+                Size of the sample of the forget and of the retain data; at least two batches of each phase are taken.
+
+        Returns:
+            [`UnlearningPreview`]
+
+        Raises:
+            `FileExistsError`: If the output directory holds anything.
+            `ValueError`: As for [`~FisherUnlearner.unlearn`], where the sample shows it.
+        """
+        check_output_directory(self.args.output_dir, resuming=False)
+        restored = ("optimizer", "selection", "freeze_guard", "_likelihood", "_repair_inputs")
+        timer = TimedCollator(self.data_collator)
+        with (
+            left_as_it_was(self.model),
+            _overridden(
+                self,
+                data_collator=timer,
+                compute_metrics=None,
+                seconds={},
+                unlearning_splits=dict(self.unlearning_splits),
+                _original_values={},
+                _reference_log_probabilities=None,
+                **{name: getattr(self, name) for name in restored},
+            ),
+            # The collator notes the time in this process.
+            _overridden(self.args, dataloader_num_workers=0),
+        ):
+            try:
+                return self._preview(num_examples, timer)
+            finally:
+                if self._original_values:
+                    write_weights(self.model, self.selection, self._original_values)
+
+    def _preview(self, num_examples: int, timer: TimedCollator) -> UnlearningPreview:
+        args, control = self.args, self.args.random_mask_control
+        fishers, seconds = {}, {"evaluation": 0.0}
+        for split, dataset in (("forget", self.forget_dataset), ("retain", self.retain_dataset)):
+            sample = self._sample(dataset, max(num_examples, 2 * args.per_device_fisher_batch_size))
+            fishers[split] = self.compute_fisher(sample, f"{split} Fisher, sample")
+            seconds[f"{split} Fisher"] = timer.seconds(min(len(dataset), args.fisher_max_examples or len(dataset)))
+        self.select_weights(fishers["forget"], fishers["retain"])
+        self.reset_weights()
+        step, optimizer_bytes = self._measure_repair_step(max(num_examples, 2 * args.train_batch_size), timer)
+        write_weights(self.model, self.selection, self._original_values)
+        with self._timed("verification"):
+            self.freeze_guard.verify(self.model)
+
+        num_evaluated = sum(map(len, self.unlearning_splits.values()))
+        self.unlearning_splits = {
+            split: self._sample(self.unlearning_splits[split], max(num_examples, 2 * args.eval_batch_size))
+            for split in ("forget", "retain")
+        }
+        self.evaluate_unlearning()
+        evaluation = timer.seconds(num_evaluated)
+        num_steps = self._num_repair_steps()
+        seconds |= {
+            "evaluation": (3 + (self.reference_model is not None)) * evaluation,
+            "selection": self.seconds["selection"],
+            "reset": self.seconds["reset"],
+            "repair": num_steps * step + self.seconds["verification"],
+        }
+        if control:
+            seconds["control"] = seconds["reset"] + seconds["repair"] + 2 * evaluation
+        return UnlearningPreview(
+            model_class=type(self.model).__name__,
+            selection=SelectionResult.of(self.selection),
+            num_sampled={split: fisher.num_examples for split, fisher in fishers.items()},
+            num_repair_steps=num_steps,
+            seconds=seconds,
+            fisher_bytes=sum(total.nbytes for fisher in fishers.values() for total in fisher.sums.values()),
+            optimizer_bytes=optimizer_bytes,
+        )
+
+    def _sample(self, dataset: Any, size: int) -> Any:
+        """At most so many rows, drawn at random by the seed."""
+        if size >= len(dataset):
+            return dataset
+        drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.args.seed))[:size]
+        return Subset(dataset, drawn.sort().values.tolist())
+
+    def _measure_repair_step(self, size: int, timer: TimedCollator) -> tuple[float, int]:
+        """Seconds of an optimizer step after a first one, and bytes that the optimizer holds."""
+        sample, model = self._sample(self.retain_dataset, size), self.model
+        batches = chain.from_iterable(self._batches(sample, self.args.train_batch_size) for _ in count())
+        parameters = dict(model.named_parameters())
+        self.optimizer = None
+        with (
+            only_trainable(model, [parameters[name] for name in self.selection.indices]),
+            _overridden(model.config, **({"use_cache": False} if hasattr(model.config, "use_cache") else {})),
+        ):
+            optimizer = self.create_optimizer()
+            for group in optimizer.param_groups:
+                # The same work, and no step that could go astray without the warm-up of the schedule.
+                group["lr"] = 0.0
+            model.train()
+            for _ in range(2):
+                start = time.perf_counter()
+                for batch in islice(batches, self.args.gradient_accumulation_steps):
+                    with self.accelerator.autocast():
+                        loss = self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=1)
+                    loss.backward()
+                optimizer.step()
+                model.zero_grad()
+                seconds = time.perf_counter() - start
+        timer.seconds(0)
+        held = [*self.selection.indices.values()]
+        held += [value for state in optimizer.state.values() for value in state.values()]
+        return seconds, sum(tensor.nbytes for tensor in held)
+
+    def _num_repair_steps(self) -> int:
+        args = self.args
+        if args.max_steps > 0:
+            return args.max_steps
+        batches = len(self.retain_dataset) / args.train_batch_size
+        batches = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+        return math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps)))
+
     def compute_fisher(self, dataset: Any, description: str = "Fisher") -> FisherDiagonal:
         """
         The Fisher diagonal of the weights in scope on a data set, at the model's present weights.
@@ -338,9 +473,8 @@ class FisherUnlearner(Trainer):
             [`FisherDiagonal`]
         """
         limit = self.args.fisher_max_examples
-        if limit is not None and limit < len(dataset):
-            drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.args.seed))[:limit]
-            dataset = Subset(dataset, drawn.sort().values.tolist())
+        if limit is not None:
+            dataset = self._sample(dataset, limit)
         with self._timed(description):
             return accumulate_fisher_diagonal(
                 self.model,

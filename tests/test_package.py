@@ -35,6 +35,7 @@ LAYERS = [
     "plots",
     "config",
     "checks",
+    "preview",
     "unlearner",
 ]
 FISHER_LAYERS = [

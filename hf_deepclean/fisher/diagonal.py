@@ -2,10 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The diagonal of a Fisher information: sums over examples, and how many examples."""
 
+import json
+import os
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 
 @dataclass(frozen=True)
@@ -50,4 +56,60 @@ class FisherDiagonal:
             self.num_examples + other.num_examples,
             self.fisher_type,
             self.fallback_parameters | other.fallback_parameters,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """
+        Writes the sums as safetensors, with everything else as metadata; whole or not at all.
+
+        Together with a model, a diagonal of few examples says something about them: keep it as carefully as the data.
+
+        Args:
+            path (`str`):
+                The file to write.
+
+        Raises:
+            `FileExistsError`: If there is one already.
+        """
+        path = Path(path)
+        if path.exists():
+            raise FileExistsError(f"{path} exists. Nothing is ever overwritten: choose another name, or move it.")
+        metadata = {
+            "fisher_type": self.fisher_type,
+            "num_examples": str(self.num_examples),
+            "fallback_parameters": json.dumps(self.fallback_parameters),
+        }
+        with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=path.parent) as staging:
+            written = Path(staging) / "fisher.safetensors"
+            save_file({name: total.contiguous() for name, total in self.sums.items()}, written, metadata)
+            os.replace(written, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "FisherDiagonal":
+        """
+        Reads what [`~FisherDiagonal.save`] wrote, to the CPU.
+
+        Args:
+            path (`str`):
+                The file.
+
+        Raises:
+            `ValueError`: If the file holds something else.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                sums = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}.") from None
+        if not {"fisher_type", "num_examples", "fallback_parameters"} <= metadata.keys():
+            raise ValueError(
+                f"{path} holds tensors but not the metadata of a Fisher diagonal; was it written by "
+                "`FisherDiagonal.save`?"
+            )
+        return cls(
+            sums,
+            int(metadata["num_examples"]),
+            metadata["fisher_type"],
+            json.loads(metadata["fallback_parameters"]),
         )
