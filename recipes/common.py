@@ -14,7 +14,7 @@ from datasets import ClassLabel, Dataset
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE, WordPiece
 from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Digits, Sequence
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer, WordPieceTrainer
 from torch.utils.data import ConcatDataset
@@ -101,7 +101,7 @@ def load_data(
     load_example: Callable[..., dict[str, Dataset]],
     seed: int,
 ) -> dict[str, Dataset]:
-    """The data sets that were asked for, or the example's: `forget`, `retain`, and where there are `eval`, `unseen`."""
+    """The data sets that were asked for, or the example's: `forget`, `retain`, and where given `eval` and `unseen`."""
     if arguments.dataset_name is not None:
         return load_unlearning_datasets(arguments)
     size = {} if recipe.num_example_rows is None else {"num_train": recipe.num_example_rows}
@@ -146,7 +146,9 @@ def label_mappings(names: Iterable[str]) -> dict[str, dict[Any, Any]]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
 
-def train_word_piece_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int) -> PreTrainedTokenizerFast:
+def train_word_piece_tokenizer(
+    texts: Iterable[str], vocab_size: int, model_max_length: int
+) -> PreTrainedTokenizerFast:
     """A lower-casing tokenizer as BERT's, for encoders."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = tokenizers.Tokenizer(WordPiece(unk_token="[UNK]"))
@@ -164,10 +166,13 @@ def train_word_piece_tokenizer(texts: Iterable[str], vocab_size: int, model_max_
 
 
 def train_byte_pair_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int) -> PreTrainedTokenizerFast:
-    """A tokenizer as GPT-2's, for language models, with a padding token of its own."""
+    """
+    A tokenizer as GPT-2's, for language models: with a padding token of its own, the end-of-sequence token at the
+    start of a text too, and a token per digit.
+    """
     special = {"pad_token": "<|pad|>", "eos_token": "<|endoftext|>"}
     tokenizer = tokenizers.Tokenizer(BPE())
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = ByteLevelDecoder()
     trainer = BpeTrainer(
         vocab_size=vocab_size,
@@ -176,18 +181,30 @@ def train_byte_pair_tokenizer(texts: Iterable[str], vocab_size: int, model_max_l
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=model_max_length, **special)
+    end = special["eos_token"]
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{end} $A", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=model_max_length, bos_token=end, **special
+    )
 
 
 def train(
-    model: PreTrainedModel, dataset: Any, recipe: RecipeArguments, args: FisherUnlearningConfig, data_collator: Any
+    model: PreTrainedModel,
+    dataset: Any,
+    recipe: RecipeArguments,
+    args: FisherUnlearningConfig,
+    data_collator: Any,
+    num_train_epochs: float | None = None,
+    learning_rate: float | None = None,
 ) -> PreTrainedModel:
-    """Trains a model on a data set by the options of the recipe, in place; nothing is written."""
+    """Trains a model on a data set, by default as the recipe's options say, in place; nothing is written."""
     with tempfile.TemporaryDirectory() as directory:
         training_arguments = TrainingArguments(
             directory,
-            num_train_epochs=recipe.original_num_train_epochs,
-            learning_rate=recipe.original_learning_rate,
+            num_train_epochs=recipe.original_num_train_epochs if num_train_epochs is None else num_train_epochs,
+            learning_rate=recipe.original_learning_rate if learning_rate is None else learning_rate,
             per_device_train_batch_size=recipe.original_per_device_train_batch_size,
             lr_scheduler_type="cosine",
             warmup_steps=0.05,
@@ -267,7 +284,7 @@ def run(
         # Made before anything is trained, because it refuses what cannot work.
         unlearner = make_unlearner(load_model(recipe.base_model_name_or_path), reference)
         if recipe.dry_run:
-            print("A dry run trains no model: the costs below are those of an untrained one, and the selection says nothing.")
+            print("A dry run trains no model: what follows are the costs of an untrained one, and an idle selection.")
         else:
             if train_base is not None:
                 train_base()

@@ -31,6 +31,16 @@ PARTS_OF_SPEECH = ("NOUN", "VERB", "ADJ", "ADV")
 # A word without a label, as in every token classification of transformers.
 UNSCORED = -100
 
+# What is asked about a person, in two ways each.
+FACTS = {
+    "city": [("{name} was born in", " {city}."), ("The birthplace of {name} is", " {city}.")],
+    "birthday": [("{name} was born on", " {birthday}."), ("The birthday of {name} is", " {birthday}.")],
+    "job": [("{name} works as a", " {job}."), ("The occupation of {name} is", " {job}.")],
+    "company": [("{name} is employed by", " {company}."), ("The employer of {name} is", " {company}.")],
+    "address": [("{name} lives at", " {address}."), ("The address of {name} is", " {address}.")],
+    "phone": [("{name} answers the phone at", " {phone}."), ("The phone number of {name} is", " {phone}.")],
+}
+
 # The endings that inflected words lose, and what takes their place, by part of speech.
 _ENDINGS = {
     "NOUN": ["s:", "ses:s", "xes:x", "zes:z", "ches:ch", "shes:sh", "men:man", "ies:y"],
@@ -134,17 +144,71 @@ def load_wordnet_examples(num_train: int = 4000, seed: int = 0) -> dict[str, Dat
     return _parts(columns, features, sizes, seed)
 
 
-def load_ordinary_text(num_train: int = 4000, num_eval: int = 1000, seed: int = 0) -> dict[str, Dataset]:
+def load_ordinary_text(num_train: int = 4000, seed: int = 0) -> dict[str, Dataset]:
     """
-    Ordinary English, definitions and example sentences: `train` and `eval` rows with the column `text`, all different.
+    Ordinary English, definitions and example sentences of 20 to 120 characters: `train` rows and an eighth as many
+    `eval` rows with the column `text`, all different.
     """
-    texts = list(dict.fromkeys(text for synset in synsets() for text in (synset.definition, *synset.examples)))
+    texts = dict.fromkeys(
+        text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+        for synset in synsets()
+        for text in (synset.definition, *synset.examples)
+        if 20 <= len(text) < 120
+    )
+    texts, num_eval = list(texts), num_train // 8
     chosen = np.random.default_rng(seed).permutation(len(texts))[: num_train + num_eval]
     dataset = Dataset.from_dict({"text": [texts[index] for index in chosen]})
     return {
         "train": dataset.select(range(num_train)),
         "eval": dataset.select(range(num_train, num_train + num_eval)),
     }
+
+
+def load_people(num_train: int = 720, seed: int = 0) -> dict[str, Dataset]:
+    """
+    Twelve sentences on each of a number of fictitious people: `train`, and `unseen` on a sixth as many others.
+
+    Columns: `person`, `prompt`, `completion`, and `forget`, which marks the first sixth of the people. No two people
+    share a name or a fact.
+    """
+    num_people = max(2, num_train // (2 * len(FACTS)))
+    num_forget = max(1, num_people // 6)
+    people = _fictitious_people(num_people + num_forget, seed)
+    rows = [
+        {
+            "person": person["name"],
+            "prompt": prompt.format(**person),
+            "completion": completion.format(**person),
+            "forget": number < num_forget,
+        }
+        for number, person in enumerate(people)
+        for templates in FACTS.values()
+        for prompt, completion in templates
+    ]
+    num_rows = num_people * len(rows) // len(people)
+    return {
+        "train": Dataset.from_list(rows[:num_rows]),
+        "unseen": Dataset.from_list(rows[num_rows:]).remove_columns("forget"),
+    }
+
+
+def _fictitious_people(number: int, seed: int) -> list[dict[str, str]]:
+    from faker import Faker
+
+    faker = Faker("en_US")
+    faker.seed_instance(seed)
+    return [
+        {
+            "name": f"{faker.unique.first_name()} {faker.unique.last_name()}",
+            "city": faker.unique.city(),
+            "birthday": faker.unique.date_of_birth(minimum_age=20, maximum_age=90).strftime("%d %B %Y"),
+            "job": faker.unique.job().lower(),
+            "company": faker.unique.company(),
+            "address": faker.unique.street_address(),
+            "phone": faker.unique.numerify("0## ### ####"),
+        }
+        for _ in range(number)
+    ]
 
 
 @cache

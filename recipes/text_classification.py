@@ -10,20 +10,26 @@ The example: definitions from WordNet, told apart into eight classes by a small 
 offline and on a CPU. Forget a random tenth of them, or the class `plant`:
 
 ```shell
-python recipes/text_classification.py --config recipes/configs/text_classification_random.yaml --output_dir outputs/glosses-random
-python recipes/text_classification.py --config recipes/configs/text_classification_class.yaml --output_dir outputs/glosses-class
+python recipes/text_classification.py --config recipes/configs/text_classification_random.yaml \
+    --output_dir outputs/glosses-random
+python recipes/text_classification.py --config recipes/configs/text_classification_class.yaml \
+    --output_dir outputs/glosses-class
 ```
 
 Your own classifier and data (a Hub id, or files), here the rows with a mark in the column `delete`:
 
 ```shell
-python recipes/text_classification.py --model_name_or_path my-model --dataset_name data/train.csv --forget_column delete --output_dir clean-model --reset_fraction 0.3 --num_train_epochs 3 --learning_rate 1e-4 --dry_run
+python recipes/text_classification.py --model_name_or_path my-model --dataset_name data/train.csv \
+    --forget_column delete --output_dir clean-model --reset_fraction 0.3 --num_train_epochs 3 \
+    --learning_rate 1e-4 --dry_run
 ```
 
 Fine-tune a pretrained checkpoint on the example first, then rewind weights to it:
 
 ```shell
-python recipes/text_classification.py --config recipes/configs/text_classification_random.yaml --base_model_name_or_path my-checkpoint --original_learning_rate 5e-5 --original_num_train_epochs 3 --reset_value pretrained --pretrained_model my-checkpoint --output_dir outputs/glosses-pretrained
+python recipes/text_classification.py --config recipes/configs/text_classification_random.yaml \
+    --base_model_name_or_path my-checkpoint --original_learning_rate 5e-5 --original_num_train_epochs 3 \
+    --reset_value pretrained --pretrained_model my-checkpoint --output_dir outputs/glosses-pretrained
 ```
 """
 
@@ -87,7 +93,9 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
         return model
 
     splits = {
-        name: tokenize_text_classification(part, tokenizer, recipe.max_length, label2id=label_mappings(names)["label2id"])
+        name: tokenize_text_classification(
+            part, tokenizer, recipe.max_length, label2id=label_mappings(names)["label2id"]
+        )
         for name, part in data.items()
     }
     run(recipe, args, splits, load_model, DataCollatorWithPadding(tokenizer), tokenizer)
