@@ -30,6 +30,10 @@ from hf_deepclean import (
 )
 
 
+# Words of a sentence that have no class.
+UNSCORED = -100
+
+
 @dataclass
 class RecipeArguments:
     """
@@ -115,17 +119,23 @@ def split_held_out_by_class(data: dict[str, Dataset], column: str) -> dict[str, 
     Where whole classes are forgotten, divides held-out data alike: `unseen` keeps those classes, to compare the forget
     data with, and `eval` becomes `eval_other_classes`. Otherwise the data stay as they are.
     """
-    labels = {name: np.asarray(part.with_format(None)[column][:]) for name, part in data.items()}
-    gone = np.setdiff1d(labels["forget"], labels["retain"])
-    if len(gone) == 0:
+    classes = {
+        name: [set(np.ravel(labels)) - {UNSCORED} for labels in part.with_format(None)[column][:]]
+        for name, part in data.items()
+    }
+    gone = set().union(*classes["forget"]) - set().union(*classes["retain"])
+    if not gone:
         return data
-    of_class = {name: np.isin(values, gone) for name, values in labels.items()}
+
+    def select(name: str, of_class: bool) -> Dataset:
+        return data[name].select([row for row, found in enumerate(classes[name]) if bool(found & gone) is of_class])
+
     divided = {"forget": data["forget"], "retain": data["retain"]}
     if "eval" in data:
-        divided["eval_other_classes"] = data["eval"].select(np.flatnonzero(~of_class["eval"]))
-    if "unseen" in data and of_class["unseen"].any():
-        divided["unseen"] = data["unseen"].select(np.flatnonzero(of_class["unseen"]))
-    return divided
+        divided["eval_other_classes"] = select("eval", False)
+    if "unseen" in data:
+        divided["unseen"] = select("unseen", True)
+    return {name: part for name, part in divided.items() if len(part)}
 
 
 def class_names(data: dict[str, Dataset], column: str) -> list[str]:
@@ -134,10 +144,10 @@ def class_names(data: dict[str, Dataset], column: str) -> list[str]:
     feature = getattr(feature, "feature", feature)
     if isinstance(feature, ClassLabel):
         return feature.names
-    values = np.concatenate([np.ravel(row) for part in data.values() for row in part.with_format(None)[column][:]])
-    if values.dtype.kind in "iu":
-        return [str(number) for number in range(values.max() + 1)]
-    return sorted(set(values.tolist()))
+    values = {value for part in data.values() for row in part.with_format(None)[column][:] for value in np.ravel(row)}
+    if all(isinstance(value, np.integer) for value in values):
+        return [str(number) for number in range(max(values) + 1)]
+    return sorted(map(str, values))
 
 
 def label_mappings(names: Iterable[str]) -> dict[str, dict[Any, Any]]:

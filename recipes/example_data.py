@@ -64,21 +64,21 @@ def load_digits_images(num_train: int = 1200, seed: int = 0) -> dict[str, Datase
     """
     Handwritten digits: `train`, a quarter as many that no model sees (`unseen`), and as many to test on (`eval`).
 
-    Columns: `pixel_values` of shape `(1, 8, 8)`, `labels` and `tenth`.
+    Columns: `pixel_values` of shape `(1, 8, 8)`, `label` and `tenth`.
     """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     order = np.random.default_rng(seed).permutation(len(digits.target))
     images = (digits.images / 16).astype(np.float32)[order, None]
-    features = Features({"pixel_values": Array3D((1, 8, 8), "float32"), "labels": ClassLabel(num_classes=10)})
+    features = Features({"pixel_values": Array3D((1, 8, 8), "float32"), "label": ClassLabel(num_classes=10)})
     num_held_out = num_train // 4
     sizes = {
         "train": num_train,
         "unseen": num_held_out,
         "eval": min(num_held_out, len(images) - num_train - num_held_out),
     }
-    columns = {"pixel_values": images, "labels": digits.target[order]}
+    columns = {"pixel_values": images, "label": digits.target[order]}
     parts = _parts(columns, features, sizes, seed)
     return {name: part.with_format("torch") for name, part in parts.items()}
 

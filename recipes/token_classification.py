@@ -25,7 +25,15 @@ python recipes/token_classification.py --model_name_or_path my-model --dataset_n
 ```
 """
 
-from common import RecipeArguments, class_names, label_mappings, load_data, run, train_word_piece_tokenizer
+from common import (
+    RecipeArguments,
+    class_names,
+    label_mappings,
+    load_data,
+    run,
+    split_held_out_by_class,
+    train_word_piece_tokenizer,
+)
 from example_data import load_wordnet_examples
 from transformers import (
     AutoModelForTokenClassification,
@@ -55,7 +63,9 @@ def make_parser() -> UnlearningParser:
 def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnlearningConfig) -> None:
     data = load_data(recipe, data_arguments, load_wordnet_examples, args.seed)
     columns = data["retain"].column_names
-    names = class_names(data, next(name for name in ("tags", "ner_tags", "labels") if name in columns))
+    label_column = next((name for name in ("tags", "ner_tags") if name in columns), "labels")
+    names = class_names(data, label_column)
+    data = split_held_out_by_class(data, label_column)
 
     checkpoint = recipe.model_name_or_path or recipe.base_model_name_or_path
     if checkpoint is not None:
