@@ -223,9 +223,9 @@ def synsets() -> tuple[Synset, ...]:
                 continue
             fields, _, gloss = line.partition(" | ")
             _, file_number, _, num_words, *rest = fields.split()
-            words = [re.sub(r"\(\w+\)$", "", word) for word in rest[: 2 * int(num_words, 16) : 2]]
+            words = [word.partition("(")[0] for word in rest[: 2 * int(num_words, 16) : 2]]
             definition = gloss.partition('"')[0].strip(" ;:,")
-            examples = [re.sub(r"\s+", " ", text).strip() for text in re.findall(r'"([^"]+)"', gloss)]
+            examples = [" ".join(text.split()) for text in gloss.split('"')[1::2]]
             entries.append(
                 Synset(names[int(file_number)], part, tuple(words), definition, tuple(filter(None, examples)))
             )

@@ -108,7 +108,7 @@ def new_classifier(vocab_size: int, names: list[str]) -> PreTrainedModel:
             vocab_size=vocab_size,
             hidden_size=64,
             intermediate_size=128,
-            num_hidden_layers=2,
+            num_hidden_layers=1,
             num_attention_heads=2,
             max_position_embeddings=MAX_LENGTH,
             classifier_pooling="mean",
