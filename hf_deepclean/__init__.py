@@ -23,6 +23,7 @@ _MODULES = {
     "accumulate_fisher_diagonals": "fisher.accumulate",
     "check_tokenizer": "preprocessing",
     "classification_log_likelihood": "likelihood",
+    "create_model_card": "card",
     "ctc_log_likelihood": "likelihood",
     "jensen_shannon_divergence": "evaluation.divergence",
     "load_unlearning_datasets": "data",
@@ -45,6 +46,7 @@ _MODULES = {
 __all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
+    from .card import create_model_card
     from .config import FisherUnlearningConfig
     from .data import DataArguments, load_unlearning_datasets, split_forget_rows
     from .evaluation.divergence import jensen_shannon_divergence

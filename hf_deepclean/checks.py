@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pyarrow.types import is_large_list, is_list
 from torch import nn
+from tqdm.auto import tqdm
 
 from .adapters import check_adapter, is_adapted, is_adapter_path
 from .batches import split_labels
@@ -232,12 +233,18 @@ def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:
         raise ValueError(f"`{argument}` has no labels. {error}") from None
 
 
-def check_disjoint(forget_dataset: Any, retain_dataset: Any) -> None:
+def check_disjoint(forget_dataset: Any, retain_dataset: Any, *, disable_tqdm: bool = True) -> None:
     """
     Refuses forget and retain sets that share rows, compared by content.
 
     Two `datasets.Dataset` are compared on their common columns, files and images by their undecoded bytes; other
     map-style data sets on what indexing returns.
+
+    Args:
+        forget_dataset, retain_dataset ([`~datasets.Dataset`] or map-style):
+            The two sets.
+        disable_tqdm (`bool`, *optional*, defaults to `True`):
+            Whether to do without a progress bar, which otherwise appears after a second.
 
     Raises:
         `ValueError`: If rows of the forget set occur in the retain set; says how many.
@@ -247,8 +254,8 @@ def check_disjoint(forget_dataset: Any, retain_dataset: Any) -> None:
         columns = [name for name in forget_dataset.column_names if name in retain_dataset.column_names]
         if not columns:
             return
-    forgotten = Counter(_row_digests(forget_dataset, columns))
-    shared = {digest for digest in _row_digests(retain_dataset, columns) if digest in forgotten}
+    forgotten = Counter(_row_digests(forget_dataset, columns, disable_tqdm))
+    shared = {digest for digest in _row_digests(retain_dataset, columns, disable_tqdm) if digest in forgotten}
     if shared:
         count = sum(forgotten[digest] for digest in shared)
         raise ValueError(
@@ -258,8 +265,9 @@ def check_disjoint(forget_dataset: Any, retain_dataset: Any) -> None:
         )
 
 
-def _row_digests(dataset: Any, columns: list[str] | None) -> Iterator[bytes]:
-    for row in _rows(dataset, columns):
+def _row_digests(dataset: Any, columns: list[str] | None, disable_tqdm: bool) -> Iterator[bytes]:
+    rows = _rows(dataset, columns)
+    for row in tqdm(rows, "comparing rows", len(dataset), leave=False, disable=disable_tqdm, delay=1):
         digest = hashlib.blake2b(digest_size=16)
         _update(digest, row)
         yield digest.digest()

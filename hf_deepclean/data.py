@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets
 from datasets import ClassLabel, Dataset, DatasetDict
 from datasets.utils import tqdm
+from pyarrow import ArrowInvalid
 
 
 _FORMATS = {
@@ -165,7 +166,8 @@ def load_unlearning_datasets(arguments: DataArguments) -> dict[str, Dataset]:
         names |= {"forget": arguments.forget_split, "retain": arguments.retain_split}
     else:
         names["train"] = arguments.train_split
-    splits = _load_splits(arguments, {part: name for part, name in names.items() if name is not None})
+    wanted = {part: name for part, name in names.items() if name is not None}
+    splits = load_splits(arguments.dataset_name, wanted, arguments.dataset_config_name)
     if "train" in splits:
         splits["forget"], splits["retain"] = split_forget_rows(splits.pop("train"), arguments)
     return {part: splits[part] for part in ("forget", "retain", "eval", "unseen") if part in splits}
@@ -356,41 +358,54 @@ def _class_names(dataset: Dataset, expression: str) -> str:
     return "".join(f" The column {name!r} holds the numbers of classes: {classes}." for name, classes in named.items())
 
 
-def _refuse_no_way() -> None:
+def _refuse_no_way() -> NoReturn:
     raise ValueError(
         "Nothing says what to forget. Give `forget_filter` (an expression over the columns), `forget_column` (a "
         "column that marks rows), or `forget_split` and `retain_split`."
     )
 
 
-def _load_splits(arguments: DataArguments, names: Mapping[str, str]) -> dict[str, Dataset]:
-    name = arguments.dataset_name
+def load_splits(name: str, splits: Mapping[str, str], config_name: str | None = None) -> dict[str, Dataset]:
+    """
+    Loads splits of a data set, as [`load_unlearning_datasets`] does.
+
+    Args:
+        name (`str`):
+            See `dataset_name` of [`DataArguments`].
+        splits (`dict[str, str]`):
+            Splits, or slices of splits, by the keys of the result.
+        config_name (`str`, *optional*):
+            Configuration of a data set on the Hub.
+
+    Raises:
+        `FileNotFoundError`: If there is no such file or data set, or the Hub cannot be reached.
+        `ValueError`: If a split does not exist.
+    """
     path = Path(name)
     if path.is_dir() and any((path / marker).exists() for marker in ("dataset_dict.json", "state.json")):
         saved = datasets.load_from_disk(name, keep_in_memory=True)
         saved = saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
-        _check_splits(name, saved, names)
-        return {part: _slice(saved, split) for part, split in names.items()}
+        _check_splits(name, saved, splits)
+        return {part: _slice(saved, split) for part, split in splits.items()}
     files = [file for file in sorted(glob(name)) if Path(file).is_file()]
     if not files and not path.is_dir():
-        return _load_hub_splits(arguments, names)
+        return _load_hub_splits(name, splits, config_name)
     with tempfile.TemporaryDirectory() as cache, progress_bars_on_main_process():
         if files:
             kind, options = _format(name, files)
             builder = datasets.load_dataset_builder(kind, data_files=files, cache_dir=cache, **options)
         else:
-            builder = datasets.load_dataset_builder(name, arguments.dataset_config_name, cache_dir=cache)
-        return _prepare(builder, name, names, in_memory=True)
+            builder = datasets.load_dataset_builder(name, config_name, cache_dir=cache)
+        return _prepare(builder, name, splits, in_memory=True)
 
 
-def _load_hub_splits(arguments: DataArguments, names: Mapping[str, str]) -> dict[str, Dataset]:
-    name = arguments.dataset_name
+def _load_hub_splits(name: str, splits: Mapping[str, str], config_name: str | None) -> dict[str, Dataset]:
     if Path(name).suffix in _FORMATS or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise FileNotFoundError(f"`dataset_name` is {name!r}, and there is no such file or folder.")
     try:
-        builder = datasets.load_dataset_builder(name, arguments.dataset_config_name)
+        builder = datasets.load_dataset_builder(name, config_name)
         with progress_bars_on_main_process():
-            return _prepare(builder, name, names, in_memory=False)
+            return _prepare(builder, name, splits, in_memory=False)
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         offline = "; offline mode is on (HF_HUB_OFFLINE)" if datasets.config.HF_HUB_OFFLINE else ""
         raise FileNotFoundError(
@@ -399,10 +414,17 @@ def _load_hub_splits(arguments: DataArguments, names: Mapping[str, str]) -> dict
         ) from None
 
 
-def _prepare(builder: Any, name: str, names: Mapping[str, str], *, in_memory: bool) -> dict[str, Dataset]:
-    builder.download_and_prepare()
-    _check_splits(name, builder.info.splits, names)
-    return {part: builder.as_dataset(split=split, in_memory=in_memory) for part, split in names.items()}
+def _prepare(builder: Any, name: str, splits: Mapping[str, str], *, in_memory: bool) -> dict[str, Dataset]:
+    try:
+        builder.download_and_prepare()
+    except (datasets.exceptions.DatasetGenerationError, ArrowInvalid) as error:
+        # The cause may quote rows.
+        raise ValueError(
+            f"The files of {name!r} could not be read ({type(error.__cause__ or error).__name__}): one of them is "
+            "damaged, or its rows do not all have the same columns."
+        ) from None
+    _check_splits(name, builder.info.splits, splits)
+    return {part: builder.as_dataset(split=split, in_memory=in_memory) for part, split in splits.items()}
 
 
 def _format(pattern: str, files: list[str]) -> tuple[str, dict[str, str]]:

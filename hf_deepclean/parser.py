@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -33,6 +33,18 @@ REPAIR_OPTIONS = (
     "seed",
 )
 
+# Said for a repair rather than for training at large.
+_REPAIR_HELP = {
+    "output_dir": "Folder that gets the cleaned model and its report; new or empty, nothing is overwritten.",
+    "num_train_epochs": "Passes over the retain data in the repair; 0 for no repair.",
+    "max_steps": "Optimizer steps of the repair, in the place of epochs if above 0.",
+    "learning_rate": "Peak learning rate of the repair; that of the fine-tuning is a good start.",
+    "per_device_train_batch_size": "Batch size of the repair.",
+    "per_device_eval_batch_size": "Batch size of the evaluation.",
+    "weight_decay": "Decoupled weight decay of the selected weights.",
+    "max_grad_norm": "Gradients of the selected weights are scaled down to this norm; 0 never scales.",
+    "seed": "Seed of everything that is drawn at random.",
+}
 _REPAIR = "repair (of TrainingArguments)"
 _OTHER = "other (of TrainingArguments)"
 
@@ -66,6 +78,7 @@ class UnlearningParser(HfArgumentParser):
             "formatter_class": _HelpFormatter,
             "usage": "%(prog)s [--config FILE.yaml] [OPTION ...]",
             "allow_abbrev": False,
+            "epilog": "--help_all also shows the options of TrainingArguments that are left out here.",
         } | kwargs
         self._hidden: dict[argparse.Action, str | None] = {}
         self._names: dict[str, argparse.Action] = {}
@@ -102,7 +115,7 @@ class UnlearningParser(HfArgumentParser):
         except ValueError as error:
             self.error(str(error))
 
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
         """Prints the message, without the hundred options of the usage, and exits with status 2."""
         self.exit(2, f"{self.prog}: error: {message}\nSee `{self.prog} --help`.\n")
 
@@ -123,6 +136,9 @@ class UnlearningParser(HfArgumentParser):
             for item in groups[title]:
                 item.type = hints[item.name]
                 self._parse_dataclass_field(group, item)
+                if title == _REPAIR:
+                    action = self._option_string_actions[f"--{item.name}"]
+                    action.help = _REPAIR_HELP.get(item.name, action.help)
             for action in group._group_actions:
                 self._names.setdefault(action.dest, action)
                 if action.nargs == "+":
@@ -195,12 +211,20 @@ class _HelpFormatter(argparse.HelpFormatter):
         return f"{option} {self._format_args(action, self._get_default_metavar_for_optional(action))}"
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        return getattr(action.type, "__name__", "value").upper()
+        return "VALUE" if action.choices else getattr(action.type, "__name__", "value").upper()
+
+    def _metavar_formatter(self, action: argparse.Action, default_metavar: str) -> Any:
+        if not _has_many_choices(action):
+            return super()._metavar_formatter(action, default_metavar)
+        return lambda size: (default_metavar,) * size
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, "", argparse.SUPPRESS) or action.nargs == 0 or not action.help:
-            return action.help
-        return f"{action.help} (default: {getattr(action.default, 'value', '%(default)s')})"
+        text = action.help or ""
+        if _has_many_choices(action):
+            text += f" One of {', '.join(map(str, action.choices))}."
+        if action.default in (None, False, "", argparse.SUPPRESS) or action.nargs == 0:
+            return text
+        return f"{text} (default: {getattr(action.default, 'value', '%(default)s')})"
 
 
 class _HelpAll(argparse.Action):
@@ -209,6 +233,10 @@ class _HelpAll(argparse.Action):
             action.help = text
         parser.print_help()
         parser.exit()
+
+
+def _has_many_choices(action: argparse.Action) -> bool:
+    return action.choices is not None and len(",".join(map(str, action.choices))) > 50
 
 
 def _title(dtype: type) -> str:

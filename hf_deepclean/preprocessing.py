@@ -186,7 +186,12 @@ def tokenize_causal_lm(dataset: Dataset, tokenizer: Any, max_length: int | None 
     return _tokenized(dataset, tokenize, tokenizer, max_length)
 
 
-def prepare_images(dataset: Dataset, image_processor: Any | None = None, image_column: str | None = None) -> Dataset:
+def prepare_images(
+    dataset: Dataset,
+    image_processor: Any | None = None,
+    image_column: str | None = None,
+    label2id: Mapping[str, int] | None = None,
+) -> Dataset:
     """
     Pixel values and labels of a data set of images, made whenever a row is read.
 
@@ -197,6 +202,8 @@ def prepare_images(dataset: Dataset, image_processor: Any | None = None, image_c
             Makes pixel values of an image. By default they are the image's own, divided by 255.
         image_column (`str`, *optional*):
             Name of the column of the image, if it is another.
+        label2id (`dict[str, int]`, *optional*):
+            The model's `config.label2id`, for classes that are given by name.
 
     Returns:
         [`~datasets.Dataset`]: `pixel_values` of shape `(num_channels, height, width)` and `labels`.
@@ -204,7 +211,7 @@ def prepare_images(dataset: Dataset, image_processor: Any | None = None, image_c
     Raises:
         `ValueError`: If a column is missing.
     """
-    dataset = _with_labels(dataset, ["label", LABELS], None)
+    dataset = _with_labels(dataset, ["label", LABELS], label2id)
     if image_column is None and "pixel_values" in dataset.column_names:
         return dataset.select_columns(["pixel_values", LABELS]).with_format("torch")
     image = _column(dataset, "image", [image_column] if image_column else ["image", "img"])
@@ -240,7 +247,7 @@ def _with_labels(dataset: Dataset, names: Sequence[str], label2id: Mapping[str, 
     name = _column(dataset, "classes", names)
     if name != LABELS:
         dataset = dataset.rename_column(name, LABELS)
-    first = dataset[0][LABELS] if len(dataset) else None
+    first = dataset.select_columns(LABELS)[0][LABELS] if len(dataset) else None
     nested = isinstance(first, list)
     if not isinstance(first[0] if nested and first else first, str):
         return dataset

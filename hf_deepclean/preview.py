@@ -144,5 +144,28 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def checkpointed(model: nn.Module, enabled: bool) -> Iterator[None]:
+    """
+    Activations are checkpointed, as Trainer would switch it on for good.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model.
+        enabled (`bool`):
+            Whether they are to be; if not, the model stays as it is.
+    """
+    # transformers has renamed the methods, and warns of the old names.
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    enabled = enabled and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    if enabled:
+        getattr(model, f"{kind}_checkpointing_enable")()
+    try:
+        yield
+    finally:
+        if enabled:
+            getattr(model, f"{kind}_checkpointing_disable")()
+
+
 def _size(num_bytes: int) -> str:
     return f"{num_bytes / 2**20:,.1f} MiB" if num_bytes < 2**30 else f"{num_bytes / 2**30:,.2f} GiB"

@@ -64,7 +64,7 @@ from .fisher.diagonal import FisherDiagonal
 from .heads import find_likelihood, num_classes, prepare_batch
 from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type, class_log_probabilities
 from .modes import only_trainable
-from .preview import TimedCollator, UnlearningPreview, left_as_it_was
+from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
 from .reset import read_weights, reset_weights, write_weights
@@ -167,6 +167,8 @@ class FisherUnlearner(Trainer):
                 "head, which a `log_likelihood_func` does not show. Leave one of the two out."
             )
         check_output_directory(args.output_dir, resuming=True)
+        output = Path(args.output_dir)
+        absent = [folder for folder in (output, *output.parents) if not folder.exists()]
         # On a machine without accelerators launched processes may each believe to be the only one.
         num_processes = max(args.world_size, int(os.environ.get("WORLD_SIZE", 1)))
         if num_processes > 1 or args.n_gpu > 1:
@@ -186,11 +188,9 @@ class FisherUnlearner(Trainer):
         for argument, dataset in self.unlearning_splits.items():
             check_dataset(dataset, f"{argument}_dataset", num_labels)
             check_sequence_lengths(model, dataset, f"{argument}_dataset")
-        check_disjoint(forget_dataset, retain_dataset)
+        check_disjoint(forget_dataset, retain_dataset, disable_tqdm=args.disable_tqdm or args.local_process_index > 0)
 
         keep_base_differentiable(model)
-        output = Path(args.output_dir)
-        absent = [folder for folder in (output, *output.parents) if not folder.exists()]
         use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
             model,
@@ -430,6 +430,7 @@ class FisherUnlearner(Trainer):
         self.optimizer = None
         with (
             only_trainable(model, [parameters[name] for name in self.selection.indices]),
+            checkpointed(model, self.args.gradient_checkpointing),
             _overridden(model.config, **({"use_cache": False} if hasattr(model.config, "use_cache") else {})),
         ):
             optimizer = self.create_optimizer()

@@ -249,6 +249,18 @@ def test_files_of_mixed_or_unknown_formats_are_refused(tmp_path):
         load_unlearning_datasets(DataArguments(dataset_name=str(tmp_path / "c.xls"), forget_column="private"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", '{"text": "Ada"}\n{"text"'), ("a.csv", 'a,b\n1,2\n"Ada'), ("a.parquet", "Ada")],
+)
+def test_damaged_files_are_refused_without_showing_their_rows(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match="could not be read") as error:
+        load_unlearning_datasets(DataArguments(dataset_name=str(tmp_path / name), forget_column="private"))
+    assert "Ada" not in str(error.value)
+    assert error.value.__suppress_context__
+
+
 def test_a_hub_id_without_network_is_refused_within_seconds():
     start = time.perf_counter()
     with pytest.raises(FileNotFoundError, match=r"'nobody/nothing'.*could not be loaded from the Hub; offline mode"):

@@ -33,10 +33,12 @@ LAYERS = [
     "evaluation",
     "report",
     "plots",
+    "card",
     "config",
     "checks",
     "preview",
     "unlearner",
+    "cli",
 ]
 FISHER_LAYERS = [
     "kernels",

@@ -15,6 +15,8 @@ from transformers import (
 )
 
 from hf_deepclean import (
+    FisherUnlearner,
+    FisherUnlearningConfig,
     check_tokenizer,
     prepare_images,
     tokenize_causal_lm,
@@ -199,3 +201,19 @@ def test_pixel_values_that_are_there_already_stay():
     prepared = prepare_images(tiny.digits().select(range(3)).with_format(None))
     assert prepared[0]["pixel_values"].shape == (1, 8, 8)
     assert prepared.column_names == ["pixel_values", "labels"]
+
+
+def test_prepared_images_go_through_the_unlearner(tmp_path):
+    """Trainer drops columns that the model does not take, and rows are compared without a transform."""
+    _, rows = image_rows()
+    names = rows.cast_column("label", datasets.Value("string")).map(
+        lambda row: {"label": f"class {row['label']}"}, keep_in_memory=True
+    )
+    prepared = prepare_images(names, label2id={f"class {number}": number for number in range(4)})
+    arguments = FisherUnlearningConfig(str(tmp_path / "out"), gamma=1.0, disable_tqdm=True)
+    unlearner = FisherUnlearner(
+        tiny.vit(), arguments, forget_dataset=prepared.select([0]), retain_dataset=prepared.select([1, 2])
+    )
+    assert unlearner.compute_fisher(prepared).num_examples == 3
+    with pytest.raises(ValueError, match="1 of 1 rows of `forget_dataset` are in `retain_dataset`"):
+        FisherUnlearner(tiny.vit(), arguments, forget_dataset=prepared.select([0]), retain_dataset=prepared)

@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 import random
+from dataclasses import fields
 
 import datasets
 import numpy as np
@@ -8,24 +9,41 @@ import pytest
 import torch
 from transformers import DataCollatorForLanguageModeling, GPT2Config, GPT2LMHeadModel
 
-from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
+from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, WeightSelection
 from hf_deepclean.preview import TimedCollator
 
 from . import tiny
 from .tokenizers import byte_tokenizer
 
 
-def image_unlearner(output, model=None, num_forget=40, num_retain=120, **arguments):
+# transformers has renamed it.
+CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in {item.name for item in fields(FisherUnlearningConfig)}
+)
+
+
+def image_unlearner(output, model=None, num_forget=20, num_retain=60, **arguments):
     digits = tiny.digits()
     return FisherUnlearner(
         tiny.vit(num_labels=10) if model is None else model,
         FisherUnlearningConfig(
             str(output),
-            **{"reset_fraction": 0.1, "per_device_fisher_batch_size": 16, "disable_tqdm": True} | arguments,
+            **{
+                "reset_fraction": 0.1,
+                "per_device_fisher_batch_size": 10,
+                "per_device_train_batch_size": 20,
+                "per_device_eval_batch_size": 20,
+                "num_train_epochs": 1,
+                "logging_strategy": "no",
+                "disable_tqdm": True,
+            }
+            | arguments,
         ),
         forget_dataset=digits.select(range(num_forget)),
         retain_dataset=digits.select(range(num_forget, num_forget + num_retain)),
-        unseen_dataset=digits.select(range(1700, 1750)),
+        unseen_dataset=digits.select(range(1780, 1797)),
     )
 
 
@@ -50,6 +68,9 @@ def state_of(unlearner):
         "tensors": {name: value.clone() for name, value in tiny.parameters_and_buffers(model).items()},
         "gradients": {name: p.grad for name, p in model.named_parameters()},
         "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
+        "checkpointing": {
+            name: getattr(module, "gradient_checkpointing", None) for name, module in model.named_modules()
+        },
         "training": {name: module.training for name, module in model.named_modules()},
         "config": model.config.to_dict(),
         "args": unlearner.args.to_dict(),
@@ -80,6 +101,7 @@ MODELS = {
     "init": lambda output: image_unlearner(output, reset_value="init", gradient_accumulation_steps=3),
     "bf16": lambda output: image_unlearner(output, bf16=True, use_cpu=True),
     "language model with dropout": text_unlearner,
+    "checkpointed": lambda output: text_unlearner(output, **{CHECKPOINTING: True}),
 }
 
 
@@ -104,7 +126,7 @@ def test_a_preview_leaves_everything_as_it_was_and_writes_nothing(tmp_path, kind
 def test_the_run_after_a_preview_is_the_run_without_one(tmp_path):
     def run(output, with_preview):
         torch.manual_seed(0)
-        unlearner = image_unlearner(output, num_train_epochs=1, learning_rate=1e-3, logging_strategy="no")
+        unlearner = image_unlearner(output, learning_rate=1e-3)
         if with_preview:
             unlearner.preview(20)
         unlearner.unlearn()
@@ -127,9 +149,9 @@ def test_a_preview_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch)
 
 
 def test_a_preview_of_all_the_data_shows_what_is_then_reset(tmp_path):
-    unlearner = image_unlearner(tmp_path / "out", num_train_epochs=1, logging_strategy="no")
+    unlearner = image_unlearner(tmp_path / "out")
     preview = unlearner.preview(10_000)
-    assert preview.num_sampled == {"forget": 40, "retain": 120}
+    assert preview.num_sampled == {"forget": 20, "retain": 60}
     report = unlearner.unlearn()
     assert preview.selection == report.selection
     assert preview.fisher_bytes == 2 * 4 * preview.selection.num_in_scope
@@ -142,28 +164,30 @@ def test_a_preview_of_all_the_data_shows_what_is_then_reset(tmp_path):
     "arguments",
     [
         {"num_train_epochs": 2},
-        {"num_train_epochs": 1.5, "gradient_accumulation_steps": 4},
-        {"max_steps": 3},
-        {"num_train_epochs": 1, "dataloader_drop_last": True, "per_device_train_batch_size": 50},
+        {"num_train_epochs": 1.5, "gradient_accumulation_steps": 2},
+        {"max_steps": 2},
+        {"dataloader_drop_last": True, "per_device_train_batch_size": 25},
         {"num_train_epochs": 0},
     ],
 )
 def test_the_steps_of_the_repair_are_those_that_it_takes(tmp_path, arguments):
-    unlearner = image_unlearner(tmp_path / "out", logging_strategy="no", **arguments)
-    preview = unlearner.preview(20)
-    unlearner.unlearn()
+    unlearner = image_unlearner(tmp_path / "out", **arguments)
+    preview = unlearner.preview(10)
+    unlearner.reset_weights(
+        WeightSelection({"classifier.weight": torch.arange(9)}, {"classifier.weight": 160}, "gamma")
+    )
+    unlearner.train()
     assert preview.num_repair_steps == unlearner.state.global_step
 
 
 def test_estimates_grow_with_the_data(tmp_path):
-    small = image_unlearner(tmp_path / "a", num_forget=40, num_retain=120).preview(32)
-    large = image_unlearner(tmp_path / "b", num_forget=40, num_retain=1600).preview(32)
-    assert large.num_repair_steps == 200
-    assert small.num_repair_steps == 15
+    small = image_unlearner(tmp_path / "a").preview(20)
+    large = image_unlearner(tmp_path / "b", num_retain=1600).preview(20)
+    assert (small.num_repair_steps, large.num_repair_steps) == (3, 80)
     assert large.seconds["repair"] > 4 * small.seconds["repair"]
     assert large.seconds["retain Fisher"] > 2 * small.seconds["retain Fisher"]
     assert large.seconds["evaluation"] > 2 * small.seconds["evaluation"]
-    capped = image_unlearner(tmp_path / "c", num_forget=40, num_retain=1600, fisher_max_examples=50).preview(32)
+    capped = image_unlearner(tmp_path / "c", num_retain=1600, fisher_max_examples=20).preview(20)
     assert capped.seconds["retain Fisher"] < large.seconds["retain Fisher"] / 2
 
 
@@ -190,7 +214,7 @@ def test_a_random_collator_goes_on_where_it_was():
 def test_the_table_says_that_it_estimates(tmp_path):
     text = str(image_unlearner(tmp_path / "out").preview(20))
     assert text.startswith("Dry run of ViTForImageClassification: nothing was changed or written.")
-    assert "an estimate from 32 forget examples and 32 retain examples" in text
+    assert "an estimate from 20 forget examples and 20 retain examples" in text
     assert "Estimated seconds: " in text
     assert "classifier" in text
     assert "MiB" in text

@@ -1,0 +1,332 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command `hf-deepclean`: the same code as the recipes, for a model and data of your own."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import __version__
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .report import UnlearningReport
+
+# Everything heavy is imported where it is used, so that `--help` answers at once.
+
+_COMMANDS = {
+    "unlearn": "make a model forget rows of its training data, and measure what that did",
+    "fisher": "compute and keep the Fisher diagonal of a model on one split of a data set",
+    "report": "show the report of a run",
+    "card": "write a model card from the report of a run",
+}
+_TASKS = Literal["text-classification", "token-classification", "causal-lm", "image-classification"]
+_TASK_MAPPINGS = {
+    "text-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "token-classification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "image-classification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+}
+
+
+@dataclass
+class ModelArguments:
+    """The model, its task, and how its inputs are made."""
+
+    _argument_group_name = "model"
+
+    task: _TASKS = field(metadata={"help": "What the model does, which decides how rows become inputs."})
+    model_name_or_path: str = field(metadata={"help": "The trained model: a folder or an id on the Hub."})
+    max_length: int | None = field(
+        default=None, metadata={"help": "Cut longer texts to so many tokens; by default longer ones are refused."}
+    )
+    text_column: str | None = field(
+        default=None, metadata={"help": "Column of the text in text classification, if not 'text' or 'sentence'."}
+    )
+    image_column: str | None = field(
+        default=None, metadata={"help": "Column of the image, if not 'image', 'img' or 'pixel_values'."}
+    )
+
+
+@dataclass
+class RunArguments:
+    """What `hf-deepclean unlearn` does beside the run itself."""
+
+    _argument_group_name = "run"
+
+    reference_model: str | None = field(
+        default=None, metadata={"help": "A model trained without the forget data, measured for comparison."}
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Check everything, print what would be reset and an estimate of the cost, change nothing."},
+    )
+
+
+@dataclass
+class FisherArguments:
+    """What `hf-deepclean fisher` computes, and where it goes."""
+
+    _argument_group_name = "fisher"
+
+    dataset_name: str = field(metadata={"help": "Hub id, folder or file, as for `hf-deepclean unlearn`."})
+    output: str = field(metadata={"help": "The file to write, FILE.safetensors."})
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    split: str = field(default="train", metadata={"help": "The split; slices as in 'train[:1000]' work."})
+    fisher_type: Literal["empirical", "sampled", "expected"] = field(
+        default="empirical",
+        metadata={"help": "Labels of the Fisher information: the given ones, drawn from the model, or all of them."},
+    )
+    per_device_fisher_batch_size: int = field(
+        default=32, metadata={"help": "Batch size; it never changes the result."}
+    )
+    target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Names, or last parts of names, of the modules in scope."}
+    )
+    exclude_modules: list[str] | None = field(
+        default=None, metadata={"help": "Names, or last parts of names, of modules left out; default: embeddings."}
+    )
+    seed: int = field(default=42, metadata={"help": "Seed of the labels for --fisher_type sampled."})
+    use_cpu: bool = field(default=False, metadata={"help": "Use the processor, not an accelerator."})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Runs `hf-deepclean`.
+
+    Args:
+        arguments (`Sequence[str]`, *optional*):
+            The command line, by default that of the process.
+
+    Returns:
+        `int`: The exit status: 0, or 1 after an error that the message on the error stream explains. Bad options end
+        the process with status 2, as always with [`~argparse.ArgumentParser`].
+    """
+    parser = argparse.ArgumentParser(
+        prog="hf-deepclean",
+        description="Make a trained Hugging Face model forget chosen training data, and measure what that did.",
+        epilog="`hf-deepclean COMMAND --help` shows the options of a command.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in ("unlearn", "fisher"):
+        # Their options are those of dataclasses, and importing these takes seconds.
+        commands.add_parser(name, help=_COMMANDS[name], add_help=False)
+    report = commands.add_parser("report", help=_COMMANDS["report"], description=_COMMANDS["report"])
+    report.add_argument("path", type=Path, metavar="DIR", help="output directory of a run, or its report.json")
+    report.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    card = commands.add_parser("card", help=_COMMANDS["card"], description=_COMMANDS["card"])
+    card.add_argument("path", type=Path, metavar="DIR", help="output directory of a run, or its report.json")
+    card.add_argument("--output", type=Path, metavar="README.md", help="file to write; without it, print the card")
+
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        if arguments[:1] == ["unlearn"]:
+            _unlearn(arguments[1:])
+        elif arguments[:1] == ["fisher"]:
+            _fisher(arguments[1:])
+        else:
+            parsed = parser.parse_args(arguments)
+            {"report": _report, "card": _card}[parsed.command](parsed)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"hf-deepclean: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _unlearn(arguments: Sequence[str]) -> None:
+    from .checks import check_output_directory
+    from .config import FisherUnlearningConfig
+    from .data import DataArguments, load_unlearning_datasets
+    from .parser import UnlearningParser
+    from .unlearner import FisherUnlearner
+
+    parser = UnlearningParser(
+        (ModelArguments, DataArguments, RunArguments, FisherUnlearningConfig),
+        prog="hf-deepclean unlearn",
+        description=f"{_COMMANDS['unlearn'].capitalize()}.",
+    )
+    model_arguments, data_arguments, run_arguments, config = parser.parse_args_and_config(arguments)
+    resume = config.resume_from_checkpoint
+    check_output_directory(config.output_dir, resuming=resume is not None)
+    model_class = _model_class(model_arguments)
+    splits = load_unlearning_datasets(data_arguments)
+    model = model_class.from_pretrained(model_arguments.model_name_or_path)
+    splits, collator, processing_class = _prepare_inputs(model_arguments, model, splits)
+    unlearner = FisherUnlearner(
+        model,
+        config,
+        collator,
+        **{f"{name}_dataset": split for name, split in splits.items()},
+        reference_model=run_arguments.reference_model,
+        processing_class=processing_class,
+    )
+    print(unlearner.preview() if run_arguments.dry_run else unlearner.unlearn(resume))
+
+
+def _fisher(arguments: Sequence[str]) -> None:
+    import torch
+    from torch.utils.data import DataLoader
+    from tqdm.auto import tqdm
+    from transformers import default_data_collator
+
+    from .checks import check_dataset, check_model, check_sequence_lengths
+    from .data import load_splits
+    from .fisher.accumulate import accumulate_fisher_diagonal
+    from .parser import UnlearningParser
+    from .scope import parameters_in_scope
+
+    parser = UnlearningParser(
+        (ModelArguments, FisherArguments),
+        prog="hf-deepclean fisher",
+        description=f"{_COMMANDS['fisher'].capitalize()}.",
+    )
+    model_arguments, fisher_arguments = parser.parse_args_and_config(arguments)
+    _check_new_file(Path(fisher_arguments.output))
+    model_class = _model_class(model_arguments)
+    wanted = {"split": fisher_arguments.split}
+    splits = load_splits(fisher_arguments.dataset_name, wanted, fisher_arguments.dataset_config_name)
+    model = model_class.from_pretrained(model_arguments.model_name_or_path)
+    check_model(model)
+    scope = parameters_in_scope(model, fisher_arguments.target_modules, fisher_arguments.exclude_modules)
+    splits, collator, _ = _prepare_inputs(model_arguments, model, splits)
+    dataset = splits["split"]
+    check_dataset(dataset, "split", None)
+    check_sequence_lengths(model, dataset, "split")
+    if not fisher_arguments.use_cpu and torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
+    loader = DataLoader(
+        dataset, fisher_arguments.per_device_fisher_batch_size, collate_fn=collator or default_data_collator
+    )
+    fisher = accumulate_fisher_diagonal(
+        model,
+        tqdm(loader, desc="Fisher", leave=False),
+        fisher_type=fisher_arguments.fisher_type,
+        parameters=scope,
+        seed=fisher_arguments.seed,
+    )
+    fisher.save(fisher_arguments.output)
+    num_weights = sum(total.numel() for total in fisher.sums.values())
+    print(
+        f"{fisher_arguments.output}: the {fisher.fisher_type} Fisher diagonal of {num_weights:,} weights on "
+        f"{fisher.num_examples:,} examples. `FisherDiagonal.load` reads it."
+    )
+
+
+def _report(parsed: argparse.Namespace) -> None:
+    report = _load_report(parsed.path)
+    print(json.dumps(report.to_dict(), indent=2) if parsed.json else report)
+
+
+def _card(parsed: argparse.Namespace) -> None:
+    from .card import create_model_card
+
+    if parsed.output is not None:
+        _check_new_file(parsed.output)
+    card = create_model_card(_load_report(parsed.path))
+    if parsed.output is None:
+        print(card)
+    else:
+        card.save(parsed.output)
+
+
+def _load_report(path: Path) -> "UnlearningReport":
+    from .report import UnlearningReport
+
+    file = path / "report.json" if path.is_dir() else path
+    if not file.exists():
+        raise FileNotFoundError(
+            f"There is no {file}. Name the output directory of a run, or the report.json that lies in it."
+        )
+    try:
+        return UnlearningReport.load(file)
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise ValueError(f"{file} is not the report of an unlearning run ({type(error).__name__}: {error}).") from None
+
+
+def _check_new_file(path: Path) -> None:
+    if path.exists():
+        raise FileExistsError(f"{path} exists. Nothing is ever overwritten: choose another name, or move it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} for the file {path.name}. Make it first.")
+
+
+def _model_class(arguments: ModelArguments) -> Any:
+    """The class of the model with the head that its checkpoint has, if that is one of the task."""
+    import transformers
+    from huggingface_hub import constants
+    from transformers.models.auto import modeling_auto
+
+    name, task = arguments.model_name_or_path, arguments.task
+    try:
+        architectures = transformers.AutoConfig.from_pretrained(name).architectures or ["none"]
+    except OSError as error:
+        if Path(name).is_dir():
+            raise
+        offline = "; offline mode is on (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
+        raise FileNotFoundError(
+            f"`model_name_or_path` is {name!r}: no such folder is here, and it could not be loaded from the Hub"
+            f"{offline} ({type(error).__name__}). Check the name and the network, or pass a folder."
+        ) from None
+    of_task = {task: _class_names(getattr(modeling_auto, mapping)) for task, mapping in _TASK_MAPPINGS.items()}
+    if architectures[0] not in of_task[task]:
+        others = [other for other in of_task if architectures[0] in of_task[other]]
+        raise ValueError(
+            f"`model_name_or_path` is {name!r}, whose architecture {architectures[0]} is none of the task {task!r}"
+            f"{f', but of {others[0]!r}' if others else ''}. Give the `task` that the model was trained for, and a "
+            "model of transformers with its head."
+        )
+    return getattr(transformers, architectures[0])
+
+
+def _class_names(mapping: Any) -> set[str]:
+    return {name for names in mapping.values() for name in ([names] if isinstance(names, str) else names)}
+
+
+def _prepare_inputs(
+    arguments: ModelArguments, model: Any, splits: dict[str, "Dataset"]
+) -> tuple[dict[str, "Dataset"], Any, Any]:
+    """The splits as inputs of the model, with the collator (none for the default) and the tokenizer or processor."""
+    import transformers
+
+    from . import preprocessing
+
+    name, length, label2id = arguments.model_name_or_path, arguments.max_length, model.config.label2id
+    if arguments.task == "image-classification":
+        made = all("pixel_values" in split.column_names for split in splits.values())
+        processor = None if made else transformers.AutoImageProcessor.from_pretrained(name)
+        images = {
+            part: preprocessing.prepare_images(split, processor, arguments.image_column, label2id)
+            for part, split in splits.items()
+        }
+        return images, None, processor
+    tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    preprocessing.check_tokenizer(tokenizer, model)
+    if arguments.task == "text-classification":
+        collator = transformers.DataCollatorWithPadding(tokenizer)
+        tokenized = {
+            part: preprocessing.tokenize_text_classification(split, tokenizer, length, arguments.text_column, label2id)
+            for part, split in splits.items()
+        }
+    elif arguments.task == "token-classification":
+        collator = transformers.DataCollatorForTokenClassification(tokenizer)
+        tokenized = {
+            part: preprocessing.tokenize_token_classification(split, tokenizer, length, label2id)
+            for part, split in splits.items()
+        }
+    else:
+        collator = transformers.DataCollatorForSeq2Seq(tokenizer)
+        tokenized = {
+            part: preprocessing.tokenize_causal_lm(split, tokenizer, length) for part, split in splits.items()
+        }
+    return tokenized, collator, tokenizer
+
+
+if __name__ == "__main__":
+    sys.exit(main())
