@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONFIG_NAME = "adapter_config.json"
+_WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 
 # Head classes by the task that an adapter names; other adapters go by the architecture of their base.
 _TASK_CLASSES = {
@@ -142,7 +142,13 @@ def check_adapter(model: "PeftModel", reset_value: str = "zero") -> None:
     config = model.peft_config[name]
     _check_kind(model, name, config)
     _check_initialisation(name, config, reset_value)
-    _check_quantization(model)
+    if reset_value == "zero" and str(config.init_lora_weights).lower().startswith(_BASE_ALTERING_INITIALISATIONS):
+        logger.warning(
+            f"The adapter {name!r} was initialised with `init_lora_weights={config.init_lora_weights!r}`, which moved "
+            "a part of the base into it: weights reset to zero take out some of that part too, which the repair has "
+            "to build again. Convert it to a plain adapter first (`path_initial_model_for_weight_conversion` of peft)."
+        )
+    _check_quantization(model, name)
     parameters = adapter_parameters(model)
     if not any(parameter.requires_grad for parameter in parameters.values()):
         raise ValueError(
@@ -162,9 +168,10 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
     """
     Loads a saved LoRA adapter, ready to train, on the base it names.
 
-    The head is that of the adapter's task, else of its base's architecture; a head that the base does not have gets
-    as many labels as the adapter's copy of it, and is initialised by `seed`. The global random state is left as it
-    was.
+    The base is loaded as it is saved; to clean an adapter on a base that is quantised on loading, load both and pass
+    the model. The head is that of the adapter's task, else of its base's architecture; a head that the base does not
+    have gets as many labels as the adapter's copy of it, and is initialised by `seed`. The global random state is left
+    as it was.
 
     Args:
         path (`str`):
@@ -193,6 +200,11 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
             f"{config.base_model_name_or_path!r}). Load the base yourself and pass "
             "`PeftModel.from_pretrained(base, path, is_trainable=True)`."
         )
+    if not any((Path(path) / weights_name).is_file() for weights_name in _WEIGHTS_NAMES):
+        raise FileNotFoundError(
+            f"The folder {path} has the configuration of an adapter and no weights ({' or '.join(_WEIGHTS_NAMES)}). "
+            "Save the adapter again with `save_pretrained`."
+        )
     weights = load_peft_weights(path, device="cpu")
     with _seeded(seed):
         base = _load_base(path, config, weights)
@@ -219,7 +231,7 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
 
 def save_adapter(model: "PeftModel", directory: str | os.PathLike[str]) -> None:
     """
-    Writes the active adapter, and no weight of the base, as peft lays out an adapter named "default".
+    Writes the active adapter, whatever its name, straight into a folder, and no weight of the base.
 
     Only where the vocabulary was resized are the embeddings of the base written too, as peft does: the base on disk
     does not have those rows.
@@ -230,24 +242,20 @@ def save_adapter(model: "PeftModel", directory: str | os.PathLike[str]) -> None:
         directory (`str`):
             Where to.
     """
-    directory, name = Path(directory), active_adapter(model)
     with saving_the_adapter_alone(model):
         model.save_pretrained(directory)
     # A template of a model card, with nothing filled in.
-    (directory / "README.md").unlink(missing_ok=True)
-    if (directory / name).is_dir():
-        for path in (directory / name).iterdir():
-            path.replace(directory / path.name)
-        (directory / name).rmdir()
+    (Path(directory) / "README.md").unlink(missing_ok=True)
 
 
 @contextmanager
 def saving_the_adapter_alone(model: nn.Module) -> Iterator[None]:
     """
-    Where anything saves the model, for the duration, it saves the active adapter alone.
+    Where anything saves the model, for the duration, it saves the active adapter alone, straight into the folder.
 
-    By itself peft saves all adapters, asks the Hub for the base's configuration, and adds the base's embeddings if
-    LoRA is applied to them. Does nothing to a model without adapter.
+    By itself peft saves all adapters, those not named "default" in folders of their own (where Trainer does not find
+    its best checkpoint), asks the Hub for the base's configuration, and adds the base's embeddings if LoRA is applied
+    to them. Does nothing to a model without adapter.
     """
     if not is_adapted(model):
         yield
@@ -258,7 +266,16 @@ def saving_the_adapter_alone(model: nn.Module) -> Iterator[None]:
             "The vocabulary of the base was resized, so its embeddings are saved beside the adapter, which could not "
             "be loaded without them."
         )
-    save = partial(model.save_pretrained, selected_adapters=[active_adapter(model)], save_embedding_layers=resized)
+    name, save_pretrained = active_adapter(model), model.save_pretrained
+
+    def save(save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        save_pretrained(save_directory, selected_adapters=[name], save_embedding_layers=resized, **kwargs)
+        folder = Path(save_directory) / name
+        if name != "default":
+            for path in folder.iterdir():
+                path.replace(folder.parent / path.name)
+            folder.rmdir()
+
     model.save_pretrained = save
     try:
         yield
@@ -393,15 +410,9 @@ def _check_initialisation(name: str, config: "LoraConfig", reset_value: str) -> 
             f"The adapter {name!r} was initialised with `init_lora_weights={init!r}`, {reason}, and that cannot be "
             "repeated. Use `reset_value='zero'`."
         )
-    if reset_value == "zero" and str(init).lower().startswith(_BASE_ALTERING_INITIALISATIONS):
-        logger.warning(
-            f"The adapter {name!r} was initialised with `init_lora_weights={init!r}`, which moved a part of the base "
-            "into it: weights reset to zero take out some of that part too, which the repair has to build again. "
-            "Convert it to a plain adapter first (`path_initial_model_for_weight_conversion` of peft)."
-        )
 
 
-def _check_quantization(model: "PeftModel") -> None:
+def _check_quantization(model: "PeftModel", name: str) -> None:
     base = model.get_base_model()
     method = getattr(base, "quantization_method", None)
     if method is None and not getattr(base, "is_quantized", False):
@@ -416,6 +427,13 @@ def _check_quantization(model: "PeftModel") -> None:
             f"The base is quantised by {method}{' with its activations' if dynamic else ''}, which is not known to "
             f"let exact gradients pass to the adapter. Weights quantised by {' or '.join(_QUANTIZATION_METHODS)} are; "
             "or load the base unquantised."
+        )
+    if getattr(base, "is_loaded_in_8bit", False) and any(
+        name in layer.lora_magnitude_vector for layer in _lora_layers(model, name)
+    ):
+        raise ValueError(
+            f"The adapter {name!r} has magnitudes (DoRA) on a base in 8 bits by bitsandbytes, whose weights peft "
+            "cannot read again after the first forward pass. Load the base in 4 bits or unquantised."
         )
 
 
@@ -474,7 +492,8 @@ def _not_of_the_base(base: PreTrainedModel, weights: Mapping[str, torch.Tensor])
     return {
         key
         for key, name in names.items()
-        if name in parameters and not torch.equal(parameters[name].detach().cpu(), weights[key].to(parameters[name].dtype))
+        if name in parameters
+        and not torch.equal(parameters[name].detach().cpu(), weights[key].to(parameters[name].dtype))
     }
 
 
@@ -618,4 +637,3 @@ def _dead_ranks(model: "PeftModel", name: str, indices: Mapping[str, torch.Tenso
             "but trainable). Lower `reset_fraction` or raise `gamma` to reset fewer."
         )
     return dead
-

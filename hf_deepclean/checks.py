@@ -65,7 +65,9 @@ def check_scope_of_model(model: str | os.PathLike[str] | nn.Module, reset_scope:
     if reset_scope == "adapter" and not adapted:
         raise ValueError(
             f"`reset_scope='adapter'` cleans the adapter of a `PeftModel`, and the model is {described}, which has "
-            "none. Pass the `PeftModel` or the folder with its `adapter_config.json`, or use `reset_scope='full'`."
+            "none. Pass `PeftModel.from_pretrained(base, path, is_trainable=True)` (an adapter that transformers "
+            "loaded into the base by itself is no `PeftModel`) or the folder with its `adapter_config.json`, or use "
+            "`reset_scope='full'`."
         )
 
 
@@ -111,6 +113,22 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
                 f"The parameter {name} has dtype {parameter.dtype}: quantised weights have no gradients. Unlearn the "
                 "model in float32 or bfloat16 and quantise the result."
             )
+
+
+def check_reference(model: nn.Module, reference_model: nn.Module) -> None:
+    """
+    Refuses a reference that shares weights with the model, such as two adapters put on one and the same base object.
+
+    Raises:
+        `ValueError`: If they share a parameter.
+    """
+    own = set(model.parameters())
+    shared = [name for name, parameter in reference_model.named_parameters() if parameter in own]
+    if shared:
+        raise ValueError(
+            f"`reference_model` shares {len(shared)} parameters with the model, {shared[0]} for one, and would change "
+            "with it. Load it on its own; two adapters need a base each."
+        )
 
 
 def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:

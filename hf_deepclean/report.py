@@ -272,8 +272,8 @@ class UnlearningReport:
         ]
         if self.integrity.num_base_weights is not None:
             lines.append(
-                f"Of the base 0 of {self.integrity.num_base_weights:,} weights changed: the adapter fits the same base "
-                "as before."
+                f"Of the base 0 of {self.integrity.num_base_weights:,} weights changed, so that the adapter fits the "
+                "same base as before."
             )
         if self.stages["after_repair"].splits["forget"].tokens is not None:
             lines.append(self._verbatim_note())

@@ -52,8 +52,8 @@ def reset_weights(
             Seed of a fresh initialisation. The global random state is left as it was.
 
     Raises:
-        `ValueError`: If `reset_value` is unknown or has no meaning for the adapter, or `pretrained_model` is missing or
-            shares no selected weight.
+        `ValueError`: If `reset_value` is unknown or has no meaning for the adapter, or `pretrained_model` is missing
+            or shares no selected weight.
     """
     check_reset_value(reset_value, pretrained_model)
     if is_adapted(model):

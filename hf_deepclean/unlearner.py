@@ -52,6 +52,7 @@ from .checks import (
     check_disjoint,
     check_model,
     check_output_directory,
+    check_reference,
     check_scope_of_model,
     check_sequence_lengths,
 )
@@ -220,6 +221,7 @@ class FisherUnlearner(Trainer):
         self.reference_model = None
         if reference_model is not None:
             self.reference_model = _load(reference_model, args.seed).to(self.args.device)
+            check_reference(self.model, self.reference_model)
         self.selection: WeightSelection | None = None
         self.freeze_guard: FreezeGuard | None = None
         self.seconds: dict[str, float] = {}
