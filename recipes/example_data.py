@@ -89,7 +89,8 @@ def load_wordnet_glosses(num_train: int = 4000, seed: int = 0) -> dict[str, Data
     rows, as many of each of the eight classes.
 
     Columns: `text`, `label` and `tenth`. The text is the definition alone: with the word it defines, a model would
-    learn names by heart, and the examples often give the word away. Of equal definitions none is used.
+    learn names by heart, and the examples often give the word away. Of equal definitions none is used, nor one of
+    more than 256 characters.
     """
     sizes = {"train": num_train, "unseen": num_train // 5, "eval": num_train // 2}
     per_class = -(-sum(sizes.values()) // len(GLOSS_CLASSES))
@@ -99,7 +100,8 @@ def load_wordnet_glosses(num_train: int = 4000, seed: int = 0) -> dict[str, Data
     rows: dict[str, list[str]] = {name: [] for name in GLOSS_CLASSES}
     for synset in synsets():
         name = synset.lexicographer_class.removeprefix("noun.")
-        if name in rows and synset.part_of_speech == "NOUN" and counts[synset.definition] == 1:
+        unique = counts[synset.definition] == 1 and len(synset.definition) <= 256
+        if name in rows and synset.part_of_speech == "NOUN" and unique:
             rows[name].append(synset.definition)
     generator = np.random.default_rng(seed)
     chosen = {name: generator.permutation(texts)[:per_class].tolist() for name, texts in rows.items()}
@@ -127,7 +129,7 @@ def load_wordnet_examples(num_train: int = 4000, seed: int = 0) -> dict[str, Dat
             tokens = tuple(re.findall(r"\w+(?:['-]\w+)*|[^\w\s]", example))
             sentences[tokens] = sentences.get(tokens, 0) + 1
             position = _find_word(tokens, synset)
-            if position is not None:
+            if position is not None and len(example) <= 256:
                 tags = [UNSCORED] * len(tokens)
                 tags[position] = PARTS_OF_SPEECH.index(synset.part_of_speech)
                 rows[synset.part_of_speech][tokens] = tags

@@ -1,13 +1,16 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 import ast
+import contextlib
 import importlib
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,24 @@ def run(recipes, config, output, *more):
     recipe.main(*recipe.make_parser().parse_args_and_config(arguments_of(config, output, *more)))
 
 
+@pytest.fixture(scope="module")
+def finished(recipes, tmp_path_factory):
+    """The folder with what the run of a config left, and what it printed; each config is run once."""
+
+    @cache
+    def finish(config):
+        folder, printed = tmp_path_factory.mktemp(config), io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            run(recipes, config, folder / "clean")
+        return folder, printed.getvalue()
+
+    return finish
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.iterdir()}
+
+
 def commands_of(module):
     """The command lines in a docstring, as a shell would split them."""
     text = module.__doc__.replace("\\\n", " ")
@@ -124,14 +145,14 @@ def test_help_explains_every_option_of_the_recipe(recipes, name, capsys):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_every_config_runs_and_leaves_three_models(recipes, config, tmp_path, capsys):
-    run(recipes, config, tmp_path / "out" / "clean")
+def test_every_config_runs_and_leaves_three_models(finished, config):
+    folder, printed = finished(config)
     base = {"clean-base"} if "causal_lm" in config else set()
-    folders = {path.name: path for path in (tmp_path / "out").iterdir()}
+    folders = {path.name: path for path in folder.iterdir()}
     assert set(folders) == {"clean", "clean-original", "clean-reference"} | base
     report = UnlearningReport.load(folders["clean"] / "report.json")
     assert {"before", "after_reset", "after_repair", "reference"} <= set(report.stages)
-    assert str(report) in capsys.readouterr().out
+    assert str(report) in printed
     last = report.stages["after_repair"]
     assert last.membership is not None
     if config.endswith("_class"):
@@ -166,16 +187,16 @@ def test_nothing_is_trained_where_a_result_would_be_overwritten(recipes, tmp_pat
         (tmp_path / name).rmdir()
 
 
-def test_models_and_data_of_the_user_are_cleaned(recipes, tmp_path):
+def test_models_and_data_of_the_user_are_cleaned(recipes, finished, tmp_path):
     """Rows in a file with a column that marks those to forget, and the models of an earlier run."""
-    run(recipes, "text_classification_random", tmp_path / "first")
+    folder, _ = finished("text_classification_random")
+    before = contents(folder / "clean-original")
     data = recipes["example_data"].load_wordnet_glosses(40)
     rows = [{"text": row["text"], "label": row["label"], "gone": row["tenth"] == 0} for row in data["train"]]
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    before = {path: path.read_bytes() for path in (tmp_path / "first-original").iterdir()}
     command = f"""
-        --model_name_or_path {tmp_path}/first-original --reference_model_name_or_path {tmp_path}/first-reference
+        --model_name_or_path {folder}/clean-original --reference_model_name_or_path {folder}/clean-reference
         --dataset_name {file} --forget_column gone --output_dir {tmp_path}/second --reset_fraction 0.2
         --num_train_epochs 1 --disable_tqdm true
     """
@@ -184,22 +205,21 @@ def test_models_and_data_of_the_user_are_cleaned(recipes, tmp_path):
     report = UnlearningReport.load(tmp_path / "second" / "report.json")
     assert report.stages["before"].splits["forget"].num_examples == sum(row["gone"] for row in rows)
     assert "reference" in report.stages
-    assert before == {path: path.read_bytes() for path in (tmp_path / "first-original").iterdir()}
+    assert contents(folder / "clean-original") == before
 
 
-def test_an_adapter_of_the_user_is_cleaned_and_fits_its_base(recipes, tmp_path):
-    run(recipes, "lora_causal_lm", tmp_path / "first")
-    base = {path: path.read_bytes() for path in (tmp_path / "first-base").iterdir()}
-    rows = recipes["example_data"].load_people(72)["train"]
-    rows.to_json(tmp_path / "rows.jsonl")
+def test_an_adapter_of_the_user_is_cleaned_and_fits_its_base(recipes, finished, tmp_path):
+    folder, _ = finished("lora_causal_lm")
+    before = contents(folder / "clean-base")
+    recipes["example_data"].load_people(72)["train"].to_json(tmp_path / "rows.jsonl")
     command = f"""
-        --model_name_or_path {tmp_path}/first-original --dataset_name {tmp_path}/rows.jsonl --forget_column forget
+        --model_name_or_path {folder}/clean-original --dataset_name {tmp_path}/rows.jsonl --forget_column forget
         --reset_scope adapter --output_dir {tmp_path}/second --reset_fraction 0.2 --num_train_epochs 1
         --disable_tqdm true
     """
     recipe = recipes["lora_causal_lm"]
     recipe.main(*recipe.make_parser().parse_args_and_config(command.split()))
-    assert base == {path: path.read_bytes() for path in (tmp_path / "first-base").iterdir()}
+    assert contents(folder / "clean-base") == before
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "second")
     assert torch.isfinite(model(torch.tensor([[1, 5, 6]])).logits).all()
 
