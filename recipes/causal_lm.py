@@ -1,0 +1,156 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+# /// script
+# dependencies = ["hf-deepclean[demo]"]
+# ///
+"""
+Make a language model forget some of the texts it was trained on.
+
+The example: what is known of sixty fictitious people, learnt by a small model that was trained on ordinary English
+before, offline and on a CPU. Forget ten of the people:
+
+```shell
+python recipes/causal_lm.py --config recipes/configs/causal_lm.yaml --output_dir outputs/people
+```
+
+Your own model and data, with the column `text`, or `prompt` and `completion`:
+
+```shell
+python recipes/causal_lm.py --model_name_or_path my-model --dataset_name data/train.jsonl \
+    --forget_filter 'person in ("Ada Smith", "Bob Jones")' --output_dir clean-model --num_train_epochs 3 \
+    --learning_rate 1e-4 --dry_run
+```
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from common import RecipeArguments, load_data, new_folder, run, train, train_byte_pair_tokenizer
+from datasets import concatenate_datasets
+from example_data import load_ordinary_text, load_people
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    set_seed,
+)
+
+from hf_deepclean import DataArguments, FisherUnlearningConfig, UnlearningParser, check_tokenizer, tokenize_causal_lm
+
+
+MAX_LENGTH = 128
+
+
+@dataclass
+class LanguageModelArguments(RecipeArguments):
+    """
+    As [`RecipeArguments`], and how the recipe trains a base on ordinary text where none is named.
+
+    Args:
+        num_ordinary_rows (`int`, *optional*, defaults to `4000`):
+            Ordinary texts that the base is trained on.
+        num_mixed_rows (`int`, *optional*, defaults to `1000`):
+            How many of them are also among the data that the original learns, and that are kept.
+        base_num_train_epochs (`float`, *optional*, defaults to `3`):
+            Epochs of the training of the base.
+        base_learning_rate (`float`, *optional*, defaults to `1e-3`):
+            Its highest learning rate.
+    """
+
+    num_ordinary_rows: int = field(default=4000, metadata={"help": "Ordinary texts that the base is trained on."})
+    num_mixed_rows: int = field(
+        default=1000, metadata={"help": "How many of them are also among the data that are learnt next, and kept."}
+    )
+    base_num_train_epochs: float = field(default=3, metadata={"help": "Epochs of the training of the base."})
+    base_learning_rate: float = field(default=1e-3, metadata={"help": "Highest learning rate of that training."})
+
+
+def make_parser() -> UnlearningParser:
+    return UnlearningParser((LanguageModelArguments, DataArguments, FisherUnlearningConfig))
+
+
+def main(
+    recipe: LanguageModelArguments,
+    data_arguments: DataArguments,
+    args: FisherUnlearningConfig,
+    add_adapter: Callable[[PreTrainedModel], Any] | None = None,
+) -> None:
+    """Runs the recipe; with `add_adapter` the model that is trained and cleaned is what it makes of the base."""
+    data = load_data(recipe, data_arguments, load_people, args.seed)
+    trains_base = recipe.model_name_or_path is None and recipe.base_model_name_or_path is None
+    is_example = data_arguments.dataset_name is None
+    ordinary = load_ordinary_text(recipe.num_ordinary_rows, args.seed) if trains_base or is_example else {}
+
+    if trains_base:
+        columns = [name for name in ("text", "prompt", "completion") if name in data["retain"].column_names]
+        texts = [text for part in ("forget", "retain") for name in columns for text in data[part][name]]
+        tokenizer = train_byte_pair_tokenizer([*ordinary["train"]["text"], *texts], 4000, MAX_LENGTH)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(recipe.model_name_or_path or recipe.base_model_name_or_path)
+    collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)
+    splits = {name: tokenize_causal_lm(part, tokenizer, recipe.max_length) for name, part in data.items()}
+    ordinary = {name: tokenize_causal_lm(part, tokenizer, MAX_LENGTH) for name, part in ordinary.items()}
+    if is_example:
+        splits["eval_kept"] = splits["retain"]
+        splits["eval_ordinary"] = ordinary["eval"]
+        mixed = ordinary["train"].select(range(recipe.num_mixed_rows))
+        splits["retain"] = concatenate_datasets([splits["retain"], mixed])
+
+    base_folder = new_folder(args, "base") if trains_base else None
+
+    def load_model(path: str | None) -> Any:
+        if add_adapter is not None and path is not None and path != recipe.base_model_name_or_path:
+            check_tokenizer_of_adapter(tokenizer, path)
+            return path
+        if path is None and base_folder.exists():
+            path = base_folder
+        model = new_model(tokenizer) if path is None else AutoModelForCausalLM.from_pretrained(path)
+        check_tokenizer(tokenizer, model)
+        return model if add_adapter is None else add_adapter(model)
+
+    def train_base() -> None:
+        print(f"Training on {len(ordinary['train']):,} ordinary texts, for {base_folder}")
+        set_seed(args.seed)
+        epochs, rate = recipe.base_num_train_epochs, recipe.base_learning_rate
+        model = train(new_model(tokenizer), ordinary["train"], recipe, args, collator, epochs, rate)
+        model.save_pretrained(base_folder)
+        tokenizer.save_pretrained(base_folder)
+
+    run(recipe, args, splits, load_model, collator, tokenizer, train_base if trains_base else None)
+
+
+def check_tokenizer_of_adapter(tokenizer: Any, path: str) -> None:
+    """Compares a tokenizer with an adapter's base, of which only the shapes are made."""
+    from peft import PeftConfig
+
+    config = AutoConfig.from_pretrained(PeftConfig.from_pretrained(path).base_model_name_or_path)
+    with torch.device("meta"):
+        check_tokenizer(tokenizer, AutoModelForCausalLM.from_config(config))
+
+
+def new_model(tokenizer: Any) -> PreTrainedModel:
+    """A Llama of 2.6 million weights."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=256,
+            intermediate_size=688,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_LENGTH,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(*make_parser().parse_args_and_config())

