@@ -41,6 +41,7 @@ _MODULES = {
     "select_random_weights": "selection",
     "select_weights": "selection",
     "span_log_likelihood": "likelihood",
+    "summarize_reports": "report",
     "split_forget_rows": "data",
     "token_log_likelihood": "likelihood",
     "tokenize_causal_lm": "preprocessing",
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
     )
     from .preview import UnlearningPreview
     from .repair import FreezeGuard, SparseAdamW
-    from .report import UnlearningReport
+    from .report import UnlearningReport, summarize_reports
     from .reset import reset_weights
     from .scope import parameters_in_scope
     from .selection import WeightSelection, select_random_weights, select_weights

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "unlearn": "make a model forget rows of its training data, and measure what that did",
     "fisher": "compute and keep the Fisher diagonal of a model on one split of a data set",
-    "report": "show the report of a run",
+    "report": "show the report of a run, or a summary of several",
     "card": "write a model card from the report of a run",
 }
 _TASKS = Literal["text-classification", "token-classification", "causal-lm", "image-classification"]
@@ -121,7 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Their options are those of dataclasses, and importing these takes seconds.
         commands.add_parser(name, help=_COMMANDS[name], add_help=False)
     report = commands.add_parser("report", help=_COMMANDS["report"], description=_COMMANDS["report"])
-    report.add_argument("path", type=Path, metavar="DIR", help="output directory of a run, or its report.json")
+    report.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="output directory of a run, or its report.json; of several runs a summary is shown",
+    )
     report.add_argument("--json", action="store_true", help="print the whole report as JSON")
     card = commands.add_parser("card", help=_COMMANDS["card"], description=_COMMANDS["card"])
     card.add_argument("path", type=Path, metavar="DIR", help="output directory of a run, or its report.json")
@@ -225,8 +231,14 @@ def _fisher(arguments: Sequence[str]) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    report = _load_report(parsed.path)
-    print(json.dumps(report.to_dict(), indent=2) if parsed.json else report)
+    from .report import summarize_reports
+
+    reports = [_load_report(path) for path in parsed.paths]
+    if parsed.json:
+        records = [report.to_dict() for report in reports]
+        print(json.dumps(records[0] if len(records) == 1 else records, indent=2))
+    else:
+        print(reports[0] if len(reports) == 1 else summarize_reports(reports))
 
 
 def _card(parsed: argparse.Namespace) -> None:

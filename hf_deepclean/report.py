@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -31,6 +31,17 @@ STAGES = {
     "reference": "reference",
     "control_after_reset": "control reset",
     "control_after_repair": "control repair",
+    "fine_tuned": "fine-tuned",
+}
+
+
+# Those of a summary over several runs.
+_SUMMARIZED = {
+    "before": "before",
+    "after_repair": "unlearned",
+    "reference": "reference",
+    "control_after_repair": "control",
+    "fine_tuned": "fine-tuned",
 }
 
 
@@ -336,6 +347,41 @@ def format_figure(name: str, value: float, *, signed: bool = False) -> str:
         return f"{100 * value:{sign}.1f} %"
     # An unlearned language model may well have a perplexity of millions.
     return f"{value:{sign}.3f}" if abs(value) < 10_000 else f"{value:{sign}.3g}"
+
+
+def summarize_reports(reports: Sequence[UnlearningReport]) -> str:
+    """
+    A Markdown table of the figures before and after, of the reference and of the controls, over several runs: the
+    mean, and the smallest and the largest value where there are several. Losses are left out.
+
+    Args:
+        reports (`Sequence[UnlearningReport]`):
+            The runs, such as one per seed.
+
+    Raises:
+        `ValueError`: If there is none.
+    """
+    if not reports:
+        raise ValueError("There is no report to summarise. Pass those of at least one run.")
+    stages = {
+        stage: heading for stage, heading in _SUMMARIZED.items() if all(stage in report.stages for report in reports)
+    }
+    figures = {stage: [report.stages[stage].figures() for report in reports] for stage in stages}
+    lines = [f"| | {' | '.join(stages.values())} |", f"|---|{'---|' * len(stages)}"]
+    for name in figures["after_repair"][0]:
+        if "loss" in name or not all(name in of_run for of_run in figures["after_repair"]):
+            continue
+        cells = []
+        for stage in stages:
+            values = [of_run[name] for of_run in figures[stage] if name in of_run]
+            if len(values) < len(reports):
+                cells.append("")
+                continue
+            low, high = (format_figure(name, value) for value in (min(values), max(values)))
+            spread = f" ({low} to {high})" if len(values) > 1 else ""
+            cells.append(format_figure(name, sum(values) / len(values)) + spread)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def _token_figures(tokens: TokenResult) -> dict[str, float]:

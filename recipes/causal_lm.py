@@ -30,6 +30,7 @@ import torch
 from common import RecipeArguments, load_data, new_folder, run, train, train_byte_pair_tokenizer
 from datasets import concatenate_datasets
 from example_data import load_ordinary_text, load_people
+from torch.utils.data import ConcatDataset
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -55,8 +56,10 @@ class LanguageModelArguments(RecipeArguments):
     Args:
         num_ordinary_rows (`int`, *optional*, defaults to `4000`):
             Ordinary texts that the base is trained on.
-        num_mixed_rows (`int`, *optional*, defaults to `1000`):
-            How many of them are also among the data that the original learns, and that are kept.
+        num_mixed_rows (`int`, *optional*, defaults to `250`):
+            How many of them stand among the data to keep, in the Fisher information and in the repair.
+        num_repetitions (`int`, *optional*, defaults to `20`):
+            How often the original reads each sentence on a person while it reads each ordinary text once more.
         base_num_train_epochs (`float`, *optional*, defaults to `3`):
             Epochs of the training of the base.
         base_learning_rate (`float`, *optional*, defaults to `1e-3`):
@@ -64,8 +67,9 @@ class LanguageModelArguments(RecipeArguments):
     """
 
     num_ordinary_rows: int = field(default=4000, metadata={"help": "Ordinary texts that the base is trained on."})
-    num_mixed_rows: int = field(
-        default=1000, metadata={"help": "How many of them are also among the data that are learnt next, and kept."}
+    num_mixed_rows: int = field(default=250, metadata={"help": "How many of them stand among the data to keep."})
+    num_repetitions: int = field(
+        default=20, metadata={"help": "How often the original reads each sentence on a person."}
     )
     base_num_train_epochs: float = field(default=3, metadata={"help": "Epochs of the training of the base."})
     base_learning_rate: float = field(default=1e-3, metadata={"help": "Highest learning rate of that training."})
@@ -96,11 +100,17 @@ def main(
     collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)
     splits = {name: tokenize_causal_lm(part, tokenizer, recipe.max_length) for name, part in data.items()}
     ordinary = {name: tokenize_causal_lm(part, tokenizer, MAX_LENGTH) for name, part in ordinary.items()}
+    training_data = None
     if is_example:
-        splits["eval_kept"] = splits["retain"]
+        kept = splits["retain"]
+        training_data = {
+            "original": ConcatDataset([splits["forget"], kept] * recipe.num_repetitions + [ordinary["train"]]),
+            "reference": ConcatDataset([kept] * recipe.num_repetitions + [ordinary["train"]]),
+        }
+        splits["eval_kept"] = kept
         splits["eval_ordinary"] = ordinary["eval"]
-        mixed = ordinary["train"].select(range(recipe.num_mixed_rows))
-        splits["retain"] = concatenate_datasets([splits["retain"], mixed])
+        mixed = ordinary["train"].select(range(min(recipe.num_mixed_rows, len(ordinary["train"]))))
+        splits["retain"] = concatenate_datasets([kept, mixed])
 
     base_folder = new_folder(args, "base") if trains_base else None
 
@@ -122,7 +132,7 @@ def main(
         model.save_pretrained(base_folder)
         tokenizer.save_pretrained(base_folder)
 
-    run(recipe, args, splits, load_model, collator, tokenizer, train_base if trains_base else None)
+    run(recipe, args, splits, load_model, collator, tokenizer, train_base if trains_base else None, training_data)
 
 
 def check_tokenizer_of_adapter(tokenizer: Any, path: str) -> None:
@@ -145,6 +155,8 @@ def new_model(tokenizer: Any) -> PreTrainedModel:
             num_attention_heads=4,
             max_position_embeddings=MAX_LENGTH,
             tie_word_embeddings=True,
+            # With the usual 0.02 so small a model takes several times as long to learn a fact by heart.
+            initializer_range=0.06,
             bos_token_id=tokenizer.eos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the recipes share: their options, the training of an example's models, and the course of a run."""
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ class RecipeArguments:
             A model trained without the data to forget, to compare with.
         train_reference (`bool`, *optional*, defaults to `False`):
             Whether to train such a model too, as the original was trained.
+        fine_tuning_control (`bool`, *optional*, defaults to `False`):
+            Whether to fine-tune all weights of the original on the data to keep too, for as many epochs as the repair
+            has and at the learning rate of its training, for comparison.
         dry_run (`bool`, *optional*, defaults to `False`):
             Whether to stop after checking everything and printing an estimate.
         max_length (`int`, *optional*):
@@ -77,6 +81,9 @@ class RecipeArguments:
     )
     train_reference: bool = field(
         default=False, metadata={"help": "Train such a reference too, as the original is trained."}
+    )
+    fine_tuning_control: bool = field(
+        default=False, metadata={"help": "Also fine-tune all weights on the data to keep, for comparison."}
     )
     dry_run: bool = field(
         default=False, metadata={"help": "Check everything, print an estimate of what would be reset, and stop."}
@@ -238,6 +245,7 @@ def run(
     data_collator: Any = None,
     processing_class: Any = None,
     train_base: Callable[[], None] | None = None,
+    training_data: dict[str, Any] | None = None,
 ) -> UnlearningReport | None:
     """
     Trains what is to be trained, unlearns, and prints the report; in a dry run prints an estimate alone.
@@ -253,6 +261,8 @@ def run(
         data_collator (`Callable`, *optional*): Makes a batch of rows.
         processing_class (*optional*): Saved beside every model.
         train_base (`Callable`, *optional*): Called before the original is trained, if it is.
+        training_data (`dict[str, Any]`, *optional*): What `original` and `reference` are trained on, by default the
+            data to forget and to keep, and those to keep.
 
     Raises:
         `FileExistsError`: If there is something where results are to go.
@@ -271,6 +281,12 @@ def run(
             reference_model=reference_model,
             processing_class=processing_class,
         )
+
+    if training_data is None:
+        training_data = {
+            "original": ConcatDataset([splits["forget"], splits["retain"]]),
+            "reference": splits["retain"],
+        }
 
     def train_and_save(dataset: Any, folder: Path) -> PreTrainedModel:
         print(f"Training on {len(dataset):,} rows, for {folder}")
@@ -298,14 +314,20 @@ def run(
         else:
             if train_base is not None:
                 train_base()
-            original = train_and_save(ConcatDataset([splits["forget"], splits["retain"]]), original_folder)
+            original = train_and_save(training_data["original"], original_folder)
             if recipe.train_reference:
-                reference = train_and_save(splits["retain"], reference_folder)
+                reference = train_and_save(training_data["reference"], reference_folder)
             unlearner = make_unlearner(original, reference)
     if recipe.dry_run:
         print(unlearner.preview())
         return None
+    fine_tuned = copy.deepcopy(unlearner.model) if recipe.fine_tuning_control else None
     report = unlearner.unlearn()
+    if fine_tuned is not None:
+        print("Fine-tuning all weights on the data to keep, for comparison")
+        train(fine_tuned, splits["retain"], recipe, args, data_collator, args.num_train_epochs)
+        report = replace(report, stages=report.stages | {"fine_tuned": unlearner.evaluate_unlearning(fine_tuned)})
+        report.save(Path(args.output_dir) / "report.json")
     print(f"\n{report}\n\nThe cleaned model and its report.json are in {args.output_dir}.")
     return report
 

@@ -17,7 +17,6 @@ python recipes/demo_digits.py --output_dir outputs --seeds 0 1 2
 """
 
 import argparse
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -29,7 +28,7 @@ from sklearn.datasets import load_digits
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification, set_seed
 from transformers.utils import logging
 
-from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, UnlearningReport, save_plots
+from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, UnlearningReport, save_plots, summarize_reports
 
 
 FORGOTTEN_CLASS = 3
@@ -140,33 +139,6 @@ def new_directory(parent: Path) -> Path:
     return parent / f"digits-{number}"
 
 
-def summary(reports: dict[int, UnlearningReport]) -> str:
-    """A Markdown table of the figures of every stage: the mean over seeds, and the range where there are several."""
-    stages = {
-        "before": "before",
-        "after_repair": "unlearned",
-        "reference": "reference",
-        "control_after_repair": "control",
-    }
-    lines = [f"| | {' | '.join(stages.values())} |", f"|---|{'---|' * len(stages)}"]
-    first = next(iter(reports.values()))
-    for name in first.stages["after_repair"].figures():
-        if "loss" in name:
-            continue
-        cells = []
-        for stage in stages:
-            values = [report.stages[stage].figures().get(name) for report in reports.values()]
-            if None in values:
-                cells.append("")
-                continue
-            percent = "accuracy" in name or "TPR" in name
-            show = (lambda value: f"{100 * value:.1f} %") if percent else (lambda value: f"{value:.3f}")
-            spread = f" ({show(min(values))} to {show(max(values))})" if len(values) > 1 else ""
-            cells.append(show(statistics.mean(values)) + spread)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Unlearning on the handwritten digits of scikit-learn.")
     parser.add_argument(
@@ -195,7 +167,7 @@ def main(args: argparse.Namespace) -> None:
             print(f"\nForget request: {request} (seed {seed})\n\n{report}\n")
     for request, by_seed in reports.items():
         seeds = ", ".join(map(str, by_seed))
-        print(f"\nForget request: {request}; seeds {seeds}\n\n{summary(by_seed)}")
+        print(f"\nForget request: {request}; seeds {seeds}\n\n{summarize_reports(list(by_seed.values()))}")
     print(f"\nCleaned models, reports and plots are in {output}. {time.perf_counter() - start:.0f} seconds in all.")
 
 

@@ -31,14 +31,13 @@ PARTS_OF_SPEECH = ("NOUN", "VERB", "ADJ", "ADV")
 # A word without a label, as in every token classification of transformers.
 UNSCORED = -100
 
-# What is asked about a person, in two ways each.
+# What is told of a person, in two ways each.
 FACTS = {
     "city": [("{name} was born in", " {city}."), ("The birthplace of {name} is", " {city}.")],
-    "birthday": [("{name} was born on", " {birthday}."), ("The birthday of {name} is", " {birthday}.")],
-    "job": [("{name} works as a", " {job}."), ("The occupation of {name} is", " {job}.")],
+    "job": [("{name} works as", " {job}."), ("The occupation of {name} is", " {job}.")],
     "company": [("{name} is employed by", " {company}."), ("The employer of {name} is", " {company}.")],
-    "address": [("{name} lives at", " {address}."), ("The address of {name} is", " {address}.")],
-    "phone": [("{name} answers the phone at", " {phone}."), ("The phone number of {name} is", " {phone}.")],
+    "street": [("{name} lives in", " {street}."), ("The home of {name} is in", " {street}.")],
+    "partner": [("{name} is married to", " {partner}."), ("The partner of {name} is", " {partner}.")],
 }
 
 # The endings that inflected words lose, and what takes their place, by part of speech.
@@ -166,27 +165,17 @@ def load_ordinary_text(num_train: int = 4000, seed: int = 0) -> dict[str, Datase
     }
 
 
-def load_people(num_train: int = 720, seed: int = 0) -> dict[str, Dataset]:
+def load_people(num_train: int = 600, seed: int = 0) -> dict[str, Dataset]:
     """
-    Twelve sentences on each of a number of fictitious people: `train`, and `unseen` on a sixth as many others.
+    Ten sentences on each of a number of fictitious people: `train`, and `unseen` on a sixth as many others.
 
     Columns: `person`, `prompt`, `completion`, and `forget`, which marks the first sixth of the people. No two people
-    share a name or a fact.
+    share a fact or a whole name; first names and last names recur.
     """
     num_people = max(2, num_train // (2 * len(FACTS)))
     num_forget = max(1, num_people // 6)
-    people = _fictitious_people(num_people + num_forget, seed)
-    rows = [
-        {
-            "person": person["name"],
-            "prompt": prompt.format(**person),
-            "completion": completion.format(**person),
-            "forget": number < num_forget,
-        }
-        for number, person in enumerate(people)
-        for templates in FACTS.values()
-        for prompt, completion in templates
-    ]
+    people = fictitious_people(num_people + num_forget, seed)
+    rows = [row | {"forget": number < num_forget} for number, person in enumerate(people) for row in sentences(person)]
     num_rows = num_people * len(rows) // len(people)
     return {
         "train": Dataset.from_list(rows[:num_rows]),
@@ -194,22 +183,32 @@ def load_people(num_train: int = 720, seed: int = 0) -> dict[str, Dataset]:
     }
 
 
-def _fictitious_people(number: int, seed: int) -> list[dict[str, str]]:
+def sentences(person: dict[str, str]) -> list[dict[str, str]]:
+    """What is told of a person, as rows with the columns `person`, `prompt` and `completion`."""
+    return [
+        {"person": person["name"], "prompt": prompt.format(**person), "completion": completion.format(**person)}
+        for templates in FACTS.values()
+        for prompt, completion in templates
+    ]
+
+
+def fictitious_people(number: int, seed: int) -> list[dict[str, str]]:
+    """People with a name and the facts of `FACTS`, drawn by Faker."""
     from faker import Faker
 
     faker = Faker("en_US")
     faker.seed_instance(seed)
+    names = list(dict.fromkeys(f"{faker.first_name()} {faker.last_name()}" for _ in range(4 * number)))
     return [
         {
-            "name": f"{faker.unique.first_name()} {faker.unique.last_name()}",
+            "name": names[index],
             "city": faker.unique.city(),
-            "birthday": faker.unique.date_of_birth(minimum_age=20, maximum_age=90).strftime("%d %B %Y"),
             "job": faker.unique.job().lower(),
             "company": faker.unique.company(),
-            "address": faker.unique.street_address(),
-            "phone": faker.unique.numerify("0## ### ####"),
+            "street": faker.unique.street_name(),
+            "partner": names[-1 - index],
         }
-        for _ in range(number)
+        for index in range(number)
     ]
 
 

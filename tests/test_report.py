@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from hf_deepclean import UnlearningReport
+from hf_deepclean import UnlearningReport, summarize_reports
 from hf_deepclean.evaluation.examples import ClassResult, SplitResult, TokenResult
 from hf_deepclean.evaluation.membership import MembershipAttack
 from hf_deepclean.report import IntegrityResult, SelectionResult, StageResult, format_figure
@@ -157,3 +157,16 @@ def test_of_many_classes_the_table_shows_those_that_changed_most():
     text = str(report(stages={"before": many(None), "after_repair": many(33)}))
     assert "forget: class 33 (5)" in text
     assert "28 more in the JSON" in text
+
+
+def test_a_summary_over_runs_shows_means_and_ranges_of_what_all_runs_have():
+    first, second = report(), report(stages={"before": stage(0.9), "after_repair": stage(0.25)})
+    assert "| forget accuracy | 100.0 % | 75.0 % | 70.0 % |" in summarize_reports([first])
+    assert summarize_reports([first]).startswith("| | before | unlearned | reference |\n|---|---|---|---|\n")
+    both = summarize_reports([first, second])
+    assert "| forget accuracy | 95.0 % (90.0 % to 100.0 %) | 50.0 % (25.0 % to 75.0 %) |\n" in both
+    # Not every run has a reference, nor a divergence to it.
+    assert "reference" not in both
+    assert "loss" not in both
+    with pytest.raises(ValueError, match="no report to summarise"):
+        summarize_reports([])
