@@ -113,11 +113,12 @@ def load_wordnet_glosses(num_train: int = 4000, seed: int = 0) -> dict[str, Data
 
 def load_wordnet_examples(num_train: int = 4000, seed: int = 0) -> dict[str, Dataset]:
     """
-    Example sentences with the part of speech of the word each is an example of: `train`, a fifth as many
-    `unseen` and half as many `eval` rows.
+    Example sentences with parts of speech: `train`, a fifth as many `unseen` and half as many `eval` rows, as many of
+    entries of each part of speech.
 
-    Columns: `tokens`, `tags` and `tenth`. Only that word has a tag, which lexicographers gave it; every other word is
-    unscored (-100), because nobody tagged it. As many sentences for each part of speech.
+    Columns: `tokens`, `tags` and `tenth`. The word that a sentence is an example of has the part of speech of its
+    entry, and a word of four letters or more that WordNet lists under one part of speech only has that. All others
+    are unscored (-100): nobody tagged them.
     """
     sizes = {"train": num_train, "unseen": num_train // 5, "eval": num_train // 2}
     per_part = -(-sum(sizes.values()) // len(PARTS_OF_SPEECH))
@@ -129,7 +130,7 @@ def load_wordnet_examples(num_train: int = 4000, seed: int = 0) -> dict[str, Dat
             sentences[tokens] = sentences.get(tokens, 0) + 1
             position = _find_word(tokens, synset)
             if position is not None and len(example) <= 256:
-                tags = [UNSCORED] * len(tokens)
+                tags = [_only_part_of_speech(token) for token in tokens]
                 tags[position] = PARTS_OF_SPEECH.index(synset.part_of_speech)
                 rows[synset.part_of_speech][tokens] = tags
     generator = np.random.default_rng(seed)
@@ -262,6 +263,29 @@ def _find_word(tokens: tuple[str, ...], synset: Synset) -> int | None:
         position for position, token in enumerate(tokens) if words & _base_forms(token.lower(), synset.part_of_speech)
     ]
     return found[0] if len(found) == 1 else None
+
+
+@cache
+def _only_part_of_speech(token: str) -> int:
+    """The number of the part of speech of a word that has a single one in WordNet, else that of unscored words."""
+    # Shorter ones are function words, which WordNet lists as something else if at all: "in" is a metal to it.
+    if len(token) < 4:
+        return UNSCORED
+    listed = _words_by_part_of_speech()
+    found = [
+        number
+        for number, part in enumerate(PARTS_OF_SPEECH)
+        if not listed[part].isdisjoint(_base_forms(token.lower(), part))
+    ]
+    return found[0] if len(found) == 1 else UNSCORED
+
+
+@cache
+def _words_by_part_of_speech() -> dict[str, set[str]]:
+    listed: dict[str, set[str]] = {part: set() for part in PARTS_OF_SPEECH}
+    for synset in synsets():
+        listed[synset.part_of_speech].update(word.lower() for word in synset.words)
+    return listed
 
 
 def _base_forms(word: str, part_of_speech: str) -> set[str]:

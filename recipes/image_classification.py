@@ -43,8 +43,6 @@ def make_parser() -> UnlearningParser:
 
 
 def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnlearningConfig) -> None:
-    # The pixels are read from the data after Trainer's look at the columns.
-    args.remove_unused_columns = False
     data = load_data(recipe, data_arguments, load_digits_images, args.seed)
     label_column = "label" if "label" in data["retain"].column_names else "labels"
     names = class_names(data, label_column)
@@ -54,7 +52,8 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
     processor = None
     if checkpoint is not None and "pixel_values" not in data["retain"].column_names:
         processor = AutoImageProcessor.from_pretrained(checkpoint)
-    splits = {name: prepare_images(part, processor) for name, part in data.items()}
+    label2id = label_mappings(names)["label2id"]
+    splits = {name: prepare_images(part, processor, label2id=label2id) for name, part in data.items()}
 
     def load_model(path: str | None) -> PreTrainedModel:
         if path is None:

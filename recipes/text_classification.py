@@ -24,12 +24,13 @@ python recipes/text_classification.py --model_name_or_path my-model --dataset_na
     --learning_rate 1e-4 --dry_run
 ```
 
-Fine-tune a pretrained checkpoint on the example first, then rewind weights to it:
+Fine-tune a pretrained checkpoint on the example, then rewind weights to it:
 
 ```shell
-python recipes/text_classification.py --config recipes/configs/text_classification_random.yaml \
-    --base_model_name_or_path my-checkpoint --original_learning_rate 5e-5 --original_num_train_epochs 3 \
-    --reset_value pretrained --pretrained_model my-checkpoint --output_dir outputs/glosses-pretrained
+python recipes/text_classification.py --base_model_name_or_path my-checkpoint --forget_filter "tenth == 0" \
+    --num_example_rows 2000 --original_num_train_epochs 3 --original_learning_rate 1e-4 --train_reference \
+    --reset_value pretrained --pretrained_model my-checkpoint --exclude_modules --reset_fraction 0.3 \
+    --num_train_epochs 1 --learning_rate 1e-4 --output_dir outputs/glosses-pretrained
 ```
 """
 

@@ -6,8 +6,8 @@
 """
 Make a token classifier, such as a tagger, forget some of its training sentences.
 
-The example: example sentences from WordNet, each with the part of speech of the one word it is an example of, and a
-small transformer trained from scratch, offline and on a CPU. Forget a random tenth of them, or all adverbs:
+The example: example sentences from WordNet with parts of speech, and a small transformer trained from scratch, offline
+and on a CPU. Forget a random tenth of them, or all that hold an adverb:
 
 ```shell
 python recipes/token_classification.py --config recipes/configs/token_classification_random.yaml \
@@ -72,7 +72,7 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     else:
         texts = [" ".join(words) for part in ("forget", "retain") for words in data[part]["tokens"]]
-        tokenizer = train_word_piece_tokenizer(texts, vocab_size=4000, model_max_length=MAX_LENGTH)
+        tokenizer = train_word_piece_tokenizer(texts, vocab_size=2000, model_max_length=MAX_LENGTH)
 
     def load_model(path: str | None) -> PreTrainedModel:
         if path is None:
@@ -93,13 +93,13 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
 
 
 def new_tagger(vocab_size: int, names: list[str]) -> PreTrainedModel:
-    """A transformer of 320,000 weights."""
+    """A transformer of 210,000 weights."""
     return ModernBertForTokenClassification(
         ModernBertConfig(
             vocab_size=vocab_size,
             hidden_size=64,
             intermediate_size=128,
-            num_hidden_layers=1,
+            num_hidden_layers=2,
             num_attention_heads=2,
             max_position_embeddings=MAX_LENGTH,
             embedding_dropout=0.3,
