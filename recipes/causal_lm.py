@@ -6,8 +6,8 @@
 """
 Make a language model forget some of the texts it was trained on.
 
-The example: what is known of sixty fictitious people, learnt by a small model that was trained on ordinary English
-before, offline and on a CPU. Forget ten of the people:
+The example: what is known of sixty fictitious people, learnt beside ordinary English by a small model, offline and on
+a CPU. Forget ten of the people:
 
 ```shell
 python recipes/causal_lm.py --config recipes/configs/causal_lm.yaml --output_dir outputs/people
@@ -28,8 +28,8 @@ from typing import Any
 
 import torch
 from common import RecipeArguments, load_data, new_folder, run, train, train_byte_pair_tokenizer
-from datasets import concatenate_datasets
-from example_data import load_ordinary_text, load_people
+from datasets import Dataset, concatenate_datasets
+from example_data import fictitious_people, load_ordinary_text, load_people, sentences
 from torch.utils.data import ConcatDataset
 from transformers import (
     AutoConfig,
@@ -60,8 +60,10 @@ class LanguageModelArguments(RecipeArguments):
             How many of them stand among the data to keep, in the Fisher information and in the repair.
         num_repetitions (`int`, *optional*, defaults to `20`):
             How often the original reads each sentence on a person while it reads each ordinary text once more.
-        base_num_train_epochs (`float`, *optional*, defaults to `3`):
-            Epochs of the training of the base.
+        num_base_people (`int`, *optional*, defaults to `0`):
+            Number of other people whose facts the base learns by heart, as often repeated.
+        base_num_train_epochs (`int`, *optional*, defaults to `3`):
+            How often the base reads the ordinary texts.
         base_learning_rate (`float`, *optional*, defaults to `1e-3`):
             Its highest learning rate.
     """
@@ -71,7 +73,10 @@ class LanguageModelArguments(RecipeArguments):
     num_repetitions: int = field(
         default=20, metadata={"help": "How often the original reads each sentence on a person."}
     )
-    base_num_train_epochs: float = field(default=3, metadata={"help": "Epochs of the training of the base."})
+    num_base_people: int = field(
+        default=0, metadata={"help": "Number of other people whose facts the base learns by heart."}
+    )
+    base_num_train_epochs: int = field(default=3, metadata={"help": "How often the base reads the ordinary texts."})
     base_learning_rate: float = field(default=1e-3, metadata={"help": "Highest learning rate of that training."})
 
 
@@ -125,10 +130,16 @@ def main(
         return model if add_adapter is None else add_adapter(model)
 
     def train_base() -> None:
-        print(f"Training on {len(ordinary['train']):,} ordinary texts, for {base_folder}")
+        rows = [ordinary["train"]] * recipe.base_num_train_epochs
+        if recipe.num_base_people:
+            # Of another seed, so that nobody is among the people of the example.
+            people = fictitious_people(recipe.num_base_people, args.seed + 1000)
+            known = Dataset.from_list([row for person in people for row in sentences(person)])
+            rows += [tokenize_causal_lm(known, tokenizer, MAX_LENGTH)] * recipe.num_repetitions
+        dataset = ConcatDataset(rows)
+        print(f"Training on {len(dataset):,} rows, for {base_folder}")
         set_seed(args.seed)
-        epochs, rate = recipe.base_num_train_epochs, recipe.base_learning_rate
-        model = train(new_model(tokenizer), ordinary["train"], recipe, args, collator, epochs, rate)
+        model = train(new_model(tokenizer), dataset, recipe, args, collator, 1, recipe.base_learning_rate)
         model.save_pretrained(base_folder)
         tokenizer.save_pretrained(base_folder)
 

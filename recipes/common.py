@@ -64,6 +64,10 @@ class RecipeArguments:
             Its highest learning rate.
         original_per_device_train_batch_size (`int`, *optional*, defaults to `32`):
             Its batch size.
+        original_lr_scheduler_type (`str`, *optional*, defaults to `"cosine"`):
+            How the rate falls.
+        original_adam_beta2 (`float`, *optional*, defaults to `0.999`):
+            Decay of the second moment.
     """
 
     _argument_group_name = "recipe"
@@ -95,6 +99,8 @@ class RecipeArguments:
     )
     original_learning_rate: float = field(default=1e-3, metadata={"help": "Highest learning rate of that training."})
     original_per_device_train_batch_size: int = field(default=32, metadata={"help": "Batch size of that training."})
+    original_lr_scheduler_type: str = field(default="cosine", metadata={"help": "How the rate falls."})
+    original_adam_beta2: float = field(default=0.999, metadata={"help": "Decay of the second moment."})
 
     def __post_init__(self) -> None:
         if self.model_name_or_path is not None and (self.train_reference or self.base_model_name_or_path is not None):
@@ -223,7 +229,8 @@ def train(
             num_train_epochs=recipe.original_num_train_epochs if num_train_epochs is None else num_train_epochs,
             learning_rate=recipe.original_learning_rate if learning_rate is None else learning_rate,
             per_device_train_batch_size=recipe.original_per_device_train_batch_size,
-            lr_scheduler_type="cosine",
+            lr_scheduler_type=recipe.original_lr_scheduler_type,
+            adam_beta2=recipe.original_adam_beta2,
             warmup_steps=0.05,
             save_strategy="no",
             logging_strategy="no",

@@ -6,8 +6,8 @@
 """
 Make a LoRA adapter of a language model forget some of the texts it was trained on; its base is only read.
 
-The example: an adapter that learnt what is known of sixty fictitious people, on a small model trained on ordinary
-English, offline and on a CPU. Forget ten of the people:
+The example: an adapter that learnt what is known of sixty fictitious people, on a small model that knows ordinary
+English and sixty other people, offline and on a CPU. Forget ten of the people:
 
 ```shell
 python recipes/lora_causal_lm.py --config recipes/configs/lora_causal_lm.yaml --output_dir outputs/people-adapter
@@ -27,7 +27,9 @@ from dataclasses import dataclass, field
 from causal_lm import LanguageModelArguments
 from causal_lm import main as clean_language_model
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from hf_deepclean import DataArguments, FisherUnlearningConfig, UnlearningParser
 
@@ -38,13 +40,13 @@ class AdapterArguments(LanguageModelArguments):
     As [`LanguageModelArguments`], and the shape of the adapter that the recipe trains where none is named.
 
     Args:
-        lora_rank (`int`, *optional*, defaults to `16`):
+        lora_rank (`int`, *optional*, defaults to `32`):
             Rank of its factors.
         lora_alpha (`int`, *optional*, defaults to `32`):
             Their product is scaled by this, divided by the rank.
     """
 
-    lora_rank: int = field(default=16, metadata={"help": "Rank of the adapter that the recipe trains."})
+    lora_rank: int = field(default=32, metadata={"help": "Rank of the adapter that the recipe trains."})
     lora_alpha: int = field(default=32, metadata={"help": "Scale of that adapter, before division by the rank."})
 
 
@@ -64,11 +66,26 @@ def main(recipe: AdapterArguments, data_arguments: DataArguments, args: FisherUn
             task_type="CAUSAL_LM",
             r=recipe.lora_rank,
             lora_alpha=recipe.lora_alpha,
-            target_modules="all-linear",
+            target_modules=target_modules(base),
         )
         return get_peft_model(base, config)
 
     clean_language_model(recipe, data_arguments, args, add_adapter)
+
+
+def target_modules(base: PreTrainedModel) -> list[str]:
+    """
+    Last parts of the names of all linear layers but the output layer, and of the token embeddings: these tell one
+    person from the next, and without them it takes most of the adapter to forget one.
+    """
+    output, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in base.named_modules()
+            if module is embeddings or (isinstance(module, (nn.Linear, Conv1D)) and module is not output)
+        }
+    )
 
 
 if __name__ == "__main__":
