@@ -65,7 +65,7 @@ class RecipeArguments:
         original_per_device_train_batch_size (`int`, *optional*, defaults to `32`):
             Its batch size.
         original_lr_scheduler_type (`str`, *optional*, defaults to `"cosine"`):
-            How the rate falls.
+            How the rate falls; with `"warmup_stable_decay"` over the last 40 %.
         original_adam_beta2 (`float`, *optional*, defaults to `0.999`):
             Decay of the second moment.
     """
@@ -223,13 +223,20 @@ def train(
     learning_rate: float | None = None,
 ) -> PreTrainedModel:
     """Trains a model on a data set, by default as the recipe's options say, in place; nothing is written."""
+    if num_train_epochs is None:
+        num_train_epochs = recipe.original_num_train_epochs
+    schedule = {}
+    if recipe.original_lr_scheduler_type == "warmup_stable_decay":
+        num_steps = len(dataset) / recipe.original_per_device_train_batch_size * num_train_epochs
+        schedule = {"lr_scheduler_kwargs": {"num_decay_steps": int(0.4 * num_steps)}}
     with tempfile.TemporaryDirectory() as directory:
         training_arguments = TrainingArguments(
             directory,
-            num_train_epochs=recipe.original_num_train_epochs if num_train_epochs is None else num_train_epochs,
+            num_train_epochs=num_train_epochs,
             learning_rate=recipe.original_learning_rate if learning_rate is None else learning_rate,
             per_device_train_batch_size=recipe.original_per_device_train_batch_size,
             lr_scheduler_type=recipe.original_lr_scheduler_type,
+            **schedule,
             adam_beta2=recipe.original_adam_beta2,
             warmup_steps=0.05,
             save_strategy="no",
