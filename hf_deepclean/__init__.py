@@ -25,11 +25,16 @@ _MODULES = {
     "classification_log_likelihood": "likelihood",
     "create_model_card": "card",
     "ctc_log_likelihood": "likelihood",
+    "exact_memorization": "evaluation.memorization",
+    "extraction_strength": "evaluation.memorization",
+    "is_verbatim": "evaluation.memorization",
     "jensen_shannon_divergence": "evaluation.divergence",
     "load_unlearning_datasets": "data",
     "membership_attack": "evaluation.membership",
+    "min_k_score": "evaluation.memorization",
     "next_token_log_likelihood": "likelihood",
     "parameters_in_scope": "scope",
+    "perplexity": "evaluation.memorization",
     "prepare_images": "preprocessing",
     "reset_weights": "reset",
     "save_plots": "plots",
@@ -51,6 +56,13 @@ if TYPE_CHECKING:
     from .data import DataArguments, load_unlearning_datasets, split_forget_rows
     from .evaluation.divergence import jensen_shannon_divergence
     from .evaluation.membership import membership_attack
+    from .evaluation.memorization import (
+        exact_memorization,
+        extraction_strength,
+        is_verbatim,
+        min_k_score,
+        perplexity,
+    )
     from .fisher.accumulate import accumulate_fisher_diagonal, accumulate_fisher_diagonals
     from .fisher.diagonal import FisherDiagonal
     from .likelihood import (

@@ -77,6 +77,8 @@ def create_model_card(report: UnlearningReport) -> ModelCard:
         "## Limits": _LIMITS,
         "## Versions": ", ".join(f"{name} {number}" for name, number in report.versions.items()) + ".",
     }
+    if integrity.num_base_weights is not None:
+        sections["## What stayed as it was"] += f" Of the base 0 of {integrity.num_base_weights:,} weights changed."
     text = "\n\n".join(f"{title}\n\n{body}" for title, body in sections.items())
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n")
 

@@ -5,7 +5,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,7 +42,9 @@ class ModelArguments:
     _argument_group_name = "model"
 
     task: _TASKS = field(metadata={"help": "What the model does, which decides how rows become inputs."})
-    model_name_or_path: str = field(metadata={"help": "The trained model: a folder or an id on the Hub."})
+    model_name_or_path: str = field(
+        metadata={"help": "The trained model: a folder (of a LoRA adapter too) or a Hub id."}
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Cut longer texts to so many tokens; by default longer ones are refused."}
     )
@@ -155,9 +157,9 @@ def _unlearn(arguments: Sequence[str]) -> None:
     model_arguments, data_arguments, run_arguments, config = parser.parse_args_and_config(arguments)
     resume = config.resume_from_checkpoint
     check_output_directory(config.output_dir, resuming=resume is not None)
-    model_class = _model_class(model_arguments)
+    load_model = _model_loader(model_arguments)
     splits = load_unlearning_datasets(data_arguments)
-    model = model_class.from_pretrained(model_arguments.model_name_or_path)
+    model = load_model(model_arguments.model_name_or_path)
     splits, collator, processing_class = _prepare_inputs(model_arguments, model, splits)
     unlearner = FisherUnlearner(
         model,
@@ -176,6 +178,7 @@ def _fisher(arguments: Sequence[str]) -> None:
     from tqdm.auto import tqdm
     from transformers import default_data_collator
 
+    from .adapters import is_adapted
     from .checks import check_dataset, check_model, check_sequence_lengths
     from .data import load_splits
     from .fisher.accumulate import accumulate_fisher_diagonal
@@ -189,12 +192,14 @@ def _fisher(arguments: Sequence[str]) -> None:
     )
     model_arguments, fisher_arguments = parser.parse_args_and_config(arguments)
     _check_new_file(Path(fisher_arguments.output))
-    model_class = _model_class(model_arguments)
+    load_model = _model_loader(model_arguments)
     wanted = {"split": fisher_arguments.split}
     splits = load_splits(fisher_arguments.dataset_name, wanted, fisher_arguments.dataset_config_name)
-    model = model_class.from_pretrained(model_arguments.model_name_or_path)
-    check_model(model)
-    scope = parameters_in_scope(model, fisher_arguments.target_modules, fisher_arguments.exclude_modules)
+    model = load_model(model_arguments.model_name_or_path)
+    reset_scope = "adapter" if is_adapted(model) else "full"
+    check_model(model, reset_scope)
+    patterns = fisher_arguments.target_modules, fisher_arguments.exclude_modules
+    scope = parameters_in_scope(model, *patterns, reset_scope=reset_scope)
     splits, collator, _ = _prepare_inputs(model_arguments, model, splits)
     dataset = splits["split"]
     check_dataset(dataset, "split", None)
@@ -257,13 +262,18 @@ def _check_new_file(path: Path) -> None:
         raise FileNotFoundError(f"There is no folder {path.parent} for the file {path.name}. Make it first.")
 
 
-def _model_class(arguments: ModelArguments) -> Any:
-    """The class of the model with the head that its checkpoint has, if that is one of the task."""
+def _model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
+    """What loads the model with the head that its checkpoint has, if that is one of the task."""
     import transformers
     from huggingface_hub import constants
     from transformers.models.auto import modeling_auto
 
+    from .adapters import is_adapter_path, load_adapted_model
+
     name, task = arguments.model_name_or_path, arguments.task
+    if is_adapter_path(name):
+        # Its configuration says what head the base gets.
+        return load_adapted_model
     try:
         architectures = transformers.AutoConfig.from_pretrained(name).architectures or ["none"]
     except OSError as error:
@@ -282,7 +292,7 @@ def _model_class(arguments: ModelArguments) -> Any:
             f"{f', but of {others[0]!r}' if others else ''}. Give the `task` that the model was trained for, and a "
             "model of transformers with its head."
         )
-    return getattr(transformers, architectures[0])
+    return getattr(transformers, architectures[0]).from_pretrained
 
 
 def _class_names(mapping: Any) -> set[str]:
@@ -296,6 +306,7 @@ def _prepare_inputs(
     import transformers
 
     from . import preprocessing
+    from .adapters import is_adapted
 
     name, length, label2id = arguments.model_name_or_path, arguments.max_length, model.config.label2id
     if arguments.task == "image-classification":
@@ -306,6 +317,8 @@ def _prepare_inputs(
             for part, split in splits.items()
         }
         return images, None, processor
+    if is_adapted(model) and not (Path(name) / "tokenizer_config.json").exists():
+        name = model.active_peft_config.base_model_name_or_path
     tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     preprocessing.check_tokenizer(tokenizer, model)
     if arguments.task == "text-classification":

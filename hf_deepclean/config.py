@@ -50,15 +50,19 @@ class FisherUnlearningConfig(TrainingArguments):
             Names, or last parts of names, of the modules that may be reset. By default all.
         exclude_modules (`list[str]`, *optional*):
             Names, or last parts of names, of modules that may not be reset. By default the token embeddings, unless
-            `target_modules` is given.
+            `target_modules` is given or the model is a language model; see [`parameters_in_scope`].
 
         > Parameters that control the reset and its control
 
-        reset_value (`str`, *optional*, defaults to `"zero"`):
+        reset_value (`str`, *optional*):
             `"zero"`, `"init"` (a fresh initialisation) or `"pretrained"` (the values before fine-tuning). For an
-            adapter `"zero"` or `"init"` (its values before training), see [`reset_weights`].
+            adapter `"zero"` or `"init"` (its values before training), see [`reset_weights`]. By default
+            `"pretrained"` if `pretrained_model` is given, else `"init"` for language models and adapters, `"zero"` for
+            all others; see [`reset.default_reset_value`].
         pretrained_model (`str`, *optional*):
-            Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`.
+            Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`: of the same architecture
+            and size, with any head or none, in any precision. Weights of a new head and of added tokens get a fresh
+            initialisation instead. Checked before any work; see [`reset.check_pretrained_model`].
         random_mask_control (`bool`, *optional*, defaults to `False`):
             Whether to reset and repair as many weights drawn at random beside, for comparison. Doubles the repair.
     """
@@ -107,12 +111,17 @@ class FisherUnlearningConfig(TrainingArguments):
     exclude_modules: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Names, or last parts of names, of modules that may not be reset; default: token embeddings."
+            "help": "Names, or last parts of names, of modules that may not be reset; default: token embeddings, but "
+            "none in language models."
         },
     )
-    reset_value: str = field(
-        default="zero",
-        metadata={"help": "What selected weights are reset to.", "choices": ["zero", "init", "pretrained"]},
+    reset_value: str | None = field(
+        default=None,
+        metadata={
+            "help": "What selected weights are reset to; by default 'pretrained' if --pretrained_model is given, "
+            "'init' for language models and adapters, else 'zero'.",
+            "choices": ["zero", "init", "pretrained"],
+        },
     )
     pretrained_model: str | None = field(
         default=None,
@@ -127,7 +136,10 @@ class FisherUnlearningConfig(TrainingArguments):
         check_fisher_type(self.fisher_type, None)
         self.selection = check_selection_rule(self.selection, self.gamma, self.reset_fraction)
         check_reset_scope(self.reset_scope)
-        check_reset_value(self.reset_value, self.pretrained_model)
+        if self.reset_value is None and self.pretrained_model is not None:
+            self.reset_value = "pretrained"
+        if self.reset_value is not None:
+            check_reset_value(self.reset_value, self.pretrained_model)
         if self.reset_scope == "adapter" and self.reset_value == "pretrained":
             raise ValueError(
                 "`reset_value='pretrained'` rewinds a model to the checkpoint before fine-tuning, and before its "

@@ -23,11 +23,17 @@ def parameters_in_scope(
     """
     The named parameters that a Fisher information is computed for and that may be reset.
 
-    A parameter that requires no gradient is out of scope. So is, unless one of the two arguments is given, the table
-    of token embeddings: its rows for words that only the forget data use have an infinite ratio, so the ratio would
-    select little else, and anyone who compares the weights would read the forgotten vocabulary off the changed rows.
-    For the same reason an adapter's entries that belong to single tokens are out of scope: the first factor of LoRA on
-    the token embeddings (the second one stays in), a copy of their table in `modules_to_save`, trained tokens.
+    A parameter that requires no gradient is out of scope. So is, unless one of the two arguments is given or the model
+    is a language model, the table of token embeddings: its rows for words that only the forget data use have an
+    infinite ratio, so the ratio would select little else, and anyone who compares the weights would read the forgotten
+    vocabulary off the changed rows. For the same reason an adapter's entries that belong to single tokens are out of
+    scope: the first factor of LoRA on the token embeddings (the second one stays in), a copy of their table in
+    `modules_to_save`, trained tokens.
+
+    In a language model all of these are in scope. What tells one memorised text from the next are the tokens it is
+    about; the layers above serve all texts alike, so that a reset there takes the retained texts too, and the repair
+    brings both back. The price is that whoever has the model before and after sees which rows were reset. With
+    `exclude_modules` the rows can be left out all the same.
 
     Args:
         model (`torch.nn.Module`):
@@ -54,7 +60,7 @@ def parameters_in_scope(
     _check_patterns(model, "exclude_modules", exclude_modules)
     check_reset_scope(reset_scope)
     candidates = set(names) if reset_scope == "full" else set(adapter_parameters(model).values())
-    if target_modules is None and exclude_modules is None:
+    if target_modules is None and exclude_modules is None and not is_language_model(model):
         candidates -= set(_token_embeddings(model) if reset_scope == "full" else token_parameters(model))
     scope = {
         aliases[0]: parameter
@@ -71,6 +77,14 @@ def parameters_in_scope(
             "gradients. Widen the patterns, or unfreeze the parameters that may be reset."
         )
     return scope
+
+
+def is_language_model(model: nn.Module) -> bool:
+    """Whether a model, or the base of a [`~peft.PeftModel`], puts out tokens of its vocabulary."""
+    try:
+        return model.get_output_embeddings() is not None
+    except (AttributeError, NotImplementedError):
+        return False
 
 
 def check_reset_scope(reset_scope: str) -> None:

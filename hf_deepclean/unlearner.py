@@ -68,7 +68,7 @@ from .modes import only_trainable
 from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
-from .reset import read_weights, reset_weights, write_weights
+from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
 from .scope import parameters_in_scope
 from .selection import WeightSelection, select_random_weights, select_weights
 
@@ -124,7 +124,8 @@ class FisherUnlearner(Trainer):
     Raises:
         `ValueError`: If the data sets are empty, overlap, have no labels or labels outside the head's range; if the
             weights are quantised or on the meta device; if the model has an adapter that is not in scope or cannot be
-            cleaned; if several processes or devices run.
+            cleaned; if several processes or devices run; if the checkpoint to rewind to is that of another model, or
+            of this one as it is.
         `OSError`: If the base of a saved adapter cannot be loaded.
         `FileExistsError`: If the output directory holds anything but checkpoints of the repair.
 
@@ -181,10 +182,11 @@ class FisherUnlearner(Trainer):
         self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
         check_scope_of_model(model, args.reset_scope)
         model = _load(model, args.seed)
-        check_model(model, args.reset_scope, args.reset_value)
-        parameters_in_scope(model, args.target_modules, args.exclude_modules, reset_scope=args.reset_scope)
+        self.reset_value = args.reset_value or default_reset_value(model)
+        check_model(model, args.reset_scope, self.reset_value)
+        scope = parameters_in_scope(model, args.target_modules, args.exclude_modules, reset_scope=args.reset_scope)
         if args.pretrained_model is not None:
-            AutoConfig.from_pretrained(args.pretrained_model)
+            check_pretrained_model(model, scope, args.pretrained_model)
         num_labels = None if log_likelihood_func is not None else num_classes(model)
         for argument, dataset in self.unlearning_splits.items():
             check_dataset(dataset, f"{argument}_dataset", num_labels)
@@ -408,7 +410,7 @@ class FisherUnlearner(Trainer):
         if control:
             seconds["control"] = seconds["reset"] + seconds["repair"] + 2 * evaluation
         return UnlearningPreview(
-            model_class=type(self.model).__name__,
+            model_class=type(self.model.get_base_model() if is_adapted(self.model) else self.model).__name__,
             selection=SelectionResult.of(self.selection),
             num_sampled={split: fisher.num_examples for split, fisher in fishers.items()},
             num_repair_steps=num_steps,
@@ -520,7 +522,7 @@ class FisherUnlearner(Trainer):
 
     def reset_weights(self, selection: WeightSelection | None = None) -> None:
         """
-        Resets the selected weights to `args.reset_value`, and takes the fingerprint of everything else.
+        Resets the selected weights to `reset_value`, and takes the fingerprint of everything else.
 
         Args:
             selection ([`WeightSelection`], *optional*):
@@ -539,7 +541,7 @@ class FisherUnlearner(Trainer):
             reset_weights(
                 self.model,
                 self.selection,
-                self.args.reset_value,
+                self.reset_value,
                 pretrained_model=self.args.pretrained_model,
                 seed=self.args.seed,
             )
@@ -766,7 +768,8 @@ class FisherUnlearner(Trainer):
             *("max_grad_norm", "per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16"),
         }
         # `to_dict` turns enumerations into their values.
-        return {name: value for name, value in self.args.to_dict().items() if name in own | repair}
+        settings = {name: value for name, value in self.args.to_dict().items() if name in own | repair}
+        return settings | {"reset_value": self.reset_value}
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
         with saving_the_adapter_alone(self.model):

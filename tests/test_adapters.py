@@ -322,21 +322,28 @@ def test_a_grouped_convolution_has_no_dead_rank_either():
     assert first[3].count_nonzero() == first[3].numel() or second[3:, 1].any()
 
 
-def test_entries_that_belong_to_single_tokens_are_out_of_scope_unless_asked_for():
-    for name, part in (
-        ("embeddings", "lora_embedding_A"),
-        ("trained table", "modules_to_save"),
-        ("trained tokens", "trainable_tokens_delta"),
+def test_entries_that_belong_to_single_tokens_are_out_of_scope_but_in_language_models():
+    tokens = sorted(set(tiny.text_batch()["input_ids"][:, 0].tolist()))
+    for kind, table, part, lora in (
+        ("bert", "word_embeddings", "lora_embedding_A", {"target_modules": ["word_embeddings", "query"]}),
+        ("bert", "word_embeddings", "modules_to_save", {"modules_to_save": ["word_embeddings", "classifier"]}),
+        (
+            "bert",
+            "word_embeddings",
+            "trainable_tokens_delta",
+            {"trainable_token_indices": {"word_embeddings": tokens}},
+        ),
+        ("llama", "embed_tokens", "lora_embedding_A", {"target_modules": ["embed_tokens", "q_proj"]}),
+        ("llama", "embed_tokens", "modules_to_save", {"modules_to_save": ["embed_tokens"]}),
     ):
-        _, model = kind_of_adapter(name)
+        model = adapted(kind, **lora)
         own = adapter_parameters(model)
-        assert any(f".{part}." in key for key in own)
+        of_tokens = {key for key in own if f".{part}." in key and table in key}
+        assert of_tokens
         scope = parameters_in_scope(model, reset_scope="adapter")
-        assert own.keys() - scope.keys() == {key for key in own if f".{part}." in key}
+        assert own.keys() - scope.keys() == (of_tokens if kind == "bert" else set())
         assert parameters_in_scope(model, exclude_modules=[], reset_scope="adapter").keys() == own.keys()
-        assert list(parameters_in_scope(model, ["embed_tokens"], reset_scope="adapter")) == [
-            key for key in own if "embed_tokens" in key
-        ]
+        assert list(parameters_in_scope(model, [table], reset_scope="adapter")) == [key for key in own if table in key]
 
 
 def test_patterns_narrow_the_adapter():

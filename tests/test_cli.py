@@ -11,6 +11,7 @@ import datasets
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -118,6 +119,26 @@ def test_every_task_is_unlearned_from_files(source, tmp_path, capsys, task):
     # Nothing is overwritten.
     assert main(arguments) == 1
     assert "Nothing is ever overwritten" in capsys.readouterr().err
+
+
+def test_an_adapter_is_cleaned_alone(source, tmp_path, capsys):
+    arguments = [*source("causal-lm"), "--forget_column", "delete"]
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "model"),
+        LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM"),
+    )
+    torch.nn.init.normal_(model.base_model.model.transformer.h[0].attn.c_attn.lora_B.default.weight)
+    model.save_pretrained(tmp_path / "adapter")
+    arguments += ["--model_name_or_path", str(tmp_path / "adapter"), *RUN, "--reset_scope", "adapter"]
+    arguments += ["--output_dir", str(tmp_path / "clean")]
+    assert main(["unlearn", *arguments, "--dry_run"]) == 0
+    assert "Dry run of GPT2LMHeadModel" in capsys.readouterr().out
+    assert main(["unlearn", *arguments]) == 0
+    assert (tmp_path / "clean" / "adapter_model.safetensors").exists()
+    assert main(["card", str(tmp_path / "clean")]) == 0
+    card = capsys.readouterr().out
+    assert "library_name: peft" in card
+    assert "Of the base 0 of " in card
 
 
 def test_a_dry_run_writes_nothing(source, tmp_path, capsys):

@@ -93,7 +93,7 @@ KINDS = {
 }
 
 
-def unlearner_for(kind, directory, padding_side="right", data_collator=None, **others):
+def unlearner_for(kind, directory, padding_side="right", data_collator=None, model=None, others=None, **settings):
     make_model, make_rows, collator, _ = KINDS[kind]
     encoder = tokenizer(padding_side)
     rows = datasets.Dataset.from_list(
@@ -108,12 +108,12 @@ def unlearner_for(kind, directory, padding_side="right", data_collator=None, **o
         "processing_class": encoder,
     }
     return FisherUnlearner(
-        tiny.randomized(make_model(), torch.float32),
-        config(directory),
+        model or tiny.randomized(make_model(), torch.float32),
+        config(directory, **settings),
         data_collator or collator(encoder),
         forget_dataset=rows.select(range(8)),
         retain_dataset=rows.select(range(8, 28)),
-        **arguments | others,
+        **arguments | (others or {}),
     )
 
 
@@ -149,7 +149,7 @@ def test_every_kind_of_text_model_is_unlearned_with_the_figures_that_fit_it(tmp_
     assert ("by class" in text) == (kind == "tagging")
 
 
-@pytest.mark.parametrize("kind", ["causal", "masked", "tagging"])
+@pytest.mark.parametrize("kind", ["causal", "masked", "tagging", "seq2seq"])
 def test_a_tokenizer_that_pads_at_the_left_gives_the_same_figures(tmp_path, kind):
     first, second = (
         unlearner_for(kind, tmp_path / side, side).evaluate_unlearning().figures() for side in ("right", "left")
@@ -182,8 +182,10 @@ def test_metrics_of_a_language_model_get_what_the_preprocessing_left(tmp_path):
     unlearner = unlearner_for(
         "causal",
         tmp_path / "a",
-        compute_metrics=token_accuracy,
-        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+        others={
+            "compute_metrics": token_accuracy,
+            "preprocess_logits_for_metrics": lambda logits, labels: logits.argmax(-1),
+        },
     )
     for result in unlearner.evaluate_unlearning().splits.values():
         assert result.metrics["again"] == pytest.approx(result.tokens.accuracy)
@@ -208,3 +210,22 @@ def test_a_leftover_column_of_numbers_is_no_label_of_a_language_model(tmp_path):
         retain_dataset=rows.select(range(4, 12)),
     )
     assert unlearner.evaluate_unlearning().splits["forget"].tokens.num_tokens == 12
+
+
+def test_a_language_model_is_rewound_to_the_checkpoint_it_came_from(tmp_path):
+    rewinding = {"reset_value": "pretrained", "pretrained_model": str(tmp_path / "base")}
+    before = unlearner_for("causal", tmp_path / "x").model
+    before.save_pretrained(tmp_path / "base")
+    with pytest.raises(ValueError, match="equals the model in all"):
+        unlearner_for("causal", tmp_path / "clean", **rewinding)
+    heads.gpt2(n_inner=8).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"of another size .*: transformer.h.0.mlp.c_fc.weight \(16x8, here 16x64\)"):
+        unlearner_for("causal", tmp_path / "clean", **rewinding | {"pretrained_model": str(tmp_path / "other")})
+    assert not (tmp_path / "clean").exists()
+    model = tiny.randomized(tiny.randomized(heads.gpt2()), torch.float32)
+    unlearner = unlearner_for("causal", tmp_path / "clean", model=model, num_train_epochs=0, **rewinding)
+    report = unlearner.unlearn()
+    assert report.settings["reset_value"] == "pretrained"
+    assert sum(map(len, unlearner.selection.indices.values())) == report.integrity.num_selected_changed
+    for name, indices in unlearner.selection.indices.items():
+        assert torch.equal(model.get_parameter(name).take(indices), before.get_parameter(name).take(indices))

@@ -16,7 +16,7 @@ from ..heads import classifies_tokens, find_likelihood, generates_tokens, prepar
 from ..likelihood import Likelihood, LogLikelihoodFunction, check_finite_log_likelihood, logits_of
 from ..modes import evaluation_mode
 from .intervals import wilson_interval
-from .memorization import extraction_strength, mean_log_probability, min_k_score, perplexity, verbatim
+from .memorization import extraction_strength, is_verbatim, mean_log_probability, min_k_score, perplexity
 
 
 logger = logging.getLogger(__name__)
@@ -318,7 +318,7 @@ def _join(parts: list[TokenPredictions]) -> TokenPredictions:
 
 def _summarize_tokens(tokens: TokenPredictions) -> TokenResult:
     num_examples = int((tokens.counts > 0).sum())
-    num_verbatim = int(verbatim(tokens.correct, tokens.counts).sum())
+    num_verbatim = int(is_verbatim(tokens.correct, tokens.counts).sum())
     return TokenResult(
         num_examples=num_examples,
         num_tokens=len(tokens.correct),

@@ -130,12 +130,13 @@ def extraction_strength(correct: np.ndarray, num_tokens: np.ndarray) -> np.ndarr
     return _per_example(share_at_the_end, np.asarray(correct, dtype=bool), num_tokens)
 
 
-def verbatim(correct: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:
+def is_verbatim(correct: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:
     """
     Whether every scored token of an example is the model's first choice.
 
     For a causal or sequence-to-sequence model that means: from what stands before the first scored token, greedy
-    decoding writes the text word for word. Sampling or another prompt may still bring it out where this says no.
+    decoding writes the text word for word, provided that the scored tokens stand in one piece up to the end. Sampling
+    or another prompt may still bring it out where this says no.
     Carlini et al., [Quantifying memorization](https://huggingface.co/papers/2202.07646).
 
     Args:

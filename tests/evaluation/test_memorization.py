@@ -10,10 +10,10 @@ from hf_deepclean.evaluation.examples import predict_examples
 from hf_deepclean.evaluation.memorization import (
     exact_memorization,
     extraction_strength,
+    is_verbatim,
     mean_log_probability,
     min_k_score,
     perplexity,
-    verbatim,
 )
 
 from .. import heads, tiny
@@ -53,9 +53,9 @@ def test_extraction_strength_is_the_definition_by_search_with_the_floor_at_0():
 def test_verbatim_means_full_exact_memorisation_and_full_extraction_strength():
     _, correct, counts = random_tokens()
     exact, strength = exact_memorization(correct, counts), extraction_strength(correct, counts)
-    assert np.array_equal(verbatim(correct, counts), exact == 1)
-    assert np.array_equal(verbatim(correct, counts), strength == 1)
-    assert not verbatim(correct, counts)[counts == 0].any()
+    assert np.array_equal(is_verbatim(correct, counts), exact == 1)
+    assert np.array_equal(is_verbatim(correct, counts), strength == 1)
+    assert not is_verbatim(correct, counts)[counts == 0].any()
     # What can be extracted was memorised: a suffix of right tokens is a share of them.
     assert (exact[counts > 0] >= strength[counts > 0]).all()
 
@@ -79,7 +79,7 @@ def test_min_k_lies_between_the_lowest_token_and_the_mean_and_takes_at_least_one
 
 def test_counts_that_do_not_fit_the_tokens_are_refused():
     with pytest.raises(ValueError, match="3 scored tokens in 2 examples"):
-        verbatim([True, True], [1, 2])
+        is_verbatim([True, True], [1, 2])
 
 
 def continuations(model, num_prompts=12, length=5, **prompt):
@@ -102,7 +102,7 @@ def test_verbatim_and_extraction_strength_are_what_greedy_decoding_of_a_causal_m
     labels = torch.cat([torch.full_like(prompts, -100), texts], dim=1)
     batch = {"input_ids": rows, "attention_mask": torch.ones_like(rows), "labels": labels}
     tokens = predict_examples(model, [batch]).tokens
-    found, strength = verbatim(tokens.correct, tokens.counts), extraction_strength(tokens.correct, tokens.counts)
+    found, strength = is_verbatim(tokens.correct, tokens.counts), extraction_strength(tokens.correct, tokens.counts)
     assert found.tolist() == [False, True] * 6
     for row, text, share in zip(rows, texts, strength, strict=True):
         for given in range(len(text)):
@@ -127,4 +127,4 @@ def test_verbatim_is_what_greedy_decoding_of_an_encoder_decoder_reproduces():
     tokens = predict_examples(model, [batch]).tokens
     assert tokens.generated
     assert tokens.counts.tolist() == [5] * 12
-    assert verbatim(tokens.correct, tokens.counts).tolist() == [False, True] * 6
+    assert is_verbatim(tokens.correct, tokens.counts).tolist() == [False, True] * 6
