@@ -158,8 +158,8 @@ def label_mappings(names: Iterable[str]) -> dict[str, dict[Any, Any]]:
 
 def train_encoder_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int) -> PreTrainedTokenizerFast:
     """
-    A lower-casing tokenizer with BERT's special tokens. Words are split as GPT-2's are: WordPiece is not numbered in the
-    same order in every training, so that equal seeds would not give equal models.
+    A lower-casing tokenizer with BERT's special tokens. Words are split as GPT-2's are, because WordPiece numbers its
+    pieces in another order in every training, so that equal seeds would not give equal models.
     """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = tokenizers.Tokenizer(BPE())
