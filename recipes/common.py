@@ -13,11 +13,11 @@ import numpy as np
 import tokenizers
 from datasets import ClassLabel, Dataset
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE, WordPiece
+from tokenizers.models import BPE
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Digits, Sequence
 from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import BpeTrainer, WordPieceTrainer
+from tokenizers.trainers import BpeTrainer
 from torch.utils.data import ConcatDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
 
@@ -169,15 +169,22 @@ def label_mappings(names: Iterable[str]) -> dict[str, dict[Any, Any]]:
     return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
 
 
-def train_word_piece_tokenizer(
-    texts: Iterable[str], vocab_size: int, model_max_length: int
-) -> PreTrainedTokenizerFast:
-    """A lower-casing tokenizer as BERT's, for encoders."""
+def train_encoder_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int) -> PreTrainedTokenizerFast:
+    """
+    A lower-casing tokenizer with BERT's special tokens. Words are split as GPT-2's are, because WordPiece numbers its
+    pieces in another order in every training, so that equal seeds would not give equal models.
+    """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = tokenizers.Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer = tokenizers.Tokenizer(BPE())
     tokenizer.normalizer = BertNormalizer()
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    trainer = WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    tokenizer.pre_tokenizer = Sequence([BertPreTokenizer(), ByteLevel(use_regex=False)])
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",

@@ -41,7 +41,7 @@ from common import (
     load_data,
     run,
     split_held_out_by_class,
-    train_word_piece_tokenizer,
+    train_encoder_tokenizer,
 )
 from example_data import load_wordnet_glosses
 from transformers import (
@@ -81,7 +81,7 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
     else:
         text_column = "text" if "text" in data["retain"].column_names else "sentence"
         texts = [text for part in ("forget", "retain") for text in data[part][text_column]]
-        tokenizer = train_word_piece_tokenizer(texts, vocab_size=4000, model_max_length=MAX_LENGTH)
+        tokenizer = train_encoder_tokenizer(texts, vocab_size=4000, model_max_length=MAX_LENGTH)
 
     def load_model(path: str | None) -> PreTrainedModel:
         if path is None:

@@ -32,7 +32,7 @@ from common import (
     load_data,
     run,
     split_held_out_by_class,
-    train_word_piece_tokenizer,
+    train_encoder_tokenizer,
 )
 from example_data import load_wordnet_examples
 from transformers import (
@@ -72,7 +72,7 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
         tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     else:
         texts = [" ".join(words) for part in ("forget", "retain") for words in data[part]["tokens"]]
-        tokenizer = train_word_piece_tokenizer(texts, vocab_size=2000, model_max_length=MAX_LENGTH)
+        tokenizer = train_encoder_tokenizer(texts, vocab_size=2000, model_max_length=MAX_LENGTH)
 
     def load_model(path: str | None) -> PreTrainedModel:
         if path is None:

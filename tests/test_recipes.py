@@ -283,6 +283,21 @@ def test_classes_are_named_by_the_data_or_numbered(recipes):
     assert name({"retain": words, "forget": words}, "label") == ["no", "yes"]
 
 
+@pytest.mark.parametrize("name", ["train_encoder_tokenizer", "train_byte_pair_tokenizer"])
+def test_tokenizers_are_the_same_in_every_process(recipes, name):
+    code = (
+        f"import sys; sys.path.insert(0, {str(FOLDER)!r})\n"
+        f"from common import {name} as train\n"
+        "texts = [f'{word}ing {word}s. {word}{number}' for number, word in enumerate(['walk', 'talk', 'Sing'] * 9)]\n"
+        "print(train(texts, 400, 64)(['a walking talk', 'sings 3']).input_ids)"
+    )
+    texts = [f"{word}ing {word}s. {word}{number}" for number, word in enumerate(["walk", "talk", "Sing"] * 9)]
+    ours = getattr(recipes["common"], name)(texts, 400, 64)(["a walking talk", "sings 3"]).input_ids
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == str(ours)
+
+
 @pytest.mark.parametrize("loader", ["load_digits_images", "load_wordnet_glosses", "load_wordnet_examples"])
 def test_parts_of_the_example_data_share_no_row_and_follow_the_seed(recipes, loader):
     load = getattr(recipes["example_data"], loader)
