@@ -8,13 +8,25 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds test test-slow benchmark benchmark-engine coverage style quality clean
+.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine coverage style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
 
 demo-seeds: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs --seeds 0 1 2
+
+# Every recipe over three seeds, each with a reference, a random mask and plain fine-tuning beside it; about an hour.
+recipes-seeds: $(INSTALLED)
+	for config in $(basename $(notdir $(wildcard recipes/configs/*.yaml))); do \
+		recipe=$${config%_random}; recipe=$${recipe%_class}; \
+		for seed in 0 1 2; do \
+			$(VENV)/bin/python recipes/$$recipe.py --config recipes/configs/$$config.yaml --seed $$seed \
+				--train_reference true --random_mask_control true --fine_tuning_control true \
+				--output_dir outputs/$$config-$$seed || exit 1; \
+		done; \
+		$(VENV)/bin/hf-deepclean report outputs/$$config-0 outputs/$$config-1 outputs/$$config-2 | tee outputs/$$config.md; \
+	done
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q
