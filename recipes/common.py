@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+import torch
 from datasets import ClassLabel, Dataset
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
@@ -328,8 +329,13 @@ def run(
         original_folder = new_folder(args, "original")
         reference_folder = new_folder(args, "reference")
         set_seed(args.seed)
+        untrained = load_model(recipe.base_model_name_or_path)
+        with torch.no_grad():
+            # What equals the checkpoint it starts from is refused where weights are to be rewound to that.
+            for parameter in untrained.parameters():
+                parameter.mul_(1.01)
         # Made before anything is trained, because it refuses what cannot work.
-        unlearner = make_unlearner(load_model(recipe.base_model_name_or_path), reference)
+        unlearner = make_unlearner(untrained, reference)
         if recipe.dry_run:
             print("A dry run trains no model: what follows are the costs of an untrained one, and an idle selection.")
         else:

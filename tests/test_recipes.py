@@ -211,6 +211,15 @@ def test_models_and_data_of_the_user_are_cleaned(recipes, finished, tmp_path):
     assert contents(folder / "clean-original") == before
 
 
+def test_a_pretrained_checkpoint_is_fine_tuned_and_rewound_to(recipes, finished, tmp_path):
+    folder, _ = finished("text_classification_random")
+    options = ["--base_model_name_or_path", folder / "clean-reference", "--reset_value", "pretrained"]
+    options += ["--pretrained_model", folder / "clean-reference", "--train_reference", "false"]
+    run(recipes, "text_classification_random", tmp_path / "clean", *options)
+    report = UnlearningReport.load(tmp_path / "clean" / "report.json")
+    assert report.settings["reset_value"] == "pretrained"
+
+
 def test_an_adapter_of_the_user_is_cleaned_and_fits_its_base(recipes, finished, tmp_path):
     folder, _ = finished("lora_causal_lm")
     before = contents(folder / "clean-base")
