@@ -32,9 +32,12 @@ ACCELERATE_CONFIGS = {"single_process": 1, "cpu_two_processes": 2, "multi_gpu": 
 # Seconds in place of minutes. The control is tested elsewhere.
 TINY = """
     --num_example_rows 80 --original_num_train_epochs 1 --num_train_epochs 1 --random_mask_control false
+    --train_reference true --fine_tuning_control false
     --disable_tqdm true --seed 7
 """.split()
-TINY_LANGUAGE = "--num_example_rows 72 --num_ordinary_rows 64 --num_mixed_rows 16 --base_num_train_epochs 1".split()
+TINY_LANGUAGE = """
+    --num_example_rows 60 --num_ordinary_rows 64 --num_mixed_rows 16 --num_repetitions 1 --base_num_train_epochs 1
+""".split()
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +221,14 @@ def test_a_pretrained_checkpoint_is_fine_tuned_and_rewound_to(recipes, finished,
     run(recipes, "text_classification_random", tmp_path / "clean", *options)
     report = UnlearningReport.load(tmp_path / "clean" / "report.json")
     assert report.settings["reset_value"] == "pretrained"
+
+
+def test_plain_fine_tuning_is_evaluated_beside_the_cleaned_model_and_not_saved(recipes, tmp_path):
+    run(recipes, "image_classification_random", tmp_path / "clean", "--fine_tuning_control", "--train_reference", "no")
+    stages = UnlearningReport.load(tmp_path / "clean" / "report.json").stages
+    losses = {name: stages[name].splits["retain"].mean_loss for name in ("before", "after_repair", "fine_tuned")}
+    assert len(set(losses.values())) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"clean", "clean-original"}
 
 
 def test_an_adapter_of_the_user_is_cleaned_and_fits_its_base(recipes, finished, tmp_path):
