@@ -314,7 +314,8 @@ def run(
         print(f"Training on {len(dataset):,} rows, for {folder}")
         set_seed(args.seed)
         model = train(load_model(recipe.base_model_name_or_path), dataset, recipe, args, data_collator)
-        model.save_pretrained(folder)
+        # By itself peft adds the base's embeddings to an adapter that is applied to them.
+        model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
         if processing_class is not None:
             processing_class.save_pretrained(folder)
         return model
