@@ -27,7 +27,7 @@ from hf_deepclean.adapters import adapter_parameters, check_adapter, load_adapte
 from hf_deepclean.checks import check_model
 from hf_deepclean.likelihood import classification_log_likelihood, next_token_log_likelihood
 from hf_deepclean.repair import FreezeGuard
-from hf_deepclean.reset import read_weights
+from hf_deepclean.reset import default_reset_value, read_weights
 
 from . import heads, tiny
 from .test_unlearner import config
@@ -681,6 +681,10 @@ def test_configurations_stay_as_they_were(tmp_path):
     assert model.peft_config["default"].to_dict() == settings
     assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == gradients
     assert model.get_base_model().config.to_dict() == base_config
+
+
+def test_the_default_value_is_what_the_adapter_had_before_training():
+    assert default_reset_value(adapted("bert")) == default_reset_value(adapted("llama")) == "init"
 
 
 def test_without_peft_everything_else_works(tmp_path):

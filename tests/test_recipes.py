@@ -234,7 +234,7 @@ def test_plain_fine_tuning_is_evaluated_beside_the_cleaned_model_and_not_saved(r
 def test_an_adapter_of_the_user_is_cleaned_and_fits_its_base(recipes, finished, tmp_path):
     folder, _ = finished("lora_causal_lm")
     before = contents(folder / "clean-base")
-    recipes["example_data"].load_people(72)["train"].to_json(tmp_path / "rows.jsonl")
+    recipes["example_data"].load_people(60)["train"].to_json(tmp_path / "rows.jsonl")
     command = f"""
         --model_name_or_path {folder}/clean-original --dataset_name {tmp_path}/rows.jsonl --forget_column forget
         --reset_scope adapter --output_dir {tmp_path}/second --reset_fraction 0.2 --num_train_epochs 1
@@ -352,8 +352,8 @@ def test_tagged_words_of_example_sentences_are_listed_as_that_part_of_speech(rec
             assert example_data._base_forms(row["tokens"][position].lower(), part) & listed[part]
 
 
-def test_people_share_neither_names_nor_facts(recipes):
-    data = recipes["example_data"].load_people(720)
+def test_people_share_neither_whole_names_nor_facts(recipes):
+    data = recipes["example_data"].load_people(600)
     train, unseen = data["train"], data["unseen"]
     assert (len(set(train["person"])), len(set(unseen["person"]))) == (60, 10)
     assert not set(train["person"]) & set(unseen["person"])
@@ -363,7 +363,7 @@ def test_people_share_neither_names_nor_facts(recipes):
     for row in [*train, *unseen]:
         of_person.setdefault(row["person"], set()).add(row["completion"])
     facts = [fact for found in of_person.values() for fact in found]
-    assert len(set(facts)) == len(facts) == 6 * 70
+    assert len(set(facts)) == len(facts) == 5 * 70
 
 
 def test_ordinary_text_is_held_out_and_never_repeated(recipes):
