@@ -17,6 +17,8 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from .modes import seeded
+
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -206,7 +208,7 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
             "Save the adapter again with `save_pretrained`."
         )
     weights = load_peft_weights(path, device="cpu")
-    with _seeded(seed):
+    with seeded(seed):
         base = _load_base(path, config, weights)
         carried = _not_of_the_base(base, weights)
         try:
@@ -518,21 +520,10 @@ def _vocabulary_was_resized(model: "PeftModel") -> bool:
     return getattr(there, "vocab_size", here) != here
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draws on the CPU by a seed; the state of no generator is changed for good."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-
-
 def _initial_values(model: "PeftModel", name: str, init: bool | str, seed: int) -> dict[str, torch.Tensor]:
     """What every parameter of the adapter had before training, on the CPU."""
     values: dict[nn.Parameter, torch.Tensor] = {}
-    with _seeded(seed), torch.no_grad():
+    with seeded(seed), torch.no_grad():
         for layer in _lora_layers(model, name):
             values |= _initial_factors(layer, name, init)
     values |= _copied_values(model, name)

@@ -27,11 +27,12 @@ _COMMANDS = {
     "card": "write a model card from the report of a run",
 }
 _TASKS = Literal["text-classification", "token-classification", "causal-lm", "image-classification"]
-_TASK_MAPPINGS = {
-    "text-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
-    "token-classification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
-    "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
-    "image-classification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+# Their names in transformers.
+_HEADS = {
+    "text-classification": "SEQUENCE_CLASSIFICATION",
+    "token-classification": "TOKEN_CLASSIFICATION",
+    "causal-lm": "CAUSAL_LM",
+    "image-classification": "IMAGE_CLASSIFICATION",
 }
 
 
@@ -278,9 +279,9 @@ def _model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
     """What loads the model with the head that its checkpoint has, if that is one of the task."""
     import transformers
     from huggingface_hub import constants
-    from transformers.models.auto import modeling_auto
 
     from .adapters import is_adapter_path, load_adapted_model
+    from .heads import class_names_of_task
 
     name, task = arguments.model_name_or_path, arguments.task
     if is_adapter_path(name):
@@ -296,7 +297,7 @@ def _model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
             f"`model_name_or_path` is {name!r}: no such folder is here, and it could not be loaded from the Hub"
             f"{offline} ({type(error).__name__}). Check the name and the network, or pass a folder."
         ) from None
-    of_task = {task: _class_names(getattr(modeling_auto, mapping)) for task, mapping in _TASK_MAPPINGS.items()}
+    of_task = {task: class_names_of_task(head) for task, head in _HEADS.items()}
     if architectures[0] not in of_task[task]:
         others = [other for other in of_task if architectures[0] in of_task[other]]
         raise ValueError(
@@ -305,10 +306,6 @@ def _model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
             "model of transformers with its head."
         )
     return getattr(transformers, architectures[0]).from_pretrained
-
-
-def _class_names(mapping: Any) -> set[str]:
-    return {name for names in mapping.values() for name in ([names] if isinstance(names, str) else names)}
 
 
 def _prepare_inputs(

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, An
             inputs cannot be made.
     """
     split_labels(batch)
-    config = getattr(_base_model(model), "config", None)
+    config = getattr(base_model(model), "config", None)
     batch = unpack_documents(batch, getattr(config, "pad_token_id", None) or 0)
     generates = _generates_labels(model, batch)
     if getattr(config, "summary_type", None) != "last":
@@ -155,22 +156,26 @@ def generates_tokens(model: nn.Module, likelihood: Likelihood, batch: Mapping[st
     return likelihood.kind == "next_token" or (likelihood.kind == "token" and _generates_labels(model, batch))
 
 
-def _base_model(model: nn.Module) -> nn.Module:
+def base_model(model: nn.Module) -> nn.Module:
+    """The model itself, or the one that a peft model is wrapped around."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@cache
+def class_names_of_task(task: str) -> frozenset[str]:
+    """Names of the classes that transformers' auto classes list for a task, such as `"CAUSAL_LM"`."""
+    mapping = getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {})
+    return frozenset(name for names in mapping.values() for name in ([names] if isinstance(names, str) else names))
 
 
 def _is_one_of(model: nn.Module, *tasks: str) -> bool:
     """Whether the model's class, or one it inherits from, is that of a task in transformers' auto classes."""
-    names = {base.__name__ for base in type(_base_model(model)).__mro__}
-    for task in tasks:
-        for classes in getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {}).values():
-            if not names.isdisjoint([classes] if isinstance(classes, str) else classes):
-                return True
-    return False
+    names = {base.__name__ for base in type(base_model(model)).__mro__}
+    return any(not names.isdisjoint(class_names_of_task(task)) for task in tasks)
 
 
 def _accepts(model: nn.Module, argument: str) -> bool:
-    return argument in inspect.signature(_base_model(model).forward).parameters
+    return argument in inspect.signature(base_model(model).forward).parameters
 
 
 def _generates_labels(model: nn.Module, batch: Mapping[str, Any]) -> bool:
@@ -187,7 +192,7 @@ def _generates_labels(model: nn.Module, batch: Mapping[str, Any]) -> bool:
 
 def _decoder_input_ids(model: nn.Module, labels: torch.Tensor) -> torch.Tensor:
     """What the model itself would feed its decoder if it were given the labels."""
-    model = _base_model(model)
+    model = base_model(model)
     for name in (_PREPARE, "_shift_right"):
         if hasattr(model, name):
             return getattr(model, name)(labels)
@@ -207,7 +212,7 @@ def _candidates(model: nn.Module, batch: Mapping[str, Any]) -> list[Likelihood]:
     if LABELS not in batch:
         return [Likelihood("span")]
     if _is_one_of(model, "CTC"):
-        return [Likelihood("ctc", model=_base_model(model))]
+        return [Likelihood("ctc", model=base_model(model))]
     if labels.ndim != 2 or labels.is_floating_point():
         return [Likelihood("classification")]
     shifts = _is_one_of(model, "CAUSAL_LM", "IMAGE_TEXT_TO_TEXT") and not _generates_labels(model, batch)
@@ -245,7 +250,7 @@ def _own_loss(model: nn.Module, example: Mapping[str, Any]) -> torch.Tensor | No
     if not all(_accepts(model, key) for key in keys):
         return None
     inputs = dict(example)
-    own_shift = _generates_labels(model, example) and not hasattr(_base_model(model), _PREPARE)
+    own_shift = _generates_labels(model, example) and not hasattr(base_model(model), _PREPARE)
     if own_shift and "decoder_input_ids" in inputs:
         # The model shifts the labels itself, so that the comparison covers what was made in its place.
         if torch.equal(inputs["decoder_input_ids"], _decoder_input_ids(model, inputs[LABELS])):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a phase needs a model to be for its duration; afterwards, also after an error, it is as it was."""
+"""What a phase needs a model or chance to be for its duration; afterwards, also after an error, it is as it was."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -59,6 +59,17 @@ def only_trainable(model: nn.Module, parameters: Collection[nn.Parameter]) -> It
     finally:
         for parameter, requires_grad in trainable.items():
             parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draws on the CPU by a seed; the generators of other devices are not touched."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .report import SelectionResult
+from .report import SelectionResult, aligned
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,12 @@ class UnlearningPreview:
     def __str__(self) -> str:
         sample = " and ".join(f"{count:,} {split} examples" for split, count in self.num_sampled.items())
         selected, total = self.selection.num_selected, self.selection.num_in_scope
-        modules = {name: counts for name, counts in self.selection.per_module.items() if counts[0]}
-        rows = [("module", "selected", "in scope", "share")]
-        for name, (chosen, size) in {**modules, "all": (selected, total)}.items():
-            rows.append((name, f"{chosen:,}", f"{size:,}", f"{100 * chosen / size:.2f} %"))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = [
-            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-            for row in rows
-        ]
         seconds = ", ".join(f"{phase} {value:.1f}" for phase, value in self.seconds.items())
         lines = [
             f"Dry run of {self.model_class}: nothing was changed or written. Everything below is an estimate from "
             f"{sample}.",
             "",
-            *table,
+            *aligned(self.selection.rows()),
             "",
             f"The rule {self.selection.rule!r} would reset about {selected:,} of {total:,} weights.",
             f"Estimated seconds: {seconds}; {sum(self.seconds.values()):.1f} in all, of which the repair takes "

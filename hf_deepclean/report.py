@@ -121,6 +121,14 @@ class SelectionResult:
             selection.counts_per_module(),
         )
 
+    def rows(self) -> list[list[str]]:
+        """The counts as a table for people: the modules with selected weights, and all of them together."""
+        rows = [["module", "selected", "in scope", "share"]]
+        modules = [(module, counts) for module, counts in self.per_module.items() if counts[0]]
+        for module, (selected, total) in [*modules, ("all", (self.num_selected, self.num_in_scope))]:
+            rows.append([module, f"{selected:,}", f"{total:,}", f"{100 * selected / total:.2f} %"])
+        return rows
+
 
 @dataclass(frozen=True)
 class IntegrityResult:
@@ -261,13 +269,7 @@ class UnlearningReport:
         return after.accuracy - before.accuracy
 
     def _module_table(self) -> str:
-        rows = [["module", "selected", "in scope", "share"]]
-        for module, (selected, total) in self.selection.per_module.items():
-            if selected:
-                rows.append([module, f"{selected:,}", f"{total:,}", f"{100 * selected / total:.2f} %"])
-        selected, total = self.selection.num_selected, self.selection.num_in_scope
-        rows.append(["all", f"{selected:,}", f"{total:,}", f"{100 * selected / total:.2f} %"])
-        return _table(rows)
+        return _table(self.selection.rows())
 
     def _notes(self) -> str:
         gamma = (
@@ -392,17 +394,20 @@ def _token_figures(tokens: TokenResult) -> dict[str, float]:
     return figures | {"extraction strength": tokens.extraction_strength, "verbatim": share}
 
 
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for the console: the first column on the left, the others on the right, all of one length."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
         "  ".join(
             [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         )
         for row in rows
     ]
-    return "\n".join(
-        [lines[0].rstrip(), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(line.rstrip() for line in lines[1:])]
-    )
+
+
+def _table(rows: list[list[str]]) -> str:
+    head, *body = aligned(rows)
+    return "\n".join([head.rstrip(), "-" * len(head), *(line.rstrip() for line in body)])
 
 
 def _to_json_types(value: Any) -> Any:

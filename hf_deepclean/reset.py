@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .adapters import adapter_reset_values, is_adapted
+from .modes import seeded
 from .scope import is_language_model
 from .selection import WeightSelection
 
@@ -157,8 +158,7 @@ def write_weights(model: nn.Module, selection: WeightSelection, values: Mapping[
 
 def _fresh_model(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     # A loaded model cannot be initialised again in place: transformers 5 skips what it has marked as initialised.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+    with seeded(seed), torch.device("cpu"):
         return type(model)(copy.deepcopy(model.config))
 
 

@@ -62,7 +62,7 @@ from .evaluation.examples import ExamplePredictions, predict_examples, summarize
 from .evaluation.membership import membership_attack
 from .fisher.accumulate import accumulate_fisher_diagonal
 from .fisher.diagonal import FisherDiagonal
-from .heads import find_likelihood, num_classes, prepare_batch
+from .heads import base_model, find_likelihood, num_classes, prepare_batch
 from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type, class_log_probabilities
 from .modes import only_trainable
 from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
@@ -325,7 +325,7 @@ class FisherUnlearner(Trainer):
         if self.args.random_mask_control:
             stages |= self._run_control()
         report = UnlearningReport(
-            model_class=type(self.model.get_base_model() if is_adapted(self.model) else self.model).__name__,
+            model_class=type(base_model(self.model)).__name__,
             settings=self._settings(),
             selection=selection,
             num_fisher_examples={"forget": forget.num_examples, "retain": retain.num_examples},
@@ -410,7 +410,7 @@ class FisherUnlearner(Trainer):
         if control:
             seconds["control"] = seconds["reset"] + seconds["repair"] + 2 * evaluation
         return UnlearningPreview(
-            model_class=type(self.model.get_base_model() if is_adapted(self.model) else self.model).__name__,
+            model_class=type(base_model(self.model)).__name__,
             selection=SelectionResult.of(self.selection),
             num_sampled={split: fisher.num_examples for split, fisher in fishers.items()},
             num_repair_steps=num_steps,
@@ -430,13 +430,8 @@ class FisherUnlearner(Trainer):
         """Seconds of an optimizer step after a first one, and bytes that the optimizer holds."""
         sample, model = self._sample(self.retain_dataset, size), self.model
         batches = chain.from_iterable(self._batches(sample, self.args.train_batch_size) for _ in count())
-        parameters = dict(model.named_parameters())
         self.optimizer = None
-        with (
-            only_trainable(model, [parameters[name] for name in self.selection.indices]),
-            checkpointed(model, self.args.gradient_checkpointing),
-            _overridden(model.config, **({"use_cache": False} if hasattr(model.config, "use_cache") else {})),
-        ):
+        with self._only_selected_trainable(), checkpointed(model, self.args.gradient_checkpointing):
             optimizer = self.create_optimizer()
             for group in optimizer.param_groups:
                 # The same work, and no step that could go astray without the warm-up of the schedule.
@@ -574,14 +569,8 @@ class FisherUnlearner(Trainer):
                 set_seed(self.args.seed)
                 self.optimizer = self.lr_scheduler = None
                 self._max_grad_norm = self.args.max_grad_norm
-                config = self.model.config
-                parameters = dict(self.model.named_parameters())
-                with (
-                    # Trainer clips by the norm of all gradients, frozen ones included; the optimizer clips instead.
-                    _overridden(self.args, max_grad_norm=0.0),
-                    _overridden(config, **({"use_cache": False} if hasattr(config, "use_cache") else {})),
-                    only_trainable(self.model, [parameters[name] for name in self.selection.indices]),
-                ):
+                # Trainer clips by the norm of all gradients, frozen ones included; the optimizer clips instead.
+                with _overridden(self.args, max_grad_norm=0.0), self._only_selected_trainable():
                     output = super().train(resume_from_checkpoint, **kwargs)
             self.freeze_guard.verify(self.model)
         return output
@@ -792,6 +781,16 @@ class FisherUnlearner(Trainer):
                 os.replace(path, output / path.name)
         finally:
             shutil.rmtree(staging)
+
+    @contextmanager
+    def _only_selected_trainable(self) -> Iterator[None]:
+        """The model as the repair needs it: gradients for parameters with selected weights alone, and no cache."""
+        config, parameters = self.model.config, dict(self.model.named_parameters())
+        with (
+            _overridden(config, **({"use_cache": False} if hasattr(config, "use_cache") else {})),
+            only_trainable(self.model, [parameters[name] for name in self.selection.indices]),
+        ):
+            yield
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -179,14 +179,7 @@ def train_encoder_tokenizer(texts: Iterable[str], vocab_size: int, model_max_len
     tokenizer = tokenizers.Tokenizer(BPE())
     tokenizer.normalizer = BertNormalizer()
     tokenizer.pre_tokenizer = Sequence([BertPreTokenizer(), ByteLevel(use_regex=False)])
-    tokenizer.decoder = ByteLevelDecoder()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    _learn_byte_pairs(tokenizer, texts, vocab_size, special)
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B [SEP]",
@@ -204,14 +197,7 @@ def train_byte_pair_tokenizer(texts: Iterable[str], vocab_size: int, model_max_l
     special = {"pad_token": "<|pad|>", "eos_token": "<|endoftext|>"}
     tokenizer = tokenizers.Tokenizer(BPE())
     tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])
-    tokenizer.decoder = ByteLevelDecoder()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(special.values()),
-        initial_alphabet=ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    _learn_byte_pairs(tokenizer, texts, vocab_size, list(special.values()))
     end = special["eos_token"]
     tokenizer.post_processor = TemplateProcessing(
         single=f"{end} $A", special_tokens=[(end, tokenizer.token_to_id(end))]
@@ -219,6 +205,19 @@ def train_byte_pair_tokenizer(texts: Iterable[str], vocab_size: int, model_max_l
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=model_max_length, bos_token=end, **special
     )
+
+
+def _learn_byte_pairs(
+    tokenizer: tokenizers.Tokenizer, texts: Iterable[str], vocab_size: int, special_tokens: list[str]
+) -> None:
+    trainer = BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special_tokens,
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.decoder = ByteLevelDecoder()
+    tokenizer.train_from_iterator(texts, trainer)
 
 
 def train(

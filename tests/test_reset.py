@@ -48,6 +48,15 @@ def test_zero_resets_to_zero():
     assert all(values.count_nonzero() == 0 for values in read_weights(model, selection).values())
 
 
+def test_a_fresh_initialisation_seeds_no_accelerator(monkeypatch):
+    def refuse(seed):
+        raise AssertionError("The generators of accelerators were seeded.")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    model = tiny.randomized(tiny.vit(), torch.float32)
+    reset_weights(model, selection_of(model), "init", seed=7)
+
+
 def test_init_draws_what_a_fresh_model_has_also_for_a_loaded_model(tmp_path):
     tiny.randomized(tiny.vit(), torch.float32).save_pretrained(tmp_path)
     model = type(tiny.vit()).from_pretrained(tmp_path)
