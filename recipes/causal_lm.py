@@ -56,7 +56,7 @@ class LanguageModelArguments(RecipeArguments):
     Args:
         num_ordinary_rows (`int`, *optional*, defaults to `4000`):
             Ordinary texts that the base is trained on.
-        num_mixed_rows (`int`, *optional*, defaults to `250`):
+        num_mixed_rows (`int`, *optional*, defaults to `500`):
             How many of them stand among the data to keep, in the Fisher information and in the repair.
         num_repetitions (`int`, *optional*, defaults to `20`):
             How often the original reads each sentence on a person while it reads each ordinary text once more.
@@ -69,7 +69,7 @@ class LanguageModelArguments(RecipeArguments):
     """
 
     num_ordinary_rows: int = field(default=4000, metadata={"help": "Ordinary texts that the base is trained on."})
-    num_mixed_rows: int = field(default=250, metadata={"help": "How many of them stand among the data to keep."})
+    num_mixed_rows: int = field(default=500, metadata={"help": "How many of them stand among the data to keep."})
     num_repetitions: int = field(
         default=20, metadata={"help": "How often the original reads each sentence on a person."}
     )
