@@ -61,6 +61,18 @@ def only_trainable(model: nn.Module, parameters: Collection[nn.Parameter]) -> It
             parameter.requires_grad_(requires_grad)
 
 
+def end_mixed_precision(model: nn.Module) -> None:
+    """Gives a model back the forward pass that Accelerate, preparing it for training, has put under autocast."""
+    prepared = vars(model)
+    if not prepared.get("_is_accelerate_prepared") or "_original_forward" not in prepared:
+        return
+    # Without the mark the next training would run in full precision.
+    del prepared["_is_accelerate_prepared"], prepared["forward"]
+    forward = prepared.pop("_original_forward")
+    if getattr(forward, "__func__", None) is not type(model).forward:
+        model.forward = forward
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draws on the CPU by a seed; the generators of other devices are not touched."""

@@ -64,7 +64,7 @@ from .fisher.accumulate import accumulate_fisher_diagonal
 from .fisher.diagonal import FisherDiagonal
 from .heads import base_model, find_likelihood, num_classes, prepare_batch
 from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type, class_log_probabilities
-from .modes import only_trainable
+from .modes import end_mixed_precision, only_trainable
 from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
@@ -571,7 +571,10 @@ class FisherUnlearner(Trainer):
                 self._max_grad_norm = self.args.max_grad_norm
                 # Trainer clips by the norm of all gradients, frozen ones included; the optimizer clips instead.
                 with _overridden(self.args, max_grad_norm=0.0), self._only_selected_trainable():
-                    output = super().train(resume_from_checkpoint, **kwargs)
+                    try:
+                        output = super().train(resume_from_checkpoint, **kwargs)
+                    finally:
+                        end_mixed_precision(self.model)
             self.freeze_guard.verify(self.model)
         return output
 
@@ -826,6 +829,7 @@ def _load(model: str | os.PathLike[str] | PreTrainedModel, seed: int) -> PreTrai
             f"The model is a {type(model).__name__}, not a `PreTrainedModel` or a `PeftModel`. Pass the bare "
             "model, without wrappers for compilation or data parallelism."
         )
+    end_mixed_precision(model)
     return model
 
 

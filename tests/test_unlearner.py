@@ -304,6 +304,37 @@ def test_what_a_trainer_user_relies_on_keeps_working(tmp_path):
     assert "eval_loss" in unlearner.evaluate(tiny.digits().select(range(20)))
 
 
+def test_mixed_precision_is_for_training_alone(tmp_path):
+    model, dtypes, phases = vit(), set(), []
+    arguments = TrainingArguments(str(tmp_path / "t"), max_steps=1, bf16=True, use_cpu=True, report_to="none")
+    trainer = Trainer(model, arguments, train_dataset=tiny.digits().select(range(8)))
+    trainer.train()
+    linear = next(module for module in model.modules() if isinstance(module, torch.nn.Linear))
+    linear.register_forward_hook(lambda module, _, output: dtypes.add(output.dtype))
+    unlearner = FisherUnlearner(
+        model, config(tmp_path / "a", bf16=True, use_cpu=True, random_mask_control=True), **splits()
+    )
+    train = unlearner.train
+
+    def train_apart():
+        phases.append(set(dtypes))
+        dtypes.clear()
+        train()
+        phases.append(set(dtypes))
+        dtypes.clear()
+
+    unlearner.train = lambda *_, **__: train_apart()
+    unlearner.unlearn()
+    phases.append(set(dtypes))
+    assert phases == [{torch.float32}, {torch.bfloat16}] * 2 + [{torch.float32}]
+    images = torch.stack([row["pixel_values"] for row in splits()["unseen_dataset"]])
+    loaded = ViTForImageClassification.from_pretrained(tmp_path / "a").eval()
+    assert torch.equal(model.eval()(images).logits, loaded(images).logits)
+    dtypes.clear()
+    trainer.train()
+    assert dtypes == {torch.bfloat16}
+
+
 def test_the_logged_gradient_norm_is_that_of_the_selected_weights(tmp_path):
     unlearner = unlearner_for(tmp_path / "a", logging_steps=1, max_steps=1, reset_fraction=0.001)
     unlearner.unlearn()
