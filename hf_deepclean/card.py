@@ -4,7 +4,7 @@
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from .report import STAGES, UnlearningReport
+from .report import STAGES, UnlearningReport, markdown_table
 
 
 TAGS = ("machine-unlearning", "fisher-unlearning", "hf_deepclean")
@@ -86,10 +86,9 @@ def create_model_card(report: UnlearningReport) -> ModelCard:
 def _results(report: UnlearningReport) -> str:
     stages = [stage for stage in STAGES if stage in report.stages]
     columns = {stage: _figures(report, stage) for stage in stages}
-    lines = [f"| | {' | '.join(STAGES[stage] for stage in stages)} |", f"|---|{'---|' * len(stages)}"]
-    for name in dict.fromkeys(name for figures in columns.values() for name in figures):
-        lines.append(f"| {name} | {' | '.join(columns[stage].get(name, '') for stage in stages)} |")
-    return "\n".join(lines)
+    names = dict.fromkeys(name for figures in columns.values() for name in figures)
+    rows = [[name, *(figures.get(name, "") for figures in columns.values())] for name in names]
+    return markdown_table([STAGES[stage] for stage in stages], rows)
 
 
 def _figures(report: UnlearningReport, stage: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a phase needs a model or chance to be for its duration; afterwards, also after an error, it is as it was."""
+"""What a phase needs a model, or random draws, to be for its duration; afterwards, also after an error, as before."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext

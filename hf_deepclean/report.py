@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -369,7 +369,7 @@ def summarize_reports(reports: Sequence[UnlearningReport]) -> str:
         stage: heading for stage, heading in _SUMMARIZED.items() if all(stage in report.stages for report in reports)
     }
     figures = {stage: [report.stages[stage].figures() for report in reports] for stage in stages}
-    lines = [f"| | {' | '.join(stages.values())} |", f"|---|{'---|' * len(stages)}"]
+    rows = []
     for name in figures["after_repair"][0]:
         if "loss" in name or not all(name in of_run for of_run in figures["after_repair"]):
             continue
@@ -382,8 +382,14 @@ def summarize_reports(reports: Sequence[UnlearningReport]) -> str:
             low, high = (format_figure(name, value) for value in (min(values), max(values)))
             spread = f" ({low} to {high})" if len(values) > 1 else ""
             cells.append(format_figure(name, sum(values) / len(values)) + spread)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return markdown_table(stages.values(), rows)
+
+
+def markdown_table(columns: Collection[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; every row starts with its name, for which there is no heading."""
+    head = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _token_figures(tokens: TokenResult) -> dict[str, float]:

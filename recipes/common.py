@@ -13,6 +13,7 @@ import numpy as np
 import tokenizers
 import torch
 from datasets import ClassLabel, Dataset
+from example_data import UNSCORED
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.normalizers import BertNormalizer
@@ -20,7 +21,14 @@ from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Digits, Seque
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from torch.utils.data import ConcatDataset
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
+from transformers import (
+    ModernBertConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
 
 from hf_deepclean import (
     DataArguments,
@@ -30,10 +38,6 @@ from hf_deepclean import (
     load_unlearning_datasets,
     split_forget_rows,
 )
-
-
-# Words of a sentence that have no class.
-UNSCORED = -100
 
 
 @dataclass
@@ -168,6 +172,36 @@ def label_mappings(names: Iterable[str]) -> dict[str, dict[Any, Any]]:
     """The two entries of a model's configuration that name its classes."""
     names = list(names)
     return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+
+
+def load_classifier(
+    auto_class: Any, path: str, recipe: RecipeArguments, names: list[str], **base_arguments: Any
+) -> PreTrainedModel:
+    """The trained model of a path as it is; the base that training starts from with a head for these classes."""
+    if path == recipe.base_model_name_or_path:
+        return auto_class.from_pretrained(path, **base_arguments, **label_mappings(names))
+    return auto_class.from_pretrained(path)
+
+
+def small_encoder_config(tokenizer: PreTrainedTokenizerFast, names: list[str], **kwargs: Any) -> ModernBertConfig:
+    """Of an encoder that learns little data on a CPU, for a tokenizer of [`train_encoder_tokenizer`]."""
+    return ModernBertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        embedding_dropout=0.3,
+        mlp_dropout=0.2,
+        classifier_dropout=0.3,
+        pad_token_id=tokenizer.pad_token_id,
+        cls_token_id=tokenizer.cls_token_id,
+        sep_token_id=tokenizer.sep_token_id,
+        bos_token_id=None,
+        eos_token_id=None,
+        **label_mappings(names),
+        **kwargs,
+    )
 
 
 def train_encoder_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int) -> PreTrainedTokenizerFast:

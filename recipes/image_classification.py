@@ -25,7 +25,15 @@ python recipes/image_classification.py --model_name_or_path my-model --dataset_n
 ```
 """
 
-from common import RecipeArguments, class_names, label_mappings, load_data, run, split_held_out_by_class
+from common import (
+    RecipeArguments,
+    class_names,
+    label_mappings,
+    load_classifier,
+    load_data,
+    run,
+    split_held_out_by_class,
+)
 from example_data import load_digits_images
 from transformers import (
     AutoImageProcessor,
@@ -58,11 +66,7 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
     def load_model(path: str | None) -> PreTrainedModel:
         if path is None:
             return new_classifier(tuple(splits["retain"][0]["pixel_values"].shape), names)
-        if path == recipe.base_model_name_or_path:
-            return AutoModelForImageClassification.from_pretrained(
-                path, ignore_mismatched_sizes=True, **label_mappings(names)
-            )
-        return AutoModelForImageClassification.from_pretrained(path)
+        return load_classifier(AutoModelForImageClassification, path, recipe, names, ignore_mismatched_sizes=True)
 
     run(recipe, args, splits, load_model, processing_class=processor)
 

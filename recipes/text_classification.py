@@ -38,8 +38,10 @@ from common import (
     RecipeArguments,
     class_names,
     label_mappings,
+    load_classifier,
     load_data,
     run,
+    small_encoder_config,
     split_held_out_by_class,
     train_encoder_tokenizer,
 )
@@ -48,9 +50,9 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
-    ModernBertConfig,
     ModernBertForSequenceClassification,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 
 from hf_deepclean import (
@@ -85,11 +87,9 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
 
     def load_model(path: str | None) -> PreTrainedModel:
         if path is None:
-            model = new_classifier(len(tokenizer), names)
-        elif path == recipe.base_model_name_or_path:
-            model = AutoModelForSequenceClassification.from_pretrained(path, **label_mappings(names))
+            model = new_classifier(tokenizer, names)
         else:
-            model = AutoModelForSequenceClassification.from_pretrained(path)
+            model = load_classifier(AutoModelForSequenceClassification, path, recipe, names)
         check_tokenizer(tokenizer, model)
         return model
 
@@ -102,27 +102,10 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
     run(recipe, args, splits, load_model, DataCollatorWithPadding(tokenizer), tokenizer)
 
 
-def new_classifier(vocab_size: int, names: list[str]) -> PreTrainedModel:
+def new_classifier(tokenizer: PreTrainedTokenizerFast, names: list[str]) -> PreTrainedModel:
     """A transformer that averages over the tokens, which small ones learn from little data."""
     return ModernBertForSequenceClassification(
-        ModernBertConfig(
-            vocab_size=vocab_size,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=MAX_LENGTH,
-            classifier_pooling="mean",
-            embedding_dropout=0.3,
-            mlp_dropout=0.2,
-            classifier_dropout=0.3,
-            pad_token_id=0,
-            cls_token_id=2,
-            sep_token_id=3,
-            bos_token_id=None,
-            eos_token_id=None,
-            **label_mappings(names),
-        )
+        small_encoder_config(tokenizer, names, num_hidden_layers=1, classifier_pooling="mean")
     )
 
 

@@ -29,8 +29,10 @@ from common import (
     RecipeArguments,
     class_names,
     label_mappings,
+    load_classifier,
     load_data,
     run,
+    small_encoder_config,
     split_held_out_by_class,
     train_encoder_tokenizer,
 )
@@ -39,9 +41,9 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
     DataCollatorForTokenClassification,
-    ModernBertConfig,
     ModernBertForTokenClassification,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 
 from hf_deepclean import (
@@ -76,11 +78,9 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
 
     def load_model(path: str | None) -> PreTrainedModel:
         if path is None:
-            model = new_tagger(len(tokenizer), names)
-        elif path == recipe.base_model_name_or_path:
-            model = AutoModelForTokenClassification.from_pretrained(path, **label_mappings(names))
+            model = new_tagger(tokenizer, names)
         else:
-            model = AutoModelForTokenClassification.from_pretrained(path)
+            model = load_classifier(AutoModelForTokenClassification, path, recipe, names)
         check_tokenizer(tokenizer, model)
         return model
 
@@ -92,27 +92,9 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
     run(recipe, args, splits, load_model, DataCollatorForTokenClassification(tokenizer), tokenizer)
 
 
-def new_tagger(vocab_size: int, names: list[str]) -> PreTrainedModel:
+def new_tagger(tokenizer: PreTrainedTokenizerFast, names: list[str]) -> PreTrainedModel:
     """A transformer of 210,000 weights."""
-    return ModernBertForTokenClassification(
-        ModernBertConfig(
-            vocab_size=vocab_size,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=MAX_LENGTH,
-            embedding_dropout=0.3,
-            mlp_dropout=0.2,
-            classifier_dropout=0.3,
-            pad_token_id=0,
-            cls_token_id=2,
-            sep_token_id=3,
-            bos_token_id=None,
-            eos_token_id=None,
-            **label_mappings(names),
-        )
-    )
+    return ModernBertForTokenClassification(small_encoder_config(tokenizer, names, num_hidden_layers=2))
 
 
 if __name__ == "__main__":

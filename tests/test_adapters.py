@@ -30,6 +30,7 @@ from hf_deepclean.repair import FreezeGuard
 from hf_deepclean.reset import default_reset_value, read_weights
 
 from . import heads, tiny
+from .test_reset import saved
 from .test_unlearner import config
 
 
@@ -125,11 +126,6 @@ def unlearner_for(directory, model, kind="bert", data=None, **kwargs):
     defaults = {"reset_scope": "adapter", "reset_fraction": 0.3, "num_train_epochs": 1}
     args = config(directory, **(defaults | kwargs))
     return FisherUnlearner(model, args, **(data or splits(kind)))
-
-
-def saved(model, directory):
-    model.save_pretrained(directory)
-    return directory
 
 
 def on_disk(tmp_path, kind="bert", **lora):
