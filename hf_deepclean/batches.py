@@ -2,11 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A batch of model inputs: its labels, its examples, its padding, its device."""
 
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 
@@ -72,42 +70,6 @@ def select_examples(batch: Mapping[str, Any], indices: Sequence[int]) -> dict[st
 def move_batch(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with every tensor on `device`."""
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-
-
-def reproducible_batches(batches: Iterable[Mapping[str, Any]], seed: int) -> Iterator[Mapping[str, Any]]:
-    """
-    Batches that come out the same in every pass although their making is random, as with masks or augmentation.
-
-    The global random states of Python, numpy and torch (CPU) follow the seed while a batch is made, and are outside
-    of that what they would have been.
-
-    Args:
-        batches (`Iterable[dict[str, Any]]`):
-            What makes the batches, such as a [`~torch.utils.data.DataLoader`].
-        seed (`int`):
-            The seed.
-
-    Yields:
-        `dict[str, Any]`: The batches.
-    """
-    inside, iterator = None, None
-    while True:
-        outside = _random_states()
-        try:
-            if inside is None:
-                random.seed(seed)
-                np.random.seed(seed)
-                torch.default_generator.manual_seed(seed)
-                iterator = iter(batches)
-            else:
-                _set_random_states(inside)
-            batch = next(iterator, None)
-            inside = _random_states()
-        finally:
-            _set_random_states(outside)
-        if batch is None:
-            return
-        yield batch
 
 
 def unpack_documents(batch: Mapping[str, Any], pad_token_id: int = 0) -> Mapping[str, Any]:
@@ -205,16 +167,6 @@ def pad_labels_right(labels: torch.Tensor) -> torch.Tensor:
     """Rows of token labels with leading -100 moved to the end; the same tensor if there are none."""
     padding = _num_leading(labels != IGNORED)
     return _roll_left(labels, padding) if padding.any() else labels
-
-
-def _random_states() -> tuple[Any, ...]:
-    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-
-
-def _set_random_states(states: tuple[Any, ...]) -> None:
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.default_generator.set_state(states[2])
 
 
 def _document_starts(batch: Mapping[str, Any], attended: torch.Tensor) -> torch.Tensor | None:

@@ -2,31 +2,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad input is refused here, before any heavy work."""
 
-import hashlib
+import logging
 import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pyarrow.types import is_large_list, is_list
 from torch import nn
-from tqdm.auto import tqdm
 
 from .adapters import check_adapter, is_adapted, is_adapter_path
 from .batches import split_labels
+from .fingerprint import row_digests
+from .loading import is_stream
+from .processes import is_main_process
+from .state import STATE_FOLDER, is_of_a_run
 
+
+logger = logging.getLogger(__name__)
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 
 
 def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> None:
     """
-    Refuses an output directory that holds anything, except checkpoints of the repair when it is to be resumed.
+    Refuses an output directory that holds anything, except what an interrupted run has left when it is to be resumed.
 
     Raises:
         `FileExistsError`: If something is there.
@@ -37,14 +41,21 @@ def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> N
     if not path.is_dir():
         raise FileExistsError(f"The output directory {path} is a file. Choose another `output_dir`.")
     found = sorted(
-        entry.name for entry in path.iterdir() if not (resuming and re.fullmatch(r"checkpoint-\d+|runs", entry.name))
+        entry.name
+        for entry in path.iterdir()
+        if not (resuming and (re.fullmatch(r"checkpoint-\d+|runs", entry.name) or is_of_a_run(path, entry.name)))
     )
-    if found:
-        raise FileExistsError(
-            f"The output directory {path} already holds {found[0]}"
-            f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}. Nothing is ever overwritten: choose another "
-            "`output_dir`, or move what is there."
-        )
+    if not found:
+        return
+    remedy = "Nothing is ever overwritten: choose another `output_dir`, or move what is there."
+    if (path / STATE_FOLDER).exists():
+        remedy = f"Continue that run with `resume_from_checkpoint=True`, or choose another `output_dir`. {remedy}"
+    elif resuming and (path / "report.json").exists():
+        remedy = f"The run there is finished, and there is nothing to continue. {remedy}"
+    raise FileExistsError(
+        f"The output directory {path} already holds {found[0]}"
+        f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}. {remedy}"
+    )
 
 
 def check_scope_of_model(model: str | os.PathLike[str] | nn.Module, reset_scope: str) -> None:
@@ -133,12 +144,13 @@ def check_reference(model: nn.Module, reference_model: nn.Module) -> None:
 
 def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
     """
-    Refuses a data set without length or rows, or with a label column outside the head's range.
+    Refuses a data set without length or rows, or with a label column outside the head's range. A stream is checked
+    when it is read.
 
     Labels that only a transform or the caller's collator makes are checked with the first batch.
 
     Args:
-        dataset ([`~datasets.Dataset`] or map-style):
+        dataset ([`~datasets.Dataset`], map-style or iterable):
             The data set.
         argument (`str`):
             Name of the argument it was passed as.
@@ -149,10 +161,12 @@ def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
         `TypeError`: If it has no length or cannot be indexed.
         `ValueError`: If it is empty, or has labels outside the range.
     """
+    if is_stream(dataset):
+        return
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise TypeError(
             f"`{argument}` is a {type(dataset).__name__}, which cannot be indexed or has no length. Pass a "
-            "`datasets.Dataset` or another map-style data set; materialise a stream first."
+            "`datasets.Dataset`, another map-style data set, or a stream that is an `IterableDataset`."
         )
     if len(dataset) == 0:
         raise ValueError(f"`{argument}` is empty. Both the forget and the retain Fisher need at least one example.")
@@ -267,13 +281,22 @@ def check_disjoint(forget_dataset: Any, retain_dataset: Any, *, disable_tqdm: bo
     Raises:
         `ValueError`: If rows of the forget set occur in the retain set; says how many.
     """
+    if is_stream(forget_dataset) or is_stream(retain_dataset):
+        if is_main_process():
+            logger.warning(
+                "A stream is not read for a comparison of its rows: make sure that no row to forget is among those to "
+                "retain, or pass a `datasets.Dataset`."
+            )
+        return
     columns = None
     if hasattr(forget_dataset, "features") and hasattr(retain_dataset, "features"):
         columns = [name for name in forget_dataset.column_names if name in retain_dataset.column_names]
         if not columns:
             return
-    forgotten = Counter(_row_digests(forget_dataset, columns, disable_tqdm))
-    shared = {digest for digest in _row_digests(retain_dataset, columns, disable_tqdm) if digest in forgotten}
+    forgotten = Counter(row_digests(forget_dataset, columns, disable_tqdm=disable_tqdm))
+    shared = {
+        digest for digest in row_digests(retain_dataset, columns, disable_tqdm=disable_tqdm) if digest in forgotten
+    }
     if shared:
         count = sum(forgotten[digest] for digest in shared)
         raise ValueError(
@@ -281,55 +304,3 @@ def check_disjoint(forget_dataset: Any, retain_dataset: Any, *, disable_tqdm: bo
             "would teach the model again what it is to forget. Remove them from the retain set; equal rows that "
             "belong to different people have to be on one side."
         )
-
-
-def _row_digests(dataset: Any, columns: list[str] | None, disable_tqdm: bool) -> Iterator[bytes]:
-    rows = _rows(dataset, columns)
-    for row in tqdm(rows, "comparing rows", len(dataset), leave=False, disable=disable_tqdm, delay=1):
-        digest = hashlib.blake2b(digest_size=16)
-        _update(digest, row)
-        yield digest.digest()
-
-
-def _rows(dataset: Any, columns: list[str] | None) -> Iterable[Any]:
-    if columns is None:
-        return (dataset[index] for index in range(len(dataset)))
-    from datasets import Audio, Image
-
-    dataset = dataset.with_format("numpy").select_columns(columns)
-    for name, feature in dataset.features.items():
-        if isinstance(feature, (Audio, Image)):
-            dataset = dataset.cast_column(name, type(feature)(decode=False))
-    return dataset
-
-
-def _update(digest: Any, value: Any) -> None:
-    """Feeds a value to a digest so that equal contents, and only they, give equal bytes."""
-    if isinstance(value, Mapping):
-        content = value["bytes"] if value.get("bytes") is not None and value.keys() == {"bytes", "path"} else None
-        if content is not None:
-            _update(digest, content)
-            return
-        for key in sorted(value):
-            _update(digest, key)
-            _update(digest, value[key])
-        return
-    if isinstance(value, (list, tuple)):
-        digest.update(f"[{len(value)}".encode())
-        for item in value:
-            _update(digest, item)
-        return
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    elif type(value).__module__.startswith("PIL."):
-        value = np.asarray(value)
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        _update(digest, value.tolist())
-        return
-    if isinstance(value, (np.ndarray, np.generic)):
-        digest.update(f"{value.dtype}{value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-        return
-    encoded = value if isinstance(value, bytes) else repr(value).encode()
-    digest.update(f"{type(value).__name__}{len(encoded)}".encode())
-    digest.update(encoded)

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from .likelihood import check_fisher_type
+from .processes import check_parallelism
 from .reset import check_reset_value
 from .scope import check_reset_scope
 from .selection import check_selection_rule
@@ -34,6 +35,10 @@ class FisherUnlearningConfig(TrainingArguments):
         fisher_max_examples (`int`, *optional*):
             At most so many examples of each data set, drawn at random by `seed`, enter its Fisher information. By
             default all.
+
+        state_save_seconds (`float`, *optional*, defaults to `60.0`):
+            Time between two savings of the sums of a Fisher pass, from which an interrupted run goes on; more if a
+            saving takes over 5 % of it.
 
         > Parameters that control which weights are reset
 
@@ -84,6 +89,9 @@ class FisherUnlearningConfig(TrainingArguments):
     fisher_max_examples: int | None = field(
         default=None,
         metadata={"help": "At most so many random examples of each data set enter its Fisher information."},
+    )
+    state_save_seconds: float = field(
+        default=60.0, metadata={"help": "Seconds between two savings of a Fisher pass, to resume from."}
     )
     selection: str | None = field(
         default=None,
@@ -146,6 +154,8 @@ class FisherUnlearningConfig(TrainingArguments):
                 "training an adapter did not exist. With `reset_scope='adapter'` use `reset_value='init'`, the "
                 "adapter's initial values, or 'zero'."
             )
+        if not self.state_save_seconds >= 0:
+            raise ValueError(f"`state_save_seconds` is {self.state_save_seconds} but must be a time, 0 or more.")
         for name in ("per_device_fisher_batch_size", "fisher_max_examples"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -160,10 +170,7 @@ class FisherUnlearningConfig(TrainingArguments):
                 f"`optim` is {self.optim.value!r}, but the repair trains single entries of tensors, which only "
                 "`SparseAdamW` does. Leave `optim` at its default; its rate, betas, epsilon and decay are honoured."
             )
-        if self.fsdp or self.deepspeed:
-            raise ValueError(
-                "`fsdp` and `deepspeed` shard the weights, and single entries of shards cannot be reset yet."
-            )
+        check_parallelism(fsdp=bool(self.fsdp), deepspeed=bool(self.deepspeed))
 
     @classmethod
     def from_training_arguments(cls, args: TrainingArguments, **overrides: Any) -> "FisherUnlearningConfig":

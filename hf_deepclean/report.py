@@ -198,12 +198,12 @@ class UnlearningReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON types."""
-        return _to_json_types(self)
+        return to_json_types(self)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "UnlearningReport":
         """The report of a dictionary made by [`~UnlearningReport.to_dict`]."""
-        return _from_json_types(cls, record)
+        return from_json_types(cls, record)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the report as JSON, whole or not at all."""
@@ -416,22 +416,22 @@ def _table(rows: list[list[str]]) -> str:
     return "\n".join([head.rstrip(), "-" * len(head), *(line.rstrip() for line in body)])
 
 
-def _to_json_types(value: Any) -> Any:
+def to_json_types(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _to_json_types(getattr(value, item.name)) for item in fields(value)}
+        return {item.name: to_json_types(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _to_json_types(item) for key, item in value.items()}
+        return {str(key): to_json_types(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_to_json_types(item) for item in value]
+        return [to_json_types(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
 
 
-def _from_json_types(kind: Any, value: Any) -> Any:
+def from_json_types(kind: Any, value: Any) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return None if value is None else _from_json_types(arguments[0], value)
+        return None if value is None else from_json_types(arguments[0], value)
     if is_dataclass(kind):
         hints = get_type_hints(kind)
         unknown = value.keys() - hints.keys()
@@ -440,12 +440,12 @@ def _from_json_types(kind: Any, value: Any) -> Any:
                 f"The record of a {kind.__name__} holds the unknown fields {sorted(unknown)}: it was written by "
                 "another version of hf_deepclean, or is not a report."
             )
-        return kind(**{name: _from_json_types(hints[name], item) for name, item in value.items()})
+        return kind(**{name: from_json_types(hints[name], item) for name, item in value.items()})
     if origin is dict:
-        return {key: _from_json_types(arguments[1], item) for key, item in value.items()}
+        return {key: from_json_types(arguments[1], item) for key, item in value.items()}
     if origin is tuple:
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        return tuple(_from_json_types(item_kind, item) for item_kind, item in zip(kinds, value, strict=True))
+        return tuple(from_json_types(item_kind, item) for item_kind, item in zip(kinds, value, strict=True))
     if kind is float:
         return float(value)
     return value

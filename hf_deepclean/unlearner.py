@@ -2,14 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The phases of unlearning, in order, beside the Trainer API."""
 
-import copy
+import hashlib
 import math
 import os
 import platform
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib.metadata import version
@@ -32,9 +30,9 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer import DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer import DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK, TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import TrainOutput, sort_checkpoints
 
 from .adapters import (
     is_adapted,
@@ -45,7 +43,7 @@ from .adapters import (
     save_adapter,
     saving_the_adapter_alone,
 )
-from .batches import LABELS, reproducible_batches, split_labels
+from .batches import LABELS, num_examples, split_labels
 from .checks import (
     check_batch_has_labels,
     check_dataset,
@@ -58,22 +56,54 @@ from .checks import (
 )
 from .config import FisherUnlearningConfig
 from .evaluation.divergence import jensen_shannon_divergence
-from .evaluation.examples import ExamplePredictions, predict_examples, summarize_predictions
+from .evaluation.examples import ExamplePredictions, join_predictions, predict_batches, summarize_predictions
 from .evaluation.membership import membership_attack
-from .fisher.accumulate import accumulate_fisher_diagonal
+from .files import remove_folder
+from .fingerprint import dataset_fingerprint, weights_fingerprint
 from .fisher.diagonal import FisherDiagonal
+from .fisher.passes import accumulate_over_processes
 from .heads import base_model, find_likelihood, num_classes, prepare_batch
+from .interruption import Interruption
 from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type, class_log_probabilities
+from .loading import EpochLoader, ProcessBatchSampler, ProcessRows, first_rows, is_stream, seeded_batches
 from .modes import end_mixed_precision, only_trainable
 from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
+from .processes import (
+    broadcast_object,
+    check_launch,
+    gather_objects,
+    is_main_process,
+    num_processes,
+    on_main_process,
+    process_index,
+)
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
 from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
 from .scope import parameters_in_scope
 from .selection import WeightSelection, select_random_weights, select_weights
+from .state import STATE_FOLDER, RunState
 
 
 REPORT_NAME = "report.json"
+
+# Without them nothing takes the files beside them for a model, or for a finished run.
+_LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
+
+# Arguments that may differ in a resumed run.
+_WITHOUT_EFFECT = (
+    *(
+        "output_dir",
+        "resume_from_checkpoint",
+        "state_save_seconds",
+        "disable_tqdm",
+        "run_name",
+        "report_to",
+        "project",
+    ),
+    *("logging_", "log_", "save_", "hub_", "push_to_hub", "dataloader_num_workers", "dataloader_pin_memory", "ddp_"),
+    *("local_rank", "trackio_", "do_", "skip_memory_metrics", "enable_jit_checkpoint"),
+)
 
 
 class FisherUnlearner(Trainer):
@@ -171,12 +201,11 @@ class FisherUnlearner(Trainer):
         check_output_directory(args.output_dir, resuming=True)
         output = Path(args.output_dir)
         absent = [folder for folder in (output, *output.parents) if not folder.exists()]
-        # On a machine without accelerators launched processes may each believe to be the only one.
-        num_processes = max(args.world_size, int(os.environ.get("WORLD_SIZE", 1)))
-        if num_processes > 1 or args.n_gpu > 1:
+        check_launch(args.world_size)
+        if args.n_gpu > 1:
             raise ValueError(
-                f"`FisherUnlearner` runs in one process on one device, but {num_processes} processes with "
-                f"{args.n_gpu} devices each were started. Launch one process and make one device visible "
+                f"One process sees {args.n_gpu} devices and would share every batch out over them, with averaged "
+                "gradients. Launch a process per device (`accelerate launch --multi_gpu`), or make one device visible "
                 "(CUDA_VISIBLE_DEVICES)."
             )
         self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
@@ -191,7 +220,12 @@ class FisherUnlearner(Trainer):
         for argument, dataset in self.unlearning_splits.items():
             check_dataset(dataset, f"{argument}_dataset", num_labels)
             check_sequence_lengths(model, dataset, f"{argument}_dataset")
-        check_disjoint(forget_dataset, retain_dataset, disable_tqdm=args.disable_tqdm or args.local_process_index > 0)
+        if is_stream(retain_dataset) and args.max_steps <= 0 and args.num_train_epochs > 0:
+            raise ValueError(
+                "`retain_dataset` is a stream, so the length of an epoch is not known. Set `max_steps`, the number of "
+                "steps of the repair (or `num_train_epochs=0` for none)."
+            )
+        check_disjoint(forget_dataset, retain_dataset, disable_tqdm=args.disable_tqdm or not is_main_process())
 
         keep_base_differentiable(model)
         use_cache = getattr(model.config, "use_cache", None)
@@ -208,9 +242,10 @@ class FisherUnlearner(Trainer):
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
         # Trainer makes the output directory at once; here it comes with the first thing that is written.
-        for folder in absent:
-            with suppress(OSError):
-                folder.rmdir()
+        if is_main_process():
+            for folder in absent:
+                with suppress(OSError):
+                    folder.rmdir()
         # Trainer switches the cache off for good, and the setting would be saved with the model.
         if use_cache is None:
             vars(self.model.config).pop("use_cache", None)
@@ -232,8 +267,12 @@ class FisherUnlearner(Trainer):
         self._repair_inputs: dict[str, Any] = {}
         self._original_values: dict[str, torch.Tensor] = {}
         self._reference_log_probabilities: np.ndarray | None = None
+        self._interruption = Interruption()
+        self._state: RunState | None = None
+        self._is_control = False
         for argument, dataset in self.unlearning_splits.items():
-            check_batch_has_labels(next(iter(self._batches(dataset, 1))), f"{argument}_dataset")
+            _, batch = next(self._batches(dataset, 1, in_turns=False))
+            check_batch_has_labels(batch, f"{argument}_dataset")
 
     @classmethod
     def from_trainer(
@@ -295,48 +334,81 @@ class FisherUnlearner(Trainer):
         """
         Runs all phases, writes the cleaned model and `report.json` to the output directory, and returns the report.
 
+        Every phase leaves what it has done in the output directory, so that an interrupted run, even one that was
+        killed, goes on from there and ends in the same bits: the same weights and the same figures but for the
+        seconds. After SIGTERM or Ctrl-C the present step is finished and saved first.
+
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
-                A checkpoint of an interrupted repair, or `True` for the last one in the output directory. The phases
-                before the repair are run again; with the same model, data and seed they give the same weights.
+                `True` to go on with an interrupted run in the output directory, or to start one if there is none. The
+                path of a checkpoint of the repair goes on from that one.
 
         Returns:
             [`UnlearningReport`]
 
         Raises:
             `FileExistsError`: If the output directory holds anything and nothing is resumed.
+            `ValueError`: If what is to be resumed was started with another model, other data, other arguments or
+                another number of processes; names the differences.
             `RuntimeError`: If a weight outside the selection or a buffer changed; nothing is saved then.
+            `OSError`: If the output directory cannot be written or has too little room.
         """
-        check_output_directory(self.args.output_dir, resuming=bool(resume_from_checkpoint))
-        self.seconds = {}
-        stages = {}
+        resuming = bool(resume_from_checkpoint)
+        on_main_process(lambda: check_output_directory(self.args.output_dir, resuming=resuming))
+        state = RunState(self.args.output_dir, self.args.state_save_seconds, self._interruption)
+        state.open(self._identity(), self._num_bytes_to_write())
+        with self._interruption.watching(), _overridden(self, _state=state, seconds=state.progress.seconds):
+            try:
+                report = self._unlearn(state, resume_from_checkpoint)
+            except Exception:
+                state.remove_if_empty()
+                raise
+            seconds = self.seconds
+        self.seconds = seconds
+        return report
+
+    def _unlearn(self, state: RunState, checkpoint: str | bool | None) -> UnlearningReport:
+        progress, stages = state.progress, {}
         if self.reference_model is not None:
+            # Again in a resumed run: its answers are what the others are compared with.
             stages["reference"] = self.evaluate_unlearning(self.reference_model)
-        stages["before"] = self.evaluate_unlearning()
-        forget = self.compute_fisher(self.forget_dataset, "forget Fisher")
-        retain = self.compute_fisher(self.retain_dataset, "retain Fisher")
-        self.select_weights(forget, retain)
-        self.reset_weights()
-        stages["after_reset"] = self.evaluate_unlearning()
-        self.train(resume_from_checkpoint)
-        stages["after_repair"] = self.evaluate_unlearning()
+        stages["before"] = state.stage("before", self.evaluate_unlearning)
+        selection = state.load_selection()
+        if selection is None:
+            forget = self.compute_fisher(self.forget_dataset, "forget Fisher")
+            retain = self.compute_fisher(self.retain_dataset, "retain Fisher")
+            selection = self.select_weights(forget, retain)
+            progress.num_fisher_examples = {"forget": forget.num_examples, "retain": retain.num_examples}
+            progress.fisher_fallback = forget.fallback_parameters | retain.fallback_parameters
+            state.save_selection(selection)
+        self.reset_weights(selection)
+        stages["after_reset"] = state.stage("after_reset", self.evaluate_unlearning)
+        repaired = state.load_repaired()
+        if repaired is None:
+            self.train(state.last_checkpoint() if checkpoint is True else checkpoint)
+            state.save_repaired(read_weights(self.model, selection))
+        else:
+            write_weights(self.model, selection, repaired)
+            self.freeze_guard.verify(self.model)
+        stages["after_repair"] = state.stage("after_repair", self.evaluate_unlearning)
         integrity = self._integrity()
-        selection = SelectionResult.of(self.selection)
         if self.args.random_mask_control:
-            stages |= self._run_control()
+            self._run_control(state)
+            stages |= {name: progress.stages[name] for name in ("control_after_reset", "control_after_repair")}
         report = UnlearningReport(
             model_class=type(base_model(self.model)).__name__,
             settings=self._settings(),
-            selection=selection,
-            num_fisher_examples={"forget": forget.num_examples, "retain": retain.num_examples},
+            selection=SelectionResult.of(selection),
+            num_fisher_examples=progress.num_fisher_examples,
             stages=stages,
             integrity=integrity,
             seconds=dict(self.seconds),
-            versions=_versions("peft") if is_adapted(self.model) else _versions(),
+            versions=self._versions(),
             seed=self.args.seed,
-            fisher_fallback=forget.fallback_parameters | retain.fallback_parameters,
+            fisher_fallback=progress.fisher_fallback,
         )
-        self._save_result(report)
+        on_main_process(lambda: state.put_in_place(lambda folder: self._write_result(folder, report), _LAST_FILES))
+        state.remove()
         return report
 
     def preview(self, num_examples: int = 64) -> UnlearningPreview:
@@ -353,8 +425,14 @@ class FisherUnlearner(Trainer):
 
         Raises:
             `FileExistsError`: If the output directory holds anything.
-            `ValueError`: As for [`~FisherUnlearner.unlearn`], where the sample shows it.
+            `ValueError`: If a data set is a stream, or as for [`~FisherUnlearner.unlearn`], where the sample shows it.
         """
+        streams = [split for split, dataset in self.unlearning_splits.items() if is_stream(dataset)]
+        if streams:
+            raise ValueError(
+                f"A preview draws a sample and counts the rows, and the {streams[0]} data are a stream. Pass a part "
+                "of them as a `datasets.Dataset` to an unlearner of its own."
+            )
         check_output_directory(self.args.output_dir, resuming=False)
         restored = ("optimizer", "selection", "freeze_guard", "_likelihood", "_repair_inputs")
         timer = TimedCollator(self.data_collator)
@@ -380,26 +458,29 @@ class FisherUnlearner(Trainer):
                     write_weights(self.model, self.selection, self._original_values)
 
     def _preview(self, num_examples: int, timer: TimedCollator) -> UnlearningPreview:
-        args, control = self.args, self.args.random_mask_control
+        args, control, processes = self.args, self.args.random_mask_control, num_processes()
         fishers, seconds = {}, {"evaluation": 0.0}
         for split, dataset in (("forget", self.forget_dataset), ("retain", self.retain_dataset)):
-            sample = self._sample(dataset, max(num_examples, 2 * args.per_device_fisher_batch_size))
+            sample = self._sample(dataset, max(num_examples, 2 * args.per_device_fisher_batch_size * processes))
             fishers[split] = self.compute_fisher(sample, f"{split} Fisher, sample")
-            seconds[f"{split} Fisher"] = timer.seconds(min(len(dataset), args.fisher_max_examples or len(dataset)))
+            size = min(len(dataset), args.fisher_max_examples or len(dataset))
+            seconds[f"{split} Fisher"] = timer.seconds(math.ceil(size / processes))
         self.select_weights(fishers["forget"], fishers["retain"])
         self.reset_weights()
-        step, optimizer_bytes = self._measure_repair_step(max(num_examples, 2 * args.train_batch_size), timer)
+        step, optimizer_bytes = self._measure_repair_step(
+            max(num_examples, 2 * args.train_batch_size * processes), timer
+        )
         write_weights(self.model, self.selection, self._original_values)
         with self._timed("verification"):
             self.freeze_guard.verify(self.model)
 
         num_evaluated = sum(map(len, self.unlearning_splits.values()))
         self.unlearning_splits = {
-            split: self._sample(self.unlearning_splits[split], max(num_examples, 2 * args.eval_batch_size))
+            split: self._sample(self.unlearning_splits[split], max(num_examples, 2 * args.eval_batch_size * processes))
             for split in ("forget", "retain")
         }
         self.evaluate_unlearning()
-        evaluation = timer.seconds(num_evaluated)
+        evaluation = timer.seconds(math.ceil(num_evaluated / processes))
         num_steps = self._num_repair_steps()
         seconds |= {
             "evaluation": (3 + (self.reference_model is not None)) * evaluation,
@@ -420,7 +501,9 @@ class FisherUnlearner(Trainer):
         )
 
     def _sample(self, dataset: Any, size: int) -> Any:
-        """At most so many rows, drawn at random by the seed."""
+        """At most so many rows, drawn at random by the seed; of a stream the first ones."""
+        if is_stream(dataset):
+            return first_rows(dataset, size)
         if size >= len(dataset):
             return dataset
         drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.args.seed))[:size]
@@ -439,7 +522,7 @@ class FisherUnlearner(Trainer):
             model.train()
             for _ in range(2):
                 start = time.perf_counter()
-                for batch in islice(batches, self.args.gradient_accumulation_steps):
+                for _, batch in islice(batches, self.args.gradient_accumulation_steps):
                     with self.accelerator.autocast():
                         loss = self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=1)
                     loss.backward()
@@ -455,7 +538,7 @@ class FisherUnlearner(Trainer):
         args = self.args
         if args.max_steps > 0:
             return args.max_steps
-        batches = len(self.retain_dataset) / args.train_batch_size
+        batches = len(self.retain_dataset) / (args.train_batch_size * num_processes())
         batches = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
         return math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps)))
 
@@ -475,10 +558,13 @@ class FisherUnlearner(Trainer):
         limit = self.args.fisher_max_examples
         if limit is not None:
             dataset = self._sample(dataset, limit)
+        batch_size = self.args.per_device_fisher_batch_size
         with self._timed(description):
-            return accumulate_fisher_diagonal(
+            return accumulate_over_processes(
                 self.model,
-                self._batches(dataset, self.args.per_device_fisher_batch_size, description),
+                lambda start, earlier: self._batches(dataset, batch_size, description, start=start, earlier=earlier),
+                batch_size,
+                checkpoint=None if self._state is None else self._state.fisher_checkpoint(description),
                 fisher_type=self.args.fisher_type,
                 log_likelihood_func=self.log_likelihood_func,
                 parameters=parameters_in_scope(
@@ -503,15 +589,20 @@ class FisherUnlearner(Trainer):
         Returns:
             [`WeightSelection`]
         """
-        share = len(self.forget_dataset) / (len(self.forget_dataset) + len(self.retain_dataset))
+        share = None
+        if not is_stream(self.forget_dataset) and not is_stream(self.retain_dataset):
+            share = len(self.forget_dataset) / (len(self.forget_dataset) + len(self.retain_dataset))
         with self._timed("selection"):
-            self.selection = select_weights(
-                forget,
-                retain,
-                self.args.selection,
-                gamma=self.args.gamma,
-                reset_fraction=self.args.reset_fraction,
-                forget_share=share,
+            # Once, and not by every process: their sums may differ in the last bit.
+            self.selection = on_main_process(
+                lambda: select_weights(
+                    forget,
+                    retain,
+                    self.args.selection,
+                    gamma=self.args.gamma,
+                    reset_fraction=self.args.reset_fraction,
+                    forget_share=share,
+                )
             )
         return self.selection
 
@@ -569,13 +660,22 @@ class FisherUnlearner(Trainer):
                 set_seed(self.args.seed)
                 self.optimizer = self.lr_scheduler = None
                 self._max_grad_norm = self.args.max_grad_norm
+                # A wrapper of an earlier repair knows the parameters that were trained then.
+                self.model_wrapped = self.model
+                callbacks = [*self.callback_handler.callbacks, _StopWhenAsked(self._interruption, self._is_control)]
                 # Trainer clips by the norm of all gradients, frozen ones included; the optimizer clips instead.
-                with _overridden(self.args, max_grad_norm=0.0), self._only_selected_trainable():
+                with (
+                    _overridden(self.args, max_grad_norm=0.0),
+                    _overridden(self.callback_handler, callbacks=callbacks),
+                    self._only_selected_trainable(),
+                ):
                     try:
                         output = super().train(resume_from_checkpoint, **kwargs)
                     finally:
                         end_mixed_precision(self.model)
+                self._interruption.check()
             self.freeze_guard.verify(self.model)
+            self._check_replicas()
         return output
 
     def evaluate_unlearning(self, model: PreTrainedModel | None = None) -> StageResult:
@@ -592,13 +692,7 @@ class FisherUnlearner(Trainer):
         model = self.model if model is None else model
         with self._timed("evaluation"):
             predictions = {
-                split: predict_examples(
-                    model,
-                    self._batches(dataset, self.args.eval_batch_size, f"evaluate {split}"),
-                    self.log_likelihood_func,
-                    self.preprocess_logits_for_metrics,
-                    keep_logits=self.compute_metrics is not None,
-                )
+                split: self._predict(model, dataset, f"evaluate {split}")
                 for split, dataset in self.unlearning_splits.items()
             }
         membership = min_k_membership = None
@@ -620,6 +714,66 @@ class FisherUnlearner(Trainer):
             divergence,
             min_k_membership,
         )
+
+    def _predict(self, model: PreTrainedModel, dataset: Any, description: str) -> ExamplePredictions:
+        """The answers on a whole data set, in its order and in every process."""
+        places = []
+
+        def batches() -> Iterator[Mapping[str, Any]]:
+            for place, batch in self._batches(dataset, self.args.eval_batch_size, description):
+                self._interruption.check()
+                places.append(place)
+                yield batch
+
+        predictions = predict_batches(
+            model,
+            batches(),
+            self.log_likelihood_func,
+            self.preprocess_logits_for_metrics,
+            keep_logits=self.compute_metrics is not None,
+        )
+        own = list(predictions)
+        shares = gather_objects(list(zip(places, own, strict=True)))
+        return join_predictions([part for _, part in sorted(chain.from_iterable(shares), key=lambda pair: pair[0])])
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As for [`~transformers.Trainer`]; with several processes every row comes once, and none is repeated."""
+        args = self.args
+        if num_processes() == 1 or args.train_sampling_strategy == "batch_rebalance":
+            return super().get_train_dataloader()
+        dataset, collator = self._rows_and_collator(self.train_dataset, "training")
+        seed = args.seed if args.data_seed is None else args.data_seed
+        share = {"process_index": process_index(), "num_processes": num_processes()}
+        common = {
+            "collate_fn": collator,
+            "pin_memory": args.dataloader_pin_memory,
+            "generator": torch.Generator().manual_seed(seed + process_index()),
+        }
+        if is_stream(dataset):
+            return EpochLoader(ProcessRows(dataset, args.train_batch_size, **share), batch_size=None, **common)
+        sampler = ProcessBatchSampler(
+            self._get_train_sampler(dataset),
+            args.train_batch_size,
+            seed,
+            **share,
+            drop_last=args.dataloader_drop_last,
+        )
+        return EpochLoader(dataset, batch_sampler=sampler, num_workers=args.dataloader_num_workers, **common)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """As for [`~transformers.Trainer`]; with several processes the items of all of them are counted."""
+        if num_processes() == 1:
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+        with _overridden(self.args, average_tokens_across_devices=False):
+            samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if num_items is None:
+            num_items = sum(map(num_examples, samples))
+        own = 0 if self._is_idle() else int(num_items)
+        return samples, torch.tensor(sum(gather_objects(own)), device=device)
+
+    def _is_idle(self) -> bool:
+        """Whether this process repairs on a row that must not count, because there are fewer rows than processes."""
+        return not is_stream(self.train_dataset) and process_index() >= len(self.train_dataset)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """The index-sparse AdamW over the selection, with the betas, epsilon, decay and clipping of `args`."""
@@ -682,6 +836,9 @@ class FisherUnlearner(Trainer):
             accumulated = self.current_gradient_accumulation_steps if self.model.training else 1
             num_items_in_batch = len(log_likelihood) * accumulated
         loss = -log_likelihood.sum() / num_items_in_batch
+        if self.model.training and num_processes() > 1:
+            # Gradients are averaged over the processes, and Trainer makes up for it if this is set.
+            loss = loss * (1 if self.args.average_tokens_across_devices else num_processes()) * (not self._is_idle())
         if not torch.isfinite(loss):
             raise ValueError(
                 f"The loss of the repair is {loss.item()} at step {self.state.global_step}. Lower `learning_rate`, or "
@@ -689,31 +846,31 @@ class FisherUnlearner(Trainer):
             )
         return loss
 
-    def _run_control(self) -> dict[str, StageResult]:
+    def _run_control(self, state: RunState) -> None:
         """Resets and repairs as many random weights of the model as it was, then puts the cleaned one back."""
+        if "control_after_repair" in state.progress.stages:
+            return
         selection, originals = self.selection, self._original_values
         cleaned = read_weights(self.model, selection)
         restored = ("state", "optimizer", "lr_scheduler", "selection", "freeze_guard", "_original_values")
         callbacks = [c for c in self.callback_handler.callbacks if isinstance(c, _own_callbacks())]
-        stages = {}
         with self._timed("control"):
             with (
-                _overridden(self, seconds={}, **{name: getattr(self, name) for name in restored}),
+                _overridden(self, seconds={}, _is_control=True, **{name: getattr(self, name) for name in restored}),
                 _overridden(self.callback_handler, callbacks=callbacks),
                 _overridden(self.args, save_strategy="no", eval_strategy="no", load_best_model_at_end=False),
             ):
                 write_weights(self.model, selection, originals)
                 try:
                     self.reset_weights(select_random_weights(selection, self.args.seed))
-                    stages["control_after_reset"] = self.evaluate_unlearning()
+                    state.stage("control_after_reset", self.evaluate_unlearning)
                     self.train()
-                    stages["control_after_repair"] = self.evaluate_unlearning()
+                    state.stage("control_after_repair", self.evaluate_unlearning)
                 finally:
                     if self._original_values is not originals:
                         write_weights(self.model, self.selection, self._original_values)
                     write_weights(self.model, selection, cleaned)
             self.freeze_guard.verify(self.model)
-        return stages
 
     def _integrity(self) -> IntegrityResult:
         values = read_weights(self.model, self.selection)
@@ -732,24 +889,46 @@ class FisherUnlearner(Trainer):
         outcome = EvalPrediction(predictions=predictions.logits, label_ids=predictions.labels)
         return {name: float(value) for name, value in self.compute_metrics(outcome, **arguments).items()}
 
-    def _batches(self, dataset: Any, batch_size: int, description: str | None = None) -> Iterator[dict[str, Any]]:
+    def _batches(
+        self,
+        dataset: Any,
+        batch_size: int,
+        description: str | None = None,
+        *,
+        start: int = 0,
+        earlier: Collection[int] = (),
+        in_turns: bool = True,
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """
-        Batches in the order of the data, with a progress bar if there is a description. What is random in them
-        follows the seed, so that every pass has the same masks.
+        This process's batches in the order of the data, each with its place, under a progress bar if there is a
+        description. What is random in them follows the seed, so that every pass has the same masks.
         """
-        collator = self.data_collator
-        if getattr(collator, "generator", None) is not None:
-            # A masking collator with a seed of its own goes on in its random numbers from pass to pass.
-            collator = copy.copy(collator)
-            collator.generator = None
+        rows, collator = self._rows_and_collator(dataset, description)
+        processes = num_processes() if in_turns else 1
+        index = process_index() if in_turns else 0
+        batches = seeded_batches(
+            rows,
+            batch_size,
+            collator,
+            self.args.seed,
+            process_index=index,
+            num_processes=processes,
+            start=start,
+            earlier=earlier,
+            num_workers=self.args.dataloader_num_workers,
+        )
+        total = None
+        if not is_stream(rows):
+            total = len(range(index, math.ceil(len(rows) / batch_size), processes))
+        hidden = description is None or self.args.disable_tqdm or not is_main_process()
+        done = len(range(index, start, processes)) - len(earlier)
+        return iter(tqdm(batches, desc=description, total=total, initial=done, disable=hidden, leave=False))
+
+    def _rows_and_collator(self, dataset: Any, description: str | None) -> tuple[Any, Callable[[list[Any]], Any]]:
+        """Rows with the columns that the model takes, or a collator that leaves the others out."""
         if isinstance(dataset, datasets.Dataset):
-            dataset = self._remove_unused_columns(dataset, description)
-        else:
-            collator = self._get_collator_with_removed_columns(collator, description)
-        loader = DataLoader(dataset, batch_size, collate_fn=collator, num_workers=self.args.dataloader_num_workers)
-        hidden = description is None or self.args.disable_tqdm or not self.is_local_process_zero()
-        batches = reproducible_batches(loader, self.args.seed)
-        return iter(tqdm(batches, desc=description, total=len(loader), disable=hidden, leave=False))
+            return self._remove_unused_columns(dataset, description), self.data_collator
+        return dataset, self._get_collator_with_removed_columns(self.data_collator, description)
 
     def _settings(self) -> dict[str, Any]:
         own = {item.name for item in fields(FisherUnlearningConfig)} - {
@@ -763,27 +942,94 @@ class FisherUnlearner(Trainer):
         settings = {name: value for name, value in self.args.to_dict().items() if name in own | repair}
         return settings | {"reset_value": self.reset_value}
 
+    def _identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the interrupted one to end in the same bits."""
+        weights = {"model": weights_fingerprint(self.model)}
+        if self.reference_model is not None:
+            weights["reference_model"] = weights_fingerprint(self.reference_model)
+        rows = {f"{split}_dataset": dataset for split, dataset in self.unlearning_splits.items()}
+        settings = self.args.to_dict() | {"reset_value": self.reset_value}
+        return (
+            weights
+            | on_main_process(lambda: {name: dataset_fingerprint(dataset) for name, dataset in rows.items()})
+            | {
+                "num_processes": num_processes(),
+                "settings": {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_EFFECT)},
+                "versions": self._versions(),
+            }
+        )
+
+    def _num_bytes_to_write(self) -> int:
+        """The result, and the sums of both Fishers of every process."""
+        scope = parameters_in_scope(
+            self.model, self.args.target_modules, self.args.exclude_modules, reset_scope=self.args.reset_scope
+        )
+        tensors = scope.values() if is_adapted(self.model) else chain(self.model.parameters(), self.model.buffers())
+        sums = sum(4 * parameter.numel() for parameter in scope.values())
+        return sum(tensor.nbytes for tensor in tensors) + 2 * num_processes() * sums
+
+    def _versions(self) -> dict[str, str]:
+        packages = ["hf-deepclean", "torch", "transformers", "datasets", "accelerate", "safetensors"]
+        packages += ["peft"] if is_adapted(self.model) else []
+        return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+    def _check_replicas(self) -> None:
+        """Refuses a repair after which the processes do not have the same weights."""
+        if num_processes() == 1:
+            return
+        digest = hashlib.sha256()
+        for value in read_weights(self.model, self.selection).values():
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+        if len(set(gather_objects(digest.hexdigest()))) > 1:
+            raise RuntimeError(
+                "After the repair the processes do not have the same weights, so gradients did not reach all of them. "
+                "A callback that changes weights in one process may have done it; nothing was saved."
+            )
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Beside, then in place by one rename: there is no half-written checkpoint to resume from."""
+        if self._is_control:
+            return
+        output = Path(self.args.output_dir)
+        # One that only an interruption made is not asked for, and goes with the state.
+        final = output / STATE_FOLDER if self.args.save_strategy == "no" else output
+        staging = output / STATE_FOLDER / "checkpoints"
+        name = f"checkpoint-{self.state.global_step}"
+        with _overridden(self, _get_output_dir=lambda trial: str(staging)):
+            super()._save_checkpoint(model, trial)
+        gather_objects(None)
+
+        def put_in_place() -> None:
+            if self.state.best_model_checkpoint == str(staging / name):
+                self.state.best_model_checkpoint = str(final / name)
+                self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
+            remove_folder(final / name)
+            os.replace(staging / name, final / name)
+            staging.rmdir()
+            if self._state is None:
+                with suppress(OSError):
+                    staging.parent.rmdir()
+            limit = self.args.save_total_limit
+            kept = sort_checkpoints(str(output), best_model_checkpoint=self.state.best_model_checkpoint)
+            for path in kept[: -max(limit, 1)] if limit is not None and limit > 0 else ():
+                if path != self.state.best_model_checkpoint:
+                    remove_folder(Path(path))
+
+        on_main_process(put_in_place)
+        self.state.best_model_checkpoint = broadcast_object(self.state.best_model_checkpoint)
+
     def _save(self, *args: Any, **kwargs: Any) -> None:
         with saving_the_adapter_alone(self.model):
             super()._save(*args, **kwargs)
 
-    def _save_result(self, report: UnlearningReport) -> None:
-        """Writes beside, then renames: the output directory holds a whole file or none."""
-        output = Path(self.args.output_dir)
-        output.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=output))
-        try:
-            if is_adapted(self.model):
-                save_adapter(self.model, staging)
-            else:
-                self.model.save_pretrained(staging)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(staging)
-            report.save(staging / REPORT_NAME)
-            for path in sorted(staging.iterdir(), key=lambda path: path.name == REPORT_NAME):
-                os.replace(path, output / path.name)
-        finally:
-            shutil.rmtree(staging)
+    def _write_result(self, folder: Path, report: UnlearningReport) -> None:
+        if is_adapted(self.model):
+            save_adapter(self.model, folder)
+        else:
+            self.model.save_pretrained(folder)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(folder)
+        report.save(folder / REPORT_NAME)
 
     @contextmanager
     def _only_selected_trainable(self) -> Iterator[None]:
@@ -841,9 +1087,19 @@ def _own_callbacks() -> tuple[type[TrainerCallback], ...]:
     return (*DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK, PrinterCallback)
 
 
-def _versions(*others: str) -> dict[str, str]:
-    packages = ("hf-deepclean", "torch", "transformers", "datasets", "accelerate", "safetensors", *others)
-    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+class _StopWhenAsked(TrainerCallback):
+    """Ends a repair after the present step, with a checkpoint, when one of the processes has been asked to stop."""
+
+    def __init__(self, interruption: Interruption, is_control: bool) -> None:
+        self.interruption = interruption
+        self.is_control = is_control
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        signals = [number for number in gather_objects(self.interruption.signal) if number is not None]
+        if signals:
+            self.interruption.signal = signals[0]
+            control.should_training_stop = True
+            control.should_save = not self.is_control
 
 
 @contextmanager

@@ -21,6 +21,11 @@ LAYERS = [
     "batches",
     "preprocessing",
     "modes",
+    "loading",
+    "processes",
+    "interruption",
+    "files",
+    "fingerprint",
     "sampling",
     "likelihood",
     "heads",
@@ -34,6 +39,7 @@ LAYERS = [
     "report",
     "plots",
     "card",
+    "state",
     "config",
     "checks",
     "preview",
@@ -53,7 +59,9 @@ FISHER_LAYERS = [
     "taps",
     "reference",
     "diagonal",
+    "checkpoint",
     "accumulate",
+    "passes",
 ]
 
 

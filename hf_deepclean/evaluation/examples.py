@@ -3,7 +3,7 @@
 """What a model says of every example of a data set, and what that adds up to."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -170,7 +170,6 @@ class SplitResult:
     tokens: TokenResult | None = None
 
 
-@torch.no_grad()
 def predict_examples(
     model: nn.Module,
     batches: Iterable[Mapping[str, Any]],
@@ -198,50 +197,74 @@ def predict_examples(
         `ValueError`: If the likelihood is not the one the model was trained on, if a log-likelihood is not finite
             (names the position of the example), or if no example has a scored token.
     """
+    return join_predictions(list(predict_batches(model, batches, log_likelihood_func, preprocess_logits, keep_logits)))
+
+
+@torch.no_grad()
+def predict_batches(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    log_likelihood_func: LogLikelihoodFunction | None = None,
+    preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    keep_logits: bool = True,
+) -> Iterator[ExamplePredictions]:
+    """As [`predict_examples`], batch by batch."""
     device = next(model.parameters()).device
-    logits, labels, log_likelihood, log_probabilities, tokens = [], [], [], [], []
     position, num_bytes, likelihood = 0, 0, None
     with evaluation_mode(model):
         for batch in batches:
             batch = move_batch(prepare_batch(model, batch), device)
             if likelihood is None:
                 likelihood = find_likelihood(model, batch, log_likelihood_func)
-            inputs, batch_labels = split_labels(batch)
+            inputs, labels = split_labels(batch)
             outputs = model(**inputs)
+            tokens = log_probabilities = logits = None
             if likelihood.kind in ("token", "next_token"):
-                tokens.append(_score_tokens(model, likelihood, batch, outputs))
-                scores = _sum_by_example(tokens[-1])
+                tokens = _score_tokens(model, likelihood, batch, outputs)
+                scores = _sum_by_example(tokens)
             else:
-                scores = likelihood(inputs, outputs, batch_labels).double().cpu()
+                scores = likelihood(inputs, outputs, labels).double().cpu()
             check_finite_log_likelihood(scores, position)
             position += len(scores)
-            log_likelihood.append(scores.numpy())
-            labels.append(_to_numpy(batch_labels))
             if likelihood.kind == "classification":
-                log_probabilities.append(torch.log_softmax(logits_of(outputs).double(), dim=-1).cpu().numpy())
+                log_probabilities = torch.log_softmax(logits_of(outputs).double(), dim=-1).cpu().numpy()
             if keep_logits:
                 kept = _all_logits(likelihood, outputs)
-                kept = kept if preprocess_logits is None else preprocess_logits(kept, batch_labels)
-                logits.append(_to_numpy(kept))
-                num_bytes += logits[-1].nbytes
-                if num_bytes >= _MANY_BYTES > num_bytes - logits[-1].nbytes and preprocess_logits is None:
+                logits = _to_numpy(kept if preprocess_logits is None else preprocess_logits(kept, labels))
+                num_bytes += logits.nbytes
+                if num_bytes >= _MANY_BYTES > num_bytes - logits.nbytes and preprocess_logits is None:
                     logger.warning(
                         f"The logits that `compute_metrics` is to see fill {num_bytes / 2**30:.1f} GiB after "
                         f"{position} examples. Pass `preprocess_logits_for_metrics`, for example "
                         "`lambda logits, labels: logits.argmax(-1)`."
                     )
-    if tokens and not any(part.counts.any() for part in tokens):
+            yield ExamplePredictions(logits, _to_numpy(labels), scores.numpy(), log_probabilities, tokens)
+
+
+def join_predictions(parts: Sequence[ExamplePredictions]) -> ExamplePredictions:
+    """
+    The answers on a whole data set, from those on its batches in order.
+
+    Args:
+        parts (`Sequence[ExamplePredictions]`):
+            At least one.
+
+    Raises:
+        `ValueError`: If no example has a scored token.
+    """
+    first = parts[0]
+    if first.tokens is not None and not any(part.tokens.counts.any() for part in parts):
         raise ValueError(
-            f"None of the {position} examples of a data set has a scored token: every label is -100, or the only one "
-            "that is not stands at the first position of a causal model, which nothing predicts. Check the masking of "
-            "the prompts, and whether truncation cut off the answers."
+            f"None of the {sum(len(part.labels) for part in parts)} examples of a data set has a scored token: every "
+            "label is -100, or the only one that is not stands at the first position of a causal model, which "
+            "nothing predicts. Check the masking of the prompts, and whether truncation cut off the answers."
         )
     return ExamplePredictions(
-        _concatenate(logits) if keep_logits else None,
-        _concatenate(labels),
-        np.concatenate(log_likelihood),
-        np.concatenate(log_probabilities) if log_probabilities else None,
-        _join(tokens) if tokens else None,
+        None if first.logits is None else _concatenate([part.logits for part in parts]),
+        _concatenate([part.labels for part in parts]),
+        np.concatenate([part.log_likelihood for part in parts]),
+        None if first.log_probabilities is None else np.concatenate([part.log_probabilities for part in parts]),
+        None if first.tokens is None else _join([part.tokens for part in parts]),
     )
 
 

@@ -21,6 +21,7 @@ from ..likelihood import (
     fisher_scores,
 )
 from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
+from .checkpoint import PassRecord
 from .diagonal import FisherDiagonal
 from .layouts import sum_dtype
 from .probe import CallKey, Layouts, probe_layouts
@@ -91,10 +92,12 @@ def accumulate_fisher_diagonal(
     >>> fisher.mean()["classifier.weight"].shape
     ```
     """
-    accumulation = _Accumulation(model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype)
+    accumulation = FisherAccumulation(
+        model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype
+    )
     with accumulation.running():
         for batch in batches:
-            accumulation.add(batch, None)
+            accumulation.add(batch)
     return accumulation.diagonals()[0]
 
 
@@ -134,7 +137,9 @@ def accumulate_fisher_diagonals(
     >>> ratio = fishers[1].mean()["classifier.weight"] / fishers[0].mean()["classifier.weight"]
     ```
     """
-    accumulation = _Accumulation(model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype)
+    accumulation = FisherAccumulation(
+        model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype
+    )
     with accumulation.running():
         for batch in batches:
             accumulation.add(*_split_groups(batch, group_column))
@@ -154,18 +159,27 @@ def _split_groups(batch: Mapping[str, Any], column: str) -> tuple[dict[str, Any]
     return rest, groups.tolist()
 
 
-class _Accumulation:
-    """The state of one pass: sums and counts by group, the position in the data, and what is known of the ops."""
+class FisherAccumulation:
+    """
+    The state of one pass: sums and counts by group, the position in the data, and what is known of the ops.
+
+    Args:
+        model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype:
+            As for [`accumulate_fisher_diagonal`].
+
+    Attributes:
+        record ([`~checkpoint.PassRecord`]): How far the pass is, and what it has learnt of the model on the way.
+    """
 
     def __init__(
         self,
         model: nn.Module,
-        parameters: Mapping[str, nn.Parameter] | None,
-        fisher_type: str,
-        log_likelihood_func: LogLikelihoodFunction | None,
-        seed: int,
-        self_check: bool,
-        product_dtype: torch.dtype | None,
+        parameters: Mapping[str, nn.Parameter] | None = None,
+        fisher_type: str = "empirical",
+        log_likelihood_func: LogLikelihoodFunction | None = None,
+        seed: int = 0,
+        self_check: bool = True,
+        product_dtype: torch.dtype | None = None,
     ) -> None:
         check_fisher_type(fisher_type, log_likelihood_func)
         # A compiled model would compile the taps in; the module under it is the same model.
@@ -190,9 +204,10 @@ class _Accumulation:
         self.taps: AbstractContextManager[Any] = nullcontext()
         self.layouts: Layouts = {}
         self.not_probed: set[CallKey] = set()
-        self.output_bytes = 0
         self.excluded: dict[str, str] = {}
-        self.fallback: dict[str, str] = {}
+        self.record = PassRecord()
+        self._is_prepared = False
+        self._current: tuple[int, int, int] | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -215,20 +230,38 @@ class _Accumulation:
                 {name: total.contiguous() for name, total in sums.items()},
                 self.counts[group],
                 self.fisher_type,
-                self.fallback,
+                self.record.fallback,
             )
             for group, sums in self.sums.items()
         }
 
-    def add(self, batch: Mapping[str, Any], groups: list[int] | None) -> None:
-        """Adds a batch; without groups, everything belongs to group 0."""
-        batch = move_batch(prepare_batch(self.model, batch), next(iter(self.parameters.values())).device)
-        start, size = self.counts.total(), num_examples(batch)
+    def add(
+        self,
+        batch: Mapping[str, Any],
+        groups: list[int] | None = None,
+        *,
+        place: int = 0,
+        start: int | None = None,
+    ) -> None:
+        """
+        Adds a batch.
+
+        Args:
+            batch (`dict[str, Any]`):
+                Model inputs and labels.
+            groups (`list[int]`, *optional*):
+                The group of every example; by default all belong to group 0.
+            place (`int`, *optional*, defaults to `0`):
+                Which batch of the whole data set it is.
+            start (`int`, *optional*):
+                Position of its first example in the whole data set, by default after the examples added before.
+        """
+        batch = self._prepared(batch)
+        start, size = self.counts.total() if start is None else start, num_examples(batch)
         if groups is not None and len(groups) != size:
             raise ValueError(
                 f"A batch holds {size} documents in {len(groups)} rows; packed rows have no single group. Do not pack."
             )
-        is_first = not self.sums
         positions = range(start, start + size)
         parts = {0: range(size)}
         if groups is not None:
@@ -242,11 +275,13 @@ class _Accumulation:
                 self.sums[group] = self._zeros()
             self.counts[group] += len(examples)
         sums = [(examples, self.sums[group]) for group, examples in parts.items()]
-        if is_first:
+        if not self._is_prepared:
+            self.record.first = place
             self._prepare(batch, sums[0][1])
         step = self._micro_batch_size(size)
         for first in range(0, size, step):
             micro_batch = range(first, min(first + step, size))
+            self._current = (place, micro_batch.start, micro_batch.stop)
             self._add_micro_batch(
                 select_examples(batch, micro_batch) if step < size else batch,
                 positions[micro_batch.start : micro_batch.stop],
@@ -256,6 +291,34 @@ class _Accumulation:
                     if examples.start < micro_batch.stop and first < examples.stop
                 ],
             )
+        self._current = None
+        self.record.position = place + 1
+        self.record.num_examples = self.counts.total()
+
+    def total(self) -> dict[str, torch.Tensor]:
+        """The sums of group 0; zeros before the first batch."""
+        return self.sums[0] if self.sums else self._zeros()
+
+    def replay(self, batch: Mapping[str, Any], place: int, record: PassRecord) -> None:
+        """Learns of the model again what an interrupted pass learnt from a batch; adds nothing."""
+        batch = self._prepared(batch)
+        if place == record.first:
+            self._prepare(batch, self._zeros())
+        for _, first, stop in (probed for probed in record.probed if probed[0] == place):
+            micro_batch = select_examples(batch, range(first, stop)) if stop - first < num_examples(batch) else batch
+            with torch.enable_grad():
+                self._forward(split_labels(micro_batch)[0], micro_batch)
+
+    def restore(self, record: PassRecord, sums: Mapping[str, torch.Tensor]) -> None:
+        """Goes on from what an interrupted pass had."""
+        self.record = record
+        self.counts[0] = record.num_examples
+        self.sums[0] = self._zeros()
+        for name, total in self.sums[0].items():
+            total.copy_(sums[name])
+
+    def _prepared(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return move_batch(prepare_batch(self.model, batch), next(iter(self.parameters.values())).device)
 
     def _micro_batch_size(self, size: int) -> int:
         """
@@ -265,7 +328,7 @@ class _Accumulation:
         """
         if next(iter(self.parameters.values())).device.type != "cpu":
             return size
-        return min(size, max(2, _CACHE_BYTES // max(1, self.output_bytes)))
+        return min(size, max(2, _CACHE_BYTES // max(1, self.record.output_bytes)))
 
     def _add_micro_batch(
         self,
@@ -274,7 +337,7 @@ class _Accumulation:
         sums: Sequence[tuple[range, Mapping[str, torch.Tensor]]],
     ) -> None:
         untapped = self._add_tapped(batch, positions, sums)
-        self.fallback |= untapped
+        self.record.fallback |= untapped
         for examples, part in sums if untapped else ():
             add_reference_squares_(part, **self._reference_arguments(batch, positions, untapped, examples))
         self._check_finite(batch, positions, sums)
@@ -288,6 +351,7 @@ class _Accumulation:
 
     def _prepare(self, batch: dict[str, Any], zeros: dict[str, torch.Tensor]) -> None:
         """Finds out, on the first batch, how the model is to be treated; `zeros` are zeros again afterwards."""
+        self._is_prepared = True
         self.likelihood = find_likelihood(self.model, batch, self.log_likelihood_func)
         self.layouts = probe_layouts(self.model, batch, self.parameters)
         two = select_examples(batch, range(min(2, num_examples(batch))))
@@ -331,11 +395,13 @@ class _Accumulation:
             with taps:
                 outputs = self.model(**inputs)
             if taps.missing <= self.not_probed:
-                self.output_bytes = max(map(_num_bytes, tree_leaves(outputs))) // num_examples(batch)
+                self.record.output_bytes = max(map(_num_bytes, tree_leaves(outputs))) // num_examples(batch)
                 return taps, outputs
             # The model takes a way through its ops that it has not taken before, such as that of a padded batch.
             self.layouts = probe_layouts(self.model, batch, tapped) | self.layouts
             self.not_probed |= taps.missing
+            if self._current is not None:
+                self.record.probed.append(self._current)
 
     def _reference_arguments(
         self,

@@ -1,0 +1,67 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are there as a whole or not at all."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+# What an interrupted process leaves behind begins like this.
+INCOMPLETE = ".incomplete-"
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """
+    A new folder inside another one, to write into before a rename; it is gone afterwards.
+
+    Args:
+        folder (`Path`):
+            On the file system of the files to come.
+
+    Raises:
+        `OSError`: If something cannot be written; says where and what to do.
+    """
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=INCOMPLETE, dir=folder))
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        number = getattr(error, "errno", None)
+        remedy = "Free space there" if number in (errno.ENOSPC, errno.EDQUOT) else "Make room, or make it writable"
+        raise OSError(
+            number or errno.EIO,
+            f"Writing to {folder} failed ({error}), and nothing that was there has changed. {remedy}, and continue "
+            "(an unlearning run by `resume_from_checkpoint=True`)",
+        ) from error
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A path to write a file to, which then takes the place of `path` in one step."""
+    with staged(path.parent) as staging:
+        yield staging / path.name
+        os.replace(staging / path.name, path)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder so that it is there as a whole or not at all."""
+    if folder.exists():
+        doomed = Path(tempfile.mkdtemp(prefix=INCOMPLETE, dir=folder.parent))
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Removes what an interrupted process has left in a folder."""
+    for path in folder.glob(f"{INCOMPLETE}*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,93 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""What one process has of a pass over a data set, on disk: an interrupted pass goes on from there."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ..files import replaced
+from ..interruption import Interruption
+
+
+# Savings take at most one part in so many of a pass.
+_SHARE_OF_TIME = 20
+
+
+@dataclass
+class PassRecord:
+    """
+    How far a process is in its pass, and what the pass has learnt of the model on the way.
+
+    Args:
+        position (`int`): Place of the next batch in the whole data set.
+        num_examples (`int`): Examples in the sums.
+        is_complete (`bool`): Whether this process has no further batch.
+        first (`int`, *optional*): Place of its first batch.
+        probed (`list[tuple[int, int, int]]`): Batches that showed new ways through the model, with the range of
+            examples that did.
+        output_bytes (`int`): Size of an example's outputs.
+        fallback (`dict[str, str]`): Parameters that took the one-example path, with the reason.
+    """
+
+    position: int = 0
+    num_examples: int = 0
+    is_complete: bool = False
+    first: int | None = None
+    probed: list[tuple[int, int, int]] = field(default_factory=list)
+    output_bytes: int = 0
+    fallback: dict[str, str] = field(default_factory=dict)
+
+
+class FisherCheckpoint:
+    """
+    The file of one process and one pass.
+
+    Args:
+        path (`Path`):
+            The file, which is replaced as a whole.
+        seconds (`float`):
+            At least so much time between two savings; more if one takes over 5 % of it.
+        interruption ([`Interruption`]):
+            Ends the process after a saving when it has been asked to.
+    """
+
+    def __init__(self, path: Path, seconds: float, interruption: Interruption) -> None:
+        self.path = path
+        self.seconds = seconds
+        self.interruption = interruption
+        self._cost = 0.0
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[PassRecord, dict[str, torch.Tensor]] | None:
+        """The record and the sums that were saved last, on the CPU; nothing before the first saving."""
+        if not self.path.exists():
+            return None
+        with safe_open(self.path, "pt") as file:
+            record = json.loads(file.metadata()["record"])
+            sums = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        record["probed"] = [tuple(probed) for probed in record["probed"]]
+        return PassRecord(**record), sums
+
+    def is_due(self) -> bool:
+        """Whether it is time to save."""
+        waited = time.monotonic() - self._last
+        return self.interruption.signal is not None or waited >= max(self.seconds, _SHARE_OF_TIME * self._cost)
+
+    def save(self, record: PassRecord, sums: dict[str, torch.Tensor]) -> None:
+        """Saves, and then ends the process if it has been asked to."""
+        start = time.monotonic()
+        with replaced(self.path) as path:
+            save_file(
+                {name: total.contiguous() for name, total in sums.items()},
+                path,
+                {"record": json.dumps(asdict(record))},
+            )
+        self._last = time.monotonic()
+        self._cost = self._last - start
+        self.interruption.check()

@@ -1,0 +1,103 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""One pass over a data set by all processes, which goes on where an earlier one was interrupted."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from ..processes import gather_objects, sum_over_processes_
+from .accumulate import FisherAccumulation
+from .checkpoint import FisherCheckpoint
+from .diagonal import FisherDiagonal
+
+
+def accumulate_over_processes(
+    model: nn.Module,
+    batches: Callable[[int, Collection[int]], Iterable[tuple[int, Mapping[str, Any]]]],
+    batch_size: int,
+    *,
+    checkpoint: FisherCheckpoint | None = None,
+    **kwargs: Any,
+) -> FisherDiagonal:
+    """
+    Computes the Fisher diagonal of a data set whose batches are shared out over the processes.
+
+    Every process sums over its own batches, without a word to the others; then the sums and counts are added up once.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            As for [`accumulate_fisher_diagonal`], the same in all processes.
+        batches (`Callable`):
+            Called with a place in the data set and with further places before it; yields this process's batches from
+            there, and the further ones, each with its place. See [`seeded_batches`].
+        batch_size (`int`):
+            Examples of every batch but the last.
+        checkpoint ([`FisherCheckpoint`], *optional*):
+            Where this process's share is saved from time to time.
+        kwargs:
+            As for [`accumulate_fisher_diagonal`].
+
+    Returns:
+        [`FisherDiagonal`]: That of all processes' examples, in every process.
+
+    Raises:
+        `ValueError`: As [`accumulate_fisher_diagonal`].
+    """
+    accumulation = FisherAccumulation(model, **kwargs)
+    saved = None if checkpoint is None else checkpoint.load()
+    if saved is None or not saved[0].is_complete:
+        with accumulation.running():
+            _add_batches(accumulation, batches, batch_size, checkpoint, saved)
+    else:
+        accumulation.restore(*saved)
+    return _over_processes(accumulation)
+
+
+def _add_batches(
+    accumulation: FisherAccumulation,
+    batches: Callable[[int, Collection[int]], Iterable[tuple[int, Mapping[str, Any]]]],
+    batch_size: int,
+    checkpoint: FisherCheckpoint | None,
+    saved: Any,
+) -> None:
+    start, replayed = 0, set()
+    if saved is not None:
+        start = saved[0].position
+        replayed = {saved[0].first, *(place for place, *_ in saved[0].probed)}
+    for place, batch in batches(start, replayed):
+        if place < start:
+            accumulation.replay(batch, place, saved[0])
+            continue
+        if saved is not None:
+            accumulation.restore(*saved)
+            saved = None
+        before = accumulation.record.num_examples
+        accumulation.add(batch, place=place, start=place * batch_size)
+        if accumulation.record.num_examples - before > batch_size and accumulation.fisher_type == "sampled":
+            raise ValueError(
+                f"The rows of this data set hold several documents each ({accumulation.record.num_examples - before} "
+                f"in {batch_size}), and labels are drawn by an example's position. Give every document a row of its "
+                "own, or use `fisher_type='empirical'`."
+            )
+        if checkpoint is not None and checkpoint.is_due():
+            checkpoint.save(accumulation.record, accumulation.total())
+    if saved is not None:
+        accumulation.restore(*saved)
+    accumulation.record.is_complete = True
+    if checkpoint is not None:
+        checkpoint.save(accumulation.record, accumulation.total())
+
+
+def _over_processes(accumulation: FisherAccumulation) -> FisherDiagonal:
+    sums, record = accumulation.total(), accumulation.record
+    shares = gather_objects((record.num_examples, record.fallback))
+    num_examples = sum(count for count, _ in shares)
+    if num_examples == 0:
+        raise ValueError("There was no example to compute the Fisher information on: the data set is empty.")
+    sum_over_processes_(sums.values())
+    fallback = {name: reason for _, found in shares for name, reason in found.items()}
+    return FisherDiagonal(
+        {name: total.contiguous() for name, total in sums.items()}, num_examples, accumulation.fisher_type, fallback
+    )

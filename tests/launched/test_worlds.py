@@ -1,0 +1,98 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The same run on one, two and three processes."""
+
+import pytest
+import torch
+from transformers import AutoModelForImageClassification
+
+from hf_deepclean import UnlearningReport
+
+from ..tiny import parameters_and_buffers
+from .launch import launch
+
+
+WORLDS = (1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("worlds")
+
+
+@pytest.fixture(scope="module")
+def worlds(folder):
+    """What every process of every world got, by world."""
+    results = {}
+    for world in WORLDS:
+        (folder / str(world)).mkdir()
+        done = launch("worlds.py", world, folder / str(world))
+        assert done.returncode == 0, done.stderr
+        paths = [folder / str(world) / f"{index}-of-{world}.pt" for index in range(world)]
+        results[world] = [torch.load(path) for path in paths]
+    return results
+
+
+def assert_close(first, second):
+    """Equal to a millionth of the largest value of the parameter."""
+    assert first.keys() == second.keys()
+    for name, total in first.items():
+        assert (total - second[name]).abs().max() <= 1e-6 * total.abs().max(), name
+
+
+@pytest.mark.parametrize("kind", ["empirical", "sampled"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_fisher_does_not_depend_on_the_number_of_processes(worlds, world, kind):
+    for forget, retain in zip(worlds[1][0]["even"]["fishers"][kind], worlds[world][-1]["even"]["fishers"][kind]):
+        assert_close(forget, retain)
+    assert (
+        worlds[world][0]["even"]["counts"]
+        == worlds[1][0]["even"]["counts"]
+        == {
+            "empirical": [23, 97],
+            "sampled": [23, 97],
+        }
+    )
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_figures_before_the_repair_and_the_selection_do_not_depend_on_the_number_of_processes(worlds, world):
+    for scenario in ("even", "few", "streamed"):
+        one, several = worlds[1][0][scenario], worlds[world][0][scenario]
+        assert several["num_fisher_examples"] == one["num_fisher_examples"]
+        assert several["indices"].keys() == one["indices"].keys()
+        assert all(torch.equal(indices, several["indices"][name]) for name, indices in one["indices"].items())
+        for stage in ("before", "after_reset"):
+            assert several["stages"][stage] == pytest.approx(one["stages"][stage], abs=1e-6)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_all_processes_end_with_the_same_weights_and_figures(worlds, world, folder):
+    for scenario in ("even", "few", "streamed"):
+        first, *others = (result[scenario] for result in worlds[world])
+        saved = AutoModelForImageClassification.from_pretrained(folder / str(world) / scenario)
+        for other in [*others, {"weights": parameters_and_buffers(saved), "stages": first["stages"]}]:
+            assert other["stages"] == first["stages"]
+            assert all(torch.equal(value, other["weights"][name]) for name, value in first["weights"].items())
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_repair_sees_every_row_once_and_improves_on_it(worlds, world):
+    for scenario in ("even", "few", "streamed"):
+        stages = worlds[world][0][scenario]["stages"]
+        assert stages["after_repair"]["retain mean loss"] < stages["after_reset"]["retain mean loss"]
+
+
+def test_streams_give_what_their_rows_give(worlds):
+    for world in WORLDS:
+        result = worlds[world][0]
+        assert_close(result["even"]["fishers"]["empirical"][1], result["streamed"]["retain"])
+
+
+def test_only_the_main_process_writes_and_only_a_result_is_left(worlds, folder):
+    for world in WORLDS:
+        output = folder / str(world) / "even"
+        assert sorted(path.name for path in output.iterdir()) == ["config.json", "model.safetensors", "report.json"]
+        assert UnlearningReport.load(output / "report.json").stages.keys() >= {"control_after_repair"}
+        streamed = folder / str(world) / "streamed"
+        assert not list(streamed.glob("_*")) and not list(streamed.glob(".*"))

@@ -1,0 +1,85 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every process of a launch gets, saved to a file each: `worlds.py FOLDER`."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
+from hf_deepclean.processes import num_processes, process_index
+from tests import tiny
+
+
+def model():
+    torch.manual_seed(0)
+    return tiny.randomized(tiny.vit(num_labels=10), torch.float32)
+
+
+def config(output, **kwargs):
+    defaults = {
+        "reset_fraction": 0.2,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-2,
+        "weight_decay": 0.1,
+        "per_device_train_batch_size": 8,
+        "per_device_eval_batch_size": 8,
+        "per_device_fisher_batch_size": 5,
+        "use_cpu": True,
+        "report_to": "none",
+    }
+    return FisherUnlearningConfig(str(output), **(defaults | kwargs))
+
+
+def splits(num_forget, num_retain, num_unseen=17):
+    digits, ends = tiny.digits(), [num_forget, num_forget + num_retain, num_forget + num_retain + num_unseen]
+    return {
+        "forget_dataset": digits.select(range(ends[0])),
+        "retain_dataset": digits.select(range(*ends[:2])),
+        "unseen_dataset": digits.select(range(*ends[1:])),
+    }
+
+
+def result_of(report, unlearner):
+    return {
+        "stages": {name: stage.figures() for name, stage in report.stages.items()},
+        "num_fisher_examples": report.num_fisher_examples,
+        "indices": dict(unlearner.selection.indices),
+        "weights": tiny.parameters_and_buffers(unlearner.model),
+    }
+
+
+def even(folder):
+    """Sizes that no number of processes and no batch size divides."""
+    unlearner = FisherUnlearner(model(), config(folder / "even", random_mask_control=True), **splits(23, 97))
+    fishers = {
+        kind: [unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset)]
+        for kind in ("empirical", "sampled")
+        for unlearner.args.fisher_type in [kind]
+    }
+    unlearner.args.fisher_type = "empirical"
+    return result_of(unlearner.unlearn(), unlearner) | {
+        "fishers": {kind: [fisher.sums for fisher in pair] for kind, pair in fishers.items()},
+        "counts": {kind: [fisher.num_examples for fisher in pair] for kind, pair in fishers.items()},
+    }
+
+
+def few(folder):
+    """Fewer examples than processes, in every role."""
+    unlearner = FisherUnlearner(model(), config(folder / "few"), **splits(1, 2, 1))
+    return result_of(unlearner.unlearn(), unlearner)
+
+
+def streamed(folder):
+    """The data of `even`, streamed in three shards."""
+    data = {name: dataset.to_iterable_dataset(num_shards=3) for name, dataset in splits(23, 97).items()}
+    unlearner = FisherUnlearner(model(), config(folder / "streamed", max_steps=4, save_strategy="steps"), **data)
+    sums = unlearner.compute_fisher(unlearner.retain_dataset).sums
+    return result_of(unlearner.unlearn(), unlearner) | {"retain": sums}
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    results = {scenario.__name__: scenario(folder) for scenario in (even, few, streamed)}
+    torch.save(results, folder / f"{process_index()}-of-{num_processes()}.pt")
