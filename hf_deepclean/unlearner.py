@@ -19,6 +19,8 @@ import datasets
 import numpy as np
 import torch
 import transformers
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 from transformers import (
@@ -86,6 +88,9 @@ from .state import STATE_FOLDER, RunState
 
 
 REPORT_NAME = "report.json"
+
+# The selected weights in a checkpoint of the repair.
+_SELECTED_NAME = "selected_weights.safetensors"
 
 # Without them nothing takes the files beside them for a model, or for a finished run.
 _LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
@@ -997,9 +1002,11 @@ class FisherUnlearner(Trainer):
         name = f"checkpoint-{self.state.global_step}"
         with _overridden(self, _get_output_dir=lambda trial: str(staging)):
             super()._save_checkpoint(model, trial)
+        values = {name: value.cpu().contiguous() for name, value in read_weights(self.model, self.selection).items()}
         gather_objects(None)
 
         def put_in_place() -> None:
+            save_file(values, staging / name / _SELECTED_NAME, {"frozen": self.freeze_guard.checksum})
             if self.state.best_model_checkpoint == str(staging / name):
                 self.state.best_model_checkpoint = str(final / name)
                 self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
@@ -1017,6 +1024,31 @@ class FisherUnlearner(Trainer):
 
         on_main_process(put_in_place)
         self.state.best_model_checkpoint = broadcast_object(self.state.best_model_checkpoint)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """
+        Loads the selected weights; all others are there. Trainer would load the whole state by its names in the files,
+        which for many architectures of transformers 5 are not those in the model, and go on with a warning.
+        """
+        path = Path(resume_from_checkpoint) / _SELECTED_NAME
+        if not path.exists():
+            raise ValueError(
+                f"{resume_from_checkpoint} is not a checkpoint of a repair: it has no {_SELECTED_NAME}. Resume from "
+                "one that `FisherUnlearner` has written, or start again in another `output_dir`."
+            )
+        with safe_open(path, "pt") as file:
+            frozen = file.metadata()["frozen"]
+            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        sizes = {name: len(indices) for name, indices in self.selection.indices.items()}
+        if frozen != self.freeze_guard.checksum or {name: len(value) for name, value in values.items()} != sizes:
+            raise ValueError(
+                f"{resume_from_checkpoint} belongs to another model or another selection. Resume with the model, the "
+                "data, the seed and the selection rule that the checkpoint was made with."
+            )
+        write_weights(self.model, self.selection, values)
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
         with saving_the_adapter_alone(self.model):

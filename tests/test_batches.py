@@ -1,8 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-import random
 
-import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -11,7 +9,6 @@ from hf_deepclean.batches import (
     cut_padding,
     num_examples,
     pad_right,
-    reproducible_batches,
     select_examples,
     split_labels,
     unpack_documents,
@@ -153,21 +150,3 @@ def test_positions_of_rows_that_hold_one_document_are_no_packing():
     assert unpack_documents(batch) is batch
     plain = {"input_ids": batch["input_ids"], "position_ids": torch.arange(5).expand(3, 5), "labels": batch["labels"]}
     assert unpack_documents(plain) is plain
-
-
-def test_random_batches_are_the_same_in_every_pass_and_leave_the_random_states_alone():
-    def drawn():
-        for _ in range(3):
-            yield {"x": torch.tensor([random.random(), np.random.rand(), torch.rand(()).item()])}
-
-    first = [batch["x"] for batch in reproducible_batches(drawn(), 3)]
-    random.seed(0), np.random.seed(0), torch.manual_seed(0)
-    expected = (random.random(), np.random.rand(), torch.rand(()).item())
-    random.seed(0), np.random.seed(0), torch.manual_seed(0)
-    passes = [reproducible_batches(drawn(), seed) for seed in (3, 4)]
-    second, other = zip(*((one["x"], two["x"]) for one, two in zip(*passes, strict=True)), strict=True)
-    assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected
-    assert torch.equal(torch.stack(first), torch.stack(second))
-    assert not (torch.stack(first) == torch.stack(other)).any()
-    # Random throughout, not the same draw again for every batch.
-    assert len(torch.stack(first).unique()) == 9

@@ -96,11 +96,12 @@ def test_another_data_set_with_column_names_of_its_own_is_left_to_the_first_batc
     check_dataset(rows, "forget_dataset", 10)
 
 
-def test_an_empty_data_set_and_a_stream_are_refused():
+def test_what_is_empty_or_cannot_be_read_is_refused_and_a_stream_is_not():
     with pytest.raises(ValueError, match="`retain_dataset` is empty"):
         check_dataset(tiny.digits().select([]), "retain_dataset", 10)
-    with pytest.raises(TypeError, match="materialise a stream"):
-        check_dataset(tiny.digits().to_iterable_dataset(), "retain_dataset", 10)
+    with pytest.raises(TypeError, match="`retain_dataset` is a generator"):
+        check_dataset((row for row in tiny.digits()), "retain_dataset", 10)
+    check_dataset(tiny.digits().to_iterable_dataset(), "retain_dataset", 10)
 
 
 def test_quantised_meta_and_adapted_models_are_refused():

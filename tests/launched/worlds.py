@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
+from hf_deepclean.loading import EpochLoader, ProcessBatchSampler
 from hf_deepclean.processes import num_processes, process_index
 from tests import tiny
 
@@ -79,7 +80,25 @@ def streamed(folder):
     return result_of(unlearner.unlearn(), unlearner) | {"retain": sums}
 
 
+class Together(FisherUnlearner):
+    """One process that repairs on the rows that several have in a step."""
+
+    def get_train_dataloader(self):
+        sampler = ProcessBatchSampler(
+            self._get_train_sampler(self.train_dataset), self.args.train_batch_size, self.args.seed, 0, 1
+        )
+        return EpochLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)
+
+
+def together(folder, world):
+    args = config(folder / f"together-{world}", per_device_train_batch_size=8 * world)
+    unlearner = Together(model(), args, **splits(23, 97))
+    return result_of(unlearner.unlearn(), unlearner)
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     results = {scenario.__name__: scenario(folder) for scenario in (even, few, streamed)}
+    if num_processes() == 1:
+        results["together"] = {world: together(folder, world) for world in (2, 3)}
     torch.save(results, folder / f"{process_index()}-of-{num_processes()}.pt")

@@ -1,0 +1,296 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs that are killed, or asked to stop, and go on."""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForImageClassification
+
+from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, UnlearningReport
+from hf_deepclean.state import STATE_FOLDER
+
+from .. import tiny
+
+
+CHECKPOINT = {
+    *("model.safetensors", "selected_weights.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt"),
+    "trainer_state.json",
+}
+
+
+def config(folder, **kwargs):
+    defaults = {
+        "reset_fraction": 0.2,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-2,
+        "weight_decay": 0.1,
+        "per_device_train_batch_size": 16,
+        "per_device_eval_batch_size": 16,
+        "per_device_fisher_batch_size": 4,
+        "random_mask_control": True,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "state_save_seconds": 0,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+    return FisherUnlearningConfig(str(folder), **(defaults | kwargs))
+
+
+def unlearner_for(folder, seed=0, forget=range(20), **kwargs):
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    digits = tiny.digits()
+    return FisherUnlearner(
+        tiny.randomized(tiny.vit(num_labels=10), torch.float32),
+        config(folder, **kwargs),
+        forget_dataset=digits.select(forget),
+        retain_dataset=digits.select(range(20, 90)),
+        unseen_dataset=digits.select(range(90, 110)),
+        reference_model=tiny.randomized(tiny.vit(num_labels=10), torch.float32),
+    )
+
+
+def run(folder, resume=True, **kwargs):
+    unlearner_for(folder, **kwargs).unlearn(resume_from_checkpoint=resume)
+
+
+def started(target, *args, **kwargs):
+    """A process of its own, forked, so that it does not have to import everything again."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=args, kwargs=kwargs)
+    process.start()
+    return process
+
+
+def ended(target, *args, **kwargs):
+    process = started(target, *args, **kwargs)
+    process.join()
+    return process.exitcode
+
+
+def contents(folder):
+    """What a run leaves: weights, and what the report says but for the seconds and how often it was to save."""
+    report = json.loads((folder / "report.json").read_text())
+    del report["seconds"], report["settings"]["state_save_seconds"]
+    return {"report": report, "weights": (folder / "model.safetensors").read_bytes()}
+
+
+def whole_files(folder):
+    """Everything that is visible is whole."""
+    for path in folder.rglob("*"):
+        if ".incomplete-" in str(path) or "_unlearning_state/checkpoints" in str(path):
+            continue
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                assert all(file.get_tensor(name) is not None for name in file.keys())  # noqa: SIM118
+        elif re.fullmatch(r"checkpoint-\d+", path.name):
+            names = {entry.name for entry in path.iterdir()}
+            assert names >= {
+                "model.safetensors",
+                "optimizer.pt",
+                "rng_state.pth",
+                "scheduler.pt",
+                "trainer_state.json",
+            }
+    if (folder / "config.json").exists():
+        AutoModelForImageClassification.from_pretrained(folder)
+    if (folder / "report.json").exists():
+        assert UnlearningReport.load(folder / "report.json").stages
+
+
+def phase_of(folder):
+    """What a run that stopped here was at."""
+    state = folder / STATE_FOLDER
+    if not (state / "progress.json").exists():
+        return "finished" if (folder / "report.json").exists() else "start"
+    progress = json.loads((state / "progress.json").read_text())
+    if "control_after_repair" in progress["stages"]:
+        return "result"
+    if "after_repair" in progress["stages"]:
+        return "control"
+    if (state / "repaired.safetensors").exists():
+        return "evaluation"
+    if "after_reset" in progress["stages"]:
+        return "repair"
+    if (state / "selection.safetensors").exists():
+        return "reset"
+    if list(state.glob("retain-fisher-*")):
+        return "retain Fisher"
+    if list(state.glob("forget-fisher-*")):
+        return "forget Fisher"
+    return "start"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The result of a run that nothing stops, and the seconds it takes."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "clean"
+    start = time.monotonic()
+    assert ended(run, folder, resume=None) == 0
+    seconds = time.monotonic() - start
+    assert {path.name for path in folder.iterdir() if "checkpoint" not in path.name} == {
+        "config.json",
+        "model.safetensors",
+        "report.json",
+    }
+    return contents(folder), seconds
+
+
+def kill_and_resume(folder, delay, expected):
+    """Returns the phase in which the process was killed."""
+    process = started(run, folder)
+    time.sleep(delay)
+    process.kill()
+    process.join()
+    phase = phase_of(folder)
+    if folder.exists():
+        whole_files(folder)
+    if phase != "finished":
+        assert ended(run, folder) == 0
+    assert contents(folder) == expected
+    assert not (folder / STATE_FOLDER).exists()
+    whole_files(folder)
+    return phase
+
+
+def test_runs_killed_at_random_end_in_the_same_bits(tmp_path, uninterrupted):
+    expected, seconds = uninterrupted
+    draw = random.Random(0)
+    for number in range(4):
+        kill_and_resume(tmp_path / str(number), seconds * (number + draw.random()) / 4, expected)
+
+
+@pytest.mark.slow
+def test_sixty_runs_killed_at_random_over_all_phases_end_in_the_same_bits(tmp_path, uninterrupted):
+    expected, seconds = uninterrupted
+    draw = random.Random(1)
+    phases = []
+    for number in range(60):
+        folder = tmp_path / str(number)
+        phases.append(kill_and_resume(folder, seconds * draw.random(), expected))
+        shutil.rmtree(folder)
+    assert {"forget Fisher", "retain Fisher", "repair", "control"} <= set(phases), phases
+
+
+def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path, uninterrupted):
+    expected, seconds = uninterrupted
+    folder, draw = tmp_path / "clean", random.Random(2)
+    for _ in range(5):
+        process = started(run, folder)
+        process.join(seconds * (0.3 + 0.4 * draw.random()))
+        process.kill()
+        process.join()
+        if phase_of(folder) == "finished":
+            break
+        whole_files(folder)
+    else:
+        assert ended(run, folder) == 0
+    assert contents(folder) == expected
+
+
+def run_and_be_asked_to_stop(folder, phase, number):
+    """A run that gets the signal in the middle of a phase, and saves nothing but what that makes it save."""
+    unlearner = unlearner_for(folder, state_save_seconds=1e9, save_strategy="no")
+    batches, training_step, steps = unlearner._batches, unlearner.training_step, []
+
+    def counted_batches(dataset, batch_size, description=None, **kwargs):
+        for count, batch in enumerate(batches(dataset, batch_size, description, **kwargs)):
+            if description == phase and count == 3:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    def counted_step(*args, **kwargs):
+        steps.append(unlearner._is_control)
+        if steps.count(phase == "control") == 3 and steps[-1] == (phase == "control") and phase != "retain Fisher":
+            os.kill(os.getpid(), number)
+        return training_step(*args, **kwargs)
+
+    unlearner._batches, unlearner.training_step = counted_batches, counted_step
+    unlearner.unlearn()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("phase", ["retain Fisher", "repair", "control"])
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on_in_the_same_bits(tmp_path, uninterrupted, phase, number):
+    expected, _ = uninterrupted
+    folder = tmp_path / "clean"
+    state = folder / STATE_FOLDER
+    status = ended(run_and_be_asked_to_stop, folder, phase, number)
+    # After a KeyboardInterrupt multiprocessing ends with 1.
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 1}[number]
+    whole_files(folder)
+    assert phase_of(folder) == phase
+    assert [path.name for path in state.glob("checkpoint-*")] == (["checkpoint-3"] if phase == "repair" else [])
+    assert len(list(state.glob("retain-fisher-*"))) == (phase == "retain Fisher")
+    assert ended(run, folder, save_strategy="no") == 0
+    assert contents(folder) == expected
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "report.json"}
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopped(folder, **kwargs):
+    """The state of a run that an error ended before its repair."""
+    unlearner = unlearner_for(folder, **kwargs)
+
+    def fail(*args, **kwargs):
+        raise Stopped
+
+    unlearner.train = fail
+    with pytest.raises(Stopped):
+        unlearner.unlearn()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "another model"),
+        ({"forget": range(1, 20)}, "another forget_dataset"),
+        ({"reset_fraction": 0.3}, "reset_fraction 0.2, now 0.3"),
+        ({"learning_rate": 2e-2}, "learning_rate 0.01, now 0.02"),
+    ],
+)
+def test_the_state_of_another_run_is_refused_by_what_differs(tmp_path, changes, message):
+    stopped(tmp_path / "clean")
+    before = {path: path.read_bytes() for path in (tmp_path / "clean").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=message):
+        unlearner_for(tmp_path / "clean", **changes).unlearn(resume_from_checkpoint=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "clean").rglob("*") if path.is_file()} == before
+
+
+def test_a_state_of_another_number_of_processes_is_refused(tmp_path, monkeypatch):
+    stopped(tmp_path / "clean")
+    record = tmp_path / "clean" / STATE_FOLDER / "progress.json"
+    progress = json.loads(record.read_text())
+    assert progress["identity"]["num_processes"] == 1
+    progress["identity"]["num_processes"] = 2
+    record.write_text(json.dumps(progress))
+    with pytest.raises(ValueError, match="num_processes 2, now 1"):
+        unlearner_for(tmp_path / "clean").unlearn(resume_from_checkpoint=True)
+
+
+def test_a_finished_run_is_not_started_again(tmp_path):
+    unlearner_for(tmp_path / "clean", num_train_epochs=0).unlearn()
+    with pytest.raises(FileExistsError, match="The run there is finished"):
+        unlearner_for(tmp_path / "clean", num_train_epochs=0).unlearn(resume_from_checkpoint=True)
+
+
+def test_nothing_to_resume_is_a_start(tmp_path, uninterrupted):
+    expected, _ = uninterrupted
+    run(tmp_path / "clean", resume=True)
+    assert contents(tmp_path / "clean") == expected
