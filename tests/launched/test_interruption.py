@@ -23,7 +23,7 @@ from .. import tiny
 
 
 CHECKPOINT = {
-    *("model.safetensors", "selected_weights.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt"),
+    *("model.safetensors", "selected_weights.safetensors", "optimizer.pt", "scheduler.pt"),
     "trainer_state.json",
 }
 

@@ -1,0 +1,50 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run of several processes of which one fails: `faults.py FOLDER FAULT`."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from hf_deepclean import FisherUnlearner
+from hf_deepclean.processes import process_index
+from tests.launched.worlds import config, model, splits
+
+
+def failing(unlearner, fault):
+    """Lets the last process fail in its second batch, or its second step, of a phase."""
+    phase, _, kind = fault.partition(":")
+    batches, training_step, steps = unlearner._batches, unlearner.training_step, []
+
+    def fail():
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "terminate":
+            # As a scheduler does, to the launcher.
+            os.kill(os.getppid(), signal.SIGTERM)
+            return
+        raise ValueError("a failure of one process")
+
+    def failing_batches(dataset, batch_size, description=None, **kwargs):
+        for count, batch in enumerate(batches(dataset, batch_size, description, **kwargs)):
+            if description == phase and count == 1:
+                fail()
+            yield batch
+
+    def failing_step(*args, **kwargs):
+        steps.append(True)
+        if phase == "repair" and len(steps) == 3:
+            fail()
+        return training_step(*args, **kwargs)
+
+    if process_index() == 1:
+        unlearner._batches, unlearner.training_step = failing_batches, failing_step
+
+
+if __name__ == "__main__":
+    args = config(Path(sys.argv[1]), save_strategy="steps", save_steps=2, state_save_seconds=0, disable_tqdm=True)
+    unlearner = FisherUnlearner(model(), args, **splits(23, 97))
+    if len(sys.argv) > 2:
+        failing(unlearner, sys.argv[2])
+    unlearner.unlearn(resume_from_checkpoint=True)
