@@ -21,6 +21,7 @@ LAYERS = [
     "batches",
     "preprocessing",
     "modes",
+    "fingerprint",
     "sampling",
     "likelihood",
     "heads",
@@ -28,6 +29,7 @@ LAYERS = [
     "scope",
     "fisher",
     "selection",
+    "cancellation",
     "reset",
     "repair",
     "evaluation",
@@ -37,6 +39,7 @@ LAYERS = [
     "config",
     "checks",
     "preview",
+    "callback",
     "unlearner",
     "cli",
 ]
