@@ -19,6 +19,7 @@ LAYERS = [
     "parser",
     "data",
     "batches",
+    "loading",
     "preprocessing",
     "modes",
     "fingerprint",
