@@ -67,7 +67,12 @@ def assert_equal(fisher, other):
         {},
         {"bf16": True, "use_cpu": True},
         {"gradient_checkpointing": True, "gradient_accumulation_steps": 2, "dataloader_drop_last": True},
-        {"load_best_model_at_end": True, "save_strategy": "epoch", "eval_strategy": "epoch", "learning_rate": 0.5},
+        {
+            "load_best_model_at_end": True,
+            "save_strategy": "epoch",
+            "eval_strategy": "epoch",
+            "greater_is_better": True,
+        },
         {"label_smoothing_factor": 0.1},
     ],
     ids=lambda settings: next(iter(settings), "plain"),
@@ -108,9 +113,12 @@ def test_a_request_by_subtraction_selects_what_a_pass_over_the_rest_selects(kept
     difference = kept - forget_fisher
     assert difference.num_examples == retain_fisher.num_examples
     selected, expected = (select_weights(forget_fisher, retain, **rule) for retain in (difference, retain_fisher))
-    both = sum(np.intersect1d(selected.indices[name], of).size for name, of in expected.indices.items())
-    assert both >= 0.999 * max(selected.num_selected, expected.num_selected)
-    assert selected.num_selected == pytest.approx(expected.num_selected, rel=1e-3)
+    nothing = torch.empty(0, dtype=torch.long)
+    different = sum(
+        np.setxor1d(selected.indices.get(name, nothing), expected.indices.get(name, nothing)).size
+        for name in forget_fisher.sums
+    )
+    assert different <= 0.001 * selected.num_in_scope
     error = cancellation_error(kept, forget_fisher, selected)
     assert error.num_undecided <= 0.001 * error.num_selected and not error.matters
 
@@ -152,7 +160,7 @@ def test_the_scope_and_the_estimator_are_those_asked_for(tmp_path):
     trainer.add_callback(callback)
     trainer.train()
     kept = FisherDiagonal.from_pretrained(tmp_path / "_fisher")
-    assert (list(kept.sums), kept.fisher_type) == (["classifier.weight", "classifier.bias"], "expected")
+    assert (set(kept.sums), kept.fisher_type) == ({"classifier.weight", "classifier.bias"}, "expected")
 
 
 def test_of_an_adapter_only_the_adapter_is_kept(tmp_path):
