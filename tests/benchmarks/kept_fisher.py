@@ -163,8 +163,8 @@ def describe(name: str, workload: Workload) -> str:
     size = sum(parameter.nbytes for parameter in workload.model.parameters()) / 1e6
     return (
         f"{name}: two passes over {len(everything):,} examples in batches of {BATCH_SIZE} and {OTHER_BATCH_SIZE} lie "
-        f"apart by {np.median(found):.2f} of the estimated error in the median, {np.quantile(found, 0.999):.2f} at the "
-        f"99.9th percentile; {(found > 1).mean():.1e} of the weights above it. Fingerprint of {size:.1f} MB: "
+        f"apart by {np.median(found):.2f} of the estimated error in the median, {np.quantile(found, 0.999):.2f} at "
+        f"the 99.9th percentile; {(found > 1).mean():.1e} of the weights above it. Fingerprint of {size:.1f} MB: "
         f"{seconds * 1e3:.0f} ms."
     )
 
