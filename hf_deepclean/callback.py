@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from .adapters import keep_base_differentiable
 from .batches import move_batch
-from .checks import check_batch_has_labels, check_dataset, check_model, check_scope_of_model
+from .checks import check_batch_has_labels, check_dataset, check_loss, check_model, check_scope_of_model
 from .fisher.accumulate import accumulate_fisher_diagonal
 from .fisher.diagonal import FisherDiagonal, check_no_fisher
 from .heads import find_likelihood, num_classes, prepare_batch
@@ -150,11 +150,7 @@ class FisherCallback(TrainerCallback):
 
     def _check_trainer(self) -> None:
         args = self.trainer.args
-        if self.trainer.compute_loss_func is not None and self.log_likelihood_func is None:
-            raise ValueError(
-                "This trainer has a `compute_loss_func`, a mean over the batch from which no per-example Fisher "
-                "information follows. Pass the `log_likelihood_func(outputs, labels)` it is the negative mean of."
-            )
+        check_loss(self.trainer, self.log_likelihood_func)
         if args.world_size > 1 or args.n_gpu > 1:
             raise ValueError(
                 f"`FisherCallback` runs in one process on one device, and this training in {args.world_size} with "
