@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = {
+    "CancellationError": "cancellation",
     "DataArguments": "data",
+    "FisherCallback": "callback",
     "FisherDiagonal": "fisher.diagonal",
     "FisherUnlearner": "unlearner",
     "FisherUnlearningConfig": "config",
@@ -21,6 +23,7 @@ _MODULES = {
     "WeightSelection": "selection",
     "accumulate_fisher_diagonal": "fisher.accumulate",
     "accumulate_fisher_diagonals": "fisher.accumulate",
+    "cancellation_error": "cancellation",
     "check_tokenizer": "preprocessing",
     "classification_log_likelihood": "likelihood",
     "create_model_card": "card",
@@ -47,11 +50,14 @@ _MODULES = {
     "tokenize_causal_lm": "preprocessing",
     "tokenize_text_classification": "preprocessing",
     "tokenize_token_classification": "preprocessing",
+    "weights_fingerprint": "fingerprint",
 }
 
 __all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
+    from .callback import FisherCallback
+    from .cancellation import CancellationError, cancellation_error
     from .card import create_model_card
     from .config import FisherUnlearningConfig
     from .data import DataArguments, load_unlearning_datasets, split_forget_rows
@@ -64,6 +70,7 @@ if TYPE_CHECKING:
         min_k_score,
         perplexity,
     )
+    from .fingerprint import weights_fingerprint
     from .fisher.accumulate import accumulate_fisher_diagonal, accumulate_fisher_diagonals
     from .fisher.diagonal import FisherDiagonal
     from .likelihood import (

@@ -126,6 +126,20 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
             )
 
 
+def check_loss(trainer: Any, log_likelihood_func: Any | None) -> None:
+    """
+    Refuses a trainer with a loss of its own, unless the likelihood that it stands for is given.
+
+    Raises:
+        `ValueError`: If there is a `compute_loss_func` and no `log_likelihood_func`.
+    """
+    if trainer.compute_loss_func is not None and log_likelihood_func is None:
+        raise ValueError(
+            "This trainer has a `compute_loss_func`, a mean over the batch from which no per-example Fisher "
+            "information follows. Pass the `log_likelihood_func(outputs, labels)` it is the negative mean of."
+        )
+
+
 def check_reference(model: nn.Module, reference_model: nn.Module) -> None:
     """
     Refuses a reference that shares weights with the model, such as two adapters put on one and the same base object.

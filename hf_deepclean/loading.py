@@ -12,8 +12,11 @@ import datasets
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from tqdm.auto import tqdm
+from transformers import Trainer
 
 from .modes import all_seeded
+from .processes import is_main_process, num_processes, process_index
 
 
 def seeded_batches(
@@ -87,6 +90,61 @@ def seeded_batches(
             yield place, batch
         if len(taken) < batch_size:
             return
+
+
+def trainer_batches(
+    trainer: Trainer,
+    dataset: Any,
+    batch_size: int,
+    description: str | None = None,
+    *,
+    start: int = 0,
+    earlier: Collection[int] = (),
+    in_turns: bool = True,
+    seed: int | None = None,
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """
+    As [`seeded_batches`], by a trainer's collator and arguments, under a progress bar of the main process.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            Whose collator, columns, seed and workers to use.
+        dataset, batch_size, start, earlier:
+            As for [`seeded_batches`].
+        description (`str`, *optional*):
+            Shown beside the progress bar; without it there is none.
+        in_turns (`bool`, *optional*, defaults to `True`):
+            Whether every process gets its own batches, or each of them all.
+        seed (`int`, *optional*):
+            The seed, by default the trainer's.
+    """
+    rows, collator = rows_and_collator(trainer, dataset, description)
+    processes = num_processes() if in_turns else 1
+    index = process_index() if in_turns else 0
+    batches = seeded_batches(
+        rows,
+        batch_size,
+        collator,
+        trainer.args.seed if seed is None else seed,
+        process_index=index,
+        num_processes=processes,
+        start=start,
+        earlier=earlier,
+        num_workers=trainer.args.dataloader_num_workers,
+    )
+    total = None if is_stream(rows) else len(range(index, math.ceil(len(rows) / batch_size), processes))
+    hidden = description is None or trainer.args.disable_tqdm or not is_main_process()
+    done = len(range(index, start, processes)) - len(earlier)
+    return iter(tqdm(batches, desc=description, total=total, initial=done, disable=hidden, leave=False))
+
+
+def rows_and_collator(
+    trainer: Trainer, dataset: Any, description: str | None
+) -> tuple[Any, Callable[[list[Any]], Any]]:
+    """Rows with the columns that a trainer's model takes, or a collator that leaves the others out."""
+    if isinstance(dataset, datasets.Dataset):
+        return trainer._remove_unused_columns(dataset, description), trainer.data_collator
+    return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator, description)
 
 
 def is_stream(dataset: Any) -> bool:

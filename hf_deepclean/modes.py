@@ -76,6 +76,18 @@ def end_mixed_precision(model: nn.Module) -> None:
 
 
 @contextmanager
+def own_precision(model: nn.Module) -> Iterator[None]:
+    """The model's own forward pass, without the autocast that Accelerate may have put around it for training."""
+    names = ("_is_accelerate_prepared", "_original_forward", "forward")
+    prepared = {name: value for name, value in vars(model).items() if name in names}
+    end_mixed_precision(model)
+    try:
+        yield
+    finally:
+        vars(model).update(prepared)
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draws on the CPU by a seed; the generators of other devices are not touched."""
     state = torch.get_rng_state()

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib.metadata import version
@@ -15,14 +15,12 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Subset
-from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
     EvalPrediction,
@@ -46,10 +44,12 @@ from .adapters import (
     saving_the_adapter_alone,
 )
 from .batches import LABELS, num_examples, split_labels
+from .callback import FisherCallback
 from .checks import (
     check_batch_has_labels,
     check_dataset,
     check_disjoint,
+    check_loss,
     check_model,
     check_output_directory,
     check_reference,
@@ -67,7 +67,15 @@ from .fisher.passes import accumulate_over_processes
 from .heads import base_model, find_likelihood, num_classes, prepare_batch
 from .interruption import Interruption
 from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type, class_log_probabilities
-from .loading import EpochLoader, ProcessBatchSampler, ProcessRows, first_rows, is_stream, seeded_batches
+from .loading import (
+    EpochLoader,
+    ProcessBatchSampler,
+    ProcessRows,
+    first_rows,
+    is_stream,
+    rows_and_collator,
+    trainer_batches,
+)
 from .modes import end_mixed_precision, only_trainable
 from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
 from .processes import (
@@ -307,11 +315,7 @@ class FisherUnlearner(Trainer):
         Raises:
             `ValueError`: If the trainer has a loss of its own and no `log_likelihood_func` says what it stands for.
         """
-        if trainer.compute_loss_func is not None and log_likelihood_func is None:
-            raise ValueError(
-                "This trainer has a `compute_loss_func`, a mean over the batch from which no per-example Fisher "
-                "information follows. Pass the `log_likelihood_func(outputs, labels)` it is the negative mean of."
-            )
+        check_loss(trainer, log_likelihood_func)
         defaults = {
             "output_dir": f"{os.path.normpath(trainer.args.output_dir)}-unlearned",
             "save_strategy": "no",
@@ -331,7 +335,9 @@ class FisherUnlearner(Trainer):
             processing_class=trainer.processing_class,
             log_likelihood_func=log_likelihood_func,
             compute_metrics=trainer.compute_metrics,
-            callbacks=[c for c in trainer.callback_handler.callbacks if not isinstance(c, _own_callbacks())],
+            callbacks=[
+                c for c in trainer.callback_handler.callbacks if not isinstance(c, (*_own_callbacks(), FisherCallback))
+            ],
             preprocess_logits_for_metrics=trainer.preprocess_logits_for_metrics,
         )
 
@@ -746,7 +752,7 @@ class FisherUnlearner(Trainer):
         args = self.args
         if num_processes() == 1 or args.train_sampling_strategy == "batch_rebalance":
             return super().get_train_dataloader()
-        dataset, collator = self._rows_and_collator(self.train_dataset, "training")
+        dataset, collator = rows_and_collator(self, self.train_dataset, "training")
         seed = args.seed if args.data_seed is None else args.data_seed
         share = {"process_index": process_index(), "num_processes": num_processes()}
         common = {
@@ -895,45 +901,9 @@ class FisherUnlearner(Trainer):
         return {name: float(value) for name, value in self.compute_metrics(outcome, **arguments).items()}
 
     def _batches(
-        self,
-        dataset: Any,
-        batch_size: int,
-        description: str | None = None,
-        *,
-        start: int = 0,
-        earlier: Collection[int] = (),
-        in_turns: bool = True,
+        self, dataset: Any, batch_size: int, description: str | None = None, **kwargs: Any
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        """
-        This process's batches in the order of the data, each with its place, under a progress bar if there is a
-        description. What is random in them follows the seed, so that every pass has the same masks.
-        """
-        rows, collator = self._rows_and_collator(dataset, description)
-        processes = num_processes() if in_turns else 1
-        index = process_index() if in_turns else 0
-        batches = seeded_batches(
-            rows,
-            batch_size,
-            collator,
-            self.args.seed,
-            process_index=index,
-            num_processes=processes,
-            start=start,
-            earlier=earlier,
-            num_workers=self.args.dataloader_num_workers,
-        )
-        total = None
-        if not is_stream(rows):
-            total = len(range(index, math.ceil(len(rows) / batch_size), processes))
-        hidden = description is None or self.args.disable_tqdm or not is_main_process()
-        done = len(range(index, start, processes)) - len(earlier)
-        return iter(tqdm(batches, desc=description, total=total, initial=done, disable=hidden, leave=False))
-
-    def _rows_and_collator(self, dataset: Any, description: str | None) -> tuple[Any, Callable[[list[Any]], Any]]:
-        """Rows with the columns that the model takes, or a collator that leaves the others out."""
-        if isinstance(dataset, datasets.Dataset):
-            return self._remove_unused_columns(dataset, description), self.data_collator
-        return dataset, self._get_collator_with_removed_columns(self.data_collator, description)
+        return trainer_batches(self, dataset, batch_size, description, **kwargs)
 
     def _settings(self) -> dict[str, Any]:
         own = {item.name for item in fields(FisherUnlearningConfig)} - {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import IterableDataset, SequentialSampler
-from transformers import default_data_collator
+from transformers import Trainer, TrainingArguments, default_data_collator
 
 from hf_deepclean.loading import (
     EpochLoader,
@@ -17,8 +17,10 @@ from hf_deepclean.loading import (
     first_rows,
     is_stream,
     seeded_batches,
+    trainer_batches,
 )
 
+from . import tiny
 from .tiny import Rows
 
 
@@ -152,3 +154,19 @@ def test_every_epoch_has_its_order_the_same_in_all_processes():
         assert sorted(chain.from_iterable(first + second)) == list(range(20))
     assert order(0, 0) != order(1, 0)
     assert order(1, 0) == order(1, 0)
+
+
+def trainer_for(directory):
+    args = TrainingArguments(str(directory), report_to="none", disable_tqdm=True)
+    return Trainer(tiny.vit(num_labels=10), args, train_dataset=tiny.digits())
+
+
+@pytest.mark.parametrize("kind", ["dataset", "rows", "stream"])
+def test_a_trainers_batches_have_every_example_once_and_no_unused_columns(tmp_path, kind):
+    digits = tiny.digits().select(range(20))
+    extended = digits.add_column("unused", ["text"] * 20)
+    dataset = {"dataset": extended, "rows": Rows(list(extended)), "stream": extended.to_iterable_dataset()}[kind]
+    batches = [batch for _, batch in trainer_batches(trainer_for(tmp_path), dataset, 8)]
+    assert [len(batch["labels"]) for batch in batches] == [8, 8, 4]
+    assert torch.equal(torch.cat([batch["labels"] for batch in batches]), digits["labels"][:])
+    assert all(set(batch) == {"pixel_values", "labels"} for batch in batches)

@@ -4,14 +4,30 @@
 
 import json
 import os
-import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
+
+from .. import __version__
+from ..files import replaced, staged
+from ..fingerprint import weights_fingerprint
+
+
+FISHER_NAME = "fisher.safetensors"
+FISHER_INDEX_NAME = f"{FISHER_NAME}.index.json"
+
+# Of another pass over the same examples 99.9 % of the sums lie within the error that this factor gives (measured by
+# tests/benchmarks/kept_fisher.py).
+_ROUNDING = 8
+# A subset whose sums are larger than those of the whole, in more of the weights than this, is none.
+_SHARE_ABOVE_WHOLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -29,12 +45,18 @@ class FisherDiagonal:
             `"empirical"`, `"sampled"` or `"expected"`.
         fallback_parameters (`dict[str, str]`, *optional*):
             Parameters that went through the exact one-example path for at least one batch, with the reason.
+        weights_fingerprint (`str`, *optional*):
+            Which weights the diagonal belongs to, by [`weights_fingerprint`]; it is of no use at others.
+        seconds (`float`, *optional*):
+            What the pass took, in seconds.
     """
 
     sums: dict[str, torch.Tensor]
     num_examples: int
     fisher_type: Literal["empirical", "sampled", "expected"] = "empirical"
     fallback_parameters: dict[str, str] = field(default_factory=dict)
+    weights_fingerprint: str | None = None
+    seconds: float | None = None
 
     def mean(self) -> dict[str, torch.Tensor]:
         """
@@ -46,23 +68,217 @@ class FisherDiagonal:
 
     def __add__(self, other: "FisherDiagonal") -> "FisherDiagonal":
         """The diagonal on the union of two disjoint sets of examples, at the same weights."""
-        if self.fisher_type != other.fisher_type or self.sums.keys() != other.sums.keys():
-            raise ValueError(
-                f"Two Fisher diagonals add up only over the same parameters and the same estimator; these have "
-                f"{len(self.sums)} and {len(other.sums)} parameters, {self.fisher_type!r} and {other.fisher_type!r}."
-            )
+        fingerprint = self._common_fingerprint(other)
+        known = self.seconds is not None and other.seconds is not None
         return FisherDiagonal(
             {name: total + other.sums[name] for name, total in self.sums.items()},
             self.num_examples + other.num_examples,
             self.fisher_type,
             self.fallback_parameters | other.fallback_parameters,
+            fingerprint,
+            self.seconds + other.seconds if known else None,
         )
+
+    def __sub__(self, other: "FisherDiagonal") -> "FisherDiagonal":
+        """
+        The diagonal on the examples of this one that are not in `other`, which holds a subset, at the same weights.
+
+        Where nearly all of a sum comes from the subset, the difference is of the size of the rounding errors. What is
+        below [`rounding_error`] is set to 0: noise in its place would have a ratio of any size.
+        """
+        if self.fisher_type == "sampled":
+            raise ValueError(
+                "The labels of `fisher_type='sampled'` are drawn anew in every pass, so the sums over a subset are no "
+                "part of the sums over the whole. Keep an 'empirical' or 'expected' Fisher to subtract from."
+            )
+        fingerprint = self._common_fingerprint(other)
+        if other.num_examples >= self.num_examples:
+            raise ValueError(
+                f"Of a Fisher diagonal on {self.num_examples} examples one on {other.num_examples} cannot be taken "
+                "away: at least one example has to remain."
+            )
+        sums, num_above = {}, 0
+        for name, total in self.sums.items():
+            part = other.sums[name].to(total.device, total.dtype)
+            error = rounding_error(total)
+            difference = total - part
+            num_above += int((difference < -error).sum())
+            sums[name] = difference.masked_fill_(difference <= error, 0)
+        share = num_above / sum(map(torch.numel, sums.values()))
+        if share > _SHARE_ABOVE_WHOLE:
+            raise ValueError(
+                f"In {share:.1%} of the weights {other.num_examples} examples alone have larger sums than the "
+                f"{self.num_examples} examples they are said to be among. They are not, or are prepared in another "
+                "way: pass rows of the data set that the kept Fisher was computed on, with the same columns and the "
+                "same collator."
+            )
+        return FisherDiagonal(
+            sums,
+            self.num_examples - other.num_examples,
+            self.fisher_type,
+            self.fallback_parameters | other.fallback_parameters,
+            fingerprint,
+        )
+
+    def _common_fingerprint(self, other: "FisherDiagonal") -> str | None:
+        """That of both, if both are known; refuses two diagonals of which one cannot be made."""
+        if self.fisher_type != other.fisher_type or self.sums.keys() != other.sums.keys():
+            raise ValueError(
+                "Two Fisher diagonals are added or subtracted only over the same parameters and with the same "
+                f"estimator; these have {len(self.sums)} and {len(other.sums)} parameters, {self.fisher_type!r} and "
+                f"{other.fisher_type!r}."
+            )
+        if self.weights_fingerprint is None or other.weights_fingerprint is None:
+            return None
+        if self.weights_fingerprint != other.weights_fingerprint:
+            raise ValueError(
+                "Two Fisher diagonals are added or subtracted only at the same weights; these belong to different "
+                f"ones ({self.weights_fingerprint[:12]} and {other.weights_fingerprint[:12]}). Compute one of them "
+                "again at the weights of the other."
+            )
+        return self.weights_fingerprint
+
+    def is_fresh(self, model: nn.Module) -> bool:
+        """Whether the diagonal belongs to a model's present weights, by their fingerprint."""
+        return self.weights_fingerprint is not None and self.weights_fingerprint == weights_fingerprint(model)
+
+    def refresh_cost(self) -> str:
+        """What a diagonal on the same examples costs at other weights, in words."""
+        if self.seconds is None:
+            return f"one pass over {self.num_examples:,} examples"
+        duration = f"{self.seconds:.1f} seconds" if self.seconds < 120 else f"{self.seconds / 60:.0f} minutes"
+        return f"one pass over {self.num_examples:,} examples, which took {duration} on the machine that made this one"
+
+    def check_fits(self, model: nn.Module, parameters: Collection[str], fisher_type: str) -> None:
+        """
+        Refuses to serve a request that this diagonal is of no use for, before any pass.
+
+        Args:
+            model (`torch.nn.Module`):
+                The model to clean.
+            parameters (`Collection[str]`):
+                Names of the parameters in scope.
+            fisher_type (`str`):
+                The estimator of the request.
+
+        Raises:
+            `ValueError`: If the diagonal is stale, that is, belongs to other weights than the model's; says what a
+                refresh costs. Or if it is of other parameters or another estimator, or of sampled labels.
+        """
+        if fisher_type != self.fisher_type or fisher_type == "sampled":
+            raise ValueError(
+                f"The kept Fisher is {self.fisher_type!r} and the request {fisher_type!r}. Both must be 'empirical', "
+                "or both 'expected'; sampled labels are drawn anew in every pass and cannot be subtracted."
+            )
+        different = sorted(self.sums.keys() ^ set(parameters))
+        if different:
+            raise ValueError(
+                f"The kept Fisher has {len(self.sums)} parameters and the request's scope {len(parameters)}; "
+                f"{len(different)} are on one side only, {different[0]} for one. Use the `reset_scope`, "
+                "`target_modules` and `exclude_modules` that the Fisher was kept with, and train what was trained."
+            )
+        if self.weights_fingerprint is None:
+            raise ValueError(
+                "The kept Fisher does not say which weights it belongs to. Keep it with "
+                "`save_pretrained(directory, model)`."
+            )
+        if not self.is_fresh(model):
+            raise ValueError(
+                "The kept Fisher is stale: the model's weights are not those it was computed at, as after every "
+                f"training and every unlearning. A refresh costs {self.refresh_cost()}; or do without the kept Fisher."
+            )
+
+    def save_pretrained(
+        self,
+        directory: str | os.PathLike[str],
+        model: nn.Module | None = None,
+        *,
+        max_shard_size: int | str = "5GB",
+    ) -> None:
+        """
+        Keeps the diagonal in a folder, beside a model or in a folder of the model's: `fisher.safetensors`, or several
+        files and their index. Whole or not at all; nothing is overwritten.
+
+        Together with the model, a diagonal says something about the examples in it, the more so the fewer they are.
+        Keep it as carefully as the data, and never upload it with the model. The names of the files all begin with
+        `fisher`, so that `ignore_patterns="*fisher*.safetensors*"` leaves them out of an upload; what lies in a folder
+        whose name begins with an underscore, [`~transformers.Trainer.push_to_hub`] leaves out by itself.
+
+        Args:
+            directory (`str`):
+                The folder; made if it is not there.
+            model (`torch.nn.Module`, *optional*):
+                The model that the diagonal belongs to, whose fingerprint is kept with it. By default
+                `weights_fingerprint` must be known.
+            max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`):
+                Size above which the sums are spread over several files.
+
+        Raises:
+            `ValueError`: If the weights are unknown, or not those of the model.
+            `FileExistsError`: If the folder holds a diagonal, or a part of one.
+        """
+        directory = Path(directory)
+        check_no_fisher(directory)
+        fisher = self
+        if model is not None:
+            fisher = replace(self, weights_fingerprint=weights_fingerprint(model))
+            fisher._common_fingerprint(self)
+        if fisher.weights_fingerprint is None:
+            raise ValueError(
+                "A kept Fisher must say which weights it belongs to, and this one does not know. Pass the model it "
+                "was computed on: `save_pretrained(directory, model)`."
+            )
+        split = split_torch_state_dict_into_shards(
+            self.sums, filename_pattern="fisher{suffix}.safetensors", max_shard_size=max_shard_size
+        )
+        metadata = fisher._metadata()
+        directory.mkdir(parents=True, exist_ok=True)
+        with staged(directory) as staging:
+            for filename, names in split.filename_to_tensors.items():
+                _write({name: self.sums[name] for name in names}, staging / filename, metadata)
+            if split.is_sharded:
+                index = {"metadata": split.metadata | metadata, "weight_map": split.tensor_to_filename}
+                (staging / FISHER_INDEX_NAME).write_text(json.dumps(index, indent=2))
+            # The index, without which no reader finds the other files, comes last.
+            for filename in [*split.filename_to_tensors, *([FISHER_INDEX_NAME] if split.is_sharded else [])]:
+                os.replace(staging / filename, directory / filename)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike[str]) -> "FisherDiagonal":
+        """
+        Reads what [`~FisherDiagonal.save_pretrained`] wrote, to the CPU.
+
+        Args:
+            directory (`str`):
+                The folder.
+
+        Raises:
+            `FileNotFoundError`: If there is no diagonal in it, or a part is missing.
+            `ValueError`: If the files hold something else.
+        """
+        directory = Path(directory)
+        index = directory / FISHER_INDEX_NAME
+        if not index.exists():
+            if not (directory / FISHER_NAME).exists():
+                raise FileNotFoundError(
+                    f"{directory} holds neither {FISHER_NAME} nor {FISHER_INDEX_NAME}. Name the folder that "
+                    "`FisherDiagonal.save_pretrained` or a `FisherCallback` wrote."
+                )
+            return cls.load(directory / FISHER_NAME)
+        names = json.loads(index.read_text())["weight_map"]
+        fisher = cls._read([directory / filename for filename in dict.fromkeys(names.values())])
+        if fisher.sums.keys() != names.keys():
+            raise ValueError(
+                f"{index} names {len(names)} parameters and its files hold {len(fisher.sums)}: they do not belong "
+                "together."
+            )
+        return fisher
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """
-        Writes the sums as safetensors, with everything else as metadata; whole or not at all.
+        Writes the sums to one safetensors file, with everything else as metadata; whole or not at all.
 
-        Together with a model, a diagonal of few examples says something about them: keep it as carefully as the data.
+        What [`~FisherDiagonal.save_pretrained`] says of privacy holds here too.
 
         Args:
             path (`str`):
@@ -74,15 +290,8 @@ class FisherDiagonal:
         path = Path(path)
         if path.exists():
             raise FileExistsError(f"{path} exists. Nothing is ever overwritten: choose another name, or move it.")
-        metadata = {
-            "fisher_type": self.fisher_type,
-            "num_examples": str(self.num_examples),
-            "fallback_parameters": json.dumps(self.fallback_parameters),
-        }
-        with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=path.parent) as staging:
-            written = Path(staging) / "fisher.safetensors"
-            save_file({name: total.contiguous() for name, total in self.sums.items()}, written, metadata)
-            os.replace(written, path)
+        with replaced(path) as written:
+            _write(self.sums, written, self._metadata())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FisherDiagonal":
@@ -96,20 +305,80 @@ class FisherDiagonal:
         Raises:
             `ValueError`: If the file holds something else.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                sums = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no safetensors file: {error}.") from None
-        if not {"fisher_type", "num_examples", "fallback_parameters"} <= metadata.keys():
-            raise ValueError(
-                f"{path} holds tensors but not the metadata of a Fisher diagonal; was it written by "
-                "`FisherDiagonal.save`?"
-            )
+        return cls._read([path])
+
+    def _metadata(self) -> dict[str, str]:
+        metadata = {
+            "fisher_type": self.fisher_type,
+            "num_examples": str(self.num_examples),
+            "fallback_parameters": json.dumps(self.fallback_parameters),
+            "hf_deepclean_version": __version__,
+        }
+        optional = {"weights_fingerprint": self.weights_fingerprint, "seconds": self.seconds}
+        return metadata | {name: str(value) for name, value in optional.items() if value is not None}
+
+    @classmethod
+    def _read(cls, paths: Iterable[str | os.PathLike[str]]) -> "FisherDiagonal":
+        sums: dict[str, torch.Tensor] = {}
+        metadata: dict[str, str] = {}
+        for path in paths:
+            try:
+                with safe_open(path, "pt") as file:
+                    metadata = file.metadata() or {}
+                    sums |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            except SafetensorError as error:
+                raise ValueError(f"{path} is no safetensors file: {error}.") from None
+            if not {"fisher_type", "num_examples", "fallback_parameters"} <= metadata.keys():
+                raise ValueError(
+                    f"{path} holds tensors but not the metadata of a Fisher diagonal; was it written by "
+                    "`FisherDiagonal.save` or `save_pretrained`?"
+                )
         return cls(
             sums,
             int(metadata["num_examples"]),
             metadata["fisher_type"],
             json.loads(metadata["fallback_parameters"]),
+            metadata.get("weights_fingerprint"),
+            float(metadata["seconds"]) if "seconds" in metadata else None,
         )
+
+
+def rounding_error(total: torch.Tensor) -> torch.Tensor:
+    """
+    How far the sums of two passes over the same examples may lie apart by rounding, entry by entry.
+
+    A sum of N squares has a relative error of a few units in the last place. To it comes that of the gradients, which
+    are sums themselves: an entry that is small where its parameter's others are large has a gradient in which larger
+    terms cancelled, with their rounding error. So the estimate for an entry S of a parameter with the mean M is
+    `8 eps (S + sqrt(S M))`. Gradients that are 0 in exact arithmetic, as those of key biases under a softmax, are
+    nothing but rounding, and have any error; also in a pass of their own.
+
+    Args:
+        total (`torch.Tensor`):
+            Sums of one parameter.
+
+    Returns:
+        `torch.Tensor`: In the shape and dtype of `total`.
+    """
+    return _ROUNDING * torch.finfo(total.dtype).eps * (total + total.sqrt() * total.mean().sqrt())
+
+
+def check_no_fisher(directory: str | os.PathLike[str]) -> None:
+    """
+    Refuses a folder that holds a Fisher diagonal, or a part of one that was not written to its end.
+
+    Raises:
+        `FileExistsError`: If there is one.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise FileExistsError(f"{directory} is a file. Choose another folder for the Fisher diagonal.")
+    found = sorted(path.name for path in directory.glob("fisher*.safetensors*"))
+    if found:
+        raise FileExistsError(
+            f"{directory} already holds {found[0]}. Nothing is ever overwritten: choose another folder, or move it."
+        )
+
+
+def _write(sums: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, Any]) -> None:
+    save_file({name: total.contiguous() for name, total in sums.items()}, path, metadata)

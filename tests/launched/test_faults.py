@@ -18,7 +18,9 @@ def whole(tmp_path_factory):
     return contents(folder)
 
 
-@pytest.mark.parametrize("fault", ["retain Fisher:error", "repair:kill", "forget Fisher:terminate", "repair:terminate"])
+@pytest.mark.parametrize(
+    "fault", ["retain Fisher:error", "repair:kill", "forget Fisher:terminate", "repair:terminate"]
+)
 def test_when_one_process_fails_all_end_and_the_run_goes_on_in_the_same_bits(tmp_path, whole, fault):
     folder = tmp_path / "clean"
     start = time.monotonic()
