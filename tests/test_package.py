@@ -16,6 +16,7 @@ PACKAGE = ROOT / "hf_deepclean"
 
 # The order of the data flow; a module imports only what stands before it.
 LAYERS = [
+    "shards",
     "parser",
     "data",
     "batches",
@@ -41,6 +42,7 @@ LAYERS = [
     "cli",
 ]
 FISHER_LAYERS = [
+    "shards",
     "kernels",
     "layouts",
     "ops",
