@@ -17,6 +17,7 @@ PACKAGE = ROOT / "hf_deepclean"
 # The order of the data flow; a module imports only what stands before it.
 LAYERS = [
     "shards",
+    "ranking",
     "parser",
     "data",
     "batches",
@@ -43,6 +44,7 @@ LAYERS = [
 ]
 FISHER_LAYERS = [
     "shards",
+    "ranking",
     "kernels",
     "layouts",
     "ops",
