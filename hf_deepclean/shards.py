@@ -166,10 +166,7 @@ def local_indices(tensor: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
             Flat int64 indices into the whole tensor, ascending.
     """
     part, start = local_part(tensor)
-    if not isinstance(tensor, DTensor):
-        return indices
-    first, last = torch.searchsorted(indices, torch.tensor([start, start + part.numel()], device=indices.device))
-    return indices[first:last] - start
+    return indices[(start <= indices) & (indices < start + part.numel())] - start if is_sharded(tensor) else indices
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -177,9 +174,14 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Whether a process holds a part of the tensor."""
+    return isinstance(tensor, DTensor)
+
+
 def is_whole_at(tensor: torch.Tensor, device: torch.device) -> bool:
     """Whether a tensor is a plain one on a device."""
-    return not isinstance(tensor, DTensor) and tensor.device == device
+    return not is_sharded(tensor) and tensor.device == device
 
 
 def add_whole_(total: torch.Tensor, addend: torch.Tensor) -> None:
@@ -204,6 +206,27 @@ def reshard(model: nn.Module) -> None:
     """Puts a sharded model in the state between two passes, which a forward pass without a backward pass leaves."""
     for module in _sharded_modules(model):
         module.reshard()
+
+
+def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a model by name, shared ones once, as it holds them between passes."""
+    reshard(model)
+    return dict(model.named_parameters())
+
+
+def plain_class(model: nn.Module) -> type[Any]:
+    """The class of a model; sharding puts another one of its name in its place."""
+    return next(base for base in type(model).__mro__ if not issubclass(base, FSDPModule))
+
+
+def note_trainable(model: nn.Module) -> None:
+    """
+    Tells the shards of a model which parameters require gradients now: they take the dtype of gradients from these,
+    and do so in the first forward pass alone, in which they may all have been frozen. All processes must call this.
+    """
+    for unit in _sharded_modules(model):
+        unit.unshard()
+        unit.reshard()
 
 
 def held_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:

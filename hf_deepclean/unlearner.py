@@ -71,6 +71,7 @@ from .report import IntegrityResult, SelectionResult, StageResult, UnlearningRep
 from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
 from .scope import parameters_in_scope
 from .selection import WeightSelection, select_random_weights, select_weights
+from .shards import named_parameters
 
 
 REPORT_NAME = "report.json"
@@ -626,7 +627,7 @@ class FisherUnlearner(Trainer):
         model = self.model if model is None else model
         if self.optimizer is None:
             decayed = set(self.get_decay_parameter_names(model))
-            named = [(name, p) for name, p in model.named_parameters() if name in self.selection.indices]
+            named = [(name, p) for name, p in named_parameters(model).items() if name in self.selection.indices]
             groups = [
                 {"params": [(n, p) for n, p in named if n in decayed], "weight_decay": self.args.weight_decay},
                 {"params": [(n, p) for n, p in named if n not in decayed], "weight_decay": 0.0},
@@ -788,7 +789,7 @@ class FisherUnlearner(Trainer):
     @contextmanager
     def _only_selected_trainable(self) -> Iterator[None]:
         """The model as the repair needs it: gradients for parameters with selected weights alone, and no cache."""
-        config, parameters = self.model.config, dict(self.model.named_parameters())
+        config, parameters = self.model.config, named_parameters(self.model)
         with (
             _overridden(config, **({"use_cache": False} if hasattr(config, "use_cache") else {})),
             only_trainable(self.model, [parameters[name] for name in self.selection.indices]),

@@ -21,7 +21,15 @@ from ..likelihood import (
     fisher_scores,
 )
 from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
-from ..shards import add_whole_, held_parameters, local_part, parameters_in_passes, processes_of, reshard
+from ..shards import (
+    add_whole_,
+    held_parameters,
+    local_part,
+    named_parameters,
+    note_trainable,
+    parameters_in_passes,
+    processes_of,
+)
 from .diagonal import FisherDiagonal
 from .layouts import sum_dtype
 from .probe import CallKey, Layouts, probe_layouts
@@ -189,9 +197,8 @@ class _Accumulation:
         check_fisher_type(fisher_type, log_likelihood_func)
         # A compiled model would compile the taps in; the module under it is the same model.
         model = getattr(model, "_orig_mod", model)
-        reshard(model)
         if parameters is None:
-            parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            parameters = {name: p for name, p in named_parameters(model).items() if p.requires_grad}
         if not parameters:
             raise ValueError(
                 "No parameter to compute the Fisher information for: none was given and none requires gradients."
@@ -228,6 +235,7 @@ class _Accumulation:
             checkpointing_mode(self.model, lambda: self.taps),
         ):
             yield
+        note_trainable(self.model)
 
     def diagonals(self) -> dict[int, FisherDiagonal]:
         if not self.sums:
