@@ -9,7 +9,8 @@ examples. What is said here of shards holds of a plain tensor too, which is its 
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -237,17 +238,32 @@ def held_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter]) ->
     return {name: model.get_parameter(name) for name in parameters}
 
 
-def parameters_in_passes(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+# A module, the name of its parameter, and the parameter that it is to use in its place.
+Copies = list[tuple[nn.Module, str, nn.Parameter]]
+
+
+def parameters_in_passes(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, nn.Parameter], Copies]:
     """
     The parameters of a model as the ops of its forward passes see them; the same ones if it is not sharded.
 
-    Those of a sharded model are whole and have values in their layer's forward and backward pass alone.
+    Those of a sharded model are whole and have values in their layer's forward and backward pass alone. A shared one
+    of which two layers make themselves a whole each, as transformers have it with a head that is tied to embeddings,
+    is found in the outer layer, and its copies are told.
 
     Args:
         model (`torch.nn.Module`):
             The model; all processes must call this.
         parameters (`dict[str, torch.nn.Parameter]`):
             Its [`held_parameters`].
+
+    Returns:
+        `tuple[dict[str, torch.nn.Parameter], list]`: The parameters, and what [`without_copies`] takes.
+
+    Raises:
+        `ValueError`: If a parameter is sharded in another way than by its rows, or made whole in two layers neither of
+            which is in the other.
     """
     for parameter in parameters.values():
         local_part(parameter)
@@ -258,14 +274,48 @@ def parameters_in_passes(model: nn.Module, parameters: Mapping[str, nn.Parameter
         for name, parameter in module.named_parameters(recurse=False)
         if parameter in own
     ]
-    seen = {parameter: parameter for parameter in own}
+    seen: dict[nn.Parameter, nn.Parameter] = {}
+    owners: dict[nn.Parameter, nn.Module] = {}
+    copies: Copies = []
     for unit in _sharded_modules(model):
         unit.unshard()
         for module, name, parameter in places:
-            if getattr(module, name) is not parameter:
-                seen[parameter] = getattr(module, name)
+            found = getattr(module, name)
+            if found is parameter or found is seen.get(parameter):
+                continue
+            if parameter not in seen:
+                seen[parameter], owners[parameter] = found, unit
+                continue
+            if module not in set(owners[parameter].modules()):
+                names = [key for key, value in parameters.items() if value is parameter]
+                raise ValueError(
+                    f"The shared parameter {names[0]} is sharded twice, in layers neither of which is in the other. "
+                    "Shard what shares it together: `fully_shard([first, second])`."
+                )
+            copies.append((module, name, seen[parameter]))
         unit.reshard()
-    return {name: seen[parameter] for name, parameter in parameters.items()}
+    never = [name for name, parameter in parameters.items() if is_sharded(parameter) and parameter not in seen]
+    if never:
+        raise ValueError(
+            f"{len(never)} parameters, {never[0]} first, are sharded but not by `fully_shard`, so that nothing makes "
+            "them whole in a forward pass. Shard the model with `fully_shard` alone."
+        )
+    return {name: seen.get(parameter, parameter) for name, parameter in parameters.items()}, copies
+
+
+@contextmanager
+def without_copies(copies: Copies) -> Iterator[None]:
+    """Modules with a copy of a shared parameter use the one parameter, so that gradients of all its uses add up."""
+
+    def hook(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
+        return module.register_forward_pre_hook(lambda *_: module._parameters.update({name: parameter}))
+
+    hooks = [hook(*copy) for copy in copies]
+    try:
+        yield
+    finally:
+        for handle in hooks:
+            handle.remove()
 
 
 def _sharded_modules(model: nn.Module) -> list[Any]:

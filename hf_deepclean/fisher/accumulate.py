@@ -29,6 +29,7 @@ from ..shards import (
     note_trainable,
     parameters_in_passes,
     processes_of,
+    without_copies,
 )
 from .diagonal import FisherDiagonal
 from .layouts import sum_dtype
@@ -208,7 +209,7 @@ class _Accumulation:
         self.model = model
         self.held = held_parameters(model, parameters)
         self.processes = processes_of(self.held.values())
-        self.parameters = parameters_in_passes(model, self.held)
+        self.parameters, self.copies = parameters_in_passes(model, self.held)
         self.accumulator_device = accumulator_device
         self.fisher_type = fisher_type
         self.log_likelihood_func = log_likelihood_func
@@ -229,6 +230,7 @@ class _Accumulation:
     def running(self) -> Iterator[None]:
         """The model as the pass needs it, afterwards as it was."""
         with (
+            without_copies(self.copies),
             evaluation_mode(self.model),
             only_trainable(self.model, ()),
             differentiable_mode(self.model),
