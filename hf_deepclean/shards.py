@@ -262,8 +262,8 @@ def parameters_in_passes(
         `tuple[dict[str, torch.nn.Parameter], list]`: The parameters, and what [`without_copies`] takes.
 
     Raises:
-        `ValueError`: If a parameter is sharded in another way than by its rows, or made whole in two layers neither of
-            which is in the other.
+        `ValueError`: If a parameter is sharded in another way than by its rows, or not by `fully_shard`; or made whole
+            in two layers neither of which is in the other, or in two layers from shards of different sizes.
     """
     for parameter in parameters.values():
         local_part(parameter)
@@ -292,6 +292,7 @@ def parameters_in_passes(
                     f"The shared parameter {names[0]} is sharded twice, in layers neither of which is in the other. "
                     "Shard what shares it together: `fully_shard([first, second])`."
                 )
+            _check_even(parameter)
             copies.append((module, name, seen[parameter]))
         unit.reshard()
     never = [name for name, parameter in parameters.items() if is_sharded(parameter) and parameter not in seen]
@@ -316,6 +317,18 @@ def without_copies(copies: Copies) -> Iterator[None]:
     finally:
         for handle in hooks:
             handle.remove()
+
+
+def _check_even(parameter: DTensor) -> None:
+    """Refuses a shared parameter of whose smaller shards FSDP2 (torch 2.13) keeps two copies, one padded for each."""
+    sizes = [parameter.device_mesh.size(axis) for axis, place in enumerate(parameter.placements) if place == Shard(0)]
+    if any(len(parameter) % size for size in sizes):
+        raise ValueError(
+            f"The {len(parameter)} rows of the embeddings that are tied to the output layer are no multiple of the "
+            f"{sizes[0]} processes. Sharded so, embeddings and output layer part with the first change of a weight. "
+            "Before saving the model, add unused rows (`model.resize_token_embeddings(pad_to_multiple_of=...)`), or "
+            "use another number of processes."
+        )
 
 
 def _sharded_modules(model: nn.Module) -> list[Any]:
