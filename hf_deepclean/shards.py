@@ -141,7 +141,7 @@ def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
     rows, first = len(tensor) if tensor.ndim else 1, 0
     num_shards = 0
     for axis, placement in enumerate(tensor.placements):
-        if placement == Shard(0):
+        if type(placement) is Shard and placement.dim == 0:
             num_shards += 1
             size = -(-rows // tensor.device_mesh.size(axis))
             first = min(rows, tensor.device_mesh.get_local_rank(axis) * size)
@@ -204,7 +204,7 @@ def add_whole_(total: torch.Tensor, addend: torch.Tensor) -> None:
 
 
 def reshard(model: nn.Module) -> None:
-    """Puts a sharded model in the state between two passes, which a forward pass without a backward pass leaves."""
+    """Puts a sharded model in its state between passes; after a forward pass alone its outermost layer is whole."""
     for module in _sharded_modules(model):
         module.reshard()
 
