@@ -36,6 +36,9 @@ class FisherUnlearningConfig(TrainingArguments):
             At most so many examples of each data set, drawn at random by `seed`, enter its Fisher information. By
             default all.
 
+        accumulator_device (`str`, *optional*):
+            `"cpu"` keeps the sums of both Fishers in the memory of the processor, for models that leave no room on
+            their device. By default they are where the parameters are.
         state_save_seconds (`float`, *optional*, defaults to `60.0`):
             Time between two savings of the sums of a Fisher pass, from which an interrupted run goes on; more if a
             saving takes over 5 % of it.
@@ -89,6 +92,12 @@ class FisherUnlearningConfig(TrainingArguments):
     fisher_max_examples: int | None = field(
         default=None,
         metadata={"help": "At most so many random examples of each data set enter its Fisher information."},
+    )
+    accumulator_device: str | None = field(
+        default=None,
+        metadata={
+            "help": "Keep the sums of the Fishers on the processor ('cpu'); by default where the weights are."
+        },
     )
     state_save_seconds: float = field(
         default=60.0, metadata={"help": "Seconds between two savings of a Fisher pass, to resume from."}
@@ -153,6 +162,11 @@ class FisherUnlearningConfig(TrainingArguments):
                 "`reset_value='pretrained'` rewinds a model to the checkpoint before fine-tuning, and before its "
                 "training an adapter did not exist. With `reset_scope='adapter'` use `reset_value='init'`, the "
                 "adapter's initial values, or 'zero'."
+            )
+        if self.accumulator_device not in (None, "cpu"):
+            raise ValueError(
+                f"`accumulator_device` is {self.accumulator_device!r} but must be 'cpu', or left out to keep the sums "
+                "where the weights are."
             )
         if not self.state_save_seconds >= 0:
             raise ValueError(f"`state_save_seconds` is {self.state_save_seconds} but must be a time, 0 or more.")

@@ -5,9 +5,10 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 # A launcher passes on a Ctrl-C that the terminal has sent to its processes too; what comes later is impatience.
@@ -48,6 +49,17 @@ class Interruption:
             for number, handler in before.items():
                 # A handler that was not installed from Python reads as none.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def share(self, gather: Callable[[Any], list[Any]]) -> None:
+        """
+        Makes a request to one process a request to all.
+
+        Args:
+            gather (`Callable`):
+                Called with what this process has; returns what every process has. All processes must call this.
+        """
+        signals = [number for number in gather(self.signal) if number is not None]
+        self.signal = signals[0] if signals else None
 
     def check(self) -> None:
         """

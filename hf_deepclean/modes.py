@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .shards import reshard
+
 
 _DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
     getattr(owner, name)
@@ -52,6 +54,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def only_trainable(model: nn.Module, parameters: Collection[nn.Parameter]) -> Iterator[None]:
     """These parameters, and no others of the model, require gradients."""
+    # The whole parameters of a sharded model take over from their shards, once they are made of them again.
+    reshard(model)
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.requires_grad_(False)
     for parameter in parameters:
@@ -59,6 +63,7 @@ def only_trainable(model: nn.Module, parameters: Collection[nn.Parameter]) -> It
     try:
         yield
     finally:
+        reshard(model)
         for parameter, requires_grad in trainable.items():
             parameter.requires_grad_(requires_grad)
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .selection import WeightSelection
+from .shards import holders_of, is_sharded, local_indices, local_part, reshard, whole
 
 
 class SparseAdamW(torch.optim.Optimizer):
@@ -20,6 +21,8 @@ class SparseAdamW(torch.optim.Optimizer):
     Masking the gradients of an ordinary optimizer does not freeze a weight, since decay and momentum still move it.
     Here an entry that was not chosen has no state and is never written. Entries of a half-precision parameter have
     their moments and a master copy in float32.
+
+    Of a sharded parameter every process trains the chosen entries of its shard; the norm is that of all.
 
     Decoupled weight decay as in [AdamW](https://huggingface.co/papers/1711.05101).
 
@@ -64,10 +67,12 @@ class SparseAdamW(torch.optim.Optimizer):
                     "`SparseAdamW` was given parameters without names, and its indices are kept by name. Pass "
                     "`model.named_parameters()`, or groups of (name, parameter) pairs."
                 )
-        for name, parameter, _ in self._entries():
+        self._holders = holders_of([parameter for group in self.param_groups for parameter in group["params"]])
+        for name, parameter, _ in list(self._entries()):
             chosen = self.indices[name]
             if not 0 <= int(chosen.min()) <= int(chosen.max()) < parameter.numel():
                 raise ValueError(f"The indices of {name} reach outside its {parameter.numel()} entries.")
+            self.indices[name] = local_indices(parameter, chosen)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -85,8 +90,10 @@ class SparseAdamW(torch.optim.Optimizer):
         gradients = []
         for name, parameter, group in self._entries():
             if parameter.grad is not None:
-                chosen = self.indices[name] = self.indices[name].to(parameter.device)
-                gradients.append((parameter, chosen, group, _at_least_float32(torch.take(parameter.grad, chosen))))
+                values, _ = local_part(parameter)
+                chosen = self.indices[name] = self.indices[name].to(values.device)
+                gradient = _at_least_float32(torch.take(local_part(parameter.grad)[0], chosen))
+                gradients.append((parameter, chosen, group, gradient))
         scale = self._clipping_scale([gradient for *_, gradient in gradients])
         for parameter, chosen, group, gradient in gradients:
             self._update(parameter, chosen, group, gradient * scale)
@@ -128,6 +135,7 @@ class SparseAdamW(torch.optim.Optimizer):
         norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
         # Read at once, so that a device waits once per step and not once per parameter.
         norm = math.hypot(*torch.stack(norms).tolist()) if norms else 0.0
+        norm = math.hypot(*self._holders.gather(norm))
         if not math.isfinite(norm):
             raise ValueError(
                 f"The norm of the selected weights' gradients is {norm}, so the update would destroy the model. "
@@ -139,14 +147,14 @@ class SparseAdamW(torch.optim.Optimizer):
     def _update(
         self, parameter: nn.Parameter, chosen: torch.Tensor, group: dict[str, Any], gradient: torch.Tensor
     ) -> None:
-        state = self.state[parameter]
+        state, (part, _) = self.state[parameter], local_part(parameter)
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"] = torch.zeros_like(gradient)
             state["exp_avg_sq"] = torch.zeros_like(gradient)
             if parameter.dtype != gradient.dtype:
-                state["master"] = torch.take(parameter, chosen).to(gradient.dtype)
-        values = state["master"] if "master" in state else torch.take(parameter, chosen)
+                state["master"] = torch.take(part, chosen).to(gradient.dtype)
+        values = state["master"] if "master" in state else torch.take(part, chosen)
         beta1, beta2 = group["betas"]
         state["step"] += 1
         step = state["step"].item()
@@ -155,12 +163,15 @@ class SparseAdamW(torch.optim.Optimizer):
         denominator = (state["exp_avg_sq"].sqrt() / math.sqrt(1 - beta2**step)).add_(group["eps"])
         values.mul_(1 - group["lr"] * group["weight_decay"])
         values.addcdiv_(state["exp_avg"], denominator, value=-group["lr"] / (1 - beta1**step))
-        parameter.put_(chosen, values.to(parameter.dtype))
+        part.put_(chosen, values.to(part.dtype))
 
 
 class FreezeGuard:
     """
     Proves that nothing outside a selection changed: SHA-256 of every parameter and buffer, selected weights left out.
+
+    The tensors of a sharded model are put together one at a time, in every process, so that the digests are those of
+    the whole model.
 
     Args:
         model (`torch.nn.Module`):
@@ -202,8 +213,9 @@ class FreezeGuard:
     @torch.no_grad()
     def _digest(self, model: nn.Module) -> dict[str, str]:
         digests = {}
+        reshard(model)
         for name, tensor in _stored_tensors(model):
-            tensor = tensor.detach().to("cpu", copy=True).contiguous()
+            tensor = whole(tensor).detach().to("cpu", copy=True).contiguous()
             if name in self.selection.indices:
                 chosen = self.selection.indices[name].cpu()
                 tensor.put_(chosen, tensor.new_zeros(len(chosen)))
@@ -219,7 +231,7 @@ def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         state = model.state_dict()
         named |= {name: value for name, value in state.items() if name not in known and torch.is_tensor(value)}
     for name, tensor in named.items():
-        if hasattr(tensor, "__tensor_flatten__"):
+        if hasattr(tensor, "__tensor_flatten__") and not is_sharded(tensor):
             for part in tensor.__tensor_flatten__()[0]:
                 yield f"{name}.{part}", getattr(tensor, part)
         else:

@@ -17,6 +17,7 @@ from .adapters import adapter_reset_values, is_adapted
 from .modes import seeded
 from .scope import is_language_model
 from .selection import WeightSelection
+from .shards import holders_of, is_sharded, local_indices, local_part, named_parameters, plain_class, whole
 
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ def reset_weights(
     seed: int = 0,
 ) -> None:
     """
-    Overwrites the selected weights, in place; no other weight and no buffer is touched.
+    Overwrites the selected weights, in place; no other weight and no buffer is touched. Of a sharded model all
+    processes call this; a fresh or pretrained model is made whole on the CPU of each.
 
     Of a [`~peft.PeftModel`] the weights of the active adapter are reset. `"init"` is then what they were before
     training: for the low-rank factors what peft draws (B = 0), for DoRA's magnitudes the norms of the base's weights,
@@ -61,11 +63,15 @@ def reset_weights(
         `OSError`: If `pretrained_model` cannot be loaded.
     """
     check_reset_value(reset_value, pretrained_model)
+    if is_adapted(model) and any(map(is_sharded, named_parameters(model).values())):
+        raise ValueError(
+            "The model is an adapter on a base that is sharded over several processes. Clean the adapter in one "
+            "process, with a frozen base on several devices (`device_map`) or quantised if it does not fit one."
+        )
     if is_adapted(model):
         values = adapter_reset_values(model, selection.indices, reset_value, seed)
     elif reset_value == "zero":
-        parameters = dict(model.named_parameters())
-        values = {name: parameters[name].new_zeros(len(indices)) for name, indices in selection.indices.items()}
+        values = {name: torch.zeros(len(indices)) for name, indices in selection.indices.items()}
     elif reset_value == "init":
         values = read_weights(_fresh_model(model, seed), selection)
     else:
@@ -127,7 +133,7 @@ def check_pretrained_model(
     """
     pretrained = _pretrained_parameters(model, pretrained_model)
     new, _ = _compare(model, names, pretrained, pretrained_model)
-    parameters = dict(model.named_parameters())
+    parameters = named_parameters(model)
     if all(_have_equal_values(parameters[name], pretrained[name]) for name in names if name not in new):
         raise ValueError(
             f"The pretrained model {_describe(pretrained_model)} equals the model in all {len(names) - len(new)} "
@@ -139,27 +145,32 @@ def check_pretrained_model(
 
 @torch.no_grad()
 def read_weights(model: nn.Module, selection: WeightSelection) -> dict[str, torch.Tensor]:
-    """The values of the selected weights, one flat tensor per parameter."""
-    parameters = dict(model.named_parameters())
-    return {
-        name: torch.take(parameters[name], indices.to(parameters[name].device))
-        for name, indices in selection.indices.items()
-    }
+    """The values of the selected weights, one flat tensor per parameter, in every process of a sharded model."""
+    parameters, values = named_parameters(model), {}
+    for name, indices in selection.indices.items():
+        part, _ = local_part(parameters[name])
+        values[name] = torch.take(part, local_indices(parameters[name], indices).to(part.device))
+        parts = holders_of([parameters[name]]).gather(values[name])
+        if len(parts) > 1:
+            values[name] = torch.cat([value.to(part.device) for value in parts])
+    return values
 
 
 @torch.no_grad()
 def write_weights(model: nn.Module, selection: WeightSelection, values: Mapping[str, torch.Tensor]) -> None:
     """Overwrites the selected weights with flat values, one tensor per parameter."""
-    parameters = dict(model.named_parameters())
+    parameters = named_parameters(model)
     for name, indices in selection.indices.items():
-        parameter = parameters[name]
-        parameter.put_(indices.to(parameter.device), values[name].to(parameter.device, parameter.dtype))
+        part, start = local_part(parameters[name])
+        mine = (start <= indices) & (indices < start + part.numel())
+        mine, chosen = mine.to(values[name].device), indices[mine] - start
+        part.put_(chosen.to(part.device), values[name][mine].to(part.device, part.dtype))
 
 
 def _fresh_model(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     # A loaded model cannot be initialised again in place: transformers 5 skips what it has marked as initialised.
     with seeded(seed), torch.device("cpu"):
-        return type(model)(copy.deepcopy(model.config))
+        return plain_class(model)(copy.deepcopy(model.config))
 
 
 @torch.no_grad()
@@ -177,7 +188,7 @@ def _pretrained_values(
         if name in new:
             values[name] = fresh[name]
             continue
-        source = pretrained[name]
+        source = whole(pretrained[name])
         indices = indices.to(source.device)
         # Rows come first in memory, so that an entry of a row that both have is at the same place in both.
         known = indices < source.numel()
@@ -205,7 +216,8 @@ def _pretrained_parameters(
         base, missing = _load_pretrained(model, pretrained_model)
     parameters = dict(base.named_parameters(remove_duplicate=False))
     held = {parameter for name, parameter in parameters.items() if name not in missing}
-    bare = type(base) is not type(model) and type(base) is type(model.base_model)
+    kinds = plain_class(base), plain_class(model), plain_class(model.base_model)
+    bare = kinds[0] is not kinds[1] and kinds[0] is kinds[2]
     prefix = f"{model.base_model_prefix}." if bare else ""
     return {f"{prefix}{name}": parameter.detach() for name, parameter in parameters.items() if parameter in held}
 
@@ -221,7 +233,7 @@ def _load_pretrained(
         _check_model_type(model, record, pretrained_model)
         # Parameters that are not in the files are drawn at random.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            base, loading = type(model).from_pretrained(
+            base, loading = plain_class(model).from_pretrained(
                 pretrained_model,
                 config=type(model.config).from_pretrained(pretrained_model),
                 output_loading_info=True,
@@ -257,7 +269,7 @@ def _compare(
     pretrained_model: object,
 ) -> tuple[set[str], set[str]]:
     """Which of the parameters are new, and which have another number of rows; refuses what is another model."""
-    parameters = dict(model.named_parameters())
+    parameters = named_parameters(model)
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     tables = _token_tables(model)
     new, resized, other = set(), set(), []
@@ -330,7 +342,7 @@ def _have_equal_values(parameter: torch.Tensor, other: torch.Tensor) -> bool:
     """In the entries that both have, in the lower precision of the two."""
     length = min(parameter.numel(), other.numel())
     dtype = min(parameter.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
-    return torch.equal(*(tensor.flatten()[:length].to("cpu", dtype) for tensor in (parameter, other)))
+    return torch.equal(*(whole(tensor).flatten()[:length].to("cpu", dtype) for tensor in (parameter, other)))
 
 
 def _listed(items: list[str], shown: int = 3) -> str:

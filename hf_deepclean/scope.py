@@ -8,6 +8,7 @@ from collections.abc import Collection
 from torch import nn
 
 from .adapters import adapter_parameters, token_parameters
+from .shards import reshard
 
 
 RESET_SCOPES = ("full", "adapter")
@@ -53,6 +54,7 @@ def parameters_in_scope(
     Raises:
         `ValueError`: If a pattern matches no module with parameters, or if nothing is left.
     """
+    reshard(model)
     names: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)

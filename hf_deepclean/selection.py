@@ -4,17 +4,24 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from .fisher.diagonal import FisherDiagonal
+from .ranking import Blocks, count, percentile, value_at_rank
 from .scope import module_name
+from .shards import holders_of, local_part
 
 
 logger = logging.getLogger(__name__)
+
+# Ratios are made this many at a time, 128 MB in float64.
+_BLOCK_SIZE = 2**24
+
+# Of the ratios and the importances (`F_f`, as a sum) of a block of weights.
+Condition = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 SELECTION_RULES = ("gamma", "reset_fraction", "adaptive")
 
@@ -78,6 +85,8 @@ def select_weights(
     With the ratio `r(w) = F_f(w) / F_r(w)`: a weight that matters to neither set (0/0) is never selected; one that
     matters to the forget set alone (x/0) is always the first to be. Ties in the ratio go to the larger `F_f`.
 
+    Diagonals of a sharded model give the same selection in every process; all must call this.
+
     Args:
         forget ([`FisherDiagonal`]):
             `F_f`, on the forget set.
@@ -112,22 +121,22 @@ def select_weights(
         )
     if forget_share is None:
         forget_share = forget.num_examples / (forget.num_examples + retain.num_examples)
-    ratios = {name: _ratio(forget, retain, name) for name in forget.sums}
+    ratios = _Ratios(forget, retain)
     if selection == "reset_fraction":
-        indices, gamma = _top_share(ratios, forget, reset_fraction)
+        indices, gamma = _top_share(ratios, reset_fraction)
     else:
         if selection == "adaptive":
             gamma = _adaptive_gamma(ratios, forget_share)
-        indices = {name: (ratio > gamma).nonzero().squeeze(1) for name, ratio in ratios.items()}
-    indices = {name: selected for name, selected in indices.items() if len(selected)}
+        indices = ratios.where(lambda ratio, _: ratio > gamma)
     if not indices:
         raise ValueError(f"No weight was selected: {_describe(ratios, gamma, reset_fraction)}")
     result = WeightSelection(
         indices,
-        {name: len(ratio) for name, ratio in ratios.items()},
+        {name: total.numel() for name, total in forget.sums.items()},
         selection,
         gamma,
-        sum(int(ratios[name][selected].isinf().sum()) for name, selected in indices.items()),
+        # They come first in every rule.
+        min(sum(map(len, indices.values())), ratios.count(lambda ratio, _: ratio.isinf())),
     )
     _warn_of_collapse(result, forget)
     return result
@@ -183,65 +192,151 @@ def check_selection_rule(selection: str | None, gamma: float | None, reset_fract
     return selection
 
 
-def _ratio(forget: FisherDiagonal, retain: FisherDiagonal, name: str) -> torch.Tensor:
-    """Flat float64 ratios on the CPU; NaN where both Fishers are 0."""
-    forget_mean = forget.sums[name].flatten().double() / forget.num_examples
-    retain_mean = retain.sums[name].flatten().double() / retain.num_examples
-    return (forget_mean / retain_mean).cpu()
+class _Ratios:
+    """
+    The ratios of two Fishers, made anew block by block whenever they are asked for, from what this process holds.
+
+    Args:
+        forget, retain ([`FisherDiagonal`]):
+            The two diagonals.
+    """
+
+    def __init__(self, forget: FisherDiagonal, retain: FisherDiagonal) -> None:
+        self.forget, self.retain = forget, retain
+        self.num_weights = sum(total.numel() for total in forget.sums.values())
+        self.processes = holders_of([*forget.sums.values(), *retain.sums.values()])
+
+    def blocks(self, name: str) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """The place of a block's first weight in the parameter, float64 ratios (NaN: 0/0), and `F_f` as a sum."""
+        forget, start = local_part(self.forget.sums[name])
+        retain, _ = local_part(self.retain.sums[name])
+        forget, retain = forget.flatten(), retain.flatten()
+        for first in range(0, len(forget), _BLOCK_SIZE):
+            importance, other = (total[first : first + _BLOCK_SIZE].double() for total in (forget, retain))
+            ratio = (importance / self.forget.num_examples) / (other / self.retain.num_examples)
+            yield start + first, ratio, importance
+
+    def values(self, condition: Condition, value: Condition | None = None) -> Blocks:
+        """The ratios for which a condition of ratio and importance holds, or another value in their place."""
+
+        def blocks() -> Iterator[torch.Tensor]:
+            for name in self.forget.sums:
+                for _, ratio, importance in self.blocks(name):
+                    kept = condition(ratio, importance)
+                    yield (ratio if value is None else value(ratio, importance))[kept]
+
+        return blocks
+
+    def count(self, condition: Condition) -> int:
+        """Number of weights, in all processes, for which a condition of ratio and importance holds."""
+        return count(self.values(condition), self.processes)
+
+    def where(
+        self, condition: Condition, *, or_first: int = 0, of: Condition | None = None
+    ) -> dict[str, torch.Tensor]:
+        """
+        The flat indices of the weights for which a condition holds, by parameter; the same in all processes.
+
+        Args:
+            condition (`Callable`):
+                A condition of ratio and importance.
+            or_first (`int`, *optional*, defaults to `0`):
+                How many weights are taken besides, the first in position.
+            of (`Callable`, *optional*):
+                The condition that they must fulfil.
+        """
+        indices = {}
+        for name in self.forget.sums:
+            taken, further = [], []
+            for start, ratio, importance in self.blocks(name):
+                taken.append(condition(ratio, importance).nonzero().squeeze(1).cpu() + start)
+                if or_first:
+                    further.append(of(ratio, importance).nonzero().squeeze(1).cpu() + start)  # type: ignore[misc]
+            # Shards follow each other in the order of the processes.
+            parts = self.processes.gather((_joined(taken), _joined(further)))
+            first = torch.cat([part for _, part in parts])[:or_first]
+            or_first -= len(first)
+            selected = torch.cat([first, *(part for part, _ in parts)]).sort().values
+            if len(selected):
+                indices[name] = selected
+        return indices
 
 
-def _top_share(
-    ratios: Mapping[str, torch.Tensor], forget: FisherDiagonal, reset_fraction: float
-) -> tuple[dict[str, torch.Tensor], float]:
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+
+
+def _top_share(ratios: _Ratios, reset_fraction: float) -> tuple[dict[str, torch.Tensor], float]:
     """The given share of all weights, by ratio; never a weight that does not matter to the forget set."""
-    every = torch.cat(list(ratios.values()))
-    eligible = every[every > 0]
-    wanted = int(reset_fraction * len(every))
-    if wanted == 0 or len(eligible) == 0:
+    num_eligible = ratios.count(_matters)
+    wanted = int(reset_fraction * ratios.num_weights)
+    if wanted == 0 or num_eligible == 0:
         return {}, math.inf
-    if wanted > len(eligible):
+    if wanted > num_eligible:
         logger.warning(
-            f"`reset_fraction={reset_fraction}` asks for {wanted:,} weights but only {len(eligible):,} of "
-            f"{len(every):,} matter to the forget set at all; those are selected."
+            f"`reset_fraction={reset_fraction}` asks for {wanted:,} weights but only {num_eligible:,} of "
+            f"{ratios.num_weights:,} matter to the forget set at all; those are selected."
         )
-        wanted = len(eligible)
-    threshold = eligible.kthvalue(len(eligible) - wanted + 1).values
-    tied = (every == threshold).nonzero().squeeze(1)
-    if len(tied) > 1:
-        importance = torch.cat([forget.sums[name].flatten().double().cpu() for name in ratios])[tied]
-        tied = tied[importance.argsort(descending=True, stable=True)]
-    selected = every > threshold
-    selected[tied[: wanted - int(selected.sum())]] = True
-    parts = selected.split([len(ratio) for ratio in ratios.values()])
-    return {name: part.nonzero().squeeze(1) for name, part in zip(ratios, parts, strict=True)}, threshold.item()
+        wanted = num_eligible
+    threshold = value_at_rank(ratios.values(_matters), num_eligible - wanted, ratios.processes)
+
+    def is_tied(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
+        return ratio == threshold
+
+    # Ties go to the larger forget Fisher, and then to the first in position.
+    num_tied = ratios.count(is_tied)
+    num_of_tied = wanted - ratios.count(lambda ratio, _: ratio > threshold)
+    importances = ratios.values(is_tied, lambda _, importance: importance)
+    least = value_at_rank(importances, num_tied - num_of_tied, ratios.processes)
+
+    def is_selected(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
+        return (ratio > threshold) | (is_tied(ratio, importance) & (importance > least))
+
+    indices = ratios.where(
+        is_selected,
+        or_first=wanted - ratios.count(is_selected),
+        of=lambda ratio, importance: is_tied(ratio, importance) & (importance == least),
+    )
+    return indices, threshold
 
 
-def _adaptive_gamma(ratios: Mapping[str, torch.Tensor], share: float) -> float:
+def _matters(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
+    return ratio > 0
+
+
+def _adaptive_gamma(ratios: _Ratios, share: float) -> float:
     """
     The ratio at ASSD's percentile `100 - ln(1 + 100 s)`.
 
     ASSD thresholds `F_f / F_D`, with `F_D = s F_f + (1 - s) F_r`; that is `r / (s r + 1 - s)`, which rises with r and
     tends to 1/s, so its threshold alpha is the ratio `alpha (1 - s) / (1 - alpha s)`.
     """
-    every = torch.cat(list(ratios.values()))
-    every = every[~every.isnan()]
-    if len(every) == 0:
+
+    def is_defined(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
+        return ~ratio.isnan()
+
+    def to_all_data(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
+        return torch.where(ratio.isinf(), 1 / share, ratio / (share * ratio + 1 - share))
+
+    if not ratios.count(is_defined):
         return math.inf
-    to_all_data = torch.where(every.isinf(), 1 / share, every / (share * every + 1 - share))
-    alpha = float(np.percentile(to_all_data.numpy(), 100 - math.log1p(100 * share)))
+    values = ratios.values(is_defined, to_all_data)
+    alpha = percentile(values, 100 - math.log1p(100 * share), ratios.processes)
     return alpha * (1 - share) / (1 - alpha * share) if alpha * share < 1 else math.inf
 
 
-def _describe(ratios: Mapping[str, torch.Tensor], gamma: float | None, reset_fraction: float | None) -> str:
-    every = torch.cat(list(ratios.values()))
-    positive = every[every > 0]
-    if len(positive) == 0:
+def _describe(ratios: _Ratios, gamma: float | None, reset_fraction: float | None) -> str:
+    num_positive = ratios.count(_matters)
+    if num_positive == 0:
         return (
             "the forget Fisher is 0 for every weight in scope: they do not matter to the forget set. Widen the scope."
         )
     if reset_fraction is not None:
-        return f"`reset_fraction={reset_fraction}` of {len(every):,} weights is less than one weight. Raise it."
-    median, high, top = np.quantile(positive.numpy(), [0.5, 0.99, 1.0], method="nearest")
+        return (
+            f"`reset_fraction={reset_fraction}` of {ratios.num_weights:,} weights is less than one weight. Raise it."
+        )
+    ranks = [round(share * (num_positive - 1)) for share in (0.5, 0.99, 1.0)]
+    median, high, top = (value_at_rank(ratios.values(_matters), rank, ratios.processes) for rank in ranks)
     return (
         f"no ratio of forget to retain Fisher is above {gamma:.4g}. The median ratio is {median:.4g}, the 99th "
         f"percentile {high:.4g} and the largest {top:.4g}. Lower `gamma`, or use `reset_fraction`."

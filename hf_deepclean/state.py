@@ -203,11 +203,16 @@ class RunState:
 
         Args:
             write (`Callable`):
-                Writes all files into a folder.
+                Called in all processes with the folder to write all files into.
             last (`tuple[str, ...]`):
                 Names of the files without which nothing loads the result; they come last, in this order.
         """
+        if not is_main_process():
+            write(Path(broadcast_object("")))
+            on_main_process(lambda: None)
+            return
         with staged(self.folder) as staging:
+            broadcast_object(str(staging))
             write(staging)
             names = sorted(path.name for path in staging.iterdir())
             names.sort(key=lambda name: last.index(name) if name in last else -1)
@@ -215,6 +220,7 @@ class RunState:
             self._write(self.progress)
             for name in names:
                 os.replace(staging / name, self.output / name)
+        on_main_process(lambda: None)
 
     def remove(self) -> None:
         """Ends the run: its result is in place."""

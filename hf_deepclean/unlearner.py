@@ -92,6 +92,7 @@ from .report import IntegrityResult, SelectionResult, StageResult, UnlearningRep
 from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
 from .scope import parameters_in_scope
 from .selection import WeightSelection, select_random_weights, select_weights
+from .shards import named_parameters, plain_class, processes_of
 from .state import STATE_FOLDER, RunState
 
 
@@ -407,7 +408,7 @@ class FisherUnlearner(Trainer):
             self._run_control(state)
             stages |= {name: progress.stages[name] for name in ("control_after_reset", "control_after_repair")}
         report = UnlearningReport(
-            model_class=type(base_model(self.model)).__name__,
+            model_class=plain_class(base_model(self.model)).__name__,
             settings=self._settings(),
             selection=SelectionResult.of(selection),
             num_fisher_examples=progress.num_fisher_examples,
@@ -418,7 +419,7 @@ class FisherUnlearner(Trainer):
             seed=self.args.seed,
             fisher_fallback=progress.fisher_fallback,
         )
-        on_main_process(lambda: state.put_in_place(lambda folder: self._write_result(folder, report), _LAST_FILES))
+        state.put_in_place(lambda folder: self._write_result(folder, report), _LAST_FILES)
         state.remove()
         return report
 
@@ -585,6 +586,7 @@ class FisherUnlearner(Trainer):
                     reset_scope=self.args.reset_scope,
                 ),
                 seed=self.args.seed,
+                accumulator_device=self.args.accumulator_device,
             )
 
     def select_weights(self, forget: FisherDiagonal, retain: FisherDiagonal) -> WeightSelection:
@@ -603,18 +605,13 @@ class FisherUnlearner(Trainer):
         share = None
         if not is_stream(self.forget_dataset) and not is_stream(self.retain_dataset):
             share = len(self.forget_dataset) / (len(self.forget_dataset) + len(self.retain_dataset))
+        rule = {"gamma": self.args.gamma, "reset_fraction": self.args.reset_fraction, "forget_share": share}
         with self._timed("selection"):
-            # Once, and not by every process: their sums may differ in the last bit.
-            self.selection = on_main_process(
-                lambda: select_weights(
-                    forget,
-                    retain,
-                    self.args.selection,
-                    gamma=self.args.gamma,
-                    reset_fraction=self.args.reset_fraction,
-                    forget_share=share,
-                )
-            )
+            if self._is_sharded():
+                self.selection = select_weights(forget, retain, self.args.selection, **rule)
+            else:
+                # Once, and not by every process: their sums may differ in the last bit.
+                self.selection = on_main_process(lambda: select_weights(forget, retain, self.args.selection, **rule))
         return self.selection
 
     def reset_weights(self, selection: WeightSelection | None = None) -> None:
@@ -673,7 +670,9 @@ class FisherUnlearner(Trainer):
                 self._max_grad_norm = self.args.max_grad_norm
                 # A wrapper of an earlier repair knows the parameters that were trained then.
                 self.model_wrapped = self.model
-                callbacks = [*self.callback_handler.callbacks, _StopWhenAsked(self._interruption, self._is_control)]
+                # transformers cannot resume the training of a model that it has sharded.
+                saves = not self._is_control and not self._is_sharded()
+                callbacks = [*self.callback_handler.callbacks, _StopWhenAsked(self._interruption, saves)]
                 # Trainer clips by the norm of all gradients, frozen ones included; the optimizer clips instead.
                 with (
                     _overridden(self.args, max_grad_norm=0.0),
@@ -731,7 +730,8 @@ class FisherUnlearner(Trainer):
         places = []
 
         def batches() -> Iterator[Mapping[str, Any]]:
-            for place, batch in self._batches(dataset, self.args.eval_batch_size, description):
+            own = self._batches(dataset, self.args.eval_batch_size, description)
+            for place, batch in self._in_step(own, dataset) if self._is_sharded() else own:
                 self._interruption.check()
                 places.append(place)
                 yield batch
@@ -744,8 +744,23 @@ class FisherUnlearner(Trainer):
             keep_logits=self.compute_metrics is not None,
         )
         own = list(predictions)
-        shares = gather_objects(list(zip(places, own, strict=True)))
+        shares = gather_objects([pair for pair in zip(places, own, strict=True) if pair[0] is not None])
         return join_predictions([part for _, part in sorted(chain.from_iterable(shares), key=lambda pair: pair[0])])
+
+    def _is_sharded(self) -> bool:
+        return processes_of(named_parameters(self.model).values()).are_several
+
+    def _in_step(
+        self, batches: Iterator[tuple[int, Mapping[str, Any]]], dataset: Any
+    ) -> Iterator[tuple[int | None, Mapping[str, Any]]]:
+        """As many batches in every process; those without a place are there so that the processes stay in step."""
+        _, spare = next(self._batches(dataset, 1, in_turns=False))
+        while True:
+            place, batch = next(batches, (None, spare))
+            self._interruption.share(gather_objects)
+            if all(other is None for other in gather_objects(place)):
+                return
+            yield place, batch
 
     def get_train_dataloader(self) -> DataLoader:
         """As for [`~transformers.Trainer`]; with several processes every row comes once, and none is repeated."""
@@ -791,7 +806,7 @@ class FisherUnlearner(Trainer):
         model = self.model if model is None else model
         if self.optimizer is None:
             decayed = set(self.get_decay_parameter_names(model))
-            named = [(name, p) for name, p in model.named_parameters() if name in self.selection.indices]
+            named = [(name, p) for name, p in named_parameters(model).items() if name in self.selection.indices]
             groups = [
                 {"params": [(n, p) for n, p in named if n in decayed], "weight_decay": self.args.weight_decay},
                 {"params": [(n, p) for n, p in named if n not in decayed], "weight_decay": 0.0},
@@ -1025,6 +1040,11 @@ class FisherUnlearner(Trainer):
             super()._save(*args, **kwargs)
 
     def _write_result(self, folder: Path, report: UnlearningReport) -> None:
+        if not is_main_process():
+            # To write a sharded model takes all processes, of which the main one writes.
+            if self._is_sharded():
+                self.model.save_pretrained(folder)
+            return
         if is_adapted(self.model):
             save_adapter(self.model, folder)
         else:
@@ -1036,7 +1056,7 @@ class FisherUnlearner(Trainer):
     @contextmanager
     def _only_selected_trainable(self) -> Iterator[None]:
         """The model as the repair needs it: gradients for parameters with selected weights alone, and no cache."""
-        config, parameters = self.model.config, dict(self.model.named_parameters())
+        config, parameters = self.model.config, named_parameters(self.model)
         with (
             _overridden(config, **({"use_cache": False} if hasattr(config, "use_cache") else {})),
             only_trainable(self.model, [parameters[name] for name in self.selection.indices]),
@@ -1090,18 +1110,17 @@ def _own_callbacks() -> tuple[type[TrainerCallback], ...]:
 
 
 class _StopWhenAsked(TrainerCallback):
-    """Ends a repair after the present step, with a checkpoint, when one of the processes has been asked to stop."""
+    """Ends a repair after the present step when one of the processes has been asked to stop."""
 
-    def __init__(self, interruption: Interruption, is_control: bool) -> None:
+    def __init__(self, interruption: Interruption, saves: bool) -> None:
         self.interruption = interruption
-        self.is_control = is_control
+        self.saves = saves
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        signals = [number for number in gather_objects(self.interruption.signal) if number is not None]
-        if signals:
-            self.interruption.signal = signals[0]
+        self.interruption.share(gather_objects)
+        if self.interruption.signal is not None:
             control.should_training_stop = True
-            control.should_save = not self.is_control
+            control.should_save = self.saves
 
 
 @contextmanager

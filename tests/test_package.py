@@ -16,6 +16,8 @@ PACKAGE = ROOT / "hf_deepclean"
 
 # The order of the data flow; a module imports only what stands before it.
 LAYERS = [
+    "shards",
+    "ranking",
     "parser",
     "data",
     "batches",
@@ -49,6 +51,8 @@ LAYERS = [
     "cli",
 ]
 FISHER_LAYERS = [
+    "shards",
+    "ranking",
     "kernels",
     "layouts",
     "ops",

@@ -150,3 +150,28 @@ def test_diagonals_of_different_scope_are_refused():
     retain.sums.pop("a.bias")
     with pytest.raises(ValueError, match="cannot be compared"):
         select_weights(forget, retain, gamma=1)
+
+
+@pytest.mark.parametrize("arguments", [{"gamma": 2.0}, {"reset_fraction": 0.07}, {"reset_fraction": 1.0}, {}])
+def test_the_size_of_the_blocks_does_not_matter(monkeypatch, arguments):
+    forget, retain = diagonals()
+    # With few values, so that there are ties in different blocks.
+    forget, retain = (FisherDiagonal({n: (30 * v).ceil() for n, v in f.sums.items()}, 7) for f in (forget, retain))
+    expected = select_weights(forget, retain, **arguments)
+    monkeypatch.setattr("hf_deepclean.selection._BLOCK_SIZE", 37)
+    selection = select_weights(forget, retain, **arguments)
+    assert (selection.gamma, selection.num_infinite_ratios) == (expected.gamma, expected.num_infinite_ratios)
+    assert torch.equal(selected_mask(selection), selected_mask(expected))
+
+
+def test_ties_go_to_the_larger_forget_fisher_and_then_to_the_first():
+    forget = FisherDiagonal({"a": torch.tensor([2.0, 4.0, 1.0, 4.0]), "b": torch.tensor([4.0, 8.0])}, 1)
+    retain = FisherDiagonal({"a": torch.tensor([1.0, 2.0, 1.0, 2.0]), "b": torch.tensor([2.0, 4.0])}, 1)
+    for fraction, expected in [
+        (1 / 6, ([], [1])),
+        (0.34, ([1], [1])),
+        (0.51, ([1, 3], [1])),
+        (0.84, ([0, 1, 3], [0, 1])),
+    ]:
+        selection = select_weights(forget, retain, reset_fraction=fraction)
+        assert ([selection.indices.get(name, torch.tensor([])).tolist() for name in "ab"]) == list(expected)

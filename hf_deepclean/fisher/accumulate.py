@@ -21,11 +21,21 @@ from ..likelihood import (
     fisher_scores,
 )
 from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
+from ..shards import (
+    add_whole_,
+    held_parameters,
+    local_part,
+    named_parameters,
+    note_trainable,
+    parameters_in_passes,
+    processes_of,
+    without_copies,
+)
 from .checkpoint import PassRecord
 from .diagonal import FisherDiagonal
 from .layouts import sum_dtype
 from .probe import CallKey, Layouts, probe_layouts
-from .reference import add_reference_squares_, visit_example_gradients
+from .reference import visit_example_gradients
 from .taps import FisherTaps
 
 
@@ -45,6 +55,7 @@ def accumulate_fisher_diagonal(
     seed: int = 0,
     self_check: bool = True,
     product_dtype: torch.dtype | None = None,
+    accumulator_device: str | torch.device | None = None,
 ) -> FisherDiagonal:
     """
     Computes the exact diagonal of the Fisher information, `1/N sum_n (d log p(y_n | x_n, w) / dw)^2`.
@@ -52,11 +63,16 @@ def accumulate_fisher_diagonal(
     Gradients are squared per example and then summed, with dropout off and normalisation layers in eval mode; the
     result does not depend on how the examples are batched. The model is left as it was found.
 
+    Of a model sharded with `torch.distributed.fsdp.fully_shard` all processes call this, each with its own batches, of
+    any number and size. The result is that of all examples, the same in all processes, and its sums are sharded like
+    the parameters.
+
     Section 3 of [DeepClean](https://huggingface.co/papers/2311.10448).
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
-            The model; not wrapped for data parallelism, whose gradients are averages.
+            The model; not wrapped for data parallelism, whose gradients are averages. It may be sharded by its rows
+            (FSDP2), or lie on several devices (`device_map`).
         batches (`Iterable[dict[str, Any]]`):
             Batches of model inputs, with the targets under `"labels"` (or `"start_positions"` and `"end_positions"`)
             and the example axis first in every tensor. Packed documents count as one example each.
@@ -77,6 +93,9 @@ def accumulate_fisher_diagonal(
             The dtype in which the matrix products of linear layers are formed, by default that of the sums, in which
             they are squared and added in any case. `torch.bfloat16` is faster where the processor has instructions
             for it, and exact to about three digits instead of seven.
+        accumulator_device (`str` or `torch.device`, *optional*):
+            Where the sums are kept, by default where each parameter is. `"cpu"` leaves room for models that fill their
+            device: squares are formed there, in a temporary of one parameter, and moved.
 
     Returns:
         [`FisherDiagonal`]: Sums in float32, or float64 for float64 parameters.
@@ -93,10 +112,10 @@ def accumulate_fisher_diagonal(
     ```
     """
     accumulation = FisherAccumulation(
-        model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype
+        model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype, accumulator_device
     )
     with accumulation.running():
-        for batch in batches:
+        for batch in accumulation.in_step(batches):
             accumulation.add(batch)
     return accumulation.diagonals()[0]
 
@@ -112,6 +131,7 @@ def accumulate_fisher_diagonals(
     seed: int = 0,
     self_check: bool = True,
     product_dtype: torch.dtype | None = None,
+    accumulator_device: str | torch.device | None = None,
 ) -> dict[int, FisherDiagonal]:
     """
     Computes the diagonals of several groups of examples in one pass, as those to forget and those to retain.
@@ -119,7 +139,8 @@ def accumulate_fisher_diagonals(
     The groups may be mixed in any order; the pass costs what it costs for one group, but for one set of sums each.
 
     Args:
-        model, batches, fisher_type, log_likelihood_func, parameters, seed, self_check, product_dtype:
+        model, batches, fisher_type, log_likelihood_func, parameters, seed, self_check, product_dtype,
+        accumulator_device:
             As for [`accumulate_fisher_diagonal`].
         group_column (`str`):
             The entry of every batch that holds the group of every example, integers of shape `(batch_size,)`.
@@ -138,15 +159,17 @@ def accumulate_fisher_diagonals(
     ```
     """
     accumulation = FisherAccumulation(
-        model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype
+        model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype, accumulator_device
     )
     with accumulation.running():
-        for batch in batches:
+        for batch in accumulation.in_step(batches):
             accumulation.add(*_split_groups(batch, group_column))
     return accumulation.diagonals()
 
 
-def _split_groups(batch: Mapping[str, Any], column: str) -> tuple[dict[str, Any], list[int]]:
+def _split_groups(batch: Mapping[str, Any] | None, column: str) -> tuple[dict[str, Any] | None, list[int] | None]:
+    if batch is None:
+        return None, None
     rest = dict(batch)
     groups = rest.pop(column, None)
     shape = tuple(groups.shape) if isinstance(groups, torch.Tensor) else None
@@ -180,12 +203,13 @@ class FisherAccumulation:
         seed: int = 0,
         self_check: bool = True,
         product_dtype: torch.dtype | None = None,
+        accumulator_device: str | torch.device | None = None,
     ) -> None:
         check_fisher_type(fisher_type, log_likelihood_func)
         # A compiled model would compile the taps in; the module under it is the same model.
         model = getattr(model, "_orig_mod", model)
         if parameters is None:
-            parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+            parameters = {name: p for name, p in named_parameters(model).items() if p.requires_grad}
         if not parameters:
             raise ValueError(
                 "No parameter to compute the Fisher information for: none was given and none requires gradients."
@@ -193,7 +217,10 @@ class FisherAccumulation:
         _check_present(parameters)
         _check_differentiable(model)
         self.model = model
-        self.parameters = parameters
+        self.held = held_parameters(model, parameters)
+        self.processes = processes_of(self.held.values())
+        self.parameters, self.copies = parameters_in_passes(model, self.held)
+        self.accumulator_device = accumulator_device
         self.fisher_type = fisher_type
         self.log_likelihood_func = log_likelihood_func
         self.seed = seed
@@ -201,6 +228,7 @@ class FisherAccumulation:
         self.product_dtype = product_dtype
         self.sums: dict[int, dict[str, torch.Tensor]] = {}
         self.counts: Counter[int] = Counter()
+        self.spare: dict[str, Any] | None = None
         self.taps: AbstractContextManager[Any] = nullcontext()
         self.layouts: Layouts = {}
         self.not_probed: set[CallKey] = set()
@@ -213,31 +241,49 @@ class FisherAccumulation:
     def running(self) -> Iterator[None]:
         """The model as the pass needs it, afterwards as it was."""
         with (
+            without_copies(self.copies),
             evaluation_mode(self.model),
             only_trainable(self.model, ()),
             differentiable_mode(self.model),
             checkpointing_mode(self.model, lambda: self.taps),
         ):
             yield
+        note_trainable(self.model)
 
     def diagonals(self) -> dict[int, FisherDiagonal]:
         if not self.sums:
             raise ValueError(
                 "There was no example to compute the Fisher information on: the iterable of batches is empty."
             )
+        # What shards hold is the sum over the processes already; the counts are not yet.
+        counts = sum(self.processes.gather(self.counts), Counter())
         return {
             group: FisherDiagonal(
                 {name: total.contiguous() for name, total in sums.items()},
-                self.counts[group],
+                counts[group],
                 self.fisher_type,
                 self.record.fallback,
             )
             for group, sums in self.sums.items()
         }
 
+    def in_step(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any] | None]:
+        """
+        The batches; in a sharded model, whose processes must run the same passes, `None` where only others have more.
+        """
+        if not self.processes.are_several:
+            yield from batches
+            return
+        iterator = iter(batches)
+        while True:
+            batch = next(iterator, None)
+            if all(self.processes.gather(batch is None)):
+                return
+            yield batch
+
     def add(
         self,
-        batch: Mapping[str, Any],
+        batch: Mapping[str, Any] | None,
         groups: list[int] | None = None,
         *,
         place: int = 0,
@@ -248,7 +294,7 @@ class FisherAccumulation:
 
         Args:
             batch (`dict[str, Any]`):
-                Model inputs and labels.
+                Model inputs and labels; none where only other processes of a sharded model have more.
             groups (`list[int]`, *optional*):
                 The group of every example; by default all belong to group 0.
             place (`int`, *optional*, defaults to `0`):
@@ -256,20 +302,27 @@ class FisherAccumulation:
             start (`int`, *optional*):
                 Position of its first example in the whole data set, by default after the examples added before.
         """
-        batch = self._prepared(batch)
-        start, size = self.counts.total() if start is None else start, num_examples(batch)
-        if groups is not None and len(groups) != size:
-            raise ValueError(
-                f"A batch holds {size} documents in {len(groups)} rows; packed rows have no single group. Do not pack."
-            )
-        positions = range(start, start + size)
-        parts = {0: range(size)}
-        if groups is not None:
-            order = sorted(range(size), key=groups.__getitem__)
-            batch, positions = select_examples(batch, order), [start + index for index in order]
-            ends = dict(zip(sorted(groups), range(1, size + 1), strict=True))
-            starts = [0, *ends.values()]
-            parts = {group: range(first, end) for (group, end), first in zip(ends.items(), starts, strict=False)}
+        parts: dict[int, range] = {}
+        positions: Sequence[int] = ()
+        if batch is not None:
+            batch = self._prepared(batch)
+            start, size = self.counts.total() if start is None else start, num_examples(batch)
+            if groups is not None and len(groups) != size:
+                raise ValueError(
+                    f"A batch holds {size} documents in {len(groups)} rows; packed rows have no single group. Do not "
+                    "pack."
+                )
+            positions = range(start, start + size)
+            parts = {0: range(size)}
+            if groups is not None:
+                order = sorted(range(size), key=groups.__getitem__)
+                batch, positions = select_examples(batch, order), [start + index for index in order]
+                ends = dict(zip(sorted(groups), range(1, size + 1), strict=True))
+                starts = [0, *ends.values()]
+                parts = {group: range(first, end) for (group, end), first in zip(ends.items(), starts, strict=False)}
+        if self.processes.are_several:
+            batch, positions, parts = self._level(batch, positions, parts)
+        size = num_examples(batch)
         for group, examples in parts.items():
             if group not in self.sums:
                 self.sums[group] = self._zeros()
@@ -288,7 +341,7 @@ class FisherAccumulation:
                 [
                     (range(max(examples.start, first) - first, min(examples.stop, micro_batch.stop) - first), part)
                     for examples, part in sums
-                    if examples.start < micro_batch.stop and first < examples.stop
+                    if self.processes.are_several or (examples.start < micro_batch.stop and first < examples.stop)
                 ],
             )
         self._current = None
@@ -298,6 +351,10 @@ class FisherAccumulation:
     def total(self) -> dict[str, torch.Tensor]:
         """The sums of group 0; zeros before the first batch."""
         return self.sums[0] if self.sums else self._zeros()
+
+    def held_total(self) -> dict[str, torch.Tensor]:
+        """What this process holds of them."""
+        return {name: local_part(total)[0] for name, total in self.total().items()}
 
     def replay(self, batch: Mapping[str, Any], place: int, record: PassRecord) -> None:
         """Learns of the model again what an interrupted pass learnt from a batch; adds nothing."""
@@ -315,18 +372,41 @@ class FisherAccumulation:
         self.counts[0] = record.num_examples
         self.sums[0] = self._zeros()
         for name, total in self.sums[0].items():
-            total.copy_(sums[name])
+            local_part(total)[0].copy_(sums[name])
 
     def _prepared(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return move_batch(prepare_batch(self.model, batch), next(iter(self.parameters.values())).device)
+
+    def _level(
+        self, batch: dict[str, Any] | None, positions: Sequence[int], parts: dict[int, range]
+    ) -> tuple[dict[str, Any], Sequence[int], dict[int, range]]:
+        """
+        Makes the passes of this process those of all: as many examples, of which the added ones belong to no group,
+        and all groups, though this process has no example of some.
+        """
+        needs_example = batch is None and self.spare is None
+        size = 0 if batch is None else len(positions)
+        found = self.processes.gather((size, list(parts), needs_example))
+        if batch is not None:
+            self.spare = select_examples(batch, [0])
+        if any(needs for *_, needs in found):
+            spares = self.processes.gather(self.spare and move_batch(self.spare, torch.device("cpu")))
+            if needs_example:
+                device = next(iter(self.parameters.values())).device
+                self.spare = move_batch(next(spare for spare in spares if spare is not None), device)
+        num_added = max(other for other, *_ in found) - size
+        batch = select_examples(self.spare if batch is None else batch, [*range(size), *[0] * num_added])
+        groups = sorted({group for _, others, _ in found for group in others})
+        return batch, [*positions, *[0] * num_added], {group: parts.get(group, range(0)) for group in groups}
 
     def _micro_batch_size(self, size: int) -> int:
         """
         The number of examples that are run together, of `size`.
 
-        On a CPU, logits that do not fit the cache cost more than larger batches save. The result is the same.
+        On a CPU, logits that do not fit the cache cost more than larger batches save. The result is the same. The
+        processes of a sharded model must run the same passes, whatever the length of their sequences.
         """
-        if next(iter(self.parameters.values())).device.type != "cpu":
+        if self.processes.are_several or next(iter(self.parameters.values())).device.type != "cpu":
             return size
         return min(size, max(2, _CACHE_BYTES // max(1, self.record.output_bytes)))
 
@@ -338,15 +418,36 @@ class FisherAccumulation:
     ) -> None:
         untapped = self._add_tapped(batch, positions, sums)
         self.record.fallback |= untapped
-        for examples, part in sums if untapped else ():
-            add_reference_squares_(part, **self._reference_arguments(batch, positions, untapped, examples))
+        if untapped:
+            self._add_one_by_one(batch, positions, untapped, sums)
         self._check_finite(batch, positions, sums)
 
+    def _add_one_by_one(
+        self,
+        batch: dict[str, Any],
+        positions: Sequence[int],
+        names: Iterable[str],
+        sums: Sequence[tuple[range, Mapping[str, torch.Tensor]]],
+    ) -> None:
+        together = self.processes.are_several
+
+        def add(example: int, name: str, gradient: torch.Tensor) -> None:
+            for examples, part in sums:
+                if example in examples:
+                    add_whole_(part[name], gradient.to(part[name].dtype).square())
+                elif together:
+                    add_whole_(part[name], torch.zeros_like(gradient, dtype=part[name].dtype))
+
+        examples = range(num_examples(batch))
+        visit_example_gradients(add, together=together, **self._reference_arguments(batch, positions, names, examples))
+
     def _zeros(self) -> dict[str, torch.Tensor]:
-        # With the parameters' strides, so that a view of a parameter has its like in the sums.
+        # With the parameters' strides, so that a view of a parameter has its like in the sums; sharded like them.
         return {
-            name: torch.zeros_like(parameter, dtype=sum_dtype(parameter), requires_grad=False)
-            for name, parameter in self.parameters.items()
+            name: torch.zeros_like(
+                parameter, dtype=sum_dtype(parameter), device=self.accumulator_device, requires_grad=False
+            )
+            for name, parameter in self.held.items()
         }
 
     def _prepare(self, batch: dict[str, Any], zeros: dict[str, torch.Tensor]) -> None:
@@ -394,7 +495,8 @@ class FisherAccumulation:
             taps = self.taps = FisherTaps(tapped, self.layouts, num_examples(batch), self.product_dtype)
             with taps:
                 outputs = self.model(**inputs)
-            if taps.missing <= self.not_probed:
+            if all(self.processes.gather(taps.missing <= self.not_probed)):
+                taps.agree(self.processes)
                 self.record.output_bytes = max(map(_num_bytes, tree_leaves(outputs))) // num_examples(batch)
                 return taps, outputs
             # The model takes a way through its ops that it has not taken before, such as that of a padded batch.
@@ -432,10 +534,19 @@ class FisherAccumulation:
 
         def subtract(example: int, name: str, gradient: torch.Tensor) -> None:
             square = gradient.to(differences[name].dtype).square()
-            differences[name] -= square
             largest[name] = max(largest[name], square.max().item())
+            add_whole_(differences[name], -square)
 
-        visit_example_gradients(subtract, **self._reference_arguments(batch, examples, checked, examples))
+        visit_example_gradients(
+            subtract,
+            together=self.processes.are_several,
+            **self._reference_arguments(batch, examples, checked, examples),
+        )
+        remaining = {name: local_part(differences[name])[0].abs() for name in checked}
+        remaining = {name: value.max().item() if value.numel() else 0.0 for name, value in remaining.items()}
+        figures = torch.tensor([list(largest.values()), list(remaining.values())], dtype=torch.float64)
+        figures = self.processes.largest(figures)
+        largest, remaining = (dict(zip(checked, row, strict=True)) for row in figures.tolist())
         wrong = []
         for name in checked:
             # A precision of bfloat16 in the products shows in the squares.
@@ -445,7 +556,7 @@ class FisherAccumulation:
             # Gradients that are zero but for rounding (key biases under a softmax) are noise and cannot be compared.
             size = max(largest[name], max(1e-8, precision) * max(largest.values()))
             # Where the reference is not finite there is nothing to compare; the pass will say so.
-            if differences[name].abs_().max().item() > min(0.5, 1e4 * precision) * size:
+            if remaining[name] > min(0.5, 1e4 * precision) * size:
                 wrong.append(name)
         if wrong:
             self.excluded = dict.fromkeys(wrong, "differed from the one-example reference in the self-check")
@@ -457,13 +568,19 @@ class FisherAccumulation:
     def _find_unseen(self, example: dict[str, Any]) -> None:
         """A parameter that no op showed is unused, or was used where the taps do not see: autograd knows which."""
         taps, _ = self._forward(split_labels(example)[0], example)
-        unseen = [name for name in self.parameters if not taps.num_uses[name] and name not in taps.untapped]
+        unseen = {name for name in self.parameters if not taps.num_uses[name] and name not in taps.untapped}
+        hidden = {}
 
         def exclude(example: int, name: str, gradient: torch.Tensor) -> None:
-            self.excluded[name] = "used where no op shows it"
+            if name in unseen:
+                hidden[name] = "used where no op shows it"
 
-        if unseen:
-            visit_example_gradients(exclude, **self._reference_arguments(example, [0], unseen, [0]))
+        anywhere = set().union(*self.processes.gather(unseen))
+        if anywhere:
+            names = [name for name in self.parameters if name in anywhere]
+            visit_example_gradients(exclude, **self._reference_arguments(example, [0], names, [0]))
+            for found in self.processes.gather(hidden):
+                self.excluded |= found
 
     def _check_finite(
         self,
@@ -472,23 +589,31 @@ class FisherAccumulation:
         sums: Sequence[tuple[range, Mapping[str, torch.Tensor]]],
     ) -> None:
         # One answer for all parameters: reading each would make a device wait once per parameter and batch.
-        finite = [total.sum().isfinite() for _, part in sums for total in part.values()]
-        if torch.stack([value.to(finite[0].device) for value in finite]).all():
+        finite = [local_part(total)[0].sum().isfinite() for _, part in sums for total in part.values()]
+        if all(self.processes.gather(bool(torch.stack([value.to(finite[0].device) for value in finite]).all()))):
             return
         with torch.no_grad():
             inputs, labels = split_labels(batch)
             log_likelihood = self.likelihood(inputs, self.model(**inputs), labels)
+        problems: list[str] = []
 
         def check(example: int, name: str, gradient: torch.Tensor) -> None:
             if not gradient.to(sum_dtype(gradient)).square().isfinite().all():
-                raise ValueError(
+                problems.append(
                     f"The squared gradient of {name} is not finite for the example at position {positions[example]}. "
                     "Check that example and the model's weights; a half-precision model may overflow: try float32."
                 )
 
         for example, position in enumerate(positions):
-            check_finite_log_likelihood(log_likelihood[example : example + 1], position)
+            try:
+                check_finite_log_likelihood(log_likelihood[example : example + 1], position)
+            except ValueError as error:
+                problems.append(str(error))
             visit_example_gradients(check, **self._reference_arguments(batch, positions, self.parameters, [example]))
+            # All processes of a sharded model stop at the same place.
+            for found in self.processes.gather(problems):
+                if found:
+                    raise ValueError(found[0])
         raise ValueError(
             f"The sum of squared gradients overflowed in the batch that starts at position {min(positions)}. "
             "Use a float64 model, or scale the likelihood down."

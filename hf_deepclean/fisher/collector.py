@@ -4,10 +4,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from ..shards import Processes, Turns, add_whole_, is_whole_at
 from .gradients import EmbeddingGradient, LinearGradient, ParameterGradient, PartGradient, TiedGradient, summed
 from .rules import Use
 from .values import ParameterValue, ParameterValues, geometry
@@ -29,16 +31,30 @@ class GradientCollector:
         self._excluded: Collection[str] = ()
         self._parts: Sequence[tuple[range, Mapping[str, torch.Tensor]]] = ()
         self._gradients: dict[str, list[tuple[torch.Tensor, ParameterGradient | TiedGradient]]] = {}
+        self._totals: dict[str, list[torch.Tensor]] = {}
+        self._order: list[str] = []
+        self._turns = Turns(())
+
+    def agree(self, processes: Processes) -> None:
+        """Lets all processes of a sharded model add to their sums in one order, about that of the backward pass."""
+        first_uses = reversed(self._plans)
+        order = dict.fromkeys([*first_uses, *self.values.parameters])
+        self._order = processes.gather(list(order))[0]
 
     def start(self, parts: Sequence[tuple[range, Mapping[str, torch.Tensor]]], excluded: Collection[str]) -> None:
         """Begins a backward pass, whose squares are added to the sums of each range of examples."""
         self._parts, self._excluded = parts, excluded
         self._gradients = defaultdict(list)
+        self._turns = Turns(name for name in self._order if name not in excluded)
+        for name in self._order:
+            if not self.num_uses[name]:
+                self._turns.ready(name, partial(self._hand_over, name))
 
     def finish(self) -> None:
         """Ends a backward pass: uses on paths that the score does not depend on have no gradient."""
         for name in list(self._gradients):
             self._finish(name)
+        self._turns.finish(self._hand_over)
 
     def plan(self, value: ParameterValue, use: Use | None) -> None:
         """Takes down a use to come, so that a parameter is finished when its last gradient has arrived."""
@@ -68,21 +84,47 @@ class GradientCollector:
             return None
         if any(used is None or geometry(_upright(used)) != geometry(part) for used, _ in plan):
             return None
-        for examples, sums in self._parts:
-            gradient.add_squares_(self._view(name, part, sums[name]), examples)
-        total = self._parts[0][1][name]
-        return TiedGradient.of(gradient, torch.cat(indices, dim=1), len(part), total.dtype)
+        for examples, total in self._parts_of(name):
+            gradient.add_squares_(self._view(name, part, total), examples)
+        dtype = self._parts[0][1][name].dtype
+        return TiedGradient.of(gradient, torch.cat(indices, dim=1), len(part), dtype)
 
     def _finish(self, name: str) -> None:
         """Adds the squares of a parameter all of whose gradients have arrived."""
         for part, gradients in self._disjoint(name, self._gradients.pop(name)):
-            for examples, sums in self._parts:
-                total = self._view(name, part, sums[name])
+            for examples, whole in self._parts_of(name):
+                total = self._view(name, part, whole)
                 tied = [gradient for gradient in gradients if isinstance(gradient, TiedGradient)]
                 if tied:
                     tied[0].add_rest_(total, [g for g in gradients if isinstance(g, EmbeddingGradient)], examples)
                 else:
                     summed(gradients).add_squares_(total, examples)
+        if self._order:
+            self._turns.ready(name, partial(self._hand_over, name))
+        else:
+            self._hand_over(name)
+
+    def _totals_of(self, name: str) -> list[torch.Tensor]:
+        """For every part a tensor as whole as the parameter and where it is, to add squares to: the sum, if it is."""
+        if name not in self._totals:
+            parameter = self.values.parameters[name].detach()
+            sums = [part[name] for _, part in self._parts]
+            self._totals[name] = [
+                total if is_whole_at(total, parameter.device) else torch.zeros_like(parameter, dtype=total.dtype)
+                for total in sums
+            ]
+        return self._totals[name]
+
+    def _parts_of(self, name: str) -> list[tuple[range, torch.Tensor]]:
+        pairs = zip(self._parts, self._totals_of(name), strict=True)
+        return [(examples, total) for (examples, _), total in pairs if examples]
+
+    def _hand_over(self, name: str) -> None:
+        """Adds to the sums what was not added there at once."""
+        for (_, sums), total in zip(self._parts, self._totals_of(name), strict=True):
+            if total is not sums[name]:
+                add_whole_(sums[name], total)
+        del self._totals[name]
 
     def _disjoint(self, name: str, uses: list[tuple[torch.Tensor, Any]]) -> list[tuple[torch.Tensor, list[Any]]]:
         """Groups uses of overlapping parts; parts that do not overlap have nothing to do with each other."""

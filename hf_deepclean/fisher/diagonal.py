@@ -38,7 +38,7 @@ class FisherDiagonal:
     Args:
         sums (`dict[str, torch.Tensor]`):
             For every parameter, the sum over examples of the squared gradient of the example's log-likelihood; in the
-            parameter's shape, float32 or, for a float64 parameter, float64.
+            parameter's shape, float32 or, for a float64 parameter, float64; sharded like the parameter.
         num_examples (`int`):
             Number of examples in the sums.
         fisher_type (`str`, *optional*, defaults to `"empirical"`):

@@ -24,7 +24,8 @@ DESCRIBING = frozenset(
 )
 
 # Reading these off a parameter tells nothing about its values, or stops its gradient.
-_WITHOUT_GRADIENT = DESCRIBING | _getters("grad", "grad_fn", "data") | {torch.Tensor.detach, torch.detach}
+_WITHOUT_GRADIENT = DESCRIBING | _getters("grad", "grad_fn", "data")
+_WITHOUT_GRADIENT |= {torch.Tensor.detach, torch.detach, torch.Tensor.requires_grad_}
 
 # Ops that read no more than the form of their second argument.
 _LIKE = frozenset(getattr(torch.Tensor, name) for name in ("type_as", "to", "view_as", "reshape_as", "expand_as"))

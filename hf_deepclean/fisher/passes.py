@@ -5,11 +5,12 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..processes import gather_objects, sum_over_processes_
 from .accumulate import FisherAccumulation
-from .checkpoint import FisherCheckpoint
+from .checkpoint import FisherCheckpoint, PassRecord
 from .diagonal import FisherDiagonal
 
 
@@ -25,6 +26,7 @@ def accumulate_over_processes(
     Computes the Fisher diagonal of a data set whose batches are shared out over the processes.
 
     Every process sums over its own batches, without a word to the others; then the sums and counts are added up once.
+    Those of a sharded model go through their batches in step, and an interrupted pass of theirs starts anew.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -47,11 +49,18 @@ def accumulate_over_processes(
     """
     accumulation = FisherAccumulation(model, **kwargs)
     saved = None if checkpoint is None else checkpoint.load()
-    if saved is None or not saved[0].is_complete:
-        with accumulation.running():
-            _add_batches(accumulation, batches, batch_size, checkpoint, saved)
-    else:
+    # A sharded model's processes are in step: what one has is of use with what the others have.
+    is_complete = all(accumulation.processes.gather(saved is not None and saved[0].is_complete))
+    if is_complete:
         accumulation.restore(*saved)
+        return _over_processes(accumulation)
+    if accumulation.processes.are_several:
+        saved = None
+    with accumulation.running():
+        _add_batches(accumulation, batches, batch_size, checkpoint, saved)
+    accumulation.record.is_complete = True
+    if checkpoint is not None:
+        checkpoint.save(accumulation.record, accumulation.held_total())
     return _over_processes(accumulation)
 
 
@@ -60,34 +69,36 @@ def _add_batches(
     batches: Callable[[int, Collection[int]], Iterable[tuple[int, Mapping[str, Any]]]],
     batch_size: int,
     checkpoint: FisherCheckpoint | None,
-    saved: Any,
+    saved: tuple[PassRecord, dict[str, torch.Tensor]] | None,
 ) -> None:
     start, replayed = 0, set()
     if saved is not None:
         start = saved[0].position
         replayed = {saved[0].first, *(place for place, *_ in saved[0].probed)}
-    for place, batch in batches(start, replayed):
+    for item in accumulation.in_step(batches(start, replayed)):
+        place, batch = (0, None) if item is None else item
         if place < start:
             accumulation.replay(batch, place, saved[0])
             continue
         if saved is not None:
             accumulation.restore(*saved)
-            saved = None
+            start, saved = 0, None
         before = accumulation.record.num_examples
         accumulation.add(batch, place=place, start=place * batch_size)
-        if accumulation.record.num_examples - before > batch_size and accumulation.fisher_type == "sampled":
+        num_added = accumulation.record.num_examples - before
+        if num_added > batch_size and accumulation.fisher_type == "sampled":
             raise ValueError(
-                f"The rows of this data set hold several documents each ({accumulation.record.num_examples - before} "
-                f"in {batch_size}), and labels are drawn by an example's position. Give every document a row of its "
-                "own, or use `fisher_type='empirical'`."
+                f"The rows of this data set hold several documents each ({num_added} in {batch_size}), and labels are "
+                "drawn by an example's position. Give every document a row of its own, or use "
+                "`fisher_type='empirical'`."
             )
-        if checkpoint is not None and checkpoint.is_due():
-            checkpoint.save(accumulation.record, accumulation.total())
+        if checkpoint is not None and not accumulation.processes.are_several and checkpoint.is_due():
+            checkpoint.save(accumulation.record, accumulation.held_total())
+        elif checkpoint is not None and accumulation.processes.are_several:
+            checkpoint.interruption.share(accumulation.processes.gather)
+            checkpoint.interruption.check()
     if saved is not None:
         accumulation.restore(*saved)
-    accumulation.record.is_complete = True
-    if checkpoint is not None:
-        checkpoint.save(accumulation.record, accumulation.total())
 
 
 def _over_processes(accumulation: FisherAccumulation) -> FisherDiagonal:
@@ -96,7 +107,9 @@ def _over_processes(accumulation: FisherAccumulation) -> FisherDiagonal:
     num_examples = sum(count for count, _ in shares)
     if num_examples == 0:
         raise ValueError("There was no example to compute the Fisher information on: the data set is empty.")
-    sum_over_processes_(sums.values())
+    if not accumulation.processes.are_several:
+        # What shards hold is the sum over the processes already.
+        sum_over_processes_(sums.values())
     fallback = {name: reason for _, found in shares for name, reason in found.items()}
     return FisherDiagonal(
         {name: total.contiguous() for name, total in sums.items()}, num_examples, accumulation.fisher_type, fallback

@@ -15,6 +15,7 @@ from ..batches import num_examples, select_examples, split_labels
 from ..heads import find_likelihood
 from ..likelihood import Likelihood, fisher_scores
 from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
+from ..shards import Turns, held_parameters
 
 
 def visit_example_gradients(
@@ -28,6 +29,7 @@ def visit_example_gradients(
     positions: Sequence[int] | None = None,
     seed: int = 0,
     examples: Collection[int] | None = None,
+    together: bool = False,
 ) -> None:
     """
     The gradients whose squares add up to the Fisher diagonal, by one forward and backward pass per example.
@@ -49,6 +51,9 @@ def visit_example_gradients(
             How the model's examples are scored, by default as [`~heads.find_likelihood`] finds.
         examples (`Collection[int]`, *optional*):
             Indices of the examples to run, by default all.
+        together (`bool`, *optional*, defaults to `False`):
+            Whether `visit` is something that the processes of a sharded model do together: then it is called for every
+            parameter in the same order, also with a gradient of zeros.
     """
     likelihood = find_likelihood(model, batch) if likelihood is None else likelihood
     positions = range(num_examples(batch)) if positions is None else positions
@@ -56,7 +61,7 @@ def visit_example_gradients(
         evaluation_mode(model),
         differentiable_mode(model),
         checkpointing_mode(model),
-        only_trainable(model, list(parameters.values())),
+        only_trainable(model, list(held_parameters(model, parameters).values())),
     ):
         for example in range(num_examples(batch)) if examples is None else examples:
             inputs, labels = split_labels(select_examples(batch, [example]))
@@ -72,7 +77,7 @@ def visit_example_gradients(
                 score = scores.pop(0)
                 if not score.requires_grad:
                     continue
-                with _handing_over(parameters, partial(visit, example)):
+                with _handing_over(parameters, partial(visit, example), together):
                     torch.autograd.grad(
                         score.sum(), list(parameters.values()), allow_unused=True, retain_graph=bool(scores)
                     )
@@ -80,21 +85,27 @@ def visit_example_gradients(
 
 @contextmanager
 def _handing_over(
-    parameters: Mapping[str, nn.Parameter], visit: Callable[[str, torch.Tensor], None]
+    parameters: Mapping[str, nn.Parameter], visit: Callable[[str, torch.Tensor], None], together: bool
 ) -> Iterator[None]:
     """Gradients go to `visit`, and nothing of their size remains of them."""
     names = defaultdict(list)
     for name, parameter in parameters.items():
         names[parameter].append(name)
+    # About the order in which a backward pass reaches them, so that few have to wait.
+    turns = Turns(reversed(parameters) if together else ())
 
     def hand_over(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor:
         for name in names[parameter]:
-            visit(name, gradient)
+            if together:
+                turns.ready(name, partial(visit, name, gradient))
+            else:
+                visit(name, gradient)
         return gradient.new_zeros(()).expand_as(gradient)
 
     hooks = [parameter.register_hook(partial(hand_over, parameter)) for parameter in names]
     try:
         yield
+        turns.finish(lambda name: visit(name, torch.zeros_like(parameters[name], requires_grad=False)))
     finally:
         for hook in hooks:
             hook.remove()

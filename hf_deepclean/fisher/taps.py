@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from ..shards import Processes
 from .collector import GradientCollector
 from .gradients import StackedGradient
 from .layouts import UNKNOWN, Layout, Ragged, Regular, UnknownLayout
@@ -147,6 +148,13 @@ class FisherTaps(TorchFunctionMode):
         scores.sum().backward(retain_graph=retain_graph)
         self._in_backward = False
         self._collector.finish()
+
+    def agree(self, processes: Processes) -> None:
+        """Between the forward and the backward pass: lets the processes of a sharded model treat parameters alike."""
+        if processes.are_several:
+            for untapped in processes.gather(self.untapped):
+                self.untapped = untapped | self.untapped
+            self._collector.agree(processes)
 
     def _call(
         self,
