@@ -37,6 +37,7 @@ LAYERS = [
     "config",
     "checks",
     "preview",
+    "estimate",
     "unlearner",
     "cli",
 ]
