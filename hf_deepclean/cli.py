@@ -267,7 +267,8 @@ def _fisher(arguments: Sequence[str]) -> None:
 
 
 def _estimate(arguments: Sequence[str]) -> None:
-    from .estimate import DEVICES, Device, EstimateReport, Job, ModelSize, Setting, calibrate
+    from .capacity import EstimateReport
+    from .estimate import DEVICES, Device, Job, ModelSize, Setting, calibrate
     from .parser import UnlearningParser
 
     parser = UnlearningParser(

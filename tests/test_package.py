@@ -38,6 +38,7 @@ LAYERS = [
     "checks",
     "preview",
     "estimate",
+    "capacity",
     "unlearner",
     "cli",
 ]
