@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from .estimate import BATCH_SIZES, Calculation, Device, Estimate, Job, ModelSize, Setting, estimate, gigabytes
+from .estimate import Calculation, Device, Estimate, Job, ModelSize, Setting, estimate, gigabytes
 from .report import aligned
 
 
 _SECONDS_PER_DAY = 86400
+_NUM_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Alternative:
         ]
 
 
-ALTERNATIVES_HEAD = ["weights", "sums on", "activations", "batch", "seconds", "device GB", "host GB", "fits"]
+_HEAD = ["weights", "sums on", "activations", "batch", "seconds", "device GB", "host GB", "fits"]
 
 
 def alternatives(
@@ -67,7 +68,7 @@ def alternatives(
         host_memory (`float`, *optional*):
             Bytes of the machine.
     """
-    single = replace(job, **dict.fromkeys(BATCH_SIZES, 1))
+    single = job.in_single_examples()
     found = []
     for sharded, sums, checkpointed, batches in product(
         (False, True) if setting.num_processes > 1 else (False,),
@@ -236,7 +237,12 @@ class EstimateReport:
         ]
         if not math.isinf(memory):
             fits = "fits" if self.estimate.fits(memory) else "does not fit"
-            lines += ["", f"This {fits}.", "", *aligned([ALTERNATIVES_HEAD, *(a.row() for a in self.alternatives)])]
+            lines += [
+                "",
+                f"This {fits}.",
+                "",
+                *aligned([_HEAD, *(other.row() for other in self.alternatives[:_NUM_SHOWN])]),
+            ]
             lines += ["", self._advice()]
         if self.throughput is not None:
             lines += ["", *self._daily()]
@@ -265,7 +271,7 @@ class EstimateReport:
 
 
 def _num_devices_needed(size: ModelSize, job: Job, setting: Setting, device: Device) -> int | None:
-    single = replace(job, **dict.fromkeys(BATCH_SIZES, 1))
+    single = job.in_single_examples()
     for devices in (2**power for power in range(1, 11)):
         other = replace(setting, num_processes=devices, sharded=True, gradient_checkpointing=True)
         if estimate(size, single, other, device).fits(device.memory):

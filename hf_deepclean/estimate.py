@@ -94,10 +94,13 @@ class ModelSize:
         """Of one example: `2 M T` over the weights in scope."""
         return 2.0 * min(self.scope, self.num_parameters - self.num_table_parameters) * tokens
 
-    def activations_per_token(self) -> int:
-        """Elements that one layer keeps for the backward pass: `(6 + n) d + 2 d_kv + m f`, attention not stored."""
-        residual = (6 + self.norm_tensors) * self.hidden_size + 2 * self.key_value_size
-        return residual + self.mlp_tensors * self.intermediate_size
+    def activation_bytes(self, bytes_per_element: int) -> int:
+        """
+        What one layer keeps of a token for the backward pass: `(6 + n) d + 2 d_kv + m f` elements, of which the `n d`
+        inputs of RMS norms are float32. Attention weights are not kept.
+        """
+        elements = 6 * self.hidden_size + 2 * self.key_value_size + self.mlp_tensors * self.intermediate_size
+        return elements * bytes_per_element + 4 * self.norm_tensors * self.hidden_size
 
     @classmethod
     def of_weights(cls, num_parameters: int, num_outputs: int = 32000) -> "ModelSize":
@@ -233,6 +236,9 @@ class Job:
     )
     fisher_batch_size: int = field(default=8, metadata={"help": "Examples per process in the Fisher pass."})
     train_batch_size: int = field(default=8, metadata={"help": "Examples per process in the repair."})
+    gradient_accumulation_steps: int = field(
+        default=1, metadata={"help": "Batches of the repair before each of its steps."}
+    )
     eval_batch_size: int = field(default=8, metadata={"help": "Examples per process in the evaluation."})
     kept_fisher: bool = field(
         default=False,
@@ -242,11 +248,16 @@ class Job:
     random_mask_control: bool = field(default=False, metadata={"help": "A random mask is reset and repaired too."})
 
     def __post_init__(self) -> None:
-        for name in ("num_forget_examples", "num_retain_examples", "tokens_per_example", *BATCH_SIZES):
+        for name in ("num_forget_examples", "num_retain_examples", "tokens_per_example", *_BATCH_SIZES):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)} but must be at least 1.")
         if not 0 < self.reset_fraction <= 1:
             raise ValueError(f"`reset_fraction` is {self.reset_fraction} but must be above 0 and at most 1.")
+
+    def in_single_examples(self) -> "Job":
+        """The same job with batches of one example, and as many batches to a step as keep its size."""
+        accumulated = self.gradient_accumulation_steps * self.train_batch_size
+        return replace(self, **dict.fromkeys(_BATCH_SIZES, 1), gradient_accumulation_steps=accumulated)
 
     @property
     def num_evaluated(self) -> int:
@@ -255,7 +266,7 @@ class Job:
         return self.num_forget_examples + self.num_retain_examples + evaluated
 
 
-BATCH_SIZES = ("fisher_batch_size", "train_batch_size", "eval_batch_size")
+_BATCH_SIZES = ("fisher_batch_size", "train_batch_size", "eval_batch_size")
 
 
 @dataclass(frozen=True)
@@ -489,8 +500,8 @@ class Calculation:
     def _elementwise_seconds(self) -> float:
         """Of one example forward: activations and logits go through memory some times, whatever is multiplied."""
         size, tokens = self.size, self.job.tokens_per_example
-        activations = _ACTIVATION_PASSES * size.num_layers * size.activations_per_token()
-        moved = tokens * (activations + _LOGIT_PASSES * size.num_outputs) * self.bytes
+        activations = _ACTIVATION_PASSES * size.num_layers * size.activation_bytes(self.bytes)
+        moved = tokens * (activations + _LOGIT_PASSES * size.num_outputs * self.bytes)
         return moved / self.device.bytes_per_second
 
     def _share(self, num_examples: float) -> int:
@@ -550,15 +561,16 @@ class Calculation:
     def _repair_seconds(self) -> float:
         job, setting = self.job, self.setting
         examples = job.num_train_epochs * job.num_retain_examples
-        steps = self._num_batches(examples, job.train_batch_size)
+        batches = self._num_batches(examples, job.train_batch_size)
         if job.max_steps > 0:
-            steps = job.max_steps
-            examples = steps * job.train_batch_size * setting.num_processes
+            batches = job.max_steps * job.gradient_accumulation_steps
+            examples = batches * job.train_batch_size * setting.num_processes
+        steps = math.ceil(batches / job.gradient_accumulation_steps)
         example = (2 + setting.gradient_checkpointing) * self.forward + self.products / self.rate
-        seconds = self._share(examples) * example + steps * self._gather_seconds(2)
+        seconds = self._share(examples) * example + batches * self._gather_seconds(2)
         if setting.num_processes > 1:
             gradients = self._exchanged(self.size.scope * self.bytes)
-            seconds += steps * (gradients if setting.sharded else 2 * gradients)
+            seconds += batches * gradients if setting.sharded else 2 * steps * gradients
         updates = steps * self.selected / self.shards * _OPTIMIZER_BYTES_MOVED / self.device.bytes_per_second
         return seconds + updates + self._hash_seconds()
 
@@ -574,7 +586,7 @@ class Calculation:
 
     def _activations(self, batch_size: int) -> float:
         tokens = batch_size * self.job.tokens_per_example
-        layer = tokens * self.size.activations_per_token() * self.bytes
+        layer = tokens * self.size.activation_bytes(self.bytes)
         if self.setting.gradient_checkpointing:
             return layer + tokens * self.size.hidden_size * self.size.num_layers * self.bytes
         return layer * self.size.num_layers
@@ -585,7 +597,7 @@ class Calculation:
 
     def _evaluation_bytes(self) -> dict[str, float]:
         batch = self.job.eval_batch_size
-        one_layer = batch * self.job.tokens_per_example * self.size.activations_per_token() * self.bytes
+        one_layer = batch * self.job.tokens_per_example * self.size.activation_bytes(self.bytes)
         return self._after_reset() | {"activations": one_layer / 2, "logits": self._logits(batch)}
 
     def _fisher_bytes(self, sums: int) -> dict[str, float]:

@@ -265,9 +265,9 @@ def measure_memory(name: str) -> dict[str, int]:
     return memory.peaks
 
 
-def measure_run(name: str, num_threads: int) -> dict[str, Any]:
-    """Seconds and bytes of every phase, each from a process of its own."""
+def measure_run(name: str) -> dict[str, Any]:
+    """Seconds and bytes of every phase, on one thread, each from a process of its own."""
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
-    run = partial(isolated, num_threads)
+    run = partial(isolated, 1)
     return {"seconds": run(measure_seconds, name), "bytes": run(measure_memory, name)}
