@@ -52,7 +52,7 @@ def alternatives(
 ) -> list[Alternative]:
     """
     The ways to do the same job on as many devices: weights sharded or not, sums on the device or the host, activations
-    kept or checkpointed, batches as given or of one example. Cheapest first, those that fit before the others.
+    kept or checkpointed, batches as given or of one example. Those that fit by cost, then the others by memory.
 
     Args:
         size ([`ModelSize`]):
@@ -80,7 +80,8 @@ def alternatives(
         outcome = estimate(size, batches, other, device)
         fits = outcome.fits(memory) and outcome.host_peak <= host_memory
         found.append(Alternative(other, batches, outcome, fits))
-    return sorted(found, key=lambda other: (not other.fits, other.device_seconds, other.estimate.peak))
+    fitting = sorted((o for o in found if o.fits), key=lambda other: (other.device_seconds, other.estimate.peak))
+    return fitting + sorted((o for o in found if not o.fits), key=lambda other: other.estimate.peak)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from hf_deepclean.cli import main
 from hf_deepclean.estimate import DEVICES, Device, Job, ModelSize, Setting, calibrate, estimate
 
 from . import tiny
-from .benchmarks.scale import ROOT, RUNS, compare, examples, measure_run, output_of
+from .benchmarks.scale import ROOT, compare, examples, measure_run, output_of
 
 
 PAGE = ROOT / "recipes" / "scale.md"
@@ -207,7 +207,7 @@ def test_alternatives_that_fit_come_first_and_the_cheapest_of_them_before():
     memory = statistics.median(other.estimate.peak for other in every)
     found = alternatives(MODEL, JOB, Setting(num_processes=4), DEVICE, memory)
     assert len(found) == len(every) and {other.fits for other in found} == {True, False}
-    keys = [(not other.fits, other.device_seconds) for other in found]
+    keys = [(not other.fits, other.device_seconds if other.fits else other.estimate.peak) for other in found]
     assert keys == sorted(keys)
     assert all(other.estimate.fits(memory) == other.fits for other in found)
 
@@ -274,7 +274,7 @@ def test_every_number_on_the_page_is_what_its_command_prints():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", ["ViT", "GPT-2", "Llama, adapter"])
 def test_a_measured_run_is_within_a_quarter_of_the_estimate(name):
     pairs = compare(name, measure_run(name))["run"]
     for unit, (predicted, measured) in pairs.items():
