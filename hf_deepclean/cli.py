@@ -118,12 +118,12 @@ class EstimateArguments:
         default=None, metadata={"help": "Only a LoRA adapter of this rank on all linear layers is in scope."}
     )
     device: Literal["h100-80gb", "a100-80gb", "cpu"] = field(
-        default="cpu", metadata={"help": "What it runs on; of all but a calibrated CPU the rates are assumptions."}
+        default="cpu", metadata={"help": "What it runs on; without --calibrate its rates are assumptions."}
     )
     flops_per_second: float | None = field(
         default=None, metadata={"help": "What the device achieves in products of the model's precision."}
     )
-    calibrate: bool = field(default=False, metadata={"help": "Measure that on this machine, which takes seconds."})
+    calibrate: bool = field(default=False, metadata={"help": "Measure that on this machine in three seconds."})
     device_memory: float | None = field(default=None, metadata={"help": "GB of one device; default: by its name."})
     host_memory: float | None = field(default=None, metadata={"help": "GB of the machine; default: unlimited."})
     requests_per_day: int | None = field(
@@ -287,10 +287,10 @@ def _estimate(arguments: Sequence[str]) -> None:
         size = size.with_adapter(of_device.adapter_rank)
     device, rate = DEVICES[of_device.device], of_device.flops_per_second
     if of_device.calibrate:
-        rate = calibrate(size, job.train_batch_size * job.tokens_per_example)
-        device = Device.cpu(rate)
-    elif rate is not None:
-        device = device.achieving(setting.dtype, rate)
+        tokens = job.train_batch_size * job.tokens_per_example
+        rate = calibrate(size, tokens, on_accelerator=of_device.device != "cpu", dtype=setting.dtype)
+    if rate is not None:
+        device = Device.cpu(rate) if of_device.device == "cpu" else device.achieving(setting.dtype, rate)
     if of_device.device_memory is not None:
         device = replace(device, memory=1e9 * of_device.device_memory)
     host_memory = math.inf if of_device.host_memory is None else 1e9 * of_device.host_memory

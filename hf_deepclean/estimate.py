@@ -636,7 +636,7 @@ def calibrate(
     size: ModelSize,
     tokens: int,
     *,
-    device: str = "cpu",
+    on_accelerator: bool = False,
     dtype: str = "float32",
     seconds: float = 2.0,
     clock: Callable[[], float] = time.perf_counter,
@@ -649,8 +649,8 @@ def calibrate(
             The model, which says how large the matrices are.
         tokens (`int`):
             Tokens of a batch.
-        device (`str`, *optional*, defaults to `"cpu"`):
-            Where to measure.
+        on_accelerator (`bool`, *optional*, defaults to `False`):
+            Whether to measure the accelerator of this machine, not its processor.
         dtype (`str`, *optional*, defaults to `"float32"`):
             In which precision.
         seconds (`float`, *optional*, defaults to `2.0`):
@@ -660,9 +660,18 @@ def calibrate(
 
     Returns:
         `float`: Floating-point operations per second.
+
+    Raises:
+        `ValueError`: If there is no accelerator to measure.
     """
     import torch
 
+    if on_accelerator and not torch.accelerator.is_available():
+        raise ValueError(
+            "There is no accelerator on this machine to calibrate. Run the calibration where the job is to run, give "
+            "`flops_per_second`, or do without: the rates are then assumptions."
+        )
+    device = torch.accelerator.current_accelerator() if on_accelerator else torch.device("cpu")
     inputs = torch.randn(tokens, size.hidden_size, device=device, dtype=getattr(torch, dtype))
     weight = torch.randn(size.intermediate_size, size.hidden_size, device=device, dtype=inputs.dtype)
     gradients = inputs @ weight.T
@@ -675,8 +684,8 @@ def calibrate(
                 inputs @ weight.T
                 gradients @ weight
                 gradients.T @ inputs
-            if inputs.is_cuda:
-                torch.cuda.synchronize()
+            if on_accelerator:
+                torch.accelerator.synchronize()
             count += 4
         return 6.0 * count * inputs.numel() * size.intermediate_size / (clock() - start)
 

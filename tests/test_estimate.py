@@ -259,6 +259,18 @@ def test_bad_input_is_refused(capsys):
 def test_the_calibration_finds_a_rate_of_this_machine():
     size = ModelSize.of_model(LlamaForCausalLM(LLAMA))
     assert 1e8 < calibrate(size, tokens=64, seconds=0.1) < 1e14
+    if not torch.accelerator.is_available():
+        with pytest.raises(ValueError, match="no accelerator"):
+            calibrate(size, tokens=64, on_accelerator=True)
+
+
+def test_a_rate_twice_as_high_halves_the_time_of_products(capsys):
+    seconds = []
+    for rate in ("1e9", "2e9"):
+        arguments = ["--num_forget_examples", "10", "--num_retain_examples", "100", "--tokens_per_example", "128"]
+        assert main(["estimate", "--num_parameters", "1e9", *arguments, "--flops_per_second", rate, "--json"]) == 0
+        seconds.append(json.loads(capsys.readouterr().out)["seconds"])
+    assert seconds[1] == pytest.approx(seconds[0] / 2, rel=0.1)
 
 
 def test_the_formulas_need_no_torch():
