@@ -11,17 +11,20 @@ from typing import Any, Literal
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-# Fitted to the calibration runs of tests/benchmarks/scale.py: BERT and Llama on one thread of a CPU.
+# Fitted to the calibration runs of tests/benchmarks/scale.py, BERT and Llama on one thread of a CPU.
 _UTILISATION = 0.95
 _ACTIVATION_PASSES = 4
 _LOGIT_PASSES = 15
 _SET_UP_EXAMPLES = 9
+
+# Timed on their own on one thread.
 _SELECTION_SECONDS = 8e-8
-_SELECTION_BYTES = 40
 _HASH_BYTES_PER_SECOND = 1.2e9
 _INITIALISED_WEIGHTS_PER_SECOND = 1e8
 _OPTIMIZER_BYTES_MOVED = 120
 
+# The ratios of all weights in float64, and what the threshold takes of copies of them.
+_SELECTION_BYTES = 40
 # Rows of a squared product are handled in blocks of so many elements, each with two kernels per example.
 _BLOCK_ELEMENTS = 2**20
 # On a CPU the Fisher pass runs as many examples together as have logits of that size, but at least two.

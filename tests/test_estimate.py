@@ -26,7 +26,7 @@ from hf_deepclean.cli import main
 from hf_deepclean.estimate import DEVICES, Device, Job, ModelSize, Setting, calibrate, estimate
 
 from . import tiny
-from .benchmarks.scale import ROOT, compare, examples, measure_run, output_of
+from .benchmarks.scale import BEGIN, ROOT, RUNS, compare, examples, measure_run, output_of
 
 
 PAGE = ROOT / "recipes" / "scale.md"
@@ -283,6 +283,14 @@ def test_every_number_on_the_page_is_what_its_command_prints():
     assert len(found) >= 5
     for command, output in found:
         assert output == output_of(command), command
+
+
+def test_every_run_on_the_page_is_within_a_quarter_of_the_estimate_and_most_were_held_out():
+    table = PAGE.read_text().partition(BEGIN)[2].partition("<details>")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[2:]] == list(RUNS)
+    assert all(0.75 <= float(row[column]) <= 1.25 for row in rows[2:] for column in (6, 9))
+    assert [row[2] for row in rows].count("held out") > [row[2] for row in rows].count("calibration")
 
 
 @pytest.mark.slow
