@@ -18,7 +18,7 @@ def quiet_libraries():
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    torch.set_num_threads(2)
 
 
 @pytest.fixture(autouse=True)
