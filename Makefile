@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine coverage style quality clean
+.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale coverage style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -39,6 +39,9 @@ benchmark: $(PEERS)
 
 benchmark-engine: $(PEERS)
 	$(VENV)/bin/python -m tests.benchmarks.fisher_pass --engine_only
+
+benchmark-scale: $(INSTALLED)
+	$(VENV)/bin/python -m tests.benchmarks.scale --markdown recipes/scale.md
 
 coverage: $(INSTALLED)
 	$(VENV)/bin/python -m tests.architectures.coverage --output tests/architectures/README.md

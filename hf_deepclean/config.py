@@ -95,9 +95,7 @@ class FisherUnlearningConfig(TrainingArguments):
     )
     accumulator_device: str | None = field(
         default=None,
-        metadata={
-            "help": "Keep the sums of the Fishers on the processor ('cpu'); by default where the weights are."
-        },
+        metadata={"help": "Keep the sums of the Fishers on the processor ('cpu'); by default where the weights are."},
     )
     state_save_seconds: float = field(
         default=60.0, metadata={"help": "Seconds between two savings of a Fisher pass, to resume from."}

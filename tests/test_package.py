@@ -47,6 +47,8 @@ LAYERS = [
     "checks",
     "preview",
     "callback",
+    "estimate",
+    "capacity",
     "unlearner",
     "cli",
 ]

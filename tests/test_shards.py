@@ -11,7 +11,7 @@ import torch
 from accelerate import dispatch_model
 
 from hf_deepclean import accumulate_fisher_diagonal
-from hf_deepclean.fisher.accumulate import _Accumulation
+from hf_deepclean.fisher.accumulate import FisherAccumulation
 from hf_deepclean.shards import Processes, Turns, add_whole_, local_indices, local_part, whole
 
 from . import tiny
@@ -67,7 +67,7 @@ def test_actions_run_in_their_order_whenever_they_get_ready():
 
 
 def test_the_sums_are_where_they_are_asked_to_be():
-    accumulation = _Accumulation(tiny.vit(), None, "empirical", None, 0, True, None, "meta")
+    accumulation = FisherAccumulation(tiny.vit(), None, "empirical", None, 0, True, None, "meta")
     assert all(total.is_meta for total in accumulation._zeros().values())
 
 

@@ -77,9 +77,9 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n\n".join([settings, workload_table(columns), engine_table(columns), comparison_table(columns)])
 
 
-def write_between_markers(page: Path, text: str) -> None:
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, marker, after = rest.partition(END)
+def write_between_markers(page: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
+    before, _, rest = page.read_text().partition(begin)
+    _, marker, after = rest.partition(end)
     if not marker:
-        raise ValueError(f"{page} has no place for the tables: it needs a line {BEGIN!r} and after it a line {END!r}.")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+        raise ValueError(f"{page} has no place for the tables: it needs a line {begin!r} and after it a line {end!r}.")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")

@@ -1,0 +1,142 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Whole unlearning runs on one thread of a CPU, beside what `hf-deepclean estimate` says of them.
+
+```shell
+python -m tests.benchmarks.scale --markdown recipes/scale.md
+```
+
+The page says what is measured. Every command on it is run anew too, and its output written below it.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from hf_deepclean.cli import main as hf_deepclean
+from hf_deepclean.estimate import Device, Estimate, ModelSize, Setting, estimate
+
+from .fisher_pass import processor
+from .report import table, write_between_markers
+from .scale_runs import RUNS, measure_run
+
+
+ROOT = Path(__file__).parent.parent.parent
+BEGIN, END = "<!-- begin: written by scale.py -->", "<!-- end: written by scale.py -->"
+# A command of the page, and the output below it.
+EXAMPLE = re.compile(r"```shell\nhf-deepclean (estimate .*?)```\n\n```text\n(.*?)```", re.S)
+
+
+def predict(name: str, flops_per_second: float) -> Estimate:
+    """What the calculator says, from the sizes of the model, the job, and the rate of matrix products."""
+    run = RUNS[name]
+    return estimate(ModelSize.of_model(run.build()), run.job, Setting(), Device.cpu(flops_per_second))
+
+
+def compare(name: str, measured: dict[str, Any]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Predicted and measured, by phase and for the run."""
+    seconds, num_bytes = dict(measured["seconds"]), dict(measured["bytes"])
+    predicted = predict(name, seconds.pop("flops_per_second"))
+    pairs = {
+        phase.name: {
+            "seconds": (phase.seconds, seconds[phase.name]),
+            "megabytes": (phase.peak / 1e6, num_bytes[phase.name] / 1e6),
+        }
+        for phase in predicted.phases
+    }
+    return pairs | {
+        "run": {
+            "seconds": (predicted.seconds, seconds["total"]),
+            "megabytes": (predicted.peak / 1e6, max(num_bytes.values()) / 1e6),
+        }
+    }
+
+
+def cells(pair: tuple[float, float], digits: int) -> list[str]:
+    predicted, measured = pair
+    return [f"{predicted:.{digits}f}", f"{measured:.{digits}f}", f"{predicted / measured:.2f}"]
+
+
+def markdown(results: dict[str, dict[str, Any]]) -> str:
+    runs, phases = [], []
+    for name, measured in results.items():
+        pairs = compare(name, measured)
+        size = ModelSize.of_model(RUNS[name].build())
+        role = "calibration" if RUNS[name].calibration else "held out"
+        rate = f"{measured['seconds']['flops_per_second'] / 1e9:.0f}"
+        weights = f"{size.num_parameters / 1e6:.1f} M" + (
+            "" if size.scope == size.num_parameters else f" ({size.scope / 1e6:.1f} M)"
+        )
+        runs.append(
+            [name, weights, role, rate, *cells(pairs["run"]["seconds"], 1), *cells(pairs["run"]["megabytes"], 0)]
+        )
+        phases += [
+            [name, phase, *cells(pair["seconds"], 2), *cells(pair["megabytes"], 0)]
+            for phase, pair in pairs.items()
+            if phase != "run"
+        ]
+    pairs_head = ["s predicted", "measured", "ratio", "MB predicted", "measured", "ratio"]
+    return "\n\n".join(
+        [
+            f"Processor: {processor()}, one thread.",
+            table(["run", "weights (in scope)", "role", "GFLOP/s", *pairs_head], runs),
+            "<details><summary>Phase by phase</summary>",
+            table(["run", "phase", *pairs_head], phases),
+            "</details>",
+        ]
+    )
+
+
+def output_of(command: str) -> str:
+    """What a command of the page prints; `command` without the name of the program."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        # The page is to be read from the root of the repository, and this may run anywhere.
+        words = shlex.split(command.replace("\\\n", " "))
+        arguments = [str(ROOT / word) if word.startswith("recipes/") else word for word in words]
+        if hf_deepclean(arguments) != 0:
+            raise ValueError(f"`hf-deepclean {command}` fails.")
+    return printed.getvalue()
+
+
+def examples(page: Path) -> list[tuple[str, str]]:
+    """The commands of the page with the outputs that stand there."""
+    return EXAMPLE.findall(page.read_text())
+
+
+def write_outputs(page: Path) -> None:
+    def rerun(match: re.Match[str]) -> str:
+        return f"```shell\nhf-deepclean {match[1]}```\n\n```text\n{output_of(match[1])}```"
+
+    page.write_text(EXAMPLE.sub(rerun, page.read_text()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measured runs beside what the calculator says of them.")
+    parser.add_argument("--models", nargs="*", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--json", type=Path, help="write every measurement to this file; what is in it stays")
+    parser.add_argument("--markdown", type=Path, help="write tables and outputs of commands into this page")
+    args = parser.parse_args()
+
+    results = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    for name in args.models:
+        if name not in results:
+            print(name, file=sys.stderr, flush=True)
+            results[name] = measure_run(name)
+            if args.json:
+                args.json.write_text(json.dumps(results, indent=2) + "\n")
+    print(markdown(results))
+    if args.markdown:
+        write_outputs(args.markdown)
+        write_between_markers(args.markdown, markdown(results), BEGIN, END)
+
+
+if __name__ == "__main__":
+    main()
