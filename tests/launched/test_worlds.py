@@ -4,7 +4,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForCausalLM, AutoModelForImageClassification
 
 from hf_deepclean import UnlearningReport
 
@@ -84,6 +84,25 @@ def test_a_repair_by_several_processes_is_that_of_one_with_as_large_batches(worl
     for name, value in one["weights"].items():
         assert (several["weights"][name] - value).abs().max() < 1e-3, name
     assert several["stages"]["after_repair"] == pytest.approx(one["stages"]["after_repair"], rel=1e-3)
+
+
+def test_a_sharded_model_is_cleaned_as_a_whole_one_is(worlds, folder):
+    one, (first, second) = worlds[1][0]["sharded"], (result["sharded"] for result in worlds[2])
+    for several in (first, second):
+        assert several["num_fisher_examples"] == one["num_fisher_examples"] == {"forget": 3, "retain": 21}
+        assert_close(one["retain"], several["retain"])
+        assert several["indices"].keys() == one["indices"].keys()
+        assert all(torch.equal(indices, several["indices"][name]) for name, indices in one["indices"].items())
+        assert several["integrity"] == one["integrity"]
+        assert several["model_class"] == "LlamaForCausalLM"
+        assert several["stages"] == first["stages"]
+        for stage, figures in one["stages"].items():
+            assert several["stages"][stage] == pytest.approx(figures, rel=1e-5)
+    saved = AutoModelForCausalLM.from_pretrained(folder / "2" / "sharded").state_dict()
+    for name, value in one["weights"].items():
+        assert torch.equal(first["weights"][name], second["weights"][name])
+        assert torch.equal(first["weights"][name], saved[name])
+        assert (first["weights"][name] - value).abs().max() < 1e-5, name
 
 
 def test_streams_give_what_their_rows_give(worlds):

@@ -2,14 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every process of a launch gets, saved to a file each: `worlds.py FOLDER`."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
+import datasets
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.distributed import DistributedConfig
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
 from hf_deepclean.loading import EpochLoader, ProcessBatchSampler
-from hf_deepclean.processes import num_processes, process_index
+from hf_deepclean.processes import gather_objects, is_main_process, num_processes, process_index
+from hf_deepclean.shards import named_parameters, whole
 from tests import tiny
 
 
@@ -96,9 +101,44 @@ def together(folder, world):
     return result_of(unlearner.unlearn(), unlearner)
 
 
+def sharded(folder):
+    """A language model that is sharded over the processes, if there are several."""
+    torch.manual_seed(0)
+    config_of_model = LlamaConfig(
+        vocab_size=30, hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2, pad_token_id=0
+    )
+    rows = [{"input_ids": row, "labels": row} for row in torch.randint(1, 30, (24, 6)).tolist()]
+    arguments = {"reset_fraction": 0.1, "per_device_train_batch_size": 8 // num_processes(), "max_steps": 3}
+    args = config(folder / "sharded", **arguments, per_device_fisher_batch_size=2, per_device_eval_batch_size=2)
+    source = folder / "original"
+    if is_main_process():
+        LlamaForCausalLM(config_of_model).save_pretrained(source)
+    gather_objects(None)
+    split = {} if num_processes() == 1 else {"distributed_config": DistributedConfig(fsdp_size=num_processes())}
+    unlearner = (FisherUnlearner if split else Together)(
+        LlamaForCausalLM.from_pretrained(source, **split),
+        args,
+        forget_dataset=datasets.Dataset.from_list(rows[:3]),
+        retain_dataset=datasets.Dataset.from_list(rows[3:]),
+    )
+    sums = unlearner.compute_fisher(unlearner.retain_dataset).sums
+    report = unlearner.unlearn()
+    return {
+        "stages": {name: stage.figures() for name, stage in report.stages.items()},
+        "num_fisher_examples": report.num_fisher_examples,
+        "integrity": dataclasses.asdict(report.integrity),
+        "indices": dict(unlearner.selection.indices),
+        "retain": {name: whole(total) for name, total in sums.items()},
+        "weights": {name: whole(p).clone() for name, p in named_parameters(unlearner.model).items()},
+        "model_class": report.model_class,
+    }
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     results = {scenario.__name__: scenario(folder) for scenario in (even, few, streamed)}
+    if num_processes() < 3:
+        results["sharded"] = sharded(folder)
     if num_processes() == 1:
         results["together"] = {world: together(folder, world) for world in (2, 3)}
     torch.save(results, folder / f"{process_index()}-of-{num_processes()}.pt")
