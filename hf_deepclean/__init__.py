@@ -21,6 +21,7 @@ _MODULES = {
     "UnlearningPreview": "preview",
     "UnlearningReport": "report",
     "WeightSelection": "selection",
+    "answer_requests": "deletion",
     "accumulate_fisher_diagonal": "fisher.accumulate",
     "accumulate_fisher_diagonals": "fisher.accumulate",
     "cancellation_error": "cancellation",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .card import create_model_card
     from .config import FisherUnlearningConfig
     from .data import DataArguments, load_unlearning_datasets, split_forget_rows
+    from .deletion import answer_requests
     from .evaluation.divergence import jensen_shannon_divergence
     from .evaluation.membership import membership_attack
     from .evaluation.memorization import (

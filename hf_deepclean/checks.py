@@ -7,19 +7,23 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pyarrow.types import is_large_list, is_list
 from torch import nn
 
 from .adapters import check_adapter, is_adapted, is_adapter_path
 from .batches import split_labels
+from .config import FisherUnlearningConfig
 from .fingerprint import row_digests
+from .fisher.diagonal import FisherDiagonal
 from .loading import is_stream
 from .processes import is_main_process
+from .shards import is_sharded
 from .state import STATE_FOLDER, is_of_a_run
 
 
@@ -138,6 +142,75 @@ def check_loss(trainer: Any, log_likelihood_func: Any | None) -> None:
             "This trainer has a `compute_loss_func`, a mean over the batch from which no per-example Fisher "
             "information follows. Pass the `log_likelihood_func(outputs, labels)` it is the negative mean of."
         )
+
+
+def check_kept_fisher(
+    fisher: FisherDiagonal,
+    model: nn.Module,
+    parameters: Mapping[str, torch.Tensor],
+    args: FisherUnlearningConfig,
+    forget_dataset: Any,
+    retain_dataset: Any,
+) -> None:
+    """
+    Refuses a kept Fisher that the retain Fisher cannot be subtracted from.
+
+    Args:
+        fisher ([`FisherDiagonal`]):
+            The kept Fisher.
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model to clean.
+        parameters (`dict[str, torch.nn.Parameter]`):
+            Those in scope.
+        args ([`FisherUnlearningConfig`]):
+            The arguments of the run.
+        forget_dataset, retain_dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data, which together are those of the kept Fisher.
+
+    Raises:
+        `ValueError`: If the diagonal is stale, of other parameters, of another estimator or of other data; if the
+            model is sharded, or only a part of the examples is to be used.
+    """
+    if any(map(is_sharded, parameters.values())):
+        raise ValueError(
+            "`kept_fisher` holds whole parameters, and those of this model are sharded. Leave it out, so that the "
+            "retain Fisher is computed by a pass over the shards."
+        )
+    if args.fisher_max_examples is not None:
+        raise ValueError(
+            f"`fisher_max_examples={args.fisher_max_examples}` computes the forget Fisher on a part of the rows, and "
+            "what is subtracted from `kept_fisher` has to be that of all of them. Leave one of the two out."
+        )
+    fisher.check_fits(model, parameters, args.fisher_type)
+    if is_stream(forget_dataset) or is_stream(retain_dataset):
+        return
+    num_rows = len(forget_dataset) + len(retain_dataset)
+    if num_rows != fisher.num_examples:
+        raise ValueError(
+            f"`kept_fisher` is that of {fisher.num_examples:,} examples, and `forget_dataset` and `retain_dataset` "
+            f"have {num_rows:,} rows together. They must be the whole training set that it was computed on: if rows "
+            "were forgotten before, the weights have changed and it is of no use any more."
+        )
+
+
+def check_requests(requests: Mapping[str, Sequence[int]] | None, forget_dataset: Any) -> None:
+    """
+    Refuses requests that have no rows, or rows that are not there.
+
+    Raises:
+        `ValueError`: If a request is empty, a row is not one of the forget data, or these are a stream.
+    """
+    if not requests:
+        return
+    if is_stream(forget_dataset):
+        raise ValueError("`requests` name rows of `forget_dataset`, which is a stream. Pass a `datasets.Dataset`.")
+    for number, rows in enumerate(requests.values()):
+        if len(rows) == 0 or not 0 <= min(rows) <= max(rows) < len(forget_dataset):
+            raise ValueError(
+                f"The rows of request {number} of `requests` must be among the {len(forget_dataset)} of "
+                f"`forget_dataset`, and at least one; they are {len(rows)}"
+                f"{f' from {min(rows)} to {max(rows)}' if len(rows) else ''}."
+            )
 
 
 def check_reference(model: nn.Module, reference_model: nn.Module) -> None:

@@ -5,15 +5,16 @@
 import json
 import math
 import os
-import tempfile
 import types
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from .cancellation import CancellationError
 from .evaluation.examples import SplitResult, TokenResult
 from .evaluation.membership import MembershipAttack
+from .files import replaced
 from .selection import WeightSelection
 
 
@@ -46,6 +47,25 @@ _SUMMARIZED = {
 
 
 @dataclass(frozen=True)
+class RequestResult:
+    """
+    Results of one model on the rows of one of several requests that are answered together.
+
+    Args:
+        split (`SplitResult`):
+            Results on the rows.
+        membership ([`MembershipAttack`], *optional*):
+            The attack of these rows against unseen data.
+        min_k_membership ([`MembershipAttack`], *optional*):
+            The attack by the least probable tokens.
+    """
+
+    split: SplitResult
+    membership: MembershipAttack | None = None
+    min_k_membership: MembershipAttack | None = None
+
+
+@dataclass(frozen=True)
 class StageResult:
     """
     Results of one model: of the one to clean at some stage, of the reference, or of the control.
@@ -60,12 +80,21 @@ class StageResult:
             Mean Jensen-Shannon divergence to the reference model's outputs on the forget data, 0 to ln 2.
         min_k_membership ([`MembershipAttack`], *optional*):
             The attack by [`evaluation.memorization.min_k_score`], for token-level heads.
+        requests (`dict[str, RequestResult]`, *optional*):
+            Results request by request, if the forget data are those of several.
     """
 
     splits: dict[str, SplitResult]
     membership: MembershipAttack | None = None
     divergence_to_reference: float | None = None
     min_k_membership: MembershipAttack | None = None
+    requests: dict[str, RequestResult] = field(default_factory=dict)
+
+    def of_request(self, name: str) -> "StageResult":
+        """The results with the rows of one request as the forget data."""
+        result = self.requests[name]
+        splits = self.splits | {"forget": result.split}
+        return StageResult(splits, result.membership, min_k_membership=result.min_k_membership)
 
     def figures(self) -> dict[str, float]:
         """Every figure by its name, in the order of the table."""
@@ -152,6 +181,25 @@ class IntegrityResult:
 
 
 @dataclass(frozen=True)
+class KeptFisherResult:
+    """
+    How a Fisher of the whole training set, kept before, served the run.
+
+    Args:
+        num_examples (`int`): Examples in the kept Fisher.
+        cancellation ([`CancellationError`]): What the retain Fisher by subtraction loses to rounding.
+        retain_pass (`bool`): Whether that mattered, so that a pass over the retain data was made all the same.
+        refresh_cost (`str`): What a Fisher of the whole training set costs at the cleaned weights, to which the kept
+            one does not belong.
+    """
+
+    num_examples: int
+    cancellation: CancellationError
+    retain_pass: bool
+    refresh_cost: str
+
+
+@dataclass(frozen=True)
 class UnlearningReport:
     """
     Everything an unlearning run measured.
@@ -167,6 +215,7 @@ class UnlearningReport:
         seconds (`dict[str, float]`): Wall-clock seconds per phase.
         versions (`dict[str, str]`): Versions of the libraries.
         seed (`int`): The seed.
+        kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher served the run, if there was one.
     """
 
     model_class: str
@@ -179,6 +228,24 @@ class UnlearningReport:
     versions: dict[str, str]
     seed: int
     fisher_fallback: dict[str, str] = field(default_factory=dict)
+    kept_fisher: KeptFisherResult | None = None
+
+    def of_request(self, name: str) -> "UnlearningReport":
+        """
+        The report on one of several requests that were answered together: the same run, with that request's rows as
+        the forget data in all figures.
+
+        Args:
+            name (`str`):
+                Name of the request.
+
+        Raises:
+            `ValueError`: If there is no such request.
+        """
+        known = list(self.stages["before"].requests)
+        if name not in known:
+            raise ValueError(f"There is no request {name!r}. Those of this run are {', '.join(known) or 'not named'}.")
+        return replace(self, stages={stage: result.of_request(name) for stage, result in self.stages.items()})
 
     def gaps_to_reference(self, stage: str) -> dict[str, float]:
         """
@@ -207,15 +274,8 @@ class UnlearningReport:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the report as JSON, whole or not at all."""
-        path = Path(path)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
-            try:
-                json.dump(self.to_dict(), file, indent=2, allow_nan=False)
-                file.write("\n")
-            except BaseException:
-                os.unlink(file.name)
-                raise
-        os.replace(file.name, path)
+        with replaced(Path(path)) as written:
+            written.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "UnlearningReport":
@@ -313,12 +373,27 @@ class UnlearningReport:
                 f"{len(self.fisher_fallback)} parameters have no batched Fisher rule and went through the exact "
                 f"one-example path: {', '.join(self.fisher_fallback)}."
             )
+        if self.kept_fisher is not None:
+            lines.append(self._kept_fisher_note())
         lines.append(
             "Seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in self.seconds.items()) + "."
         )
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         lines.append(f"Seed {self.seed}; {versions}.")
         return "\n".join(lines)
+
+    def _kept_fisher_note(self) -> str:
+        kept = self.kept_fisher
+        error = kept.cancellation
+        how = "by subtraction from a kept Fisher"
+        if kept.retain_pass:
+            how = "by a pass of its own, because one by subtraction from a kept Fisher was not certain enough"
+        return (
+            f"The retain Fisher was computed {how} of {kept.num_examples:,} examples: rounding left "
+            f"{error.num_undecided:,} of {error.num_selected:,} selected weights undecided, and its median relative "
+            f"error is {error.median_relative_error:.1g}. The kept Fisher is stale now; a refresh costs "
+            f"{kept.refresh_cost}."
+        )
 
     def _verbatim_note(self) -> str:
         after = self.stages["after_repair"].splits["forget"].tokens

@@ -20,7 +20,7 @@ from .files import INCOMPLETE, remove_folder, remove_incomplete, replaced, stage
 from .fisher.checkpoint import FisherCheckpoint
 from .interruption import Interruption
 from .processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
-from .report import StageResult, from_json_types, to_json_types
+from .report import KeptFisherResult, StageResult, from_json_types, to_json_types
 from .selection import WeightSelection
 
 
@@ -43,6 +43,7 @@ class RunProgress:
         seconds (`dict[str, float]`): Wall-clock seconds per phase.
         num_fisher_examples (`dict[str, int]`): Examples in both Fishers, once there is a selection.
         fisher_fallback (`dict[str, str]`): Parameters that took the one-example path, with the reason.
+        kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher served the selection, if there was one.
         result_files (`list[str]`): Names of the files that the result consists of, once they are being put in place.
     """
 
@@ -51,6 +52,7 @@ class RunProgress:
     seconds: dict[str, float] = field(default_factory=dict)
     num_fisher_examples: dict[str, int] = field(default_factory=dict)
     fisher_fallback: dict[str, str] = field(default_factory=dict)
+    kept_fisher: KeptFisherResult | None = None
     result_files: list[str] = field(default_factory=list)
 
 

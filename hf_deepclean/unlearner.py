@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib.metadata import version
@@ -45,21 +45,24 @@ from .adapters import (
 )
 from .batches import LABELS, num_examples, split_labels
 from .callback import FisherCallback
+from .cancellation import cancellation_error
 from .checks import (
     check_batch_has_labels,
     check_dataset,
     check_disjoint,
+    check_kept_fisher,
     check_loss,
     check_model,
     check_output_directory,
     check_reference,
+    check_requests,
     check_scope_of_model,
     check_sequence_lengths,
 )
 from .config import FisherUnlearningConfig
 from .evaluation.divergence import jensen_shannon_divergence
 from .evaluation.examples import ExamplePredictions, join_predictions, predict_batches, summarize_predictions
-from .evaluation.membership import membership_attack
+from .evaluation.membership import MembershipAttack, membership_attack
 from .files import remove_folder
 from .fingerprint import dataset_fingerprint, weights_fingerprint
 from .fisher.diagonal import FisherDiagonal
@@ -88,12 +91,19 @@ from .processes import (
     process_index,
 )
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
-from .report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
+from .report import (
+    IntegrityResult,
+    KeptFisherResult,
+    RequestResult,
+    SelectionResult,
+    StageResult,
+    UnlearningReport,
+)
 from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
 from .scope import parameters_in_scope
 from .selection import WeightSelection, select_random_weights, select_weights
 from .shards import named_parameters, plain_class, processes_of
-from .state import STATE_FOLDER, RunState
+from .state import STATE_FOLDER, RunProgress, RunState
 
 
 REPORT_NAME = "report.json"
@@ -151,6 +161,13 @@ class FisherUnlearner(Trainer):
             Data of the forget set's distribution that no model here was trained on, for the membership attack.
         reference_model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
             A model retrained without the forget data. Only evaluated; nothing is fitted to it.
+        kept_fisher (`str` or [`FisherDiagonal`], *optional*):
+            The Fisher diagonal of the whole training set at the model's weights, or the folder in which
+            [`FisherCallback`] has kept it. The retain Fisher then comes from it by subtraction, without a pass over
+            the retain data, unless the loss to rounding would show in the selection.
+        requests (`dict[str, Sequence[int]]`, *optional*):
+            If the forget data are those of several requests, the rows of `forget_dataset` that belong to each; the
+            report then has results for every one, see [`UnlearningReport.of_request`].
         processing_class (*optional*):
             Tokenizer or processor, saved beside the model.
         log_likelihood_func (`Callable`, *optional*):
@@ -196,6 +213,8 @@ class FisherUnlearner(Trainer):
         eval_dataset: Any | dict[str, Any] | None = None,
         unseen_dataset: Any | None = None,
         reference_model: str | PreTrainedModel | None = None,
+        kept_fisher: str | os.PathLike[str] | FisherDiagonal | None = None,
+        requests: Mapping[str, Sequence[int]] | None = None,
         processing_class: Any | None = None,
         log_likelihood_func: LogLikelihoodFunction | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
@@ -239,6 +258,11 @@ class FisherUnlearner(Trainer):
                 "`retain_dataset` is a stream, so the length of an epoch is not known. Set `max_steps`, the number of "
                 "steps of the repair (or `num_train_epochs=0` for none)."
             )
+        check_requests(requests, forget_dataset)
+        self.kept_fisher = None
+        if kept_fisher is not None:
+            self.kept_fisher = _load_fisher(kept_fisher)
+            check_kept_fisher(self.kept_fisher, model, scope, args, forget_dataset, retain_dataset)
         check_disjoint(forget_dataset, retain_dataset, disable_tqdm=args.disable_tqdm or not is_main_process())
 
         keep_base_differentiable(model)
@@ -268,6 +292,7 @@ class FisherUnlearner(Trainer):
         self.forget_dataset = forget_dataset
         self.retain_dataset = retain_dataset
         self.unseen_dataset = unseen_dataset
+        self.requests = {} if requests is None else dict(requests)
         self.log_likelihood_func = log_likelihood_func
         self.reference_model = None
         if reference_model is not None:
@@ -297,6 +322,7 @@ class FisherUnlearner(Trainer):
         retain_dataset: Any,
         unseen_dataset: Any | None = None,
         reference_model: str | PreTrainedModel | None = None,
+        kept_fisher: str | os.PathLike[str] | FisherDiagonal | None = None,
         log_likelihood_func: LogLikelihoodFunction | None = None,
         **config_overrides: Any,
     ) -> "FisherUnlearner":
@@ -307,7 +333,7 @@ class FisherUnlearner(Trainer):
         Args:
             trainer ([`~transformers.Trainer`]):
                 The trainer that trained the model.
-            forget_dataset, retain_dataset, unseen_dataset, reference_model, log_likelihood_func:
+            forget_dataset, retain_dataset, unseen_dataset, reference_model, kept_fisher, log_likelihood_func:
                 As for [`FisherUnlearner`].
             config_overrides:
                 Fields of [`FisherUnlearningConfig`] that differ from the trainer's arguments. By default the output
@@ -333,6 +359,7 @@ class FisherUnlearner(Trainer):
             eval_dataset=trainer.eval_dataset,
             unseen_dataset=unseen_dataset,
             reference_model=reference_model,
+            kept_fisher=kept_fisher,
             processing_class=trainer.processing_class,
             log_likelihood_func=log_likelihood_func,
             compute_metrics=trainer.compute_metrics,
@@ -367,6 +394,8 @@ class FisherUnlearner(Trainer):
         """
         resuming = bool(resume_from_checkpoint)
         on_main_process(lambda: check_output_directory(self.args.output_dir, resuming=resuming))
+        if self.kept_fisher is not None:
+            self.kept_fisher.check_fresh(self.model)
         state = RunState(self.args.output_dir, self.args.state_save_seconds, self._interruption)
         state.open(self._identity(), self._num_bytes_to_write())
         with self._interruption.watching(), _overridden(self, _state=state, seconds=state.progress.seconds):
@@ -387,11 +416,7 @@ class FisherUnlearner(Trainer):
         stages["before"] = state.stage("before", self.evaluate_unlearning)
         selection = state.load_selection()
         if selection is None:
-            forget = self.compute_fisher(self.forget_dataset, "forget Fisher")
-            retain = self.compute_fisher(self.retain_dataset, "retain Fisher")
-            selection = self.select_weights(forget, retain)
-            progress.num_fisher_examples = {"forget": forget.num_examples, "retain": retain.num_examples}
-            progress.fisher_fallback = forget.fallback_parameters | retain.fallback_parameters
+            selection = self._select_by_fishers(progress)
             state.save_selection(selection)
         self.reset_weights(selection)
         stages["after_reset"] = state.stage("after_reset", self.evaluate_unlearning)
@@ -418,10 +443,26 @@ class FisherUnlearner(Trainer):
             versions=self._versions(),
             seed=self.args.seed,
             fisher_fallback=progress.fisher_fallback,
+            kept_fisher=progress.kept_fisher,
         )
         state.put_in_place(lambda folder: self._write_result(folder, report), _LAST_FILES)
         state.remove()
         return report
+
+    def _select_by_fishers(self, progress: RunProgress) -> WeightSelection:
+        """Notes the Fishers down, which are gone afterwards."""
+        forget, kept, selection = self.compute_fisher(self.forget_dataset, "forget Fisher"), self.kept_fisher, None
+        if kept is not None:
+            retain = kept - forget
+            selection = self.select_weights(forget, retain)
+            error = on_main_process(lambda: cancellation_error(kept, forget, selection))
+            progress.kept_fisher = KeptFisherResult(kept.num_examples, error, error.matters, kept.refresh_cost())
+        if kept is None or progress.kept_fisher.retain_pass:
+            retain = self.compute_fisher(self.retain_dataset, "retain Fisher")
+            selection = self.select_weights(forget, retain)
+        progress.num_fisher_examples = {"forget": forget.num_examples, "retain": retain.num_examples}
+        progress.fisher_fallback = forget.fallback_parameters | retain.fallback_parameters
+        return selection
 
     def preview(self, num_examples: int = 64) -> UnlearningPreview:
         """
@@ -705,12 +746,7 @@ class FisherUnlearner(Trainer):
                 split: self._predict(model, dataset, f"evaluate {split}")
                 for split, dataset in self.unlearning_splits.items()
             }
-        membership = min_k_membership = None
-        if "unseen" in predictions:
-            attacked = [predictions[split] for split in ("forget", "unseen")]
-            membership = membership_attack(*(prediction.confidence() for prediction in attacked))
-            if attacked[0].tokens is not None:
-                min_k_membership = membership_attack(*(prediction.min_k_confidence() for prediction in attacked))
+        membership, min_k_membership = _attacks(predictions["forget"], predictions.get("unseen"))
         outputs = predictions["forget"].log_probabilities
         divergence = None
         if model is self.reference_model:
@@ -718,11 +754,18 @@ class FisherUnlearner(Trainer):
         elif self._reference_log_probabilities is not None and outputs is not None:
             divergence = float(jensen_shannon_divergence(outputs, self._reference_log_probabilities).mean())
         names = getattr(self.model.config, "id2label", None)
+        of_requests = {name: predictions["forget"].select(rows) for name, rows in self.requests.items()}
         return StageResult(
             {split: summarize_predictions(p, names, self._metrics(p)) for split, p in predictions.items()},
             membership,
             divergence,
             min_k_membership,
+            {
+                name: RequestResult(
+                    summarize_predictions(p, names, self._metrics(p)), *_attacks(p, predictions.get("unseen"))
+                )
+                for name, p in of_requests.items()
+            },
         )
 
     def _predict(self, model: PreTrainedModel, dataset: Any, description: str) -> ExamplePredictions:
@@ -944,6 +987,8 @@ class FisherUnlearner(Trainer):
             | on_main_process(lambda: {name: dataset_fingerprint(dataset) for name, dataset in rows.items()})
             | {
                 "num_processes": num_processes(),
+                "kept_fisher": None if self.kept_fisher is None else self.kept_fisher.num_examples,
+                "requests": {name: list(rows) for name, rows in self.requests.items()},
                 "settings": {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_EFFECT)},
                 "versions": self._versions(),
             }
@@ -1068,6 +1113,22 @@ class FisherUnlearner(Trainer):
         seconds, start = self.seconds, time.perf_counter()
         yield
         seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+def _attacks(
+    forget: ExamplePredictions, unseen: ExamplePredictions | None
+) -> tuple[MembershipAttack | None, MembershipAttack | None]:
+    """By the likelihood, and for token-level heads by the least probable tokens; none without unseen data."""
+    if unseen is None:
+        return None, None
+    by_tokens = None
+    if forget.tokens is not None:
+        by_tokens = membership_attack(forget.min_k_confidence(), unseen.min_k_confidence())
+    return membership_attack(forget.confidence(), unseen.confidence()), by_tokens
+
+
+def _load_fisher(fisher: str | os.PathLike[str] | FisherDiagonal) -> FisherDiagonal:
+    return fisher if isinstance(fisher, FisherDiagonal) else FisherDiagonal.from_pretrained(fisher)
 
 
 def _splits(forget: Any, retain: Any, evaluation: Any | dict[str, Any] | None, unseen: Any | None) -> dict[str, Any]:

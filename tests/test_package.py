@@ -50,6 +50,7 @@ LAYERS = [
     "estimate",
     "capacity",
     "unlearner",
+    "deletion",
     "cli",
 ]
 FISHER_LAYERS = [

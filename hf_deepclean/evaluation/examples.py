@@ -53,6 +53,16 @@ class TokenPredictions:
     generated: bool
     classes: np.ndarray | None = None
 
+    def select(self, rows: np.ndarray) -> "TokenPredictions":
+        """The answers on some of the examples."""
+        ends = self.counts.cumsum()
+        places = [np.arange(ends[row] - self.counts[row], ends[row]) for row in rows]
+        chosen = np.concatenate(places).astype(int)
+        classes = None if self.classes is None else self.classes[chosen]
+        return TokenPredictions(
+            self.log_probabilities[chosen], self.correct[chosen], self.counts[rows], self.generated, classes
+        )
+
 
 @dataclass(frozen=True)
 class ExamplePredictions:
@@ -79,6 +89,13 @@ class ExamplePredictions:
     log_likelihood: np.ndarray
     log_probabilities: np.ndarray | None
     tokens: TokenPredictions | None = None
+
+    def select(self, rows: Sequence[int]) -> "ExamplePredictions":
+        """The answers on some of the examples."""
+        chosen = np.asarray(rows)
+        parts = (self.logits, self.labels, self.log_likelihood, self.log_probabilities)
+        tokens = None if self.tokens is None else self.tokens.select(chosen)
+        return ExamplePredictions(*(None if part is None else part[chosen] for part in parts), tokens)
 
     def confidence(self) -> np.ndarray:
         """

@@ -182,6 +182,15 @@ class FisherDiagonal:
                 "The kept Fisher does not say which weights it belongs to. Keep it with "
                 "`save_pretrained(directory, model)`."
             )
+        self.check_fresh(model)
+
+    def check_fresh(self, model: nn.Module) -> None:
+        """
+        Refuses a model with other weights than those the diagonal belongs to.
+
+        Raises:
+            `ValueError`: If the diagonal is stale; says what a refresh costs.
+        """
         if not self.is_fresh(model):
             raise ValueError(
                 "The kept Fisher is stale: the model's weights are not those it was computed at, as after every "
