@@ -6,8 +6,10 @@ import argparse
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,6 +56,10 @@ class ModelArguments:
     text_column: str | None = field(
         default=None, metadata={"help": "Column of the text in text classification, if not 'text' or 'sentence'."}
     )
+    fsdp_size: int | None = field(
+        default=None,
+        metadata={"help": "Shard a model that fits no single device over so many launched processes (FSDP2)."},
+    )
     image_column: str | None = field(
         default=None, metadata={"help": "Column of the image, if not 'image', 'img' or 'pixel_values'."}
     )
@@ -67,6 +73,13 @@ class RunArguments:
 
     reference_model: str | None = field(
         default=None, metadata={"help": "A model trained without the forget data, measured for comparison."}
+    )
+    kept_fisher: str | None = field(
+        default=None,
+        metadata={
+            "help": "The Fisher of the whole training set, kept by FisherCallback (a folder) or `hf-deepclean fisher` "
+            "(a file); saves the pass over the data to keep."
+        },
     )
     dry_run: bool = field(
         default=False,
@@ -189,6 +202,7 @@ def _unlearn(arguments: Sequence[str]) -> None:
     from .config import FisherUnlearningConfig
     from .data import DataArguments, load_unlearning_datasets
     from .parser import UnlearningParser
+    from .processes import is_main_process
     from .unlearner import FisherUnlearner
 
     parser = UnlearningParser(
@@ -198,7 +212,7 @@ def _unlearn(arguments: Sequence[str]) -> None:
     )
     model_arguments, data_arguments, run_arguments, config = parser.parse_args_and_config(arguments)
     resume = config.resume_from_checkpoint
-    check_output_directory(config.output_dir, resuming=resume is not None)
+    check_output_directory(config.output_dir, resuming=bool(resume))
     load_model = _model_loader(model_arguments)
     splits = load_unlearning_datasets(data_arguments)
     model = load_model(model_arguments.model_name_or_path)
@@ -209,22 +223,27 @@ def _unlearn(arguments: Sequence[str]) -> None:
         collator,
         **{f"{name}_dataset": split for name, split in splits.items()},
         reference_model=run_arguments.reference_model,
+        kept_fisher=run_arguments.kept_fisher,
         processing_class=processing_class,
     )
-    print(unlearner.preview() if run_arguments.dry_run else unlearner.unlearn(resume))
+    outcome = unlearner.preview() if run_arguments.dry_run else unlearner.unlearn(resume)
+    if is_main_process():
+        print(outcome)
 
 
 def _fisher(arguments: Sequence[str]) -> None:
-    import torch
-    from torch.utils.data import DataLoader
+    from accelerate import PartialState
     from tqdm.auto import tqdm
     from transformers import default_data_collator
 
     from .adapters import is_adapted
     from .checks import check_dataset, check_model, check_sequence_lengths
     from .data import load_splits
-    from .fisher.accumulate import accumulate_fisher_diagonal
+    from .fingerprint import weights_fingerprint
+    from .fisher.passes import accumulate_over_processes
+    from .loading import seeded_batches
     from .parser import UnlearningParser
+    from .processes import check_launch
     from .scope import parameters_in_scope
 
     parser = UnlearningParser(
@@ -246,23 +265,33 @@ def _fisher(arguments: Sequence[str]) -> None:
     dataset = splits["split"]
     check_dataset(dataset, "split", None)
     check_sequence_lengths(model, dataset, "split")
-    if not fisher_arguments.use_cpu and torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
-    loader = DataLoader(
-        dataset, fisher_arguments.per_device_fisher_batch_size, collate_fn=collator or default_data_collator
-    )
-    fisher = accumulate_fisher_diagonal(
+    state = PartialState(cpu=fisher_arguments.use_cpu)
+    check_launch(state.num_processes)
+    model.to(state.device)
+    size, collator = fisher_arguments.per_device_fisher_batch_size, collator or default_data_collator
+    share = {"process_index": state.process_index, "num_processes": state.num_processes}
+
+    def batches(start: int, earlier: Any) -> Any:
+        own = seeded_batches(dataset, size, collator, fisher_arguments.seed, start=start, earlier=earlier, **share)
+        return tqdm(own, desc="Fisher", leave=False, disable=not state.is_main_process)
+
+    begin = time.perf_counter()
+    fisher = accumulate_over_processes(
         model,
-        tqdm(loader, desc="Fisher", leave=False),
+        batches,
+        size,
         fisher_type=fisher_arguments.fisher_type,
         parameters=scope,
         seed=fisher_arguments.seed,
     )
+    fisher = replace(fisher, weights_fingerprint=weights_fingerprint(model), seconds=time.perf_counter() - begin)
+    if not state.is_main_process:
+        return
     fisher.save(fisher_arguments.output)
     num_weights = sum(total.numel() for total in fisher.sums.values())
     print(
         f"{fisher_arguments.output}: the {fisher.fisher_type} Fisher diagonal of {num_weights:,} weights on "
-        f"{fisher.num_examples:,} examples. `FisherDiagonal.load` reads it."
+        f"{fisher.num_examples:,} examples. `FisherDiagonal.load` reads it, and `--kept_fisher` makes use of it."
     )
 
 
@@ -372,7 +401,12 @@ def _model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
             f"{f', but of {others[0]!r}' if others else ''}. Give the `task` that the model was trained for, and a "
             "model of transformers with its head."
         )
-    return getattr(transformers, architectures[0]).from_pretrained
+    load = getattr(transformers, architectures[0]).from_pretrained
+    if arguments.fsdp_size is None:
+        return load
+    from transformers.distributed import DistributedConfig
+
+    return partial(load, distributed_config=DistributedConfig(fsdp_size=arguments.fsdp_size))
 
 
 def _prepare_inputs(

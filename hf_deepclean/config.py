@@ -148,6 +148,9 @@ class FisherUnlearningConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if str(self.resume_from_checkpoint).lower() in ("true", "false"):
+            # On the command line it is a string.
+            self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         check_fisher_type(self.fisher_type, None)
         self.selection = check_selection_rule(self.selection, self.gamma, self.reset_fraction)
         check_reset_scope(self.reset_scope)

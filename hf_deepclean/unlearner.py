@@ -162,9 +162,9 @@ class FisherUnlearner(Trainer):
         reference_model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
             A model retrained without the forget data. Only evaluated; nothing is fitted to it.
         kept_fisher (`str` or [`FisherDiagonal`], *optional*):
-            The Fisher diagonal of the whole training set at the model's weights, or the folder in which
-            [`FisherCallback`] has kept it. The retain Fisher then comes from it by subtraction, without a pass over
-            the retain data, unless the loss to rounding would show in the selection.
+            The Fisher diagonal of the whole training set at the model's weights, or the folder or the file in which
+            [`FisherCallback`] or `hf-deepclean fisher` has kept it. The retain Fisher then comes from it by
+            subtraction, without a pass over the retain data, unless the loss to rounding would show in the selection.
         requests (`dict[str, Sequence[int]]`, *optional*):
             If the forget data are those of several requests, the rows of `forget_dataset` that belong to each; the
             report then has results for every one, see [`UnlearningReport.of_request`].
@@ -1128,7 +1128,9 @@ def _attacks(
 
 
 def _load_fisher(fisher: str | os.PathLike[str] | FisherDiagonal) -> FisherDiagonal:
-    return fisher if isinstance(fisher, FisherDiagonal) else FisherDiagonal.from_pretrained(fisher)
+    if isinstance(fisher, FisherDiagonal):
+        return fisher
+    return FisherDiagonal.load(fisher) if Path(fisher).is_file() else FisherDiagonal.from_pretrained(fisher)
 
 
 def _splits(forget: Any, retain: Any, evaluation: Any | dict[str, Any] | None, unseen: Any | None) -> dict[str, Any]:

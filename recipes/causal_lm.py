@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from common import RecipeArguments, load_data, new_folder, run, train, train_byte_pair_tokenizer
+from common import RecipeArguments, load_data, new_folder, run, save, train, train_byte_pair_tokenizer
 from datasets import Dataset, concatenate_datasets
 from example_data import fictitious_people, load_ordinary_text, load_people, sentences
 from torch.utils.data import ConcatDataset
@@ -130,6 +130,8 @@ def main(
         return model if add_adapter is None else add_adapter(model)
 
     def train_base() -> None:
+        if base_folder.exists():
+            return
         rows = [ordinary["train"]] * recipe.base_num_train_epochs
         if recipe.num_base_people:
             # Of another seed, so that nobody is among the people of the example.
@@ -137,11 +139,11 @@ def main(
             known = Dataset.from_list([row for person in people for row in sentences(person)])
             rows += [tokenize_causal_lm(known, tokenizer, MAX_LENGTH)] * recipe.num_repetitions
         dataset = ConcatDataset(rows)
-        print(f"Training on {len(dataset):,} rows, for {base_folder}")
+        if args.process_index == 0:
+            print(f"Training on {len(dataset):,} rows, for {base_folder}")
         set_seed(args.seed)
         model = train(new_model(tokenizer), dataset, recipe, args, collator, 1, recipe.base_learning_rate)
-        model.save_pretrained(base_folder)
-        tokenizer.save_pretrained(base_folder)
+        save(model, base_folder, tokenizer, args)
 
     run(recipe, args, splits, load_model, collator, tokenizer, train_base if trains_base else None, training_data)
 

@@ -3,6 +3,7 @@
 """What the recipes share: their options, the training of an example's models, and the course of a run."""
 
 import copy
+import os
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -306,7 +307,8 @@ def run(
     Trains what is to be trained, unlearns, and prints the report; in a dry run prints an estimate alone.
 
     The cleaned model goes to `output_dir`. A model that was trained here goes to `output_dir` followed by `-original`,
-    its reference to `output_dir` followed by `-reference`.
+    its reference to `output_dir` followed by `-reference`; a resumed run finds them there. Launched in several
+    processes, all take part, and the main one writes and prints.
 
     Args:
         recipe ([`RecipeArguments`]): Which model, and how to train it.
@@ -343,14 +345,17 @@ def run(
             "reference": splits["retain"],
         }
 
+    def say(text: Any) -> None:
+        if args.process_index == 0:
+            print(text)
+
     def train_and_save(dataset: Any, folder: Path) -> PreTrainedModel:
-        print(f"Training on {len(dataset):,} rows, for {folder}")
+        if folder.exists():
+            return load_model(str(folder))
+        say(f"Training on {len(dataset):,} rows, for {folder}")
         set_seed(args.seed)
         model = train(load_model(recipe.base_model_name_or_path), dataset, recipe, args, data_collator)
-        # By itself peft adds the base's embeddings to an adapter that is applied to them.
-        model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
-        if processing_class is not None:
-            processing_class.save_pretrained(folder)
+        save(model, folder, processing_class, args)
         return model
 
     if recipe.reference_model_name_or_path is None:
@@ -371,7 +376,7 @@ def run(
         # Made before anything is trained, because it refuses what cannot work.
         unlearner = make_unlearner(untrained, reference)
         if recipe.dry_run:
-            print("A dry run trains no model: what follows are the costs of an untrained one, and an idle selection.")
+            say("A dry run trains no model: what follows are the costs of an untrained one, and an idle selection.")
         else:
             if train_base is not None:
                 train_base()
@@ -380,17 +385,31 @@ def run(
                 reference = train_and_save(training_data["reference"], reference_folder)
             unlearner = make_unlearner(original, reference)
     if recipe.dry_run:
-        print(unlearner.preview())
+        say(unlearner.preview())
         return None
     fine_tuned = copy.deepcopy(unlearner.model) if recipe.fine_tuning_control else None
-    report = unlearner.unlearn()
+    report = unlearner.unlearn(args.resume_from_checkpoint)
     if fine_tuned is not None:
-        print("Fine-tuning all weights on the data to keep, for comparison")
+        say("Fine-tuning all weights on the data to keep, for comparison")
         train(fine_tuned, splits["retain"], recipe, args, data_collator, args.num_train_epochs)
         report = replace(report, stages=report.stages | {"fine_tuned": unlearner.evaluate_unlearning(fine_tuned)})
-        report.save(Path(args.output_dir) / "report.json")
-    print(f"\n{report}\n\nThe cleaned model and its report.json are in {args.output_dir}.")
+        if args.process_index == 0:
+            report.save(Path(args.output_dir) / "report.json")
+    say(f"\n{report}\n\nThe cleaned model and its report.json are in {args.output_dir}.")
     return report
+
+
+def save(model: PreTrainedModel, folder: Path, processing_class: Any, args: FisherUnlearningConfig) -> None:
+    """The main process saves a model that was trained here, whole or not at all; the others wait."""
+    with args.main_process_first(), tempfile.TemporaryDirectory(prefix=".incomplete-", dir=folder.parent) as staging:
+        if args.process_index > 0:
+            return
+        # By itself peft adds the base's embeddings to an adapter that is applied to them.
+        embeddings = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+        model.save_pretrained(f"{staging}/model", **embeddings)
+        if processing_class is not None:
+            processing_class.save_pretrained(f"{staging}/model")
+        os.replace(f"{staging}/model", folder)
 
 
 def new_folder(args: FisherUnlearningConfig, name: str) -> Path:
@@ -398,9 +417,10 @@ def new_folder(args: FisherUnlearningConfig, name: str) -> Path:
     The folder for another result of the run, beside `output_dir`.
 
     Raises:
-        `FileExistsError`: If it exists.
+        `FileExistsError`: If it exists and the run is not to be resumed.
     """
     folder = Path(f"{Path(args.output_dir)}-{name}")
-    if folder.exists():
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not args.resume_from_checkpoint:
         raise FileExistsError(f"{folder} exists, and nothing is ever overwritten. Choose another --output_dir.")
     return folder
