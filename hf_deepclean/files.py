@@ -18,6 +18,30 @@ INCOMPLETE = ".incomplete-"
 
 
 @contextmanager
+def told_where(folder: Path) -> Iterator[None]:
+    """
+    What cannot be written into a folder is an error that says where, and what to do.
+
+    Args:
+        folder (`Path`):
+            The folder that is written into.
+
+    Raises:
+        `OSError`: If something cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = getattr(error, "errno", None)
+        remedy = "Free space there" if number in (errno.ENOSPC, errno.EDQUOT) else "Make room, or make it writable"
+        raise OSError(
+            number or errno.EIO,
+            f"Writing to {folder} failed ({error}), and nothing that was there has changed. {remedy}, and continue "
+            "(an unlearning run by `resume_from_checkpoint=True`)",
+        ) from error
+
+
+@contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """
     A new folder inside another one, to write into before a rename; it is gone afterwards.
@@ -29,20 +53,12 @@ def staged(folder: Path) -> Iterator[Path]:
     Raises:
         `OSError`: If something cannot be written; says where and what to do.
     """
-    try:
+    with told_where(folder):
         staging = Path(tempfile.mkdtemp(prefix=INCOMPLETE, dir=folder))
         try:
             yield staging
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        number = getattr(error, "errno", None)
-        remedy = "Free space there" if number in (errno.ENOSPC, errno.EDQUOT) else "Make room, or make it writable"
-        raise OSError(
-            number or errno.EIO,
-            f"Writing to {folder} failed ({error}), and nothing that was there has changed. {remedy}, and continue "
-            "(an unlearning run by `resume_from_checkpoint=True`)",
-        ) from error
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from .selection import WeightSelection
 
 # A name with which `Trainer.push_to_hub` and `hf upload` of a model leave things out.
 STATE_FOLDER = "_unlearning_state"
+# Where a checkpoint of the repair is written before it is put in its place.
+STAGING_FOLDER = "checkpoints"
 
 _RECORD = "progress.json"
 _SELECTION = "selection.safetensors"
@@ -106,6 +108,7 @@ class RunState:
             progress = _load_progress(record)
             _check_same_run(self.folder, progress.identity, identity)
             remove_incomplete(self.folder)
+            shutil.rmtree(self.folder / STAGING_FOLDER, ignore_errors=True)
             return progress
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -119,6 +122,8 @@ class RunState:
         free = shutil.disk_usage(self.folder).free
         if free < num_bytes:
             self.folder.rmdir()
+            with suppress(OSError):
+                self.output.rmdir()
             raise OSError(
                 f"The run writes up to {num_bytes / 2**30:.2f} GiB to {self.output}: the cleaned model, and until "
                 f"then the sums of both Fishers. There are {free / 2**30:.2f} GiB free. Choose another `output_dir`."

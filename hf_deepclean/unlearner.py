@@ -63,7 +63,7 @@ from .config import FisherUnlearningConfig
 from .evaluation.divergence import jensen_shannon_divergence
 from .evaluation.examples import ExamplePredictions, join_predictions, predict_batches, summarize_predictions
 from .evaluation.membership import MembershipAttack, membership_attack
-from .files import remove_folder
+from .files import remove_folder, told_where
 from .fingerprint import dataset_fingerprint, weights_fingerprint
 from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import accumulate_over_processes
@@ -103,7 +103,7 @@ from .reset import check_pretrained_model, default_reset_value, read_weights, re
 from .scope import parameters_in_scope
 from .selection import WeightSelection, select_random_weights, select_weights
 from .shards import named_parameters, plain_class, processes_of
-from .state import STATE_FOLDER, RunProgress, RunState
+from .state import STAGING_FOLDER, STATE_FOLDER, RunProgress, RunState
 
 
 REPORT_NAME = "report.json"
@@ -235,11 +235,11 @@ class FisherUnlearner(Trainer):
         output = Path(args.output_dir)
         absent = [folder for folder in (output, *output.parents) if not folder.exists()]
         check_launch(args.world_size)
-        if args.n_gpu > 1:
+        if args.n_gpu > 1 and getattr(model, "hf_device_map", None) is None:
             raise ValueError(
                 f"One process sees {args.n_gpu} devices and would share every batch out over them, with averaged "
-                "gradients. Launch a process per device (`accelerate launch --multi_gpu`), or make one device visible "
-                "(CUDA_VISIBLE_DEVICES)."
+                "gradients. Launch a process per device (`accelerate launch --multi_gpu`), make one device visible "
+                "(CUDA_VISIBLE_DEVICES), or load the model over them (`device_map`)."
             )
         self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
         check_scope_of_model(model, args.reset_scope)
@@ -1028,15 +1028,16 @@ class FisherUnlearner(Trainer):
         output = Path(self.args.output_dir)
         # One that only an interruption made is not asked for, and goes with the state.
         final = output / STATE_FOLDER if self.args.save_strategy == "no" else output
-        staging = output / STATE_FOLDER / "checkpoints"
+        staging = output / STATE_FOLDER / STAGING_FOLDER
         name = f"checkpoint-{self.state.global_step}"
-        with _overridden(self, _get_output_dir=lambda trial: str(staging)):
+        with told_where(output), _overridden(self, _get_output_dir=lambda trial: str(staging)):
             super()._save_checkpoint(model, trial)
         values = {name: value.cpu().contiguous() for name, value in read_weights(self.model, self.selection).items()}
         gather_objects(None)
 
         def put_in_place() -> None:
-            save_file(values, staging / name / _SELECTED_NAME, {"frozen": self.freeze_guard.checksum})
+            with told_where(output):
+                save_file(values, staging / name / _SELECTED_NAME, {"frozen": self.freeze_guard.checksum})
             if self.state.best_model_checkpoint == str(staging / name):
                 self.state.best_model_checkpoint = str(final / name)
                 self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))

@@ -8,15 +8,18 @@ Fisher of all their training data, and compares for several requests and rules. 
 of its own, so that the embeddings of words that only the forget data use have a retain Fisher of exactly 0.
 
 ```shell
-python -m tests.benchmarks.kept_fisher
+python -m tests.benchmarks.kept_fisher            # selections
+python -m tests.benchmarks.kept_fisher --times    # seconds
 ```
 """
 
 import argparse
+import copy
 import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ from transformers.utils import logging
 
 from hf_deepclean import (
     FisherDiagonal,
+    FisherUnlearner,
+    FisherUnlearningConfig,
     WeightSelection,
     accumulate_fisher_diagonal,
     cancellation_error,
@@ -169,6 +174,64 @@ def describe(name: str, workload: Workload) -> str:
     )
 
 
+def times_of_a_request(name: str, workload: Workload, num_train_epochs: float) -> Iterator[list[str]]:
+    """Seconds of the phases of a request for 10 %, without and with a kept Fisher."""
+    kept = workload.fisher(np.arange(len(workload.dataset)))
+    kept = replace(kept, weights_fingerprint=weights_fingerprint(workload.model))
+    forgotten = set(map(int, workload.requests["10 %"]))
+    parts = [[row for row in range(len(workload.dataset)) if (row in forgotten) == part] for part in (True, False)]
+    for with_kept in (False, True):
+        with tempfile.TemporaryDirectory() as directory:
+            args = FisherUnlearningConfig(
+                f"{directory}/clean",
+                reset_fraction=0.03,
+                num_train_epochs=num_train_epochs,
+                learning_rate=1e-3,
+                per_device_train_batch_size=32,
+                report_to="none",
+                logging_strategy="no",
+                use_cpu=True,
+                disable_tqdm=True,
+            )
+            unlearner = FisherUnlearner(
+                copy.deepcopy(workload.model),
+                args,
+                workload.collator,
+                forget_dataset=workload.dataset.select(parts[0]),
+                retain_dataset=workload.dataset.select(parts[1]),
+                kept_fisher=kept if with_kept else None,
+            )
+            start = time.perf_counter()
+            seconds = unlearner.unlearn().seconds
+            whole = time.perf_counter() - start
+        needed = seconds["forget Fisher"] + seconds["repair"]
+        spent = whole - seconds["evaluation"]
+        figures = [
+            seconds["forget Fisher"],
+            seconds.get("retain Fisher", 0.0),
+            seconds["selection"],
+            seconds["repair"],
+        ]
+        yield [
+            name,
+            "kept" if with_kept else "by a pass",
+            *(f"{value:.2f}" for value in [*figures, spent - sum(figures), seconds["evaluation"]]),
+            f"{spent / needed:.2f}",
+        ]
+
+
+TIMES_HEADER = [
+    "model",
+    "retain Fisher",
+    "forget Fisher, s",
+    "retain Fisher, s",
+    "selection",
+    "repair",
+    "all else",
+    "evaluation",
+    "without evaluation, over forget Fisher and repair",
+]
+
 HEADER = [
     "model",
     "request",
@@ -188,12 +251,23 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_threads", type=int, default=1)
+    parser.add_argument("--times", action="store_true", help="time requests instead of comparing selections")
+    parser.add_argument("--num_train_epochs", type=float, default=2, help="length of the repair that is timed")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     # The recipes are scripts that import one another by name.
     sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
+    if arguments.times:
+        rows = [
+            row
+            for name in arguments.models
+            for row in times_of_a_request(name, WORKLOADS[name](arguments.seed), arguments.num_train_epochs)
+        ]
+        for line in (TIMES_HEADER, ["---"] * len(TIMES_HEADER), *rows):
+            print(f"| {' | '.join(line)} |")
+        return
     lines, notes = [], []
     for name in arguments.models:
         workload = WORKLOADS[name](arguments.seed)

@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -294,3 +296,43 @@ def test_nothing_to_resume_is_a_start(tmp_path, uninterrupted):
     expected, _ = uninterrupted
     run(tmp_path / "clean", resume=True)
     assert contents(tmp_path / "clean") == expected
+
+
+def run_with_little_room(folder, num_bytes):
+    """No file may grow beyond that, which fails as a full disk does."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+    try:
+        run(folder)
+    except OSError as error:
+        folder.with_name("error").write_text(str(error)[: num_bytes // 2])
+        raise SystemExit(3) from None
+
+
+@pytest.mark.parametrize("num_bytes", [1_500, 15_000, 24_000])
+def test_a_disk_that_is_full_is_a_clear_error_with_nothing_lost(tmp_path, uninterrupted, num_bytes):
+    expected, _ = uninterrupted
+    folder = tmp_path / "clean"
+    assert ended(run_with_little_room, folder, num_bytes) == 3
+    message = (tmp_path / "error").read_text()
+    assert "failed" in message and "nothing that was there has changed" in message
+    assert not list(folder.rglob(".incomplete-*"))
+    whole_files(folder)
+    assert ended(run, folder) == 0
+    assert contents(folder) == expected
+
+
+def test_an_output_directory_that_cannot_be_written_is_refused_before_any_pass(tmp_path):
+    (tmp_path / "file").write_text("")
+    unlearner = unlearner_for(tmp_path / "clean")
+    unlearner.args.output_dir = str(tmp_path / "file" / "clean")
+    with pytest.raises(OSError, match="cannot be written .*Choose another `output_dir`"):
+        unlearner.unlearn()
+    assert unlearner.seconds == {}
+
+
+def test_too_little_room_is_refused_before_any_pass(tmp_path, monkeypatch):
+    unlearner = unlearner_for(tmp_path / "clean")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match="There are 0.00 GiB free"):
+        unlearner.unlearn()
+    assert not (tmp_path / "clean").exists() and unlearner.seconds == {}
