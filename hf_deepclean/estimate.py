@@ -23,8 +23,9 @@ _HASH_BYTES_PER_SECOND = 1.2e9
 _INITIALISED_WEIGHTS_PER_SECOND = 1e8
 _OPTIMIZER_BYTES_MOVED = 120
 
-# The ratios of all weights in float64, and what the threshold takes of copies of them.
+# The ratios of a block of weights in float64, and what the threshold takes of copies of them.
 _SELECTION_BYTES = 40
+_SELECTION_BLOCK = 2**24
 # Rows of a squared product are handled in blocks of so many elements, each with two kernels per example.
 _BLOCK_ELEMENTS = 2**20
 # On a CPU the Fisher pass runs as many examples together as have logits of that size, but at least two.
@@ -479,11 +480,11 @@ class Calculation:
         yield self._phase("retain Fisher", retain, self._fisher_bytes(2))
         yield self._phase(
             "selection",
-            _SELECTION_SECONDS * self.size.scope,
-            self._held(),
-            {"ratios": _SELECTION_BYTES * self.size.scope},
+            _SELECTION_SECONDS * self.size.scope / self.shards,
+            self._held(2) | {"ratios": _SELECTION_BYTES * min(_SELECTION_BLOCK, self.size.largest_parameter)},
+            {"indices": 8 * self.selected},
         )
-        yield self._phase("reset", repairs * self._reset_seconds(), self._held(), self._reset_bytes())
+        yield self._phase("reset", repairs * self._reset_seconds(), self._held(0), self._reset_bytes())
         yield self._phase("repair", repairs * self._repair_seconds(), self._repair_bytes())
 
     def _phase(
@@ -579,7 +580,7 @@ class Calculation:
 
     # Memory of one device
 
-    def _held(self, sums: int = 2) -> dict[str, float]:
+    def _held(self, sums: int) -> dict[str, float]:
         held = {"weights": self.size.num_parameters * self.bytes / self.shards}
         if self.shards > 1:
             held["gathered layers"] = 2.0 * self.size.layer_parameters * self.bytes
@@ -620,7 +621,7 @@ class Calculation:
     def _after_reset(self) -> dict[str, float]:
         master = 4 if self.bytes < 4 else 0
         kept = self.selected * (8 + self.bytes) / self.shards
-        return self._held() | {"optimizer": self.selected * (8 + master) / self.shards, "indices and old values": kept}
+        return self._held(0) | {"optimizer": self.selected * (8 + master) / self.shards, "indices and old values": kept}
 
     def _repair_bytes(self) -> dict[str, float]:
         batch = self.job.train_batch_size

@@ -212,7 +212,8 @@ class _Ratios:
         retain, _ = local_part(self.retain.sums[name])
         forget, retain = forget.flatten(), retain.flatten()
         for first in range(0, len(forget), _BLOCK_SIZE):
-            importance, other = (total[first : first + _BLOCK_SIZE].double() for total in (forget, retain))
+            block = slice(first, first + _BLOCK_SIZE)
+            importance, other = forget[block].double(), retain[block].to(forget.device).double()
             ratio = (importance / self.forget.num_examples) / (other / self.retain.num_examples)
             yield start + first, ratio, importance
 
@@ -286,6 +287,8 @@ def _top_share(ratios: _Ratios, reset_fraction: float) -> tuple[dict[str, torch.
     # Ties go to the larger forget Fisher, and then to the first in position.
     num_tied = ratios.count(is_tied)
     num_of_tied = wanted - ratios.count(lambda ratio, _: ratio > threshold)
+    if num_of_tied == num_tied:
+        return ratios.where(lambda ratio, _: ratio >= threshold), threshold
     importances = ratios.values(is_tied, lambda _, importance: importance)
     least = value_at_rank(importances, num_tied - num_of_tied, ratios.processes)
 

@@ -19,7 +19,13 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "fault", ["retain Fisher:error", "repair:kill", "forget Fisher:terminate", "repair:terminate"]
+    "fault",
+    [
+        "retain Fisher:error",
+        "repair:terminate",
+        pytest.param("repair:kill", marks=pytest.mark.slow),
+        pytest.param("forget Fisher:terminate", marks=pytest.mark.slow),
+    ],
 )
 def test_when_one_process_fails_all_end_and_the_run_goes_on_in_the_same_bits(tmp_path, whole, fault):
     folder = tmp_path / "clean"

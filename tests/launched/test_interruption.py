@@ -224,8 +224,10 @@ def run_and_be_asked_to_stop(folder, phase, number):
     unlearner.unlearn()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("phase", ["retain Fisher", "repair", "control"])
+@pytest.mark.parametrize(
+    ("phase", "number"),
+    [("retain Fisher", signal.SIGTERM), ("repair", signal.SIGINT), ("control", signal.SIGTERM)],
+)
 def test_a_run_that_is_asked_to_stop_saves_and_goes_on_in_the_same_bits(tmp_path, uninterrupted, phase, number):
     expected, _ = uninterrupted
     folder = tmp_path / "clean"
@@ -308,7 +310,7 @@ def run_with_little_room(folder, num_bytes):
         raise SystemExit(3) from None
 
 
-@pytest.mark.parametrize("num_bytes", [1_500, 15_000, 24_000])
+@pytest.mark.parametrize("num_bytes", [1_500, 24_000])
 def test_a_disk_that_is_full_is_a_clear_error_with_nothing_lost(tmp_path, uninterrupted, num_bytes):
     expected, _ = uninterrupted
     folder = tmp_path / "clean"
