@@ -621,7 +621,10 @@ class Calculation:
     def _after_reset(self) -> dict[str, float]:
         master = 4 if self.bytes < 4 else 0
         kept = self.selected * (8 + self.bytes) / self.shards
-        return self._held(0) | {"optimizer": self.selected * (8 + master) / self.shards, "indices and old values": kept}
+        return self._held(0) | {
+            "optimizer": self.selected * (8 + master) / self.shards,
+            "indices and old values": kept,
+        }
 
     def _repair_bytes(self) -> dict[str, float]:
         batch = self.job.train_batch_size
