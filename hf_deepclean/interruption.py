@@ -33,6 +33,7 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        self.signal = None
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
         def note(number: int, frame: FrameType | None) -> None:

@@ -375,7 +375,8 @@ class FisherUnlearner(Trainer):
 
         Every phase leaves what it has done in the output directory, so that an interrupted run, even one that was
         killed, goes on from there and ends in the same bits: the same weights and the same figures but for the
-        seconds. After SIGTERM or Ctrl-C the present step is finished and saved first.
+        seconds. After SIGTERM or Ctrl-C the present step is finished and saved first. If the process goes on, the
+        model in it is again what it was.
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
@@ -396,13 +397,18 @@ class FisherUnlearner(Trainer):
         on_main_process(lambda: check_output_directory(self.args.output_dir, resuming=resuming))
         if self.kept_fisher is not None:
             self.kept_fisher.check_fresh(self.model)
+        self._original_values = {}
         state = RunState(self.args.output_dir, self.args.state_save_seconds, self._interruption)
         state.open(self._identity(), self._num_bytes_to_write())
         with self._interruption.watching(), _overridden(self, _state=state, seconds=state.progress.seconds):
             try:
                 report = self._unlearn(state, resume_from_checkpoint)
-            except Exception:
-                state.remove_if_empty()
+            except BaseException as error:
+                # Of a sharded model that takes all processes, and the others may be gone.
+                if self._original_values and not self._is_sharded():
+                    write_weights(self.model, self.selection, self._original_values)
+                if isinstance(error, Exception):
+                    state.remove_if_empty()
                 raise
             seconds = self.seconds
         self.seconds = seconds

@@ -241,6 +241,32 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_in_the_same_bits(tmp_path
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "report.json"}
 
 
+@pytest.mark.parametrize("is_control", [False, True])
+def test_after_an_interruption_the_model_is_what_it_was_and_the_same_process_can_go_on(
+    tmp_path, uninterrupted, is_control
+):
+    expected, _ = uninterrupted
+    unlearner = unlearner_for(tmp_path / "clean", save_strategy="no")
+    before = tiny.parameters_and_buffers(unlearner.model)
+    training_step, steps = unlearner.training_step, []
+
+    def interrupting_step(*args, **kwargs):
+        steps.append(unlearner._is_control)
+        if steps.count(is_control) == 3 and steps[-1] == is_control:
+            raise KeyboardInterrupt
+        return training_step(*args, **kwargs)
+
+    unlearner.training_step = interrupting_step
+    with pytest.raises(KeyboardInterrupt):
+        unlearner.unlearn()
+    assert all(
+        torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(unlearner.model).items()
+    )
+    unlearner.training_step = training_step
+    unlearner.unlearn(resume_from_checkpoint=True)
+    assert contents(tmp_path / "clean") == expected
+
+
 class Stopped(Exception):
     pass
 
