@@ -230,6 +230,28 @@ def test_the_fisher_diagonal_of_a_split_is_that_of_the_library(source, tmp_path,
     assert "There is no folder" in capsys.readouterr().err
 
 
+def test_a_fisher_that_the_command_keeps_answers_a_request_and_then_is_stale(source, tmp_path, capsys):
+    arguments = source("text-classification")
+    kept = ["--kept_fisher", str(tmp_path / "fisher.safetensors")]
+    assert main(["fisher", *arguments, "--use_cpu", "--output", kept[1]]) == 0
+    request = ["unlearn", *arguments, *TASKS["text-classification"][2], *RUN, *kept]
+    assert main([*request, "--output_dir", str(tmp_path / "clean")]) == 0
+    assert "The kept Fisher is stale now; a refresh costs one pass over" in capsys.readouterr().out
+    report = UnlearningReport.load(tmp_path / "clean" / "report.json")
+    assert report.kept_fisher.num_examples == sum(report.num_fisher_examples.values())
+    again = [argument.replace(str(tmp_path / "model"), str(tmp_path / "clean")) for argument in request]
+    assert main([*again, "--output_dir", str(tmp_path / "again")]) == 1
+    assert "The kept Fisher is stale" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_said_to_be_finished_when_it_is_resumed(source, tmp_path, capsys):
+    arguments = [*source("image-classification"), "--forget_filter", "label == 3", *RUN]
+    request = ["unlearn", *arguments, "--output_dir", str(tmp_path / "clean"), "--resume_from_checkpoint", "true"]
+    assert main(request) == 0
+    assert main(request) == 1
+    assert "The run there is finished" in capsys.readouterr().err
+
+
 def test_reports_are_shown_and_rendered_as_cards(source, tmp_path, capsys):
     arguments = [*source("image-classification"), "--forget_filter", "label == 3", *RUN]
     assert main(["unlearn", *arguments, "--output_dir", str(tmp_path / "clean")]) == 0

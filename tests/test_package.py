@@ -43,6 +43,7 @@ LAYERS = [
     "plots",
     "card",
     "state",
+    "repair_trainer",
     "config",
     "checks",
     "preview",

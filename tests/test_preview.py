@@ -142,7 +142,7 @@ def test_a_preview_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch)
     def fail(*args):
         raise ValueError("broken")
 
-    monkeypatch.setattr("hf_deepclean.unlearner.SparseAdamW.step", fail)
+    monkeypatch.setattr("hf_deepclean.repair.SparseAdamW.step", fail)
     with pytest.raises(ValueError, match="broken"):
         unlearner.preview(20)
     assert_equal(before, state_of(unlearner))

@@ -221,8 +221,9 @@ def test_the_control_resets_as_many_weights_and_leaves_the_cleaned_model_in_plac
     assert "control" in report.seconds
 
 
-def test_a_control_that_fails_leaves_the_cleaned_model_in_memory(tmp_path, monkeypatch):
+def test_a_control_that_fails_leaves_the_model_as_it_was_and_the_repair_on_disk(tmp_path, monkeypatch):
     plain, model = vit(), vit()
+    before = tiny.parameters_and_buffers(model)
     unlearner_for(tmp_path / "a", plain).unlearn()
     unlearner = unlearner_for(tmp_path / "b", model, random_mask_control=True)
     train = unlearner.train
@@ -236,6 +237,11 @@ def test_a_control_that_fails_leaves_the_cleaned_model_in_memory(tmp_path, monke
     monkeypatch.setattr(unlearner, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         unlearner.unlearn()
+    assert all(torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(model).items())
+    rules = []
+    monkeypatch.setattr(unlearner, "train", lambda *args: rules.append(unlearner.selection.rule) or train(*args))
+    unlearner.unlearn(resume_from_checkpoint=True)
+    assert rules == ["random"]
     assert all(torch.equal(plain.state_dict()[n], value) for n, value in model.state_dict().items())
 
 
