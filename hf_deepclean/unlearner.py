@@ -135,13 +135,14 @@ class FisherUnlearner(RepairTrainer):
             Makes a batch of rows, as for [`~transformers.Trainer`]. If it draws at random, as a masking one does, the
             Fisher information and every evaluation get the same draw for the same batch size, by `args.seed`; only
             the repair gets new ones.
-        forget_dataset ([`~datasets.Dataset`] or map-style):
+        forget_dataset ([`~datasets.Dataset`], map-style or iterable):
             The training examples to forget.
-        retain_dataset ([`~datasets.Dataset`] or map-style):
-            The training examples to keep; shares no row with `forget_dataset`.
-        eval_dataset ([`~datasets.Dataset`], map-style or `dict` of them, *optional*):
+        retain_dataset ([`~datasets.Dataset`], map-style or iterable):
+            The training examples to keep; shares no row with `forget_dataset`, which is not checked of streams. A
+            stream needs `max_steps`.
+        eval_dataset ([`~datasets.Dataset`], map-style, iterable or `dict` of them, *optional*):
             Test data for the report, and for `eval_strategy`.
-        unseen_dataset ([`~datasets.Dataset`] or map-style, *optional*):
+        unseen_dataset ([`~datasets.Dataset`], map-style or iterable, *optional*):
             Data of the forget set's distribution that no model here was trained on, for the membership attack.
         reference_model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
             A model retrained without the forget data. Only evaluated; nothing is fitted to it.
@@ -169,10 +170,12 @@ class FisherUnlearner(RepairTrainer):
     Raises:
         `ValueError`: If the data sets are empty, overlap, have no labels or labels outside the head's range; if the
             weights are quantised or on the meta device; if the model has an adapter that is not in scope or cannot be
-            cleaned; if several processes or devices run; if the checkpoint to rewind to is that of another model, or
-            of this one as it is.
+            cleaned; if one process sees several devices, or DeepSpeed or Accelerate's FSDP was asked for; if the
+            checkpoint to rewind to is that of another model, or of this one as it is; if the kept Fisher is stale or
+            does not fit the data.
+        `RuntimeError`: If the launched processes do not know of each other.
         `OSError`: If the base of a saved adapter cannot be loaded.
-        `FileExistsError`: If the output directory holds anything but checkpoints of the repair.
+        `FileExistsError`: If the output directory holds anything but what an interrupted run has left.
 
     Example:
 

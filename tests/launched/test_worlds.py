@@ -105,6 +105,14 @@ def test_a_sharded_model_is_cleaned_as_a_whole_one_is(worlds, folder):
         assert (first["weights"][name] - value).abs().max() < 1e-5, name
 
 
+def test_the_callback_keeps_the_fisher_of_all_training_data(worlds):
+    for results in worlds.values():
+        for result in results:
+            kept = result["kept"]
+            assert kept["count"] == 43 and kept["is_fresh"]
+            assert_close(kept["sums"], kept["alone"])
+
+
 def test_streams_give_what_their_rows_give(worlds):
     for world in WORLDS:
         result = worlds[world][0]

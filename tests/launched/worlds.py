@@ -8,10 +8,16 @@ from pathlib import Path
 
 import datasets
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 from transformers.distributed import DistributedConfig
 
-from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
+from hf_deepclean import (
+    FisherCallback,
+    FisherDiagonal,
+    FisherUnlearner,
+    FisherUnlearningConfig,
+    accumulate_fisher_diagonal,
+)
 from hf_deepclean.loading import EpochLoader, ProcessBatchSampler
 from hf_deepclean.processes import gather_objects, is_main_process, num_processes, process_index
 from hf_deepclean.shards import named_parameters, whole
@@ -101,6 +107,24 @@ def together(folder, world):
     return result_of(unlearner.unlearn(), unlearner)
 
 
+def kept(folder):
+    """The Fisher that a callback keeps, and that of all rows by one process at the weights that the training left."""
+    rows = tiny.digits().select(range(43))
+    args = TrainingArguments(str(folder / "trained"), num_train_epochs=1, use_cpu=True, report_to="none")
+    trainer = Trainer(model(), args, train_dataset=rows)
+    trainer.add_callback(FisherCallback(trainer, per_device_fisher_batch_size=4))
+    trainer.train()
+    fisher = FisherDiagonal.from_pretrained(folder / "trained" / "_fisher")
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    alone = accumulate_fisher_diagonal(trained, tiny.in_batches(rows[:], 4))
+    return {
+        "sums": fisher.sums,
+        "alone": alone.sums,
+        "count": fisher.num_examples,
+        "is_fresh": fisher.is_fresh(trained),
+    }
+
+
 def sharded(folder):
     """A language model that is sharded over the processes, if there are several."""
     torch.manual_seed(0)
@@ -136,7 +160,7 @@ def sharded(folder):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    results = {scenario.__name__: scenario(folder) for scenario in (even, few, streamed)}
+    results = {scenario.__name__: scenario(folder) for scenario in (even, few, streamed, kept)}
     if num_processes() < 3:
         results["sharded"] = sharded(folder)
     if num_processes() == 1:
