@@ -414,6 +414,7 @@ def test_two_launched_processes_do_one_run(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"clean", "clean-original"}
 
 
+@pytest.mark.slow
 def test_two_processes_that_do_not_know_of_each_other_are_refused_before_any_work(tmp_path):
     done = launch("cpu_two_processes", tmp_path / "clean", "--use_cpu", "false")
     assert done.returncode != 0

@@ -22,7 +22,7 @@ def whole(tmp_path_factory):
     "fault",
     [
         "retain Fisher:error",
-        "repair:terminate",
+        pytest.param("repair:terminate", marks=pytest.mark.slow),
         pytest.param("repair:kill", marks=pytest.mark.slow),
         pytest.param("forget Fisher:terminate", marks=pytest.mark.slow),
     ],
