@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes of one launch: how many there are, and what they tell each other."""
 
+import atexit
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -55,6 +57,18 @@ def check_launch(world_size: int) -> None:
             "`torchrun --nproc_per_node N`, or by `accelerate launch --multi_gpu --num_processes N`; "
             "`accelerate launch --cpu` starts one process whatever it is asked for."
         )
+    if launched > 1:
+        atexit.unregister(_part)
+        atexit.register(_part)
+
+
+def _part() -> None:
+    """
+    Ends the connections of a process that is done. Left to the interpreter, their threads now and then abort it, and
+    with it a launch that has succeeded. After an error the others may be gone, so there the launcher ends them.
+    """
+    if not hasattr(sys, "last_type") and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def check_parallelism(*, fsdp: bool, deepspeed: bool) -> None:
