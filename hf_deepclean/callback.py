@@ -16,7 +16,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from .adapters import keep_base_differentiable
 from .batches import move_batch
-from .checks import check_batch_has_labels, check_dataset, check_loss, check_model, check_scope_of_model
+from .checks import (
+    check_batch_has_labels,
+    check_dataset,
+    check_devices,
+    check_loss,
+    check_model,
+    check_scope_of_model,
+)
 from .fingerprint import weights_fingerprint
 from .fisher.diagonal import FisherDiagonal, check_no_fisher
 from .fisher.passes import accumulate_over_processes
@@ -24,7 +31,7 @@ from .heads import find_likelihood, num_classes, prepare_batch
 from .likelihood import LogLikelihoodFunction, check_fisher_type
 from .loading import trainer_batches
 from .modes import own_precision
-from .processes import check_launch, on_main_process
+from .processes import on_main_process
 from .scope import parameters_in_scope
 
 
@@ -151,13 +158,7 @@ class FisherCallback(TrainerCallback):
     def _check_trainer(self) -> None:
         args = self.trainer.args
         check_loss(self.trainer, self.log_likelihood_func)
-        check_launch(args.world_size)
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"This training averages its gradients over {args.n_gpu} devices in one process, and a Fisher has to "
-                "keep the examples apart. Launch a process per device (`accelerate launch --multi_gpu`), or make one "
-                "device visible (CUDA_VISIBLE_DEVICES)."
-            )
+        check_devices(args, self.trainer.model)
         output, directory = Path(args.output_dir).resolve(), self.directory.resolve()
         if args.push_to_hub and directory.is_relative_to(output):
             if directory == output or not directory.relative_to(output).parts[0].startswith("_"):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pyarrow.types import is_large_list, is_list
 from torch import nn
+from transformers import TrainingArguments
 
 from .adapters import check_adapter, is_adapted, is_adapter_path
 from .batches import split_labels
@@ -22,7 +23,7 @@ from .config import FisherUnlearningConfig
 from .fingerprint import row_digests
 from .fisher.diagonal import FisherDiagonal
 from .loading import is_stream
-from .processes import is_main_process
+from .processes import check_launch, is_main_process
 from .shards import is_sharded
 from .state import STATE_FOLDER, is_of_a_run
 
@@ -60,6 +61,29 @@ def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> N
         f"The output directory {path} already holds {found[0]}"
         f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}. {remedy}"
     )
+
+
+def check_devices(args: TrainingArguments, model: Any) -> None:
+    """
+    Refuses processes that do not know of each other, and a process that averages gradients over several devices.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]):
+            The arguments of the training.
+        model (`str` or [`~transformers.PreTrainedModel`]):
+            The model, which may lie on several devices.
+
+    Raises:
+        `RuntimeError`: As [`processes.check_launch`].
+        `ValueError`: If one process sees several devices and the model is not spread over them.
+    """
+    check_launch(args.world_size)
+    if args.n_gpu > 1 and getattr(model, "hf_device_map", None) is None:
+        raise ValueError(
+            f"One process sees {args.n_gpu} devices and would share every batch out over them, with averaged "
+            "gradients. Launch a process per device (`accelerate launch --multi_gpu`), make one device visible "
+            "(CUDA_VISIBLE_DEVICES), or load the model over them (`device_map`)."
+        )
 
 
 def check_scope_of_model(model: str | os.PathLike[str] | nn.Module, reset_scope: str) -> None:

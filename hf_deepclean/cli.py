@@ -239,6 +239,7 @@ def _fisher(arguments: Sequence[str]) -> None:
     from .adapters import is_adapted
     from .checks import check_dataset, check_model, check_sequence_lengths
     from .data import load_splits
+    from .files import check_new_file
     from .fingerprint import weights_fingerprint
     from .fisher.passes import accumulate_over_processes
     from .loading import seeded_batches
@@ -252,7 +253,7 @@ def _fisher(arguments: Sequence[str]) -> None:
         description=f"{_COMMANDS['fisher'].capitalize()}.",
     )
     model_arguments, fisher_arguments = parser.parse_args_and_config(arguments)
-    _check_new_file(Path(fisher_arguments.output))
+    check_new_file(Path(fisher_arguments.output))
     load_model = _model_loader(model_arguments)
     wanted = {"split": fisher_arguments.split}
     splits = load_splits(fisher_arguments.dataset_name, wanted, fisher_arguments.dataset_config_name)
@@ -340,9 +341,10 @@ def _report(parsed: argparse.Namespace) -> None:
 
 def _card(parsed: argparse.Namespace) -> None:
     from .card import create_model_card
+    from .files import check_new_file
 
     if parsed.output is not None:
-        _check_new_file(parsed.output)
+        check_new_file(parsed.output)
     card = create_model_card(_load_report(parsed.path))
     if parsed.output is None:
         print(card)
@@ -362,13 +364,6 @@ def _load_report(path: Path) -> "UnlearningReport":
         return UnlearningReport.load(file)
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ValueError(f"{file} is not the report of an unlearning run ({type(error).__name__}: {error}).") from None
-
-
-def _check_new_file(path: Path) -> None:
-    if path.exists():
-        raise FileExistsError(f"{path} exists. Nothing is ever overwritten: choose another name, or move it.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} for the file {path.name}. Make it first.")
 
 
 def _model_loader(arguments: ModelArguments) -> Callable[[str], Any]:

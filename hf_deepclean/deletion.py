@@ -5,7 +5,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def _answer_together(
     kwargs: dict[str, Any],
 ) -> dict[str, UnlearningReport]:
     forgotten = list(chain.from_iterable(requests.values()))
-    ends = [sum(len(rows) for rows in list(requests.values())[: number + 1]) for number in range(len(requests))]
+    ends = accumulate(map(len, requests.values()))
     groups = {name: range(end - len(rows), end) for (name, rows), end in zip(requests.items(), ends, strict=True)}
     unlearner = FisherUnlearner(
         model,

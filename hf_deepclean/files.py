@@ -6,11 +6,13 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 
 # What an interrupted process leaves behind begins like this.
@@ -67,6 +69,39 @@ def replaced(path: Path) -> Iterator[Path]:
     with staged(path.parent) as staging:
         yield staging / path.name
         os.replace(staging / path.name, path)
+
+
+def check_new_file(path: Path) -> None:
+    """
+    Refuses to write over a file, or into a folder that is not there.
+
+    Raises:
+        `FileExistsError`: If there is something of that name.
+        `FileNotFoundError`: If there is no folder for it.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists. Nothing is ever overwritten: choose another name, or move it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} for the file {path.name}. Make it first.")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors, on any device and of any strides, to a safetensors file."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """
+    The tensors of a safetensors file, on the CPU, and its metadata.
+
+    Raises:
+        `ValueError`: If it is no such file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}.") from None
 
 
 def remove_folder(folder: Path) -> None:

@@ -146,8 +146,7 @@ def on_main_process(function: Callable[[], T]) -> T:
             result = function()
         except Exception as raised:
             error = raised
-    if num_processes() > 1:
-        result, error = broadcast_object((result, error))
+    result, error = broadcast_object((result, error))
     if error is not None:
         raise error
     return result  # type: ignore[return-value]

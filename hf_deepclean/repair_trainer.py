@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
@@ -20,7 +18,7 @@ from transformers.trainer_utils import TrainOutput, sort_checkpoints
 
 from .adapters import saving_the_adapter_alone
 from .batches import LABELS, num_examples, split_labels
-from .files import remove_folder, told_where
+from .files import read_tensors, remove_folder, told_where, write_tensors
 from .heads import find_likelihood, prepare_batch
 from .interruption import Interruption
 from .likelihood import Likelihood, LogLikelihoodFunction, class_log_probabilities
@@ -242,12 +240,12 @@ class RepairTrainer(Trainer):
         name = f"checkpoint-{self.state.global_step}"
         with told_where(output), overridden(self, _get_output_dir=lambda trial: str(staging)):
             super()._save_checkpoint(model, trial)
-        values = {name: value.cpu().contiguous() for name, value in read_weights(self.model, self.selection).items()}
+        values = read_weights(self.model, self.selection)
         gather_objects(None)
 
         def put_in_place() -> None:
             with told_where(output):
-                save_file(values, staging / name / _SELECTED_NAME, {"frozen": self.freeze_guard.checksum})
+                write_tensors(staging / name / _SELECTED_NAME, values, {"frozen": self.freeze_guard.checksum})
             if self.state.best_model_checkpoint == str(staging / name):
                 self.state.best_model_checkpoint = str(final / name)
                 self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
@@ -277,11 +275,10 @@ class RepairTrainer(Trainer):
                 f"{resume_from_checkpoint} is not a checkpoint of a repair: it has no {_SELECTED_NAME}. Resume from "
                 "one that `FisherUnlearner` has written, or start again in another `output_dir`."
             )
-        with safe_open(path, "pt") as file:
-            frozen = file.metadata()["frozen"]
-            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        sizes = {name: len(indices) for name, indices in self.selection.indices.items()}
-        if frozen != self.freeze_guard.checksum or {name: len(value) for name, value in values.items()} != sizes:
+        values, metadata = read_tensors(path)
+        sizes = {name: len(value) for name, value in values.items()}
+        selected = {name: len(indices) for name, indices in self.selection.indices.items()}
+        if metadata["frozen"] != self.freeze_guard.checksum or sizes != selected:
             raise ValueError(
                 f"{resume_from_checkpoint} belongs to another model or another selection. Resume with the model, the "
                 "data, the seed and the selection rule that the checkpoint was made with."

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from .files import INCOMPLETE, remove_folder, remove_incomplete, replaced, staged
+from .files import INCOMPLETE, read_tensors, remove_folder, remove_incomplete, replaced, staged, write_tensors
 from .fisher.checkpoint import FisherCheckpoint
 from .interruption import Interruption
 from .processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
@@ -159,9 +157,8 @@ class RunState:
         path = self.folder / _SELECTION
         if not broadcast_object(path.exists()):
             return None
-        with safe_open(path, "pt") as file:
-            record = json.loads(file.metadata()["selection"])
-            return WeightSelection({name: file.get_tensor(name) for name in file.keys()}, **record)  # noqa: SIM118
+        indices, metadata = read_tensors(path)
+        return WeightSelection(indices, **json.loads(metadata["selection"]))
 
     def save_selection(self, selection: WeightSelection) -> None:
         """Keeps the selection; the sums it was made of are not needed any more."""
@@ -170,7 +167,7 @@ class RunState:
         def save() -> None:
             self._write(self.progress)
             with replaced(self.folder / _SELECTION) as path:
-                save_file(dict(selection.indices), path, {"selection": json.dumps(record)})
+                write_tensors(path, selection.indices, {"selection": json.dumps(record)})
             for path in self.folder.glob("*-fisher-*.safetensors"):
                 path.unlink()
 
@@ -182,8 +179,7 @@ class RunState:
         path = self.folder / _REPAIRED
         if not broadcast_object(path.exists()):
             return None
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return read_tensors(path)[0]
 
     def save_repaired(self, values: Mapping[str, torch.Tensor]) -> None:
         """Keeps the values of the selected weights after the repair."""
@@ -191,7 +187,7 @@ class RunState:
         def save() -> None:
             self._write(self.progress)
             with replaced(self.folder / _REPAIRED) as path:
-                save_file({name: value.cpu().contiguous() for name, value in values.items()}, path)
+                write_tensors(path, values)
 
         on_main_process(save)
         self.interruption.check()

@@ -42,6 +42,7 @@ from .cancellation import cancellation_error
 from .checks import (
     check_batch_has_labels,
     check_dataset,
+    check_devices,
     check_disjoint,
     check_kept_fisher,
     check_loss,
@@ -69,13 +70,7 @@ from .loading import (
 )
 from .modes import end_mixed_precision
 from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
-from .processes import (
-    check_launch,
-    gather_objects,
-    is_main_process,
-    num_processes,
-    on_main_process,
-)
+from .processes import gather_objects, is_main_process, num_processes, on_main_process
 from .repair import FreezeGuard
 from .repair_trainer import RepairTrainer, overridden
 from .report import (
@@ -221,13 +216,7 @@ class FisherUnlearner(RepairTrainer):
         check_output_directory(args.output_dir, resuming=True)
         output = Path(args.output_dir)
         absent = [folder for folder in (output, *output.parents) if not folder.exists()]
-        check_launch(args.world_size)
-        if args.n_gpu > 1 and getattr(model, "hf_device_map", None) is None:
-            raise ValueError(
-                f"One process sees {args.n_gpu} devices and would share every batch out over them, with averaged "
-                "gradients. Launch a process per device (`accelerate launch --multi_gpu`), make one device visible "
-                "(CUDA_VISIBLE_DEVICES), or load the model over them (`device_map`)."
-            )
+        check_devices(args, model)
         self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
         check_scope_of_model(model, args.reset_scope)
         model = _load(model, args.seed)
@@ -382,11 +371,12 @@ class FisherUnlearner(RepairTrainer):
         """
         resuming = bool(resume_from_checkpoint)
         on_main_process(lambda: check_output_directory(self.args.output_dir, resuming=resuming))
+        identity = self._identity()
         if self.kept_fisher is not None:
-            self.kept_fisher.check_fresh(self.model)
+            self.kept_fisher.check_fresh(identity["model"])
         self._original_values = {}
         state = RunState(self.args.output_dir, self.args.state_save_seconds, self._interruption)
-        state.open(self._identity(), self._num_bytes_to_write())
+        state.open(identity, self._num_bytes_to_write())
         with self._interruption.watching(), overridden(self, _state=state, seconds=state.progress.seconds):
             try:
                 report = self._unlearn(state, resume_from_checkpoint)

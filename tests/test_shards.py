@@ -1,10 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,20 +12,15 @@ from hf_deepclean.shards import Processes, Turns, add_whole_, local_indices, loc
 
 from . import tiny
 from .fisher.test_accumulate import worst_relative_difference
+from .launched.launch import launch_module
 from .sharded_checks import CHECKS
-
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """What two processes on the CPU found, launched once."""
     path = tmp_path_factory.mktemp("sharded") / "outcomes.json"
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "tests.sharded_checks"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", *launch, str(path)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400)
+    done = launch_module("tests.sharded_checks", 2, path, timeout=400)
     return json.loads(path.read_text()) if path.exists() else dict.fromkeys(CHECKS, done.stderr)
 
 

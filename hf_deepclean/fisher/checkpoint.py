@@ -8,10 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from ..files import replaced
+from ..files import read_tensors, replaced, write_tensors
 from ..interruption import Interruption
 
 
@@ -68,9 +66,8 @@ class FisherCheckpoint:
         """The record and the sums that were saved last, on the CPU; nothing before the first saving."""
         if not self.path.exists():
             return None
-        with safe_open(self.path, "pt") as file:
-            record = json.loads(file.metadata()["record"])
-            sums = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        sums, metadata = read_tensors(self.path)
+        record = json.loads(metadata["record"])
         record["probed"] = [tuple(probed) for probed in record["probed"]]
         return PassRecord(**record), sums
 
@@ -83,11 +80,7 @@ class FisherCheckpoint:
         """Saves, and then ends the process if it has been asked to."""
         start = time.monotonic()
         with replaced(self.path) as path:
-            save_file(
-                {name: total.contiguous() for name, total in sums.items()},
-                path,
-                {"record": json.dumps(asdict(record))},
-            )
+            write_tensors(path, sums, {"record": json.dumps(asdict(record))})
         self._last = time.monotonic()
         self._cost = self._last - start
         self.interruption.check()

@@ -4,19 +4,17 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from .. import __version__
-from ..files import replaced, staged
+from ..files import check_new_file, read_tensors, replaced, staged, write_tensors
 from ..fingerprint import weights_fingerprint
 
 
@@ -182,16 +180,20 @@ class FisherDiagonal:
                 "The kept Fisher does not say which weights it belongs to. Keep it with "
                 "`save_pretrained(directory, model)`."
             )
-        self.check_fresh(model)
+        self.check_fresh(weights_fingerprint(model))
 
-    def check_fresh(self, model: nn.Module) -> None:
+    def check_fresh(self, fingerprint: str) -> None:
         """
-        Refuses a model with other weights than those the diagonal belongs to.
+        Refuses other weights than those the diagonal belongs to.
+
+        Args:
+            fingerprint (`str`):
+                That of the model's present weights.
 
         Raises:
             `ValueError`: If the diagonal is stale; says what a refresh costs.
         """
-        if not self.is_fresh(model):
+        if self.weights_fingerprint != fingerprint:
             raise ValueError(
                 "The kept Fisher is stale: the model's weights are not those it was computed at, as after every "
                 f"training and every unlearning. A refresh costs {self.refresh_cost()}; or do without the kept Fisher."
@@ -244,7 +246,7 @@ class FisherDiagonal:
         directory.mkdir(parents=True, exist_ok=True)
         with staged(directory) as staging:
             for filename, names in split.filename_to_tensors.items():
-                _write({name: self.sums[name] for name in names}, staging / filename, metadata)
+                write_tensors(staging / filename, {name: self.sums[name] for name in names}, metadata)
             if split.is_sharded:
                 index = {"metadata": split.metadata | metadata, "weight_map": split.tensor_to_filename}
                 (staging / FISHER_INDEX_NAME).write_text(json.dumps(index, indent=2))
@@ -295,12 +297,12 @@ class FisherDiagonal:
 
         Raises:
             `FileExistsError`: If there is one already.
+            `FileNotFoundError`: If there is no folder for it.
         """
         path = Path(path)
-        if path.exists():
-            raise FileExistsError(f"{path} exists. Nothing is ever overwritten: choose another name, or move it.")
+        check_new_file(path)
         with replaced(path) as written:
-            _write(self.sums, written, self._metadata())
+            write_tensors(written, self.sums, self._metadata())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FisherDiagonal":
@@ -331,12 +333,8 @@ class FisherDiagonal:
         sums: dict[str, torch.Tensor] = {}
         metadata: dict[str, str] = {}
         for path in paths:
-            try:
-                with safe_open(path, "pt") as file:
-                    metadata = file.metadata() or {}
-                    sums |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            except SafetensorError as error:
-                raise ValueError(f"{path} is no safetensors file: {error}.") from None
+            part, metadata = read_tensors(path)
+            sums |= part
             if not {"fisher_type", "num_examples", "fallback_parameters"} <= metadata.keys():
                 raise ValueError(
                     f"{path} holds tensors but not the metadata of a Fisher diagonal; was it written by "
@@ -387,7 +385,3 @@ def check_no_fisher(directory: str | os.PathLike[str]) -> None:
         raise FileExistsError(
             f"{directory} already holds {found[0]}. Nothing is ever overwritten: choose another folder, or move it."
         )
-
-
-def _write(sums: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, Any]) -> None:
-    save_file({name: total.contiguous() for name, total in sums.items()}, path, metadata)

@@ -92,11 +92,13 @@ def _add_batches(
                 "drawn by an example's position. Give every document a row of its own, or use "
                 "`fisher_type='empirical'`."
             )
-        if checkpoint is not None and not accumulation.processes.are_several and checkpoint.is_due():
-            checkpoint.save(accumulation.record, accumulation.held_total())
-        elif checkpoint is not None and accumulation.processes.are_several:
+        if checkpoint is None:
+            continue
+        if accumulation.processes.are_several:
             checkpoint.interruption.share(accumulation.processes.gather)
             checkpoint.interruption.check()
+        elif checkpoint.is_due():
+            checkpoint.save(accumulation.record, accumulation.held_total())
     if saved is not None:
         accumulation.restore(*saved)
 

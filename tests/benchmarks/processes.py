@@ -10,16 +10,14 @@ python -m tests.benchmarks.processes --num_processes 1 2
 
 import argparse
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import torch
 
 from hf_deepclean.fisher.passes import accumulate_over_processes
 from hf_deepclean.processes import gather_objects, is_main_process, num_processes, process_index
 
+from ..launched.launch import launch_module
 from .models import bert, vit
 
 
@@ -53,16 +51,7 @@ def work(repeats: int) -> None:
 
 
 def launch(count: int, repeats: int) -> dict[str, tuple[float, int]]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [*command, "-m", "tests.benchmarks.processes", "--worker", "--repeats", str(repeats)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=root,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    done = launch_module("tests.benchmarks.processes", count, "--worker", "--repeats", repeats)
     if done.returncode:
         raise RuntimeError(done.stderr)
     lines = [line.split(";") for line in done.stdout.splitlines() if line.count(";") == 2]

@@ -18,10 +18,11 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForImageClassification
 
-from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, UnlearningReport
+from hf_deepclean import FisherUnlearner, UnlearningReport
 from hf_deepclean.state import STATE_FOLDER
 
 from .. import tiny
+from .worlds import config
 
 
 CHECKPOINT = {
@@ -33,24 +34,16 @@ CHECKPOINT = {
 }
 
 
-def config(folder, **kwargs):
-    defaults = {
-        "reset_fraction": 0.2,
-        "num_train_epochs": 2,
-        "learning_rate": 1e-2,
-        "weight_decay": 0.1,
-        "per_device_train_batch_size": 16,
-        "per_device_eval_batch_size": 16,
-        "per_device_fisher_batch_size": 4,
-        "random_mask_control": True,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "state_save_seconds": 0,
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "report_to": "none",
-    }
-    return FisherUnlearningConfig(str(folder), **(defaults | kwargs))
+SETTINGS = {
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "per_device_fisher_batch_size": 4,
+    "random_mask_control": True,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "state_save_seconds": 0,
+    "disable_tqdm": True,
+}
 
 
 def unlearner_for(folder, seed=0, forget=range(20), **kwargs):
@@ -59,7 +52,7 @@ def unlearner_for(folder, seed=0, forget=range(20), **kwargs):
     digits = tiny.digits()
     return FisherUnlearner(
         tiny.randomized(tiny.vit(num_labels=10), torch.float32),
-        config(folder, **kwargs),
+        config(folder, **(SETTINGS | kwargs)),
         forget_dataset=digits.select(forget),
         retain_dataset=digits.select(range(20, 90)),
         unseen_dataset=digits.select(range(90, 110)),
