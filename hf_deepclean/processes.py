@@ -4,7 +4,7 @@
 
 import atexit
 import os
-import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 # Of one reduction; larger buckets save nothing, smaller ones cost round trips.
 _BUCKET_BYTES = 2**26
+
+# They need microseconds.
+_SECONDS_OF_THREADS = 0.1
 
 
 def num_processes() -> int:
@@ -58,17 +61,17 @@ def check_launch(world_size: int) -> None:
             "`accelerate launch --cpu` starts one process whatever it is asked for."
         )
     if launched > 1:
-        atexit.unregister(_part)
-        atexit.register(_part)
+        atexit.unregister(_let_threads_finish)
+        atexit.register(_let_threads_finish)
 
 
-def _part() -> None:
+def _let_threads_finish() -> None:
     """
-    Ends the connections of a process that is done. Left to the interpreter, their threads now and then abort it, and
-    with it a launch that has succeeded. After an error the others may be gone, so there the launcher ends them.
+    Waits, at the end of the process, for gloo's threads to drop the tensors of the last messages, for which they need
+    the interpreter: one that asks for it while it ends is ended amid C++ code, and that aborts the process, and with
+    it a launch that has succeeded.
     """
-    if not hasattr(sys, "last_type") and dist.is_initialized():
-        dist.destroy_process_group()
+    time.sleep(_SECONDS_OF_THREADS)
 
 
 def check_parallelism(*, fsdp: bool, deepspeed: bool) -> None:
