@@ -35,7 +35,6 @@ STAGES = {
     "fine_tuned": "fine-tuned",
 }
 
-
 # Those of a summary over several runs.
 _SUMMARIZED = {
     "before": "before",
@@ -44,6 +43,10 @@ _SUMMARIZED = {
     "control_after_repair": "control",
     "fine_tuned": "fine-tuned",
 }
+
+
+# A figure and its interval, if it has one.
+Estimate = tuple[float, tuple[float, float] | None]
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class StageResult:
             The attack by [`evaluation.memorization.min_k_score`], for token-level heads.
         requests (`dict[str, RequestResult]`, *optional*):
             Results request by request, if the forget data are those of several.
+        divergence_interval (`tuple[float, float]`, *optional*):
+            95 % interval of the divergence by the normal distribution; none for fewer than two examples.
     """
 
     splits: dict[str, SplitResult]
@@ -89,6 +94,7 @@ class StageResult:
     divergence_to_reference: float | None = None
     min_k_membership: MembershipAttack | None = None
     requests: dict[str, RequestResult] = field(default_factory=dict)
+    divergence_interval: tuple[float, float] | None = None
 
     def of_request(self, name: str) -> "StageResult":
         """The results with the rows of one request as the forget data."""
@@ -98,23 +104,31 @@ class StageResult:
 
     def figures(self) -> dict[str, float]:
         """Every figure by its name, in the order of the table."""
-        figures: dict[str, float] = {}
+        return {name: value for name, (value, _) in self._estimates().items()}
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The 95 % intervals of the figures by their names; the caller's own metrics have none."""
+        return {name: interval for name, (_, interval) in self._estimates().items() if interval is not None}
+
+    def _estimates(self) -> dict[str, Estimate]:
+        estimates: dict[str, Estimate] = {}
         for split, result in self.splits.items():
-            name = split.replace("_", " ")
+            of_split: dict[str, Estimate] = {}
             if result.accuracy is not None:
-                figures[f"{name} accuracy"] = result.accuracy
+                of_split["accuracy"] = result.accuracy, result.accuracy_interval
             if result.tokens is None:
-                figures[f"{name} mean loss"] = result.mean_loss
+                of_split["mean loss"] = result.mean_loss, result.mean_loss_interval
             else:
-                figures |= {f"{name} {figure}": value for figure, value in _token_figures(result.tokens).items()}
-            figures |= {f"{name} {metric}": value for metric, value in result.metrics.items()}
+                of_split |= _token_estimates(result.tokens)
+            of_split |= {metric: (value, None) for metric, value in result.metrics.items()}
+            estimates |= {f"{split.replace('_', ' ')} {figure}": estimate for figure, estimate in of_split.items()}
         for name, attack in (("", self.membership), ("Min-K% ", self.min_k_membership)):
             if attack is not None:
-                figures[f"{name}membership AUC"] = attack.auc
-                figures[f"{name}membership TPR at 1 % FPR"] = attack.tpr_at_1_percent_fpr
+                estimates[f"{name}membership AUC"] = attack.auc, attack.auc_interval
+                estimates[f"{name}membership TPR at 1 % FPR"] = attack.tpr_at_1_percent_fpr, attack.tpr_interval
         if self.divergence_to_reference is not None:
-            figures["JS divergence to reference"] = self.divergence_to_reference
-        return figures
+            estimates["JS divergence to reference"] = self.divergence_to_reference, self.divergence_interval
+        return estimates
 
 
 @dataclass(frozen=True)
@@ -467,12 +481,16 @@ def markdown_table(columns: Collection[str], rows: Iterable[Sequence[str]]) -> s
     return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _token_figures(tokens: TokenResult) -> dict[str, float]:
-    figures = {"token accuracy": tokens.accuracy, "perplexity": tokens.perplexity}
-    share = tokens.num_verbatim / tokens.num_examples
+def _token_estimates(tokens: TokenResult) -> dict[str, Estimate]:
+    estimates = {
+        "token accuracy": (tokens.accuracy, tokens.accuracy_interval),
+        "perplexity": (tokens.perplexity, tokens.perplexity_interval),
+    }
+    verbatim = tokens.num_verbatim / tokens.num_examples, tokens.verbatim_interval
     if tokens.extraction_strength is None:
-        return figures | {"all tokens right": share}
-    return figures | {"extraction strength": tokens.extraction_strength, "verbatim": share}
+        return estimates | {"all tokens right": verbatim}
+    strength = tokens.extraction_strength, tokens.extraction_strength_interval
+    return estimates | {"extraction strength": strength, "verbatim": verbatim}
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -56,6 +56,7 @@ from .checks import (
 from .config import FisherUnlearningConfig
 from .evaluation.divergence import jensen_shannon_divergence
 from .evaluation.examples import ExamplePredictions, join_predictions, predict_batches, summarize_predictions
+from .evaluation.intervals import mean_interval
 from .evaluation.membership import MembershipAttack, membership_attack
 from .fingerprint import dataset_fingerprint, weights_fingerprint
 from .fisher.diagonal import FisherDiagonal
@@ -683,11 +684,12 @@ class FisherUnlearner(RepairTrainer):
             }
         membership, min_k_membership = _attacks(predictions["forget"], predictions.get("unseen"))
         outputs = predictions["forget"].log_probabilities
-        divergence = None
+        divergence = divergence_interval = None
         if model is self.reference_model:
             self._reference_log_probabilities = outputs
         elif self._reference_log_probabilities is not None and outputs is not None:
-            divergence = float(jensen_shannon_divergence(outputs, self._reference_log_probabilities).mean())
+            divergences = jensen_shannon_divergence(outputs, self._reference_log_probabilities)
+            divergence, divergence_interval = float(divergences.mean()), mean_interval(divergences, (0.0, math.log(2)))
         names = getattr(self.model.config, "id2label", None)
         of_requests = {name: predictions["forget"].select(rows) for name, rows in self.requests.items()}
         return StageResult(
@@ -701,6 +703,7 @@ class FisherUnlearner(RepairTrainer):
                 )
                 for name, p in of_requests.items()
             },
+            divergence_interval,
         )
 
     def _predict(self, model: PreTrainedModel, dataset: Any, description: str) -> ExamplePredictions:

@@ -76,13 +76,48 @@ def test_the_report_of_a_language_model_makes_the_round_trip_with_an_infinite_pe
     assert UnlearningReport.load(tmp_path / "report.json") == original
 
 
-def test_a_file_written_before_there_were_token_figures_loads():
+def test_a_file_written_before_there_were_token_figures_and_their_intervals_loads():
     record = report().to_dict()
     for stage_record in record["stages"].values():
         del stage_record["min_k_membership"]
         for split_record in stage_record["splits"].values():
-            del split_record["tokens"]
+            del split_record["tokens"], split_record["mean_loss_interval"]
+        del stage_record["divergence_interval"], stage_record["membership"]["tpr_interval"]
     assert UnlearningReport.from_dict(record) == report()
+
+
+def test_intervals_have_the_names_of_figures_and_survive_the_round_trip(tmp_path):
+    interval = (0.125, 0.75)
+    bare = report()
+    assert bare.stages["before"].intervals() == {
+        **{f"{split} accuracy": (0.9, 1.1) for split in ("forget", "retain")},
+        "membership AUC": (0.5, 0.7),
+    }
+    attack = replace(bare.stages["before"].membership, tpr_interval=interval)
+    tokens = replace(
+        text_stage(2).splits["forget"].tokens,
+        accuracy_interval=interval,
+        perplexity_interval=(2.0, math.inf),
+        extraction_strength_interval=interval,
+    )
+    splits = {
+        "forget": replace(bare.stages["before"].splits["forget"], mean_loss_interval=interval),
+        "eval_far": replace(text_stage(2).splits["forget"], tokens=tokens),
+    }
+    full = StageResult(splits, attack, 0.1, attack, divergence_interval=interval)
+    assert full.figures().keys() - full.intervals().keys() == {"forget f1"}
+    assert list(full.intervals()) == [name for name in full.figures() if name != "forget f1"]
+    assert full.intervals()["eval far perplexity"] == (2.0, math.inf)
+    original = report(stages={"before": full, "after_repair": stage(0.75)})
+    original.save(tmp_path / "report.json")
+    assert UnlearningReport.load(tmp_path / "report.json") == original
+
+
+def test_a_metric_of_the_callers_that_takes_the_name_of_a_figure_has_no_interval():
+    own = replace(stage(1.0).splits["forget"], metrics={"accuracy": 0.25})
+    result = StageResult({"forget": own})
+    assert result.figures()["forget accuracy"] == 0.25
+    assert "forget accuracy" not in result.intervals()
 
 
 def test_the_report_of_a_language_model_says_how_many_texts_are_still_completed():

@@ -262,6 +262,10 @@ def test_a_reference_model_gives_gaps_and_divergence(tmp_path):
     assert set(report.gaps_to_reference("before").values()) == {0.0}
     assert report.stages["before"].divergence_to_reference == pytest.approx(0, abs=1e-12)
     assert 0 < report.stages["after_repair"].divergence_to_reference <= math.log(2)
+    for result in report.stages.values():
+        figures, intervals = result.figures(), result.intervals()
+        assert intervals.keys() == figures.keys()
+        assert all(low <= figures[name] <= high for name, (low, high) in intervals.items())
     gap = report.gaps_to_reference("after_repair")["forget mean loss"]
     losses = [report.stages[stage].splits["forget"].mean_loss for stage in ("after_repair", "reference")]
     assert gap == losses[0] - losses[1] != 0

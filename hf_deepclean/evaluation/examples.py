@@ -15,7 +15,7 @@ from ..batches import IGNORED, move_batch, split_labels
 from ..heads import classifies_tokens, find_likelihood, generates_tokens, prepare_batch
 from ..likelihood import Likelihood, LogLikelihoodFunction, check_finite_log_likelihood, logits_of
 from ..modes import evaluation_mode
-from .intervals import wilson_interval
+from .intervals import mean_interval, ratio_interval, share_interval, wilson_interval
 from .memorization import extraction_strength, is_verbatim, mean_log_probability, min_k_score, perplexity
 
 
@@ -142,6 +142,11 @@ class TokenResult:
             95 % interval of their share by Wilson's method.
         extraction_strength (`float`, *optional*):
             Mean extraction strength of the examples; only for a model that writes from left to right.
+        accuracy_interval, perplexity_interval (`tuple[float, float]`, *optional*):
+            95 % intervals that take the tokens of one example for dependent, see [`evaluation.intervals`]; none for
+            fewer than two examples.
+        extraction_strength_interval (`tuple[float, float]`, *optional*):
+            95 % interval of the extraction strength, if there is one.
     """
 
     num_examples: int
@@ -151,6 +156,9 @@ class TokenResult:
     num_verbatim: int
     verbatim_interval: tuple[float, float]
     extraction_strength: float | None = None
+    accuracy_interval: tuple[float, float] | None = None
+    perplexity_interval: tuple[float, float] | None = None
+    extraction_strength_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,8 @@ class SplitResult:
             What the caller's `compute_metrics` returned.
         tokens ([`TokenResult`], *optional*):
             Results token by token, for a token-level head.
+        mean_loss_interval (`tuple[float, float]`, *optional*):
+            95 % interval of the mean loss by the normal distribution; none for fewer than two examples.
     """
 
     num_examples: int
@@ -185,6 +195,7 @@ class SplitResult:
     per_class: dict[str, ClassResult] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     tokens: TokenResult | None = None
+    mean_loss_interval: tuple[float, float] | None = None
 
 
 def predict_examples(
@@ -307,6 +318,7 @@ def summarize_predictions(
         mean_loss=float(loss.mean()),
         loss_deciles=tuple(float(value) for value in np.quantile(loss, LOSS_QUANTILES)),
         metrics=dict(metrics or {}),
+        mean_loss_interval=mean_interval(loss),
     )
     tokens = predictions.tokens
     if tokens is not None:
@@ -357,19 +369,35 @@ def _join(parts: list[TokenPredictions]) -> TokenPredictions:
 
 
 def _summarize_tokens(tokens: TokenPredictions) -> TokenResult:
-    num_examples = int((tokens.counts > 0).sum())
-    num_verbatim = int(is_verbatim(tokens.correct, tokens.counts).sum())
+    counts = tokens.counts[tokens.counts > 0]
+    starts = np.cumsum(counts) - counts
+    num_correct = np.add.reduceat(tokens.correct, starts, dtype=np.float64)
+    num_verbatim = int(is_verbatim(tokens.correct, counts).sum())
+    strength = extraction_strength(tokens.correct, counts) if tokens.generated else None
     return TokenResult(
-        num_examples=num_examples,
+        num_examples=len(counts),
         num_tokens=len(tokens.correct),
         perplexity=perplexity(tokens.log_probabilities),
         accuracy=float(tokens.correct.mean()),
         num_verbatim=num_verbatim,
-        verbatim_interval=wilson_interval(num_verbatim, num_examples),
-        extraction_strength=(
-            float(np.nanmean(extraction_strength(tokens.correct, tokens.counts))) if tokens.generated else None
-        ),
+        verbatim_interval=wilson_interval(num_verbatim, len(counts)),
+        extraction_strength=None if strength is None else float(strength.mean()),
+        accuracy_interval=share_interval(num_correct, counts),
+        perplexity_interval=_perplexity_interval(tokens.log_probabilities, starts, counts),
+        extraction_strength_interval=None if strength is None else share_interval(strength, np.ones(len(strength))),
     )
+
+
+def _perplexity_interval(
+    log_probabilities: np.ndarray, starts: np.ndarray, counts: np.ndarray
+) -> tuple[float, float] | None:
+    interval = ratio_interval(np.add.reduceat(log_probabilities, starts, dtype=np.float64), counts)
+    if interval is None:
+        return None
+    high, low = (perplexity(np.array([min(0.0, end)])) for end in interval)
+    # Rounding must not push an end past the perplexity it encloses.
+    value = perplexity(log_probabilities)
+    return min(low, value), max(high, value)
 
 
 def _by_class(right: np.ndarray, labels: np.ndarray, class_names: Mapping[int, str] | None) -> dict[str, ClassResult]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .intervals import NORMAL_QUANTILE
+from .intervals import NORMAL_QUANTILE, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class MembershipAttack:
             Number of forget examples.
         num_unseen (`int`):
             Number of unseen examples; with fewer than 100, none may be taken for training data.
+        tpr_interval (`tuple[float, float]`, *optional*):
+            95 % interval of that share by Wilson's method, at the threshold as it is: that the threshold comes from a
+            sample of unseen examples, and would be another one on others, is not in it.
     """
 
     auc: float
@@ -37,6 +40,7 @@ class MembershipAttack:
     tpr_at_1_percent_fpr: float
     num_forget: int
     num_unseen: int
+    tpr_interval: tuple[float, float] | None = None
 
 
 def membership_attack(forget_scores: np.ndarray, unseen_scores: np.ndarray) -> MembershipAttack:
@@ -71,12 +75,14 @@ def membership_attack(forget_scores: np.ndarray, unseen_scores: np.ndarray) -> M
     half = NORMAL_QUANTILE * math.sqrt(variance)
     allowed = math.floor(0.01 * len(unseen))
     threshold = np.sort(unseen)[::-1][allowed]
+    num_recognised = int((forget > threshold).sum())
     return MembershipAttack(
         auc,
         (max(0.0, auc - half), min(1.0, auc + half)),
-        float((forget > threshold).mean()),
+        num_recognised / len(forget),
         len(forget),
         len(unseen),
+        wilson_interval(num_recognised, len(forget)),
     )
 
 

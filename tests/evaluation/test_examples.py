@@ -20,6 +20,7 @@ def test_figures_equal_those_of_the_model_one_example_at_a_time():
     assert result.mean_loss == pytest.approx(np.mean([output.loss.item() for output in outputs]))
     assert result.accuracy == pytest.approx(np.mean(right))
     assert result.accuracy_interval[0] < result.accuracy < result.accuracy_interval[1]
+    assert result.mean_loss_interval[0] < result.mean_loss < result.mean_loss_interval[1]
     assert sum(c.num_examples * c.accuracy for c in result.per_class.values()) == pytest.approx(sum(right))
     assert result.per_class["zero"].num_examples == int((batch["labels"] == 0).sum())
 
@@ -75,6 +76,10 @@ def test_tokens_add_up_to_the_likelihood_whatever_the_batches(name):
     assert result.tokens.perplexity == pytest.approx(np.exp(-whole.log_likelihood.sum() / tokens.counts.sum()))
     assert result.tokens.accuracy == pytest.approx(tokens.correct.mean())
     assert result.accuracy is None
+    measures = ["accuracy", "perplexity"] + ["extraction_strength"] * (result.tokens.extraction_strength is not None)
+    for measure in measures:
+        low, high = getattr(result.tokens, f"{measure}_interval")
+        assert low <= getattr(result.tokens, measure) <= high and low < high
     writes = name in ("gpt2 causal", "llama causal", "t5 generation", "whisper")
     assert (result.tokens.extraction_strength is not None) == writes
     assert set(result.per_class) == ({"0", "1", "2", "3"} if name == "bert tokens" else set())
@@ -108,6 +113,22 @@ def test_a_data_set_without_a_single_scored_token_is_refused():
     batch["labels"][:, 1:] = -100
     with pytest.raises(ValueError, match="None of the 4 examples of a data set has a scored token"):
         predict_examples(tiny.randomized(heads.gpt2()), [batch])
+
+
+def test_a_single_example_has_no_interval_of_a_mean():
+    model, batch = tiny.randomized(heads.gpt2()), heads.text("next")
+    result = summarize_predictions(predict_examples(model, [{key: value[:1] for key, value in batch.items()}]))
+    assert result.mean_loss_interval is result.tokens.accuracy_interval is result.tokens.perplexity_interval is None
+
+
+def test_a_model_that_is_equally_uncertain_everywhere_has_its_perplexity_inside_the_interval():
+    model = tiny.randomized(heads.gpt2())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    tokens = summarize_predictions(predict_examples(model, [heads.text("next")])).tokens
+    low, high = tokens.perplexity_interval
+    assert low <= tokens.perplexity <= high < low * (1 + 1e-9)
 
 
 def test_the_loss_attack_does_not_tell_long_texts_from_short_ones():

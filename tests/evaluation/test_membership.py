@@ -5,6 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from hf_deepclean import membership_attack
+from hf_deepclean.evaluation.intervals import wilson_interval
 
 
 def scores(num_forget=80, num_unseen=150, shift=0.7):
@@ -24,6 +25,12 @@ def test_true_positive_rate_is_the_largest_with_at_most_one_percent_false_positi
     false_rate, true_rate, _ = roc_curve(labels, np.r_[forget, unseen], drop_intermediate=False)
     expected = true_rate[false_rate <= 0.01].max()
     assert membership_attack(forget, unseen).tpr_at_1_percent_fpr == pytest.approx(expected)
+
+
+def test_the_interval_of_the_true_positive_rate_is_that_of_a_share_of_the_forget_examples():
+    attack = membership_attack(*scores(shift=2.5))
+    assert attack.tpr_at_1_percent_fpr > 0
+    assert attack.tpr_interval == wilson_interval(round(attack.tpr_at_1_percent_fpr * 80), 80)
 
 
 def test_direction_more_confident_forget_data_score_above_one_half():
