@@ -15,6 +15,7 @@ from .cancellation import CancellationError
 from .evaluation.examples import SplitResult, TokenResult
 from .evaluation.membership import MembershipAttack
 from .files import replaced
+from .plane import FisherPlane
 from .selection import WeightSelection
 
 
@@ -143,6 +144,7 @@ class SelectionResult:
         num_selected (`int`): Weights that were.
         num_infinite_ratios (`int`): Selected weights with a retain Fisher of exactly 0.
         per_module (`dict[str, tuple[int, int]]`): Selected weights and weights in scope of every module.
+        plane ([`FisherPlane`], *optional*): Where they lie in the plane of the two Fishers.
     """
 
     rule: str
@@ -151,9 +153,10 @@ class SelectionResult:
     num_selected: int
     num_infinite_ratios: int
     per_module: dict[str, tuple[int, int]]
+    plane: FisherPlane | None = None
 
     @classmethod
-    def of(cls, selection: WeightSelection) -> "SelectionResult":
+    def of(cls, selection: WeightSelection, plane: FisherPlane | None = None) -> "SelectionResult":
         """The counts of a selection."""
         return cls(
             selection.rule,
@@ -162,6 +165,7 @@ class SelectionResult:
             selection.num_selected,
             selection.num_infinite_ratios,
             selection.counts_per_module(),
+            plane,
         )
 
     def rows(self) -> list[list[str]]:

@@ -121,7 +121,7 @@ def select_weights(
         )
     if forget_share is None:
         forget_share = forget.num_examples / (forget.num_examples + retain.num_examples)
-    ratios = _Ratios(forget, retain)
+    ratios = FisherRatios(forget, retain)
     if selection == "reset_fraction":
         indices, gamma = _top_share(ratios, reset_fraction)
     else:
@@ -192,7 +192,7 @@ def check_selection_rule(selection: str | None, gamma: float | None, reset_fract
     return selection
 
 
-class _Ratios:
+class FisherRatios:
     """
     The ratios of two Fishers, made anew block by block whenever they are asked for, from what this process holds.
 
@@ -267,7 +267,7 @@ def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
 
-def _top_share(ratios: _Ratios, reset_fraction: float) -> tuple[dict[str, torch.Tensor], float]:
+def _top_share(ratios: FisherRatios, reset_fraction: float) -> tuple[dict[str, torch.Tensor], float]:
     """The given share of all weights, by ratio; never a weight that does not matter to the forget set."""
     num_eligible = ratios.count(_matters)
     wanted = int(reset_fraction * ratios.num_weights)
@@ -307,7 +307,7 @@ def _matters(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
     return ratio > 0
 
 
-def _adaptive_gamma(ratios: _Ratios, share: float) -> float:
+def _adaptive_gamma(ratios: FisherRatios, share: float) -> float:
     """
     The ratio at ASSD's percentile `100 - ln(1 + 100 s)`.
 
@@ -328,7 +328,7 @@ def _adaptive_gamma(ratios: _Ratios, share: float) -> float:
     return alpha * (1 - share) / (1 - alpha * share) if alpha * share < 1 else math.inf
 
 
-def _describe(ratios: _Ratios, gamma: float | None, reset_fraction: float | None) -> str:
+def _describe(ratios: FisherRatios, gamma: float | None, reset_fraction: float | None) -> str:
     num_positive = ratios.count(_matters)
     if num_positive == 0:
         return (

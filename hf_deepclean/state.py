@@ -17,6 +17,7 @@ import torch
 from .files import INCOMPLETE, read_tensors, remove_folder, remove_incomplete, replaced, staged, write_tensors
 from .fisher.checkpoint import FisherCheckpoint
 from .interruption import Interruption
+from .plane import FisherPlane
 from .processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
 from .report import KeptFisherResult, StageResult, from_json_types, to_json_types
 from .selection import WeightSelection
@@ -45,6 +46,8 @@ class RunProgress:
         fisher_fallback (`dict[str, str]`): Parameters that took the one-example path, with the reason.
         kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher served the selection, if there was one.
         result_files (`list[str]`): Names of the files that the result consists of, once they are being put in place.
+        plane ([`FisherPlane`], *optional*): Where the weights lie in the plane of the two Fishers, once there is a
+            selection.
     """
 
     identity: dict[str, Any]
@@ -54,6 +57,7 @@ class RunProgress:
     fisher_fallback: dict[str, str] = field(default_factory=dict)
     kept_fisher: KeptFisherResult | None = None
     result_files: list[str] = field(default_factory=list)
+    plane: FisherPlane | None = None
 
 
 class RunState:

@@ -12,7 +12,7 @@ from dataclasses import fields
 from importlib.metadata import version
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -70,6 +70,7 @@ from .loading import (
     trainer_batches,
 )
 from .modes import end_mixed_precision
+from .plane import fisher_plane
 from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
 from .processes import gather_objects, is_main_process, num_processes, on_main_process
 from .repair import FreezeGuard
@@ -88,6 +89,8 @@ from .selection import WeightSelection, select_random_weights, select_weights
 from .shards import plain_class
 from .state import RunProgress, RunState
 
+
+T = TypeVar("T")
 
 REPORT_NAME = "report.json"
 
@@ -419,7 +422,7 @@ class FisherUnlearner(RepairTrainer):
         report = UnlearningReport(
             model_class=plain_class(base_model(self.model)).__name__,
             settings=self._settings(),
-            selection=SelectionResult.of(selection),
+            selection=SelectionResult.of(selection, progress.plane),
             num_fisher_examples=progress.num_fisher_examples,
             stages=stages,
             integrity=integrity,
@@ -446,6 +449,8 @@ class FisherUnlearner(RepairTrainer):
             selection = self.select_weights(forget, retain)
         progress.num_fisher_examples = {"forget": forget.num_examples, "retain": retain.num_examples}
         progress.fisher_fallback = forget.fallback_parameters | retain.fallback_parameters
+        with self._timed("Fisher plane"):
+            progress.plane = self._once(lambda: fisher_plane(forget, retain, selection))
         return selection
 
     def preview(self, num_examples: int = 64) -> UnlearningPreview:
@@ -632,12 +637,15 @@ class FisherUnlearner(RepairTrainer):
             share = len(self.forget_dataset) / (len(self.forget_dataset) + len(self.retain_dataset))
         rule = {"gamma": self.args.gamma, "reset_fraction": self.args.reset_fraction, "forget_share": share}
         with self._timed("selection"):
-            if self._is_sharded():
-                self.selection = select_weights(forget, retain, self.args.selection, **rule)
-            else:
-                # Once, and not by every process: their sums may differ in the last bit.
-                self.selection = on_main_process(lambda: select_weights(forget, retain, self.args.selection, **rule))
+            self.selection = self._once(lambda: select_weights(forget, retain, self.args.selection, **rule))
         return self.selection
+
+    def _once(self, function: Callable[[], T]) -> T:
+        """
+        What a function makes of Fishers: of a sharded model's in all processes together, else in the main process and
+        not in every one, because their sums may differ in the last bit.
+        """
+        return function() if self._is_sharded() else on_main_process(function)
 
     def reset_weights(self, selection: WeightSelection | None = None) -> None:
         """

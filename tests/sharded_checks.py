@@ -39,6 +39,7 @@ from hf_deepclean import (
     select_weights,
 )
 from hf_deepclean.modes import only_trainable
+from hf_deepclean.plane import fisher_plane
 from hf_deepclean.reset import read_weights, write_weights
 from hf_deepclean.shards import local_part, named_parameters, whole
 from tests import tiny
@@ -197,6 +198,9 @@ def check_selection_with_ties_across_the_shards():
         assert (ours.gamma, ours.num_infinite_ratios) == (theirs.gamma, theirs.num_infinite_ratios)
         assert ours.indices.keys() == theirs.indices.keys()
         assert all(torch.equal(ours.indices[name], theirs.indices[name]) for name in ours.indices)
+        plane = fisher_plane(*split, ours)
+        assert plane == fisher_plane(forget, retain, theirs)
+        assert plane.num_selected == ours.num_selected
     messages = []
     for pair in (split, (forget, retain)):
         with pytest.raises(ValueError, match="No weight was selected: no ratio") as error:

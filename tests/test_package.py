@@ -35,6 +35,7 @@ LAYERS = [
     "scope",
     "fisher",
     "selection",
+    "plane",
     "cancellation",
     "reset",
     "repair",

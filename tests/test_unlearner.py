@@ -82,6 +82,8 @@ def test_unlearn_runs_all_phases_and_leaves_a_loadable_model_and_its_report(tmp_
     assert report.num_fisher_examples == {"forget": 24, "retain": 96}
     assert report.selection.num_selected == int(0.2 * report.selection.num_in_scope)
     assert report.integrity.num_selected_changed == report.selection.num_selected
+    plane = report.selection.plane
+    assert (plane.num_in_scope, plane.num_selected) == (report.selection.num_in_scope, report.selection.num_selected)
     assert set(report.seconds) >= {"forget Fisher", "retain Fisher", "selection", "reset", "repair", "evaluation"}
 
     assert sorted(path.name for path in (tmp_path / "clean").iterdir()) == [
