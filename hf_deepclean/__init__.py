@@ -15,8 +15,15 @@ _MODULES = {
     "FisherDiagonal": "fisher.diagonal",
     "FisherUnlearner": "unlearner",
     "FisherUnlearningConfig": "config",
+    "ForgetCommitment": "commitment",
     "FreezeGuard": "repair",
+    "HistoryReport": "hub",
+    "LeakError": "leaks",
+    "PublicReport": "disclosure",
+    "Publication": "staging",
+    "PushResult": "hub",
     "SparseAdamW": "repair",
+    "UnlearningCard": "card",
     "UnlearningParser": "parser",
     "UnlearningPreview": "preview",
     "UnlearningReport": "report",
@@ -25,28 +32,36 @@ _MODULES = {
     "accumulate_fisher_diagonals": "fisher.accumulate",
     "answer_requests": "deletion",
     "cancellation_error": "cancellation",
+    "check_for_leaks": "leaks",
     "check_tokenizer": "preprocessing",
     "classification_log_likelihood": "likelihood",
-    "create_model_card": "card",
     "ctc_log_likelihood": "likelihood",
     "exact_memorization": "evaluation.memorization",
     "extraction_strength": "evaluation.memorization",
+    "find_leaks": "leaks",
+    "find_old_weights": "hub",
+    "fisher_plane": "plane",
     "is_verbatim": "evaluation.memorization",
     "jensen_shannon_divergence": "evaluation.divergence",
     "load_unlearning_datasets": "data",
     "membership_attack": "evaluation.membership",
     "min_k_score": "evaluation.memorization",
+    "needles_of_dataset": "leaks",
+    "needles_of_machine": "leaks",
     "next_token_log_likelihood": "likelihood",
     "parameters_in_scope": "scope",
     "perplexity": "evaluation.memorization",
     "prepare_images": "preprocessing",
+    "push_folder_to_hub": "hub",
     "reset_weights": "reset",
     "save_plots": "plots",
+    "save_published": "staging",
     "select_random_weights": "selection",
     "select_weights": "selection",
     "span_log_likelihood": "likelihood",
-    "summarize_reports": "report",
     "split_forget_rows": "data",
+    "squash_history": "hub",
+    "summarize_reports": "report",
     "token_log_likelihood": "likelihood",
     "tokenize_causal_lm": "preprocessing",
     "tokenize_text_classification": "preprocessing",
@@ -59,10 +74,12 @@ __all__ = sorted(_MODULES)
 if TYPE_CHECKING:
     from .callback import FisherCallback
     from .cancellation import CancellationError, cancellation_error
-    from .card import create_model_card
+    from .card import UnlearningCard
+    from .commitment import ForgetCommitment
     from .config import FisherUnlearningConfig
     from .data import DataArguments, load_unlearning_datasets, split_forget_rows
     from .deletion import answer_requests
+    from .disclosure import PublicReport
     from .evaluation.divergence import jensen_shannon_divergence
     from .evaluation.membership import membership_attack
     from .evaluation.memorization import (
@@ -75,6 +92,8 @@ if TYPE_CHECKING:
     from .fingerprint import weights_fingerprint
     from .fisher.accumulate import accumulate_fisher_diagonal, accumulate_fisher_diagonals
     from .fisher.diagonal import FisherDiagonal
+    from .hub import HistoryReport, PushResult, find_old_weights, push_folder_to_hub, squash_history
+    from .leaks import LeakError, check_for_leaks, find_leaks, needles_of_dataset, needles_of_machine
     from .likelihood import (
         classification_log_likelihood,
         ctc_log_likelihood,
@@ -83,6 +102,7 @@ if TYPE_CHECKING:
         token_log_likelihood,
     )
     from .parser import UnlearningParser
+    from .plane import fisher_plane
     from .plots import save_plots
     from .preprocessing import (
         check_tokenizer,
@@ -97,6 +117,7 @@ if TYPE_CHECKING:
     from .reset import reset_weights
     from .scope import parameters_in_scope
     from .selection import WeightSelection, select_random_weights, select_weights
+    from .staging import Publication, save_published
     from .unlearner import FisherUnlearner
 
 

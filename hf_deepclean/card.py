@@ -1,133 +1,413 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""A model card from a report, with nothing that tells which data were forgotten."""
+"""The unlearning card: the model card of a cleaned model, rendered from the public form of its report."""
 
-from huggingface_hub import ModelCard, ModelCardData
+import hashlib
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import fields
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
-from .report import STAGES, UnlearningReport, markdown_table
+import jinja2
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .disclosure import Measure, PublicRelearning, PublicReport, PublicTrial, ResetShare
+from .heads import class_names_of_task
+from .plane import FisherPlane
+from .report import STAGES, IntegrityResult, markdown_table
 
 
 TAGS = ("machine-unlearning", "fisher-unlearning", "hf_deepclean")
+CARD_NAME = "README.md"
+# Where the card goes if the owner has written one.
+CARD_NAME_BESIDE = "UNLEARNING.md"
 
-# Of the settings only these: others may hold paths, ids or names that say where the data came from.
-_SETTINGS = {
-    "fisher_type": "labels of the Fisher information",
-    "reset_value": "selected weights are reset to",
-    "reset_scope": "scope",
-    "num_train_epochs": "epochs of the repair",
-    "max_steps": "steps of the repair, if above 0 instead of epochs",
-    "learning_rate": "learning rate of the repair",
-    "per_device_train_batch_size": "batch size of the repair",
-    "gradient_accumulation_steps": "accumulated batches",
-}
-
-_CLAIM = (
-    "This model was changed so that it no longer shows what it had learned from some of its training data, by "
-    "[DeepClean](https://huggingface.co/papers/2311.10448) as implemented in `hf_deepclean`: the weights that matter "
-    "more to the data to forget than to the data to keep were reset, and only they were trained again, on the data to "
-    "keep. Unlearning of this kind is **approximate**: there is no formal guarantee, and nothing on this card is a "
-    "proof of deletion."
+# Of the fields of the model from before: those that say what it was trained on or measured, and those set anew.
+_NOT_KEPT = (
+    *("datasets", "widget", "model-index", "new_version", "metrics", "eval_results", "co2_eq_emissions"),
+    *("base_model", "base_model_relation", "library_name", "tags", "unlearning", "model_name"),
 )
 
-_LIMITS = """- Stronger attacks than the one reported here exist.
-- Further training can bring forgotten behaviour back.
-- Copies of the model from before (earlier revisions, forks, quantised versions, caches) still hold everything.
-- Whoever has the model from before can see which weights were reset.
-- What the data to forget were, and how many, is left out of this card on purpose."""
+# Their names in transformers.
+_PIPELINES = {
+    "text-classification": "SEQUENCE_CLASSIFICATION",
+    "token-classification": "TOKEN_CLASSIFICATION",
+    "text-generation": "CAUSAL_LM",
+    "fill-mask": "MASKED_LM",
+    "question-answering": "QUESTION_ANSWERING",
+    "multiple-choice": "MULTIPLE_CHOICE",
+    "image-classification": "IMAGE_CLASSIFICATION",
+    "audio-classification": "AUDIO_CLASSIFICATION",
+    "automatic-speech-recognition": "CTC",
+    "text2text-generation": "SEQ_TO_SEQ_CAUSAL_LM",
+}
+
+# Names of measures in the metadata, where the Hub has one for them.
+_METRIC_TYPES = {
+    "token accuracy": "accuracy",
+    "mean loss": "loss",
+    "verbatim": "exact_match",
+    "all tokens right": "exact_match",
+}
+
+_FISHER_LABELS = {
+    "empirical": "",
+    "sampled": ", at labels drawn from the model",
+    "expected": ", in expectation over all classes",
+}
+_RESET_VALUES = {
+    "zero": "zero",
+    "init": "what a fresh initialisation would have put there",
+    "pretrained": "their values before fine-tuning",
+}
+
+# What is measured, and which way is better.
+_DIRECTIONS = {
+    "accuracy": "*Accuracy*: share of examples whose most probable class is the label. Higher is better on retained, "
+    "evaluation and unseen data; on the forgotten data it should be what the reference has, and above that the model "
+    "still knows them.",
+    "token accuracy": "*Token accuracy*: share of scored tokens that are the model's first choice. Higher is better "
+    "on data to keep; on the forgotten data the reference's value is the target.",
+    "mean loss": "*Mean loss*: negative log-likelihood of an example, in nats. Lower is better on data to keep; on "
+    "the forgotten data the reference's value is the target, lower means that they are still known, and much higher "
+    "that they stand out as forgotten.",
+    "perplexity": "*Perplexity*: exponential of the mean loss per token. Lower is better on data to keep; on the "
+    "forgotten data the reference's value is the target.",
+    "verbatim": "*Verbatim*: share of texts whose scored part greedy decoding gives word for word. Lower is better on "
+    "the forgotten data.",
+    "all tokens right": "*All tokens right*: share of examples without a single wrong token. Lower is better on the "
+    "forgotten data, not below the reference.",
+    "extraction strength": "*Extraction strength*: the largest share of a text's end that the model completes from "
+    "what stands before it, mean over texts. Lower is better on the forgotten data, not below the reference.",
+    "membership AUC": "*Membership AUC*: the chance that an attack by confidence takes a forgotten example for "
+    "training data rather than one that was never seen. At 0.5 it cannot tell them apart; above, the forgotten data "
+    "still look trained on; below, they stand out as forgotten.",
+    "membership TPR at 1 % FPR": "*Membership TPR at 1 % FPR*: share of forgotten examples that the attack recognises "
+    "when it may be wrong about 1 % of unseen ones. Lower is better; 1 % is chance. Its interval takes the threshold "
+    "as given.",
+    "Min-K% membership AUC": "*Min-K%*: the same attack by the least probable tokens of a text.",
+    "JS divergence to reference": "*JS divergence to reference*: how far the answers on the forgotten data are from "
+    "the reference's, from 0 (the same) to 0.693 (nothing in common). Lower is better.",
+}
+
+_CHECKSUM = re.compile(r"\n<!-- Generated by hf_deepclean\. SHA-256 of all above: ([0-9a-f]{64}) -->\n?$")
 
 
-def create_model_card(report: UnlearningReport) -> ModelCard:
+class UnlearningCard(ModelCard):
     """
-    Renders a plain model card of a cleaned model.
+    The model card of a cleaned model. Its `data` are the metadata, `str(card)` is the content of a README.md.
 
-    It shows figures of all data as shares, those of the forgotten data in whole percent, and no counts of examples, no
-    classes, no names of data sets and no paths. Licence, language and base model are the owner's to add.
-
-    Args:
-        report ([`UnlearningReport`]):
-            The report of the run.
-
-    Returns:
-        [`~huggingface_hub.ModelCard`]: Its `data` are the metadata, `str(card)` is the content of a README.md.
+    Every number on it is one of the public report; what was not measured is called so.
     """
+
+    @classmethod
+    def from_report(
+        cls,
+        report: PublicReport,
+        *,
+        repo_id: str | None = None,
+        base_card: ModelCard | None = None,
+        plots: Collection[str] = (),
+        gated_prompt: str | None = None,
+    ) -> "UnlearningCard":
+        """
+        Renders the card of a report.
+
+        Args:
+            report ([`PublicReport`]):
+                What the card shows.
+            repo_id (`str`, *optional*):
+                Where the model will be, for the title and the example of its use.
+            base_card ([`~huggingface_hub.ModelCard`], *optional*):
+                The card of the model from before. Licence, language, pipeline, tags and fields of the owner's are
+                kept; training data, results and widgets are not.
+            plots (`Collection[str]`, *optional*):
+                Names of the pictures in the folder `plots` beside the card.
+            gated_prompt (`str`, *optional*):
+                What people are asked who request access to a gated model.
+
+        Returns:
+            [`UnlearningCard`]
+        """
+        data = _metadata(report, {} if base_card is None else base_card.data.to_dict(), repo_id)
+        if gated_prompt is not None:
+            data.extra_gated_prompt = gated_prompt
+        body = _template().render(_context(report, repo_id, plots))
+        content = f"---\n{data.to_yaml()}\n---\n\n{re.sub(chr(10) + '{3,}', chr(10) * 2, body).strip()}\n"
+        checksum = hashlib.sha256(content.encode()).hexdigest()
+        return cls(f"{content}\n<!-- Generated by hf_deepclean. SHA-256 of all above: {checksum} -->\n")
+
+    @staticmethod
+    def is_generated(text: str) -> bool:
+        """Whether a README is a card as it was rendered, without a change by hand; only such a one is replaced."""
+        text = text.replace("\r\n", "\n")
+        found = _CHECKSUM.search(text)
+        return found is not None and hashlib.sha256(text[: found.start()].encode()).hexdigest() == found[1]
+
+
+def static_text() -> str:
+    """All words that are on cards whatever was forgotten: those of the template, of measures and of settings."""
+    kinds = (PublicReport, Measure, ResetShare, PublicTrial, PublicRelearning, FisherPlane, IntegrityResult)
+    names = [item.name for kind in kinds for item in fields(kind)]
+    words = [_source(), *_DIRECTIONS, *_DIRECTIONS.values(), *_PIPELINES, *STAGES, *STAGES.values(), *names, *TAGS]
+    return "\n".join(words)
+
+
+def _metadata(report: PublicReport, before: Mapping[str, Any], repo_id: str | None) -> ModelCardData:
+    kept = {name: value for name, value in before.items() if name not in _NOT_KEPT}
+    pipeline = kept.pop("pipeline_tag", None) or _pipeline_tag(report.model_class)
     adapter = report.settings.get("reset_scope") == "adapter"
-    data = ModelCardData(library_name="peft" if adapter else "transformers", tags=list(TAGS))
-    selection, integrity = report.selection, report.integrity
-    share = 100 * selection.num_selected / selection.num_in_scope
-    settings = [
-        f"- {description}: `{report.settings[name]}`"
-        for name, description in _SETTINGS.items()
-        if name in report.settings
-    ]
-    sections = {
-        f"# Cleaned {report.model_class}": _CLAIM,
-        "## Results": f"{_results(report)}\n\n{_reading(report)}",
-        "## How it was done": "\n".join(
-            [
-                f"- rule of selection: `{selection.rule}`",
-                f"- weights reset: {selection.num_selected:,} of {selection.num_in_scope:,} in scope ({share:.2f} %)",
-                *settings,
-            ]
-        ),
-        "## What stayed as it was": (
-            f"Outside the selection 0 of {integrity.num_frozen_weights:,} weights and 0 of "
-            f"{integrity.num_buffer_entries:,} buffer entries changed. SHA-256 over all of them: "
-            f"`{integrity.frozen_checksum}`."
-        ),
-        "## Limits": _LIMITS,
-        "## Versions": ", ".join(f"{name} {number}" for name, number in report.versions.items()) + ".",
+    base = {}
+    if report.base_model is not None and report.base_model != repo_id:
+        base = {"base_model": report.base_model, "base_model_relation": "adapter" if adapter else "finetune"}
+    elif "base_model" in before and before["base_model"] != repo_id:
+        base = {name: before[name] for name in ("base_model", "base_model_relation") if name in before}
+    results = list(_eval_results(report, pipeline or "other"))
+    unlearning = {
+        "method": "DeepClean, arXiv 2311.10448",
+        "hf_deepclean": report.versions.get("hf-deepclean"),
+        "disclosure": report.disclosure,
+        "fisher_type": report.settings.get("fisher_type"),
+        "gamma": report.gamma,
+        "reset_value": report.settings.get("reset_value"),
+        "reset_scope": report.settings.get("reset_scope"),
+        "num_in_scope": report.num_in_scope,
+        "num_reset": report.num_selected,
+        "num_changed_outside": 0,
+        "frozen_checksum": report.integrity.frozen_checksum,
+        "base_model_revision": report.base_model_revision,
+        "commitment": report.commitment,
     }
-    if integrity.num_base_weights is not None:
-        sections["## What stayed as it was"] += f" Of the base 0 of {integrity.num_base_weights:,} weights changed."
-    text = "\n\n".join(f"{title}\n\n{body}" for title, body in sections.items())
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n")
+    return ModelCardData(
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag=pipeline,
+        **base,
+        **kept,
+        tags=list(dict.fromkeys([*(before.get("tags") or []), *TAGS])),
+        model_name=_title(report, repo_id) if results else None,
+        eval_results=results or None,
+        unlearning={name: value for name, value in unlearning.items() if value is not None},
+        ignore_metadata_errors=True,
+    )
 
 
-def _results(report: UnlearningReport) -> str:
-    stages = [stage for stage in STAGES if stage in report.stages]
-    columns = {stage: _figures(report, stage) for stage in stages}
-    names = dict.fromkeys(name for figures in columns.values() for name in figures)
-    rows = [[name, *(figures.get(name, "") for figures in columns.values())] for name in names]
-    return markdown_table([STAGES[stage] for stage in stages], rows)
-
-
-def _figures(report: UnlearningReport, stage: str) -> dict[str, str]:
-    """Figures by name, with numbers in the place of the caller's names of evaluation sets."""
-    result = report.stages[stage]
-    evaluations = [split for split in result.splits if split.startswith("eval_")]
-    public = {split.replace("_", " "): f"eval {number}" for number, split in enumerate(evaluations, 1)}
-    figures = {}
-    for name, value in result.figures().items():
-        for split, replacement in public.items():
-            if name.startswith(f"{split} "):
-                name = replacement + name.removeprefix(split)
-        figures[name] = _cell(name, value)
-    return figures
-
-
-def _cell(name: str, value: float) -> str:
-    if any(word in name for word in ("accuracy", "TPR", "verbatim", "right")):
-        # A share of few examples in tenths of a percent would tell how many they were.
-        decimals = 0 if name.startswith("forget") or "membership" in name else 1
-        return f"{100 * value:.{decimals}f} %"
-    return f"{value:.2f}" if abs(value) < 10_000 else f"{value:.3g}"
-
-
-def _reading(report: UnlearningReport) -> str:
-    lines = []
-    if "reference" in report.stages:
-        lines.append(
-            "The target of every figure is that of the reference, a model trained without the data to forget."
+def _eval_results(report: PublicReport, task: str) -> Iterable[EvalResult]:
+    for measure in report.measures:
+        figure = measure.figures.get("after_repair")
+        if measure.split in ("forget", "unseen") or figure is None or not math.isfinite(figure.value):
+            continue
+        arguments: dict[str, Any] = {"num_examples": min(measure.num_examples.values())}
+        if figure.interval is not None:
+            arguments["interval_95"] = list(figure.interval)
+        yield EvalResult(
+            task_type=task,
+            dataset_type="retain" if measure.split == "retain" else "eval",
+            dataset_name="retained training data"
+            if measure.split == "retain"
+            else f"evaluation data ({measure.split})",
+            metric_type=_METRIC_TYPES.get(measure.name, measure.name),
+            metric_name=f"{measure.split} {measure.name}",
+            metric_value=figure.value,
+            metric_args=arguments,
         )
-    else:
-        lines.append("No reference model, trained without the data to forget, was measured.")
-    if report.stages["after_repair"].membership is None:
-        lines.append("Membership of the forgotten data in the training data: not measured.")
-    else:
-        lines.append(
-            "Membership AUC is the chance that a simple attack takes a forgotten example for training data rather "
-            "than one that the model never saw; at 0.5 it cannot tell them apart."
+
+
+def _pipeline_tag(model_class: str) -> str | None:
+    return next((tag for tag, task in _PIPELINES.items() if model_class in class_names_of_task(task)), None)
+
+
+def _title(report: PublicReport, repo_id: str | None) -> str:
+    return f"Cleaned {report.model_class}" if repo_id is None else repo_id.rpartition("/")[2]
+
+
+def _source() -> str:
+    return (files("hf_deepclean") / "templates" / "unlearning_card.md").read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {
+        "integer": lambda value: f"{value:,}",
+        "number": _number,
+        "percent": _percent,
+        "one_line": lambda text: " ".join(text.split()),
+    }
+    return environment.from_string(_source())
+
+
+def _context(report: PublicReport, repo_id: str | None, plots: Collection[str]) -> dict[str, Any]:
+    names = list(dict.fromkeys(measure.name for measure in report.measures))
+    stages = [stage for stage in STAGES if any(stage in measure.figures for measure in report.measures)]
+    without = [
+        f"{measure.split} {measure.name}"
+        for measure in report.measures
+        if all(figure.interval is None for figure in measure.figures.values())
+    ]
+    return {
+        "title": _title(report, repo_id),
+        "report": report,
+        "plots": list(plots),
+        "stages": stages,
+        "results": _results(report, stages),
+        "no_intervals": without,
+        "directions": [text for name, text in _DIRECTIONS.items() if name in names],
+        "membership": report.measure("forget", "membership AUC") is not None,
+        "evaluated": any(measure.split.startswith("eval") for measure in report.measures),
+        "losses": _losses(report),
+        "relearning": _relearning(report),
+        "fisher_labels": _FISHER_LABELS[report.settings.get("fisher_type", "empirical")],
+        "reset_value": _RESET_VALUES[report.settings.get("reset_value", "zero")],
+        "repair": _repair(report.settings),
+        "beside_the_plane": _beside_the_plane(report),
+        "plane": _plane(report),
+        "shares_by_gamma": _shares_by_gamma(report),
+        "trials": _trials(report),
+        "modules": _modules(report),
+        "usage": _usage(report, repo_id),
+        "versions": ", ".join(f"{name} {number}" for name, number in report.versions.items()),
+    }
+
+
+def _results(report: PublicReport, stages: list[str]) -> str:
+    at_least = "≥ " if report.disclosure == "withheld" else ""
+    rows = []
+    for measure in report.measures:
+        show = _percent if measure.unit == "share" else _number
+        count = ", ".join(
+            f"{at_least}{number:,}" + (f" {split}" if len(measure.num_examples) > 1 else "")
+            for split, number in measure.num_examples.items()
         )
-    if any(stage.startswith("control") for stage in report.stages):
-        lines.append("The control resets and repairs as many weights drawn at random.")
-    return " ".join(lines)
+        cells = [_cell(measure.figures.get(stage), show) for stage in stages]
+        rows.append([f"{measure.split} {measure.name}", count, *cells])
+    return markdown_table(["n", *(STAGES[stage] for stage in stages)], rows)
+
+
+def _cell(figure: Any, show: Callable[[float], str]) -> str:
+    if figure is None:
+        return ""
+    if figure.interval is None:
+        return show(figure.value)
+    low, high = (show(end).removesuffix(" %") for end in figure.interval)
+    return f"{show(figure.value)} ({low} to {high})"
+
+
+def _losses(report: PublicReport) -> str:
+    levels = sorted({level for stage in report.loss_quantiles.values() for split in stage.values() for level in split})
+    rows = [
+        [f"{STAGES[stage]}, {split}", *(_number(of_split[level]) if level in of_split else "" for level in levels)]
+        for stage, splits in report.loss_quantiles.items()
+        for split, of_split in splits.items()
+    ]
+    return markdown_table(levels, rows) if rows else ""
+
+
+def _relearning(report: PublicReport) -> str:
+    found = report.relearning
+    if found is None:
+        return ""
+    show = _number if found.measure == "mean loss" else _percent
+    rows = [[STAGES[stage], *map(show, curve)] for stage, curve in found.curves.items()]
+    return markdown_table([f"step {step}" for step in found.steps], rows)
+
+
+def _repair(settings: Mapping[str, Any]) -> str:
+    steps = settings.get("max_steps", -1)
+    length = f"{steps:,} steps" if steps > 0 else f"{settings.get('num_train_epochs', 0):g} epochs"
+    batch = settings.get("per_device_train_batch_size", 1) * settings.get("gradient_accumulation_steps", 1)
+    schedule = settings.get("lr_scheduler_type", "linear")
+    return f"{length}, learning rate {_number(settings.get('learning_rate', 0.0))} ({schedule}), batches of {batch}"
+
+
+def _modules(report: PublicReport) -> str:
+    layered = [row for row in report.modules if row.layer]
+    kinds = list(dict.fromkeys(row.kind for row in layered))
+    layers = list(dict.fromkeys(row.layer for row in layered))
+    shares = {(row.layer, row.kind): _percent(row.share) for row in layered}
+    tables = []
+    if layered:
+        rows = [[f"layer {layer}", *(shares.get((layer, kind), "") for kind in kinds)] for layer in layers]
+        tables.append(markdown_table([f"`{kind}`" for kind in kinds], rows))
+    others = [row for row in report.modules if not row.layer]
+    if others:
+        rows = [
+            [f"`{row.kind}`", f"{row.num_selected:,}", f"{row.num_in_scope:,}", _percent(row.share)] for row in others
+        ]
+        tables.append(markdown_table(["reset", "in scope", "share"], rows))
+    return "\n\n".join(tables)
+
+
+def _plane(report: PublicReport) -> str:
+    plane = report.plane
+    if plane is None:
+        return ""
+    rows = [
+        [
+            f"{edge:g}",
+            *(f"{count:,} ({chosen:,})" if count else "" for count, chosen in zip(counts, selected, strict=True)),
+        ]
+        for edge, counts, selected in zip(plane.forget_edges, plane.counts, plane.selected_counts, strict=False)
+    ]
+    # The largest Fisher information on top, as in the picture.
+    return markdown_table([f"{edge:g}" for edge in plane.retain_edges[:-1]], rows[::-1])
+
+
+def _beside_the_plane(report: PublicReport) -> str:
+    if report.plane is None:
+        return ""
+    parts = {
+        "with no Fisher information on the data to forget": report.plane.forget_zero,
+        "with none on the data to keep alone": report.plane.retain_zero,
+        "in small bins": report.plane.other,
+    }
+    counts = [f"{total:,} {name} ({selected:,} reset)" for name, (selected, total) in parts.items()]
+    return f"Not in it: {'; '.join(counts)}."
+
+
+def _shares_by_gamma(report: PublicReport) -> str:
+    if report.plane is None:
+        return ""
+    # Every third of six points per decade.
+    shown = report.plane.share_by_gamma[::3]
+    row = ["weights above it", *(_percent(share) for _, share in shown)]
+    return markdown_table([f"ratio {_number(gamma)}" for gamma, _ in shown], [row])
+
+
+def _trials(report: PublicReport) -> str:
+    if not report.trials:
+        return ""
+    show = _number if report.trial_measure == "mean loss" else _percent
+    splits = list(dict.fromkeys(split for trial in report.trials for split in trial.figures))
+    rows = [
+        [
+            f"threshold {_number(trial.gamma)}",
+            _percent(trial.share),
+            *(show(trial.figures[split]) if split in trial.figures else "" for split in splits),
+        ]
+        for trial in report.trials
+    ]
+    return markdown_table(["weights reset", *splits], rows)
+
+
+def _usage(report: PublicReport, repo_id: str | None) -> str:
+    name = repo_id or "path/to/this/folder"
+    if report.settings.get("reset_scope") == "adapter":
+        base = report.base_model or "path/to/the/base"
+        return (
+            f"from peft import PeftModel\nfrom transformers import {report.model_class}\n\n"
+            f'base = {report.model_class}.from_pretrained("{base}")\nmodel = PeftModel.from_pretrained(base, "{name}")'
+        )
+    return f'from transformers import {report.model_class}\n\nmodel = {report.model_class}.from_pretrained("{name}")'
+
+
+def _percent(value: float) -> str:
+    return f"{round(100 * value, 2):g} %"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 and value == int(value) else f"{value:.4g}"

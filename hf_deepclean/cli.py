@@ -28,7 +28,10 @@ _COMMANDS = {
     "fisher": "compute and keep the Fisher diagonal of a model on one split of a data set",
     "estimate": "say on paper how long a run takes and what memory it needs, without a model or data",
     "report": "show the report of a run, or a summary of several",
-    "card": "write a model card from the report of a run",
+    "card": "write the unlearning card of a run, without publishing anything",
+    "push": "publish the result of a run on the Hub: searched for leaks, in one commit",
+    "check-card": "search any folder for traces of the forgotten data",
+    "squash-history": "say where a repository still holds weights from before, and make one commit of its history",
 }
 _TASKS = Literal["text-classification", "token-classification", "causal-lm", "image-classification"]
 # Their names in transformers.
@@ -177,8 +180,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     report.add_argument("--json", action="store_true", help="print the whole report as JSON")
     card = commands.add_parser("card", help=_COMMANDS["card"], description=_COMMANDS["card"])
-    card.add_argument("path", type=Path, metavar="DIR", help="output directory of a run, or its report.json")
+    card.add_argument("path", type=Path, metavar="DIR", help="output directory of a run")
     card.add_argument("--output", type=Path, metavar="README.md", help="file to write; without it, print the card")
+    card.add_argument("--repo_id", help="repository that the model is for")
+    _add_publication_arguments(card)
+    push = commands.add_parser("push", help=_COMMANDS["push"], description=_COMMANDS["push"])
+    push.add_argument("path", type=Path, metavar="DIR", help="output directory of a run")
+    push.add_argument("repo_id", metavar="REPO", help="repository, such as me/clean-model")
+    _add_forget_arguments(push)
+    _add_publication_arguments(push)
+    push.add_argument("--gated_prompt", help="what people are asked who request access")
+    push.add_argument("--gated", choices=["auto", "manual"], help="access must be requested")
+    push.add_argument("--public", action="store_true", help="everyone may see it; by default it is private")
+    push.add_argument("--exist_ok", action="store_true", help="push to a repository that holds something")
+    push.add_argument("--create_pr", action="store_true", help="open a pull request")
+    push.add_argument("--revision", help="branch, by default main")
+    push.add_argument("--commit_message", default="Add the cleaned model", help="title of the commit")
+    push.add_argument("--dry_run", type=Path, metavar="FOLDER", help="write what would be published there instead")
+    check = commands.add_parser("check-card", help=_COMMANDS["check-card"], description=_COMMANDS["check-card"])
+    check.add_argument("path", type=Path, metavar="DIR", help="the folder")
+    _add_forget_arguments(check)
+    squash = commands.add_parser(
+        "squash-history", help=_COMMANDS["squash-history"], description=_COMMANDS["squash-history"]
+    )
+    squash.add_argument("repo_id", metavar="REPO", help="the repository")
+    squash.add_argument("--branch", default="main", help="the branch")
+    squash.add_argument("--yes", action="store_true", help="squash; without it nothing changes. It cannot be undone.")
 
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -190,7 +217,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _estimate(arguments[1:])
         else:
             parsed = parser.parse_args(arguments)
-            {"report": _report, "card": _card}[parsed.command](parsed)
+            return {
+                "report": _report,
+                "card": _card,
+                "push": _push,
+                "check-card": _check_card,
+                "squash-history": _squash_history,
+            }[parsed.command](parsed)
     except (ValueError, TypeError, OSError) as error:
         print(f"hf-deepclean: error: {error}", file=sys.stderr)
         return 1
@@ -328,7 +361,7 @@ def _estimate(arguments: Sequence[str]) -> None:
     print(json.dumps(report.to_dict(), indent=2) if of_device.json else report)
 
 
-def _report(parsed: argparse.Namespace) -> None:
+def _report(parsed: argparse.Namespace) -> int:
     from .report import summarize_reports
 
     reports = [_load_report(path) for path in parsed.paths]
@@ -337,19 +370,122 @@ def _report(parsed: argparse.Namespace) -> None:
         print(json.dumps(records[0] if len(records) == 1 else records, indent=2))
     else:
         print(reports[0] if len(reports) == 1 else summarize_reports(reports))
+    return 0
 
 
-def _card(parsed: argparse.Namespace) -> None:
-    from .card import create_model_card
+def _add_forget_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--forget_file",
+        "--forget-file",
+        required=True,
+        metavar="FILE",
+        help="the forgotten rows: a csv, tsv, json, jsonl, parquet, txt or arrow file, a folder, or a data set's id",
+    )
+    parser.add_argument("--forget_split", default="train", help="split of it; slices as in 'train[:100]' work")
+    parser.add_argument(
+        "--forget_filter", metavar="EXPRESSION", help="which of its rows were forgotten, such as 'label == 3'"
+    )
+    parser.add_argument("--allow", nargs="+", default=[], metavar="VALUE", help="values that are no leaks")
+
+
+def _add_publication_arguments(parser: argparse.ArgumentParser) -> None:
+    from_run = "by default as the run was started"
+    parser.add_argument("--base_model", help="Hub id of the model from before; by default what was loaded from there")
+    parser.add_argument(
+        "--forget_disclosure", choices=["withheld", "size", "description"], help=f"what the card tells; {from_run}"
+    )
+    parser.add_argument("--forget_description", help=f"what was forgotten, in your words; {from_run}")
+
+
+def _card(parsed: argparse.Namespace) -> int:
+    from .card import UnlearningCard
     from .files import check_new_file
+    from .staging import Publication, card_of_run
 
     if parsed.output is not None:
         check_new_file(parsed.output)
-    card = create_model_card(_load_report(parsed.path))
+    _load_report(parsed.path)
+    publication = Publication(parsed.repo_id, parsed.base_model, parsed.forget_disclosure, parsed.forget_description)
+    card: UnlearningCard = card_of_run(parsed.path, publication)
     if parsed.output is None:
         print(card)
     else:
         card.save(parsed.output)
+    return 0
+
+
+def _push(parsed: argparse.Namespace) -> int:
+    from .hub import push_folder_to_hub
+    from .leaks import needles_of_machine
+    from .staging import Publication, save_published
+
+    _load_report(parsed.path)
+    needles = _forget_needles(parsed, parsed.path) | needles_of_machine(output_dir=parsed.path)
+    publication = Publication(
+        parsed.repo_id,
+        parsed.base_model,
+        parsed.forget_disclosure,
+        parsed.forget_description,
+        parsed.gated_prompt,
+        parsed.allow,
+    )
+    if parsed.dry_run is not None:
+        written = save_published(parsed.path, parsed.dry_run, needles, publication)
+        print("\n".join([f"{parsed.dry_run} holds what would be published in {parsed.repo_id}:", *written]))
+        return 0
+    result = push_folder_to_hub(
+        parsed.path,
+        parsed.repo_id,
+        needles=needles,
+        publication=publication,
+        private=not parsed.public,
+        exist_ok=parsed.exist_ok,
+        create_pr=parsed.create_pr,
+        revision=parsed.revision,
+        commit_message=parsed.commit_message,
+        gated=parsed.gated,
+    )
+    print(result)
+    return 0
+
+
+def _check_card(parsed: argparse.Namespace) -> int:
+    from .card import static_text
+    from .leaks import find_leaks, needles_of_machine
+
+    if not parsed.path.is_dir():
+        raise FileNotFoundError(f"There is no folder {parsed.path}.")
+    needles = _forget_needles(parsed, parsed.path) | needles_of_machine()
+    leaks = find_leaks(parsed.path, needles, baseline=static_text(), ignore=parsed.allow)
+    if not leaks:
+        print(f"{parsed.path}: no traces of the forgotten data or of this machine in any byte.")
+        return 0
+    print("\n".join([f"{parsed.path}: {len(leaks)} traces.", *map(str, leaks)]))
+    return 1
+
+
+def _squash_history(parsed: argparse.Namespace) -> int:
+    from .hub import squash_history
+
+    print(squash_history(parsed.repo_id, branch=parsed.branch, dry_run=not parsed.yes))
+    return 0
+
+
+def _forget_needles(parsed: argparse.Namespace, folder: Path) -> Any:
+    """What of the forgotten rows must not be found, as texts and, with the folder's tokenizer, as tokens."""
+    from transformers import AutoTokenizer
+
+    from .data import DataArguments, load_splits, split_forget_rows
+    from .leaks import needles_of_dataset
+
+    rows = load_splits(parsed.forget_file, {"forget": parsed.forget_split})["forget"]
+    if parsed.forget_filter is not None:
+        arguments = DataArguments(dataset_name=parsed.forget_file, forget_filter=parsed.forget_filter)
+        rows, _ = split_forget_rows(rows, arguments)
+    tokenizer = None
+    if (folder / "tokenizer_config.json").exists():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    return needles_of_dataset(rows, tokenizer=tokenizer, names=[Path(parsed.forget_file).name])
 
 
 def _load_report(path: Path) -> "UnlearningReport":

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from .disclosure import FORGET_DISCLOSURES, check_disclosure
 from .likelihood import check_fisher_type
 from .processes import check_parallelism
 from .reset import check_reset_value
@@ -73,6 +74,14 @@ class FisherUnlearningConfig(TrainingArguments):
             initialisation instead. Checked before any work; see [`reset.check_pretrained_model`].
         random_mask_control (`bool`, *optional*, defaults to `False`):
             Whether to reset and repair as many weights drawn at random beside, for comparison. Doubles the repair.
+
+        > Parameters that control what is published
+
+        forget_disclosure (`str`, *optional*, defaults to `"withheld"`):
+            What card and public report tell of the forgotten data: `"withheld"` (nothing), `"size"` (how many there
+            were) or `"description"` (what they were, too); see [`PublicReport`].
+        forget_description (`str`, *optional*):
+            What they were, in your words, for `forget_disclosure="description"`.
     """
 
     save_strategy: str = field(
@@ -146,6 +155,17 @@ class FisherUnlearningConfig(TrainingArguments):
         default=False, metadata={"help": "Also reset and repair as many weights drawn at random, for comparison."}
     )
 
+    forget_disclosure: str = field(
+        default="withheld",
+        metadata={
+            "help": "What the published card tells of the forgotten data: nothing, how many, or what they were too.",
+            "choices": list(FORGET_DISCLOSURES),
+        },
+    )
+    forget_description: str | None = field(
+        default=None, metadata={"help": "What was forgotten, in your words, for --forget_disclosure description."}
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if str(self.resume_from_checkpoint).lower() in ("true", "false"):
@@ -175,10 +195,11 @@ class FisherUnlearningConfig(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value} but must be at least 1.")
+        check_disclosure(self.forget_disclosure, self.forget_description)
         if self.push_to_hub:
             raise ValueError(
                 "`push_to_hub=True` would publish checkpoints of a model that still holds what it is to forget. Leave "
-                "it out; when `unlearn()` is done, load the output directory and push that model."
+                "it out; when `unlearn()` is done, call `unlearner.push_to_hub(repo_id)`."
             )
         if not str(self.optim.value).startswith("adamw"):
             raise ValueError(

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from .config import FisherUnlearningConfig
 from .fisher.diagonal import FisherDiagonal
 from .processes import on_main_process
-from .report import UnlearningReport
-from .unlearner import REPORT_NAME, FisherUnlearner
+from .report import REPORT_NAME, UnlearningReport
+from .unlearner import FisherUnlearner
 
 
 REQUEST_MODES = ("batched", "sequential")

@@ -1,12 +1,14 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of an unlearning report; aggregates only."""
+"""Pictures of a public report; aggregates only."""
 
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .evaluation.examples import LOSS_QUANTILES, SplitResult
+from .disclosure import PublicReport
 from .report import STAGES, UnlearningReport
 
 
@@ -14,17 +16,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# The measures that say how well a model does, one of which every head has but those with a loss alone.
+_SUCCESSES = ("accuracy", "token accuracy")
+# More kinds of modules than these are drawn without names.
+_MAX_NAMED = 60
 
-def save_plots(report: UnlearningReport, directory: str | os.PathLike[str]) -> list[Path]:
+
+def save_plots(report: UnlearningReport | PublicReport, directory: str | os.PathLike[str]) -> list[Path]:
     """
-    Draws a report: the share of weights reset in every module, the accuracies (for token-level heads of the tokens;
-    none for a head without), and the losses of the forget data beside data never seen.
+    Draws the public form of a report: where weights were reset, the plane of both Fishers, the accuracies, the losses
+    of forgotten and unseen data, the effect of the threshold, and the relearning curve; each if it was measured.
 
     Needs matplotlib (`pip install hf-deepclean[plots]`); no display is opened.
 
     Args:
-        report ([`UnlearningReport`]):
-            The report to draw.
+        report ([`UnlearningReport`] or [`PublicReport`]):
+            The report to draw; of the first one what its `forget_disclosure` lets others see.
         directory (`str`):
             Where the PNG files go; made if it does not exist.
 
@@ -34,13 +41,8 @@ def save_plots(report: UnlearningReport, directory: str | os.PathLike[str]) -> l
     Raises:
         `FileExistsError`: If a file of that name is there already; nothing is written then.
     """
-    drawings = {
-        "reset_share.png": _draw_reset_share,
-        "accuracy.png": _draw_accuracy,
-        "loss.png": _draw_loss,
-    }
-    if all(_accuracy(result) is None for result in report.stages["before"].splits.values()):
-        del drawings["accuracy.png"]
+    public = report if isinstance(report, PublicReport) else PublicReport.of(report)
+    drawings = {f"{name}.png": draw for name, (is_there, draw) in _DRAWINGS.items() if is_there(public)}
     directory = Path(directory)
     taken = [name for name in drawings if (directory / name).exists()]
     if taken:
@@ -54,62 +56,165 @@ def save_plots(report: UnlearningReport, directory: str | os.PathLike[str]) -> l
     paths = []
     for name, draw in drawings.items():
         figure = Figure(layout="constrained", dpi=150)
-        draw(figure, report)
-        figure.savefig(directory / name)
+        draw(figure, public)
+        # By itself matplotlib writes its version into the file.
+        figure.savefig(directory / name, metadata={"Software": None})
         paths.append(directory / name)
     return paths
 
 
-def _draw_reset_share(figure: "Figure", report: UnlearningReport) -> None:
-    modules = {name: 100 * selected / total for name, (selected, total) in report.selection.per_module.items()}
-    figure.set_size_inches(8, 1 + 0.2 * len(modules))
-    axes: Axes = figure.add_subplot()
-    axes.barh(list(modules), list(modules.values()))
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", labelsize=7)
-    axes.set_xlabel("weights reset (% of the module)")
-
-
-def _draw_accuracy(figure: "Figure", report: UnlearningReport) -> None:
-    stages = [stage for stage in STAGES if stage in report.stages]
-    splits = list(report.stages["before"].splits)
-    figure.set_size_inches(1 + 1.6 * len(splits), 3.5)
+def _draw_results(figure: "Figure", report: PublicReport) -> None:
+    measures = [measure for measure in report.measures if measure.name in _SUCCESSES]
+    stages = [stage for stage in STAGES if any(stage in measure.figures for measure in measures)]
+    figure.set_size_inches(1.5 + 1.6 * len(measures), 3.5)
     axes: Axes = figure.add_subplot()
     width = 0.8 / len(stages)
     for number, stage in enumerate(stages):
-        results = [report.stages[stage].splits[split] for split in splits]
-        present = [index for index, result in enumerate(results) if _accuracy(result) is not None]
-        accuracies = [100 * _accuracy(results[index]) for index in present]
-        # The tokens of a text depend on each other, so that no interval of a share fits them.
-        ends = [results[index].accuracy_interval or (_accuracy(results[index]),) * 2 for index in present]
+        present = [place for place, measure in enumerate(measures) if stage in measure.figures]
+        figures = [measures[place].figures[stage] for place in present]
+        values = [100 * found.value for found in figures]
+        ends = [found.interval or (found.value, found.value) for found in figures]
         errors = [
-            [accuracy - 100 * low for accuracy, (low, _) in zip(accuracies, ends, strict=True)],
-            [100 * high - accuracy for accuracy, (_, high) in zip(accuracies, ends, strict=True)],
+            [max(0.0, value - 100 * low) for value, (low, _) in zip(values, ends, strict=True)],
+            [max(0.0, 100 * high - value) for value, (_, high) in zip(values, ends, strict=True)],
         ]
-        positions = [index + width * (number - (len(stages) - 1) / 2) for index in present]
-        axes.bar(positions, accuracies, width, yerr=errors, label=STAGES[stage], error_kw={"linewidth": 0.8})
-    axes.set_xticks(range(len(splits)), [split.replace("_", " ") for split in splits])
-    of_tokens = report.stages["before"].splits["forget"].tokens is not None
-    axes.set_ylabel("token accuracy (%)" if of_tokens else "accuracy (%), 95 % interval")
+        positions = [place + width * (number - (len(stages) - 1) / 2) for place in present]
+        axes.bar(positions, values, width, yerr=errors, label=STAGES[stage], error_kw={"linewidth": 0.8})
+    axes.set_xticks(range(len(measures)), [measure.split for measure in measures])
+    axes.set_ylabel(f"{measures[0].name} (%), 95 % interval")
     figure.legend(loc="outside upper center", ncols=3, fontsize=8)
 
 
-def _draw_loss(figure: "Figure", report: UnlearningReport) -> None:
-    stages = [stage for stage in ("before", "after_repair", "reference") if stage in report.stages]
+def _draw_loss(figure: "Figure", report: PublicReport) -> None:
+    stages = list(report.loss_quantiles)
     figure.set_size_inches(3.2 * len(stages), 3.2)
-    of_tokens = report.stages["before"].splits["forget"].tokens is not None
     panels = figure.subplots(1, len(stages), sharey=True, sharex=True, squeeze=False)[0]
     for axes, stage in zip(panels, stages, strict=True):
         for split, style in (("forget", "-"), ("unseen", "--")):
-            if split in report.stages[stage].splits:
-                deciles = report.stages[stage].splits[split].loss_deciles
-                axes.plot(deciles, [100 * share for share in LOSS_QUANTILES], style, marker=".", label=split)
+            quantiles = report.loss_quantiles[stage].get(split, {})
+            levels = [float(level.removesuffix(" %")) for level in quantiles]
+            axes.plot(list(quantiles.values()), levels, style, marker=".", label=split)
         axes.set_xscale("log")
         axes.set_title(STAGES[stage], fontsize=10)
-        axes.set_xlabel("loss (nats per token)" if of_tokens else "loss (nats)")
+        axes.set_xlabel(f"loss ({report.loss_unit})")
     panels[0].set_ylabel("examples below (%)")
     panels[0].legend()
 
 
-def _accuracy(result: SplitResult) -> float | None:
-    return result.accuracy if result.tokens is None else result.tokens.accuracy
+def _draw_reset_share(figure: "Figure", report: PublicReport) -> None:
+    layered = [row for row in report.modules if row.layer]
+    others = [row for row in report.modules if not row.layer]
+    kinds = list(dict.fromkeys(row.kind for row in layered))
+    layers = list(dict.fromkeys(row.layer for row in layered))
+    heights = [0.35 * max(4, len(layers)) + 1.8, 0.28 * len(others) + 0.8]
+    parts = [height for height, rows in zip(heights, (layered, others), strict=True) if rows]
+    figure.set_size_inches(max(6.0, 2 + 0.5 * len(kinds)), min(30.0, sum(parts)))
+    panels = list(figure.subplots(len(parts), 1, squeeze=False, height_ratios=parts)[:, 0])
+    highest = max(1.0, max(100 * row.share for row in report.modules))
+    if layered:
+        axes = panels.pop(0)
+        shares = {(row.layer, row.kind): 100 * row.share for row in layered}
+        grid = [[shares.get((layer, kind), math.nan) for kind in kinds] for layer in layers]
+        image = axes.imshow(grid, aspect="auto", vmin=0, vmax=highest, cmap="viridis")
+        axes.set_xticks(range(len(kinds)), kinds, rotation=45, ha="right", fontsize=7)
+        axes.set_yticks(range(len(layers)), layers, fontsize=7)
+        axes.set_ylabel("layer")
+        figure.colorbar(image, ax=axes, label="weights reset (%)")
+    if others:
+        axes = panels.pop(0)
+        named = len(others) <= _MAX_NAMED
+        axes.barh(range(len(others)), [100 * row.share for row in others])
+        axes.set_yticks(range(len(others)), [row.kind if named else "" for row in others], fontsize=7)
+        axes.invert_yaxis()
+        axes.set_xlim(0, highest)
+        axes.set_xlabel("weights reset (% of the module)")
+
+
+def _draw_fisher_plane(figure: "Figure", report: PublicReport) -> None:
+    from matplotlib.colors import LogNorm
+
+    plane = report.plane
+    counts = [[count or math.nan for count in row] for row in plane.counts]
+    shares = [
+        [100 * chosen / count if count else math.nan for count, chosen in zip(row, selected, strict=True)]
+        for row, selected in zip(plane.counts, plane.selected_counts, strict=True)
+    ]
+    figure.set_size_inches(9, 3.8)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, values, label, norm in (
+        (panels[0], counts, "weights", LogNorm()),
+        (panels[1], shares, "weights reset (%)", None),
+    ):
+        mesh = axes.pcolormesh(plane.retain_edges, plane.forget_edges, values, norm=norm, cmap="viridis")
+        figure.colorbar(mesh, ax=axes, label=label)
+        axes.set_xlabel("log10 of the Fisher information on the data to keep")
+        if report.gamma is not None:
+            axes.axline(
+                (plane.retain_edges[0], plane.retain_edges[0] + math.log10(report.gamma)),
+                slope=1,
+                color="red",
+                linewidth=1,
+                label=f"ratio {report.gamma:.4g}",
+            )
+        axes.set_xlim(plane.retain_edges[0], plane.retain_edges[-1])
+        axes.set_ylim(plane.forget_edges[0], plane.forget_edges[-1])
+    panels[0].set_ylabel("log10 of that on the data to forget")
+    if report.gamma is not None:
+        panels[0].legend(loc="upper left", fontsize=8)
+
+
+def _draw_gamma(figure: "Figure", report: PublicReport) -> None:
+    trials = [trial for trial in report.trials if trial.figures]
+    figure.set_size_inches(8 if trials else 4.5, 3.2)
+    panels = figure.subplots(1, 2 if trials else 1, squeeze=False)[0]
+    gammas, shares = zip(*report.plane.share_by_gamma, strict=True)
+    panels[0].plot(gammas, [100 * share for share in shares], marker=".")
+    panels[0].set_ylabel("weights above it (%)")
+    if trials:
+        scale = 1 if report.trial_measure == "mean loss" else 100
+        for split in trials[0].figures:
+            values = [scale * trial.figures[split] for trial in trials]
+            panels[1].plot([trial.gamma for trial in trials], values, marker=".", label=split)
+        panels[1].set_ylabel(f"{report.trial_measure} after the reset" + ("" if scale == 1 else " (%)"))
+        panels[1].legend(fontsize=8)
+    for axes in panels:
+        axes.set_xscale("log")
+        axes.set_xlabel("threshold on the ratio")
+        if report.gamma is not None:
+            axes.axvline(report.gamma, color="red", linewidth=1)
+
+
+def _draw_relearning(figure: "Figure", report: PublicReport) -> None:
+    found = report.relearning
+    figure.set_size_inches(4.5, 3.2)
+    axes: Axes = figure.add_subplot()
+    scale = 1 if found.measure == "mean loss" else 100
+    for stage, curve in found.curves.items():
+        axes.plot(found.steps, [scale * value for value in curve], marker=".", label=STAGES[stage])
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xticks(found.steps, list(map(str, found.steps)))
+    axes.set_xlabel("steps of training on the forgotten data")
+    axes.set_ylabel(f"{found.measure} on them" + ("" if scale == 1 else " (%)"))
+    axes.legend()
+
+
+def _has_successes(report: PublicReport) -> bool:
+    return any(measure.name in _SUCCESSES for measure in report.measures)
+
+
+def _has_relearning(report: PublicReport) -> bool:
+    return report.relearning is not None
+
+
+def _has_plane(report: PublicReport) -> bool:
+    return report.plane is not None
+
+
+_DRAWINGS: dict[str, tuple[Callable[[PublicReport], bool], Callable[["Figure", PublicReport], None]]] = {
+    "results": (_has_successes, _draw_results),
+    "loss": (lambda report: bool(report.loss_quantiles), _draw_loss),
+    "reset_share": (lambda report: True, _draw_reset_share),
+    "fisher_plane": (_has_plane, _draw_fisher_plane),
+    "gamma": (_has_plane, _draw_gamma),
+    "relearning": (_has_relearning, _draw_relearning),
+}

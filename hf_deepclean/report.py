@@ -16,8 +16,11 @@ from .evaluation.examples import SplitResult, TokenResult
 from .evaluation.membership import MembershipAttack
 from .files import replaced
 from .plane import FisherPlane
+from .provenance import Provenance
 from .selection import WeightSelection
 
+
+REPORT_NAME = "report.json"
 
 # Classes per data set in the console table.
 _MAX_CLASSES = 12
@@ -234,6 +237,7 @@ class UnlearningReport:
         versions (`dict[str, str]`): Versions of the libraries.
         seed (`int`): The seed.
         kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher served the run, if there was one.
+        provenance ([`Provenance`]): Where the model from before comes from.
     """
 
     model_class: str
@@ -247,6 +251,7 @@ class UnlearningReport:
     seed: int
     fisher_fallback: dict[str, str] = field(default_factory=dict)
     kept_fisher: KeptFisherResult | None = None
+    provenance: Provenance = Provenance()
 
     def of_request(self, name: str) -> "UnlearningReport":
         """

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The phases of unlearning, in order, beside the Trainer API."""
 
+import copy
 import math
 import os
 import platform
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import transformers
+from huggingface_hub import HfApi
 from torch.utils.data import Subset
 from transformers import (
     AutoConfig,
@@ -53,6 +55,7 @@ from .checks import (
     check_scope_of_model,
     check_sequence_lengths,
 )
+from .commitment import COMMITMENT_NAME, ForgetCommitment
 from .config import FisherUnlearningConfig
 from .evaluation.divergence import jensen_shannon_divergence
 from .evaluation.examples import ExamplePredictions, join_predictions, predict_batches, summarize_predictions
@@ -62,7 +65,9 @@ from .fingerprint import dataset_fingerprint, weights_fingerprint
 from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import accumulate_over_processes
 from .heads import base_model, num_classes
+from .hub import PushResult, push_folder_to_hub
 from .interruption import Interruption
+from .leaks import Needles, needles_of_dataset, needles_of_machine
 from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type
 from .loading import (
     first_rows,
@@ -73,9 +78,11 @@ from .modes import end_mixed_precision
 from .plane import fisher_plane
 from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
 from .processes import gather_objects, is_main_process, num_processes, on_main_process
+from .provenance import Provenance
 from .repair import FreezeGuard
 from .repair_trainer import RepairTrainer, overridden
 from .report import (
+    REPORT_NAME,
     IntegrityResult,
     KeptFisherResult,
     RequestResult,
@@ -87,12 +94,11 @@ from .reset import check_pretrained_model, default_reset_value, read_weights, re
 from .scope import parameters_in_scope
 from .selection import WeightSelection, select_random_weights, select_weights
 from .shards import plain_class
+from .staging import Publication, save_published
 from .state import RunProgress, RunState
 
 
 T = TypeVar("T")
-
-REPORT_NAME = "report.json"
 
 # Without them nothing takes the files beside them for a model, or for a finished run.
 _LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
@@ -109,7 +115,8 @@ _WITHOUT_EFFECT = (
         "project",
     ),
     *("logging_", "log_", "save_", "hub_", "push_to_hub", "dataloader_num_workers", "dataloader_pin_memory", "ddp_"),
-    *("local_rank", "trackio_", "do_", "skip_memory_metrics", "enable_jit_checkpoint"),
+    *("local_rank", "trackio_", "do_", "skip_memory_metrics", "enable_jit_checkpoint", "forget_disclosure"),
+    "forget_description",
 )
 
 
@@ -223,6 +230,7 @@ class FisherUnlearner(RepairTrainer):
         check_devices(args, model)
         self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
         check_scope_of_model(model, args.reset_scope)
+        self._provenance = Provenance.of(model)
         model = _load(model, args.seed)
         self.reset_value = args.reset_value or default_reset_value(model)
         check_model(model, args.reset_scope, self.reset_value)
@@ -247,6 +255,12 @@ class FisherUnlearner(RepairTrainer):
 
         keep_base_differentiable(model)
         use_cache = getattr(model.config, "use_cache", None)
+        # Trainer changes both, on construction and in training, and the cleaned model is saved with what they were.
+        self._original_configs = {
+            name: copy.deepcopy(getattr(model, name))
+            for name in ("config", "generation_config")
+            if hasattr(model, name)
+        }
         super().__init__(
             model,
             args,
@@ -353,6 +367,9 @@ class FisherUnlearner(RepairTrainer):
         """
         Runs all phases, writes the cleaned model and `report.json` to the output directory, and returns the report.
 
+        The folder is the owner's: the report says how many rows were forgotten, and `forget_commitment.json` holds the
+        key of the commitment to them. [`~FisherUnlearner.push_to_hub`] publishes what others may see of it.
+
         Every phase leaves what it has done in the output directory, so that an interrupted run, even one that was
         killed, goes on from there and ends in the same bits: the same weights and the same figures but for the
         seconds. After SIGTERM or Ctrl-C the present step is finished and saved first. If the process goes on, the
@@ -431,6 +448,7 @@ class FisherUnlearner(RepairTrainer):
             seed=self.args.seed,
             fisher_fallback=progress.fisher_fallback,
             kept_fisher=progress.kept_fisher,
+            provenance=self._provenance,
         )
         state.put_in_place(lambda folder: self._write_result(folder, report), _LAST_FILES)
         state.remove()
@@ -748,18 +766,87 @@ class FisherUnlearner(RepairTrainer):
                 return
             yield place, batch
 
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        exist_ok: bool = False,
+        create_pr: bool = False,
+        revision: str | None = None,
+        commit_message: str = "Add the cleaned model",
+        gated: str | None = None,
+        token: str | bool | None = None,
+        api: HfApi | None = None,
+        **publication: Any,
+    ) -> PushResult:
         """
-        Refused: the push of [`~transformers.Trainer`] publishes everything that lies in the output directory.
+        Publishes the cleaned model that [`~FisherUnlearner.unlearn`] has written: weights, configuration, tokenizer or
+        processor, card, pictures and the public form of the report, in one commit.
+
+        Before the first request every byte is searched for the forget data and for traces of this machine.
+
+        Args:
+            repo_id (`str`):
+                The repository, `"me/clean-model"`.
+            private, exist_ok, create_pr, revision, commit_message, gated, token, api:
+                As for [`push_folder_to_hub`]: a new private repository, unless said otherwise.
+            publication:
+                Fields of [`Publication`]: `base_model`, `forget_disclosure`, `forget_description`, `gated_prompt`,
+                `allowed`.
+
+        Returns:
+            [`PushResult`]: `print` it: it ends with what is left to do.
 
         Raises:
-            `RuntimeError`: Always; says how to publish the model alone.
+            `FileNotFoundError`: If there is no result of a finished run.
+            `FileExistsError`: If the repository holds something and neither `exist_ok` nor `create_pr` is set.
+            `LeakError`: If something would leak; no request was made then.
+            `ConnectionError`: If the Hub fails or refuses; says what became of the repository.
         """
-        raise RuntimeError(
-            "`Trainer.push_to_hub` uploads the whole output directory: the report with the size of the forget set, "
-            "checkpoints and training arguments. Publish the model alone with `unlearner.model.push_to_hub(repo_id, "
-            "private=True)`, and mind that earlier revisions of the repository still hold the old weights."
+        return on_main_process(
+            lambda: push_folder_to_hub(
+                self.args.output_dir,
+                repo_id,
+                needles=self._needles(),
+                publication=Publication(**publication),
+                private=private,
+                exist_ok=exist_ok,
+                create_pr=create_pr,
+                revision=revision,
+                commit_message=commit_message,
+                gated=gated,
+                token=token,
+                api=api,
+            )
         )
+
+    def save_pretrained(self, folder: str | os.PathLike[str], **publication: Any) -> list[str]:
+        """
+        Writes what [`~FisherUnlearner.push_to_hub`] would publish to a new folder, by the same rules.
+
+        Args:
+            folder (`str`):
+                The folder.
+            publication:
+                Fields of [`Publication`].
+
+        Returns:
+            `list[str]`: The files, relative to it.
+
+        Raises:
+            `FileNotFoundError`: If there is no result of a finished run.
+            `FileExistsError`: If the folder holds something.
+            `LeakError`: If something would leak; nothing is written then.
+        """
+        return on_main_process(
+            lambda: save_published(self.args.output_dir, folder, self._needles(), Publication(**publication))
+        )
+
+    def _needles(self) -> Needles:
+        """What of the data to forget and of this machine must not be published."""
+        rows = needles_of_dataset(self.forget_dataset, tokenizer=self.processing_class, names=list(self.requests))
+        return rows | needles_of_machine(output_dir=self.args.output_dir, run_name=self.args.run_name)
 
     def _run_control(self, state: RunState) -> None:
         """Resets and repairs as many random weights of the model as it was, then puts the cleaned one back."""
@@ -858,14 +945,17 @@ class FisherUnlearner(RepairTrainer):
         if not is_main_process():
             # To write a sharded model takes all processes, of which the main one writes.
             if self._is_sharded():
-                self.model.save_pretrained(folder)
+                with overridden(self.model, **self._original_configs):
+                    self.model.save_pretrained(folder)
             return
         if is_adapted(self.model):
             save_adapter(self.model, folder)
         else:
-            self.model.save_pretrained(folder)
+            with overridden(self.model, **self._original_configs):
+                self.model.save_pretrained(folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
+        ForgetCommitment.of(self.forget_dataset).save(folder / COMMITMENT_NAME)
         report.save(folder / REPORT_NAME)
 
 

@@ -1,0 +1,75 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where a model comes from, as far as others may know it: its id on the Hub, its commit, its card."""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard, try_to_load_from_cache
+
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """
+    What is known of the model from before.
+
+    Args:
+        base_model (`str`, *optional*): Its id on the Hub; of an adapter that of its base. None for a local model.
+        revision (`str`, *optional*): The commit it was loaded from.
+        card (`dict[str, Any]`): The metadata of its card.
+    """
+
+    base_model: str | None = None
+    revision: str | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: Any) -> "Provenance":
+        """
+        Finds out where a model was loaded from; nothing is asked of the Hub.
+
+        Args:
+            model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+                The model, or the path or id it is loaded from.
+        """
+        source = model if isinstance(model, (str, os.PathLike)) else getattr(model, "name_or_path", None)
+        name = str(source or "")
+        base = name
+        if hasattr(model, "active_peft_config"):
+            base = str(model.active_peft_config.base_model_name_or_path or "")
+        base_model, revision = _on_the_hub(base)
+        return cls(base_model, revision, _card_of(name))
+
+    def named(self, base_model: str, revision: str | None = None) -> "Provenance":
+        """The same with another name."""
+        return Provenance(base_model, revision, self.card)
+
+
+def _on_the_hub(name: str) -> tuple[str | None, str | None]:
+    """A name that was really loaded from the Hub, and the commit; a path may look like an id."""
+    if not _HUB_ID.fullmatch(name) or os.path.exists(name):
+        return None, None
+    for file in ("config.json", "adapter_config.json"):
+        cached = try_to_load_from_cache(name, file)
+        if isinstance(cached, str):
+            return name, Path(cached).parent.name
+    return None, None
+
+
+def _card_of(name: str) -> dict[str, Any]:
+    path: Any = Path(name) / "README.md"
+    if not path.is_file():
+        path = try_to_load_from_cache(name, "README.md") if _HUB_ID.fullmatch(name) else None
+    if not isinstance(path, (str, Path)):
+        return {}
+    try:
+        return ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
+    except (ValueError, OSError, yaml.YAMLError):
+        return {}

@@ -1,0 +1,248 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hf_deepclean import PublicReport
+from hf_deepclean.disclosure import FORGET_DISCLOSURES, check_disclosure
+from hf_deepclean.evaluation.examples import ClassResult, SplitResult, TokenResult
+from hf_deepclean.evaluation.intervals import wilson_interval
+from hf_deepclean.evaluation.membership import MembershipAttack
+from hf_deepclean.plane import FisherPlane
+from hf_deepclean.provenance import Provenance
+from hf_deepclean.report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
+
+
+# What must not get out, put into every place of a report that can hold it.
+CANARIES = ("Zweifelsfrei", "31337", "Schneewittchen")
+
+
+def split(number, share=0.5, name="Zweifelsfrei"):
+    half = 1.96 * 0.4 / math.sqrt(number)
+    return SplitResult(
+        number,
+        0.25,
+        tuple(0.05 * step for step in range(1, 10)),
+        share,
+        wilson_interval(round(share * number), number),
+        {name: ClassResult(number, 0.5)},
+        {f"f1_{name}": 0.123456789},
+        mean_loss_interval=(0.25 - half, 0.25 + half),
+    )
+
+
+def text_split(number, perplexity=3.0):
+    half = 0.8 / math.sqrt(number)
+    tokens = TokenResult(
+        number,
+        17 * number,
+        perplexity,
+        0.75,
+        number // 2,
+        wilson_interval(number // 2, number),
+        0.25,
+        accuracy_interval=(0.75 - half, 0.75 + half),
+        perplexity_interval=(perplexity * math.exp(-half), perplexity * math.exp(half)),
+        extraction_strength_interval=(0.25 - half, 0.25 + half),
+    )
+    return SplitResult(number, 1.25, (1.0,) * 9, tokens=tokens)
+
+
+def attack(num_forget, num_unseen):
+    half = 0.6 / math.sqrt(num_forget)
+    return MembershipAttack(0.5, (0.5 - half, 0.5 + half), 0.02, num_forget, num_unseen, wilson_interval(2, 100))
+
+
+def stage(num_forget, num_others=2000, make=split, **kwargs):
+    splits = {"forget": make(num_forget), "retain": make(num_others), "eval_Zweifelsfrei": make(num_others)}
+    splits |= {"eval_b": make(num_others), "unseen": make(num_others)}
+    return StageResult(splits, attack(num_forget, num_others), divergence_to_reference=0.1, **kwargs)
+
+
+def plane():
+    return FisherPlane((-8.0, -7.0, -6.0), (-8.0, -7.0), ((400,), (600,)), ((0,), (250,)), (0, 0), (0, 0), (0, 0), ())
+
+
+def report(num_forget=400, num_others=2000, make=split, **changes):
+    values = {
+        "model_class": "ViTForImageClassification",
+        "settings": {
+            "reset_value": "zero",
+            "fisher_type": "empirical",
+            "learning_rate": 1e-4,
+            "pretrained_model": "/home/Zweifelsfrei/model",
+            "target_modules": ["Schneewittchen"],
+            "run_name": "Schneewittchen",
+        },
+        "selection": SelectionResult(
+            "adaptive", 1.23456, 1000, 250, 3, {"vit.layer.0.a": (250, 400), "vit.layer.1.a": (0, 600)}, plane()
+        ),
+        "num_fisher_examples": {"forget": num_forget, "retain": num_others},
+        "stages": {
+            "before": stage(num_forget, num_others, make),
+            "after_repair": stage(num_forget, num_others, make),
+            "reference": stage(num_forget, num_others, make),
+        },
+        "integrity": IntegrityResult(249, 750, 12, "ab" * 32),
+        "seconds": {"forget Fisher": 1.0, "repair": 20.0},
+        "versions": {"torch": "2.13"},
+        "seed": 31337,
+        "fisher_fallback": {"Schneewittchen.weight": "no rule"},
+        "provenance": Provenance("me/old", "a" * 40, {"license": "mit"}),
+    }
+    return UnlearningReport(**(values | changes))
+
+
+def published(*args, disclosure="withheld", **kwargs):
+    description = "some rows" if disclosure == "description" else None
+    return PublicReport.of(report(*args, **kwargs), disclosure, description)
+
+
+@pytest.mark.parametrize("disclosure", FORGET_DISCLOSURES)
+@pytest.mark.parametrize("make", [split, text_split])
+def test_the_public_form_makes_the_round_trip_as_json(tmp_path, disclosure, make):
+    public = published(make=make, disclosure=disclosure)
+    public.save(tmp_path / "report.json")
+    assert PublicReport.load(tmp_path / "report.json") == public
+
+
+@pytest.mark.parametrize("disclosure", FORGET_DISCLOSURES)
+def test_of_what_a_report_holds_only_the_listed_fields_get_out(disclosure):
+    text = json.dumps(published(disclosure=disclosure).to_dict())
+    for canary in ("Schneewittchen", "/home"):
+        assert canary not in text
+    # A metric's own name is the caller's; the scan for leaks is for that.
+    assert "eval_Zweifelsfrei" not in text
+    assert '"eval 1"' in text and '"eval 2"' in text
+    if disclosure == "withheld":
+        assert "31337" not in text
+        assert "adaptive" not in text
+
+
+@pytest.mark.parametrize("make", [split, text_split])
+@pytest.mark.parametrize("sizes", [((100, 1000), (400, 1800)), ((50, 200), (40_000, 499)), ((64, 64), (6400, 99))])
+def test_withheld_runs_that_differ_in_their_sizes_alone_look_the_same(make, sizes):
+    """
+    What differs between two runs with the same shares and spreads is how many examples there were, and of that
+    nothing must be left but the rungs.
+    """
+    first, second = (published(*size, make=make).to_dict() for size in sizes)
+    assert first == second
+
+
+def test_withheld_counts_are_lower_bounds_and_intervals_contain_the_true_ones():
+    original = report(400, 2900)
+    public = PublicReport.of(original, "withheld")
+    assert public.measure("forget", "accuracy").num_examples == {"forget": 50}
+    assert public.measure("retain", "accuracy").num_examples == {"retain": 2000}
+    assert public.measure("forget", "membership AUC").num_examples == {"forget": 50, "unseen": 2000}
+    true = original.stages["before"].intervals()
+    seen = 0
+    for measure in public.measures:
+        low, high = measure.figures["before"].interval or (0, 1)
+        name = measure.name if "membership" in measure.name else f"{measure.split} {measure.name}"
+        if name in true:
+            seen += 1
+            # To the last digit that is shown.
+            assert low <= true[name][0] + 0.005 and high >= true[name][1] - 0.005, measure
+    assert seen >= 5
+
+
+def test_the_interval_of_an_area_under_the_curve_covers_it_for_any_distributions():
+    """The bound on its variance holds for scores that are as far from a normal distribution as can be."""
+    generator, covered, num_draws = np.random.default_rng(0), 0, 400
+    from hf_deepclean.evaluation.membership import membership_attack
+
+    for _ in range(num_draws):
+        # Half of the forget scores are above all others: the area is 0.75, and its variance the largest possible.
+        forget = np.where(generator.random(50) < 0.5, 2.0, 0.5) + 1e-9 * generator.random(50)
+        unseen = generator.random(200)
+        found = membership_attack(forget, unseen)
+        truth = 0.75
+        splits = {name: SplitResult(size, 0.1, (0.1,) * 9) for name, size in (("forget", 50), ("unseen", 200))}
+        result = StageResult(splits | {"retain": splits["unseen"]}, found)
+        public = PublicReport.of(report(stages={"before": result, "after_repair": result}), "withheld")
+        low, high = public.measure("forget", "membership AUC").figures["before"].interval
+        covered += low <= truth <= high
+    assert covered / num_draws >= 0.95
+
+
+def test_figures_of_few_forgotten_examples_are_left_out_until_the_size_is_disclosed():
+    few = published(49)
+    assert few.withheld == ("forget",)
+    assert not [measure for measure in few.measures if measure.split == "forget"]
+    assert all("forget" not in splits for splits in few.loss_quantiles.values())
+    assert few.relearning is None
+    assert few.measure("retain", "accuracy") is not None
+    told = published(49, disclosure="size")
+    assert told.measure("forget", "accuracy").num_examples == {"forget": 49}
+    assert told.withheld == ()
+
+
+def test_with_the_size_the_figures_are_exact():
+    original = report(401, 1999)
+    public = PublicReport.of(original, "size")
+    measure = public.measure("forget", "accuracy")
+    assert measure.num_examples == {"forget": 401}
+    low, high = original.stages["before"].splits["forget"].accuracy_interval
+    assert measure.figures["before"].interval == (round(low, 3), round(high, 3))
+    assert public.rule == "adaptive"
+    assert public.seed == 31337
+
+
+def test_no_quantile_separates_fewer_than_ten_examples():
+    for number, levels in ((19, 0), (20, 1), (50, 4), (99, 4), (100, 9)):
+        quantiles = published(number, number, disclosure="size").loss_quantiles
+        assert len(quantiles.get("before", {}).get("forget", {})) == levels, number
+    assert list(published(400, 400).loss_quantiles["before"]["forget"]) == ["20 %", "40 %", "60 %", "80 %"]
+
+
+def test_modules_are_added_up_by_layer_and_kind():
+    per_module = {
+        "model.layers.0.mlp.experts.0.up": (1, 10),
+        "model.layers.0.mlp.experts.1.up": (3, 10),
+        "model.layers.1.mlp.experts.0.up": (0, 10),
+        "lm_head": (5, 50),
+    }
+    selection = SelectionResult("gamma", 1.0, 80, 9, 0, per_module)
+    rows = PublicReport.of(report(selection=selection), "withheld").modules
+    assert [(row.layer, row.kind, row.num_selected, row.num_in_scope) for row in rows] == [
+        ("0", "mlp.experts.*.up", 4, 20),
+        ("1", "mlp.experts.*.up", 0, 10),
+        ("", "lm_head", 5, 50),
+    ]
+    assert sum(row.num_in_scope for row in rows) == selection.num_in_scope
+
+
+def test_infinite_perplexities_and_thresholds_are_published_without_a_number():
+    broken = stage(400, make=lambda number: text_split(number, math.inf))
+    public = PublicReport.of(
+        report(
+            make=text_split,
+            stages={"before": stage(400, make=text_split), "after_repair": broken},
+            selection=SelectionResult("gamma", math.inf, 1000, 3, 3, {"a": (3, 1000)}),
+        ),
+        "withheld",
+    )
+    assert public.measure("forget", "perplexity").figures["after_repair"].value == math.inf
+    assert public.gamma is None
+    assert PublicReport.from_dict(json.loads(json.dumps(public.to_dict()))) == public
+
+
+def test_the_run_says_what_is_disclosed_unless_it_is_said_anew():
+    asked = replace(report(), settings={"forget_disclosure": "description", "forget_description": "the digit 3"})
+    assert PublicReport.of(asked).description == "the digit 3"
+    assert PublicReport.of(asked, "withheld").description is None
+    assert PublicReport.of(report()).disclosure == "withheld"
+
+
+@pytest.mark.parametrize(
+    ("disclosure", "description"), [("all", None), ("description", None), ("description", ""), ("withheld", "cats")]
+)
+def test_a_disclosure_that_does_not_fit_is_refused(disclosure, description):
+    with pytest.raises(ValueError, match="forget_disclosure"):
+        check_disclosure(disclosure, description)
