@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arguments of an unlearning run."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -82,6 +83,12 @@ class FisherUnlearningConfig(TrainingArguments):
             were) or `"description"` (what they were, too); see [`PublicReport`].
         forget_description (`str`, *optional*):
             What they were, in your words, for `forget_disclosure="description"`.
+
+        > Parameters of further measurements
+
+        gamma_sweep (`list[float]`, *optional*):
+            Thresholds to try beside: for each of them the weights with a ratio above it are reset, evaluated without
+            a repair, and put back. Costs an evaluation each.
     """
 
     save_strategy: str = field(
@@ -154,6 +161,10 @@ class FisherUnlearningConfig(TrainingArguments):
     random_mask_control: bool = field(
         default=False, metadata={"help": "Also reset and repair as many weights drawn at random, for comparison."}
     )
+    gamma_sweep: list[float] | None = field(
+        default=None,
+        metadata={"help": "Also try these thresholds of the ratio: reset, evaluate without a repair, and put back."},
+    )
 
     forget_disclosure: str = field(
         default="withheld",
@@ -196,6 +207,14 @@ class FisherUnlearningConfig(TrainingArguments):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value} but must be at least 1.")
         check_disclosure(self.forget_disclosure, self.forget_description)
+        if self.gamma_sweep is not None:
+            wrong = [gamma for gamma in self.gamma_sweep if not (gamma > 0 and math.isfinite(gamma))]
+            if wrong:
+                raise ValueError(
+                    f"`gamma_sweep` holds {wrong[0]} but must be finite ratios above 0, such as 0.5, 1 and 2: each "
+                    "resets the weights whose ratio of forget to retain Fisher is above it."
+                )
+            self.gamma_sweep = [float(gamma) for gamma in self.gamma_sweep]
         if self.push_to_hub:
             raise ValueError(
                 "`push_to_hub=True` would publish checkpoints of a model that still holds what it is to forget. Leave "

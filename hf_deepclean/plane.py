@@ -14,8 +14,8 @@ from .selection import FisherRatios, WeightSelection
 _WIDTHS = (0.25, 0.5, 1.0, 2.0)
 _MAX_BINS = 16
 
-# What lies beyond the central 99.8 % of the weights has no bins of its own.
-_TAIL = 0.001
+# What lies beyond the central 99 % of the weights has no bins of its own.
+_TAIL = 0.005
 
 # A bin with fewer weights says too much of each of them.
 _MIN_WEIGHTS = 10

@@ -28,6 +28,10 @@ _MAX_CLASSES = 12
 # How the names of figures that are shares end.
 _SHARES = ("TPR at 1 % FPR", "extraction strength", "verbatim", "all tokens right")
 
+# How the names of the figures end that are shown of a trial, and which if it has none of them.
+_OF_TRIALS = (" accuracy", " verbatim", " all tokens right")
+_OF_TRIALS_WITHOUT = (" mean loss",)
+
 # The stages of a run, in order, with their column heading.
 STAGES = {
     "before": "before",
@@ -181,6 +185,27 @@ class SelectionResult:
 
 
 @dataclass(frozen=True)
+class GammaTrial:
+    """
+    What a threshold would do: its weights were reset, evaluated without a repair, and put back.
+
+    Args:
+        gamma (`float`): The ratio of forget to retain Fisher above which weights were reset.
+        num_selected (`int`): Number of these weights.
+        result ([`StageResult`], *optional*): Results after the reset; none if there is no such weight, or if those
+            that there are have nothing to be rewound to.
+    """
+
+    gamma: float
+    num_selected: int
+    result: StageResult | None
+
+    def of_request(self, name: str) -> "GammaTrial":
+        """The trial with the rows of one request as the forget data."""
+        return self if self.result is None else replace(self, result=self.result.of_request(name))
+
+
+@dataclass(frozen=True)
 class IntegrityResult:
     """
     What the freeze guard found.
@@ -238,6 +263,7 @@ class UnlearningReport:
         seed (`int`): The seed.
         kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher served the run, if there was one.
         provenance ([`Provenance`]): Where the model from before comes from.
+        gamma_trials (`tuple[GammaTrial, ...]`): What other thresholds would do, if that was asked for.
     """
 
     model_class: str
@@ -252,6 +278,7 @@ class UnlearningReport:
     fisher_fallback: dict[str, str] = field(default_factory=dict)
     kept_fisher: KeptFisherResult | None = None
     provenance: Provenance = Provenance()
+    gamma_trials: tuple[GammaTrial, ...] = ()
 
     def of_request(self, name: str) -> "UnlearningReport":
         """
@@ -268,7 +295,11 @@ class UnlearningReport:
         known = list(self.stages["before"].requests)
         if name not in known:
             raise ValueError(f"There is no request {name!r}. Those of this run are {', '.join(known) or 'not named'}.")
-        return replace(self, stages={stage: result.of_request(name) for stage, result in self.stages.items()})
+        return replace(
+            self,
+            stages={stage: result.of_request(name) for stage, result in self.stages.items()},
+            gamma_trials=tuple(trial.of_request(name) for trial in self.gamma_trials),
+        )
 
     def gaps_to_reference(self, stage: str) -> dict[str, float]:
         """
@@ -306,7 +337,13 @@ class UnlearningReport:
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def __str__(self) -> str:
-        parts = [self._results_table(), self._class_table(), self._module_table(), self._notes()]
+        parts = [
+            self._results_table(),
+            self._class_table(),
+            self._module_table(),
+            self._gamma_table(),
+            self._notes(),
+        ]
         return "\n\n".join(part for part in parts if part)
 
     def _results_table(self) -> str:
@@ -353,6 +390,21 @@ class UnlearningReport:
 
     def _module_table(self) -> str:
         return _table(self.selection.rows())
+
+    def _gamma_table(self) -> str:
+        """What other thresholds do to the accuracies, or to the losses if there are none; empty without trials."""
+        if not self.gamma_trials:
+            return ""
+        figures = [{} if trial.result is None else trial.result.figures() for trial in self.gamma_trials]
+        names = dict.fromkeys(name for of_trial in figures for name in of_trial)
+        shown = [name for name in names if name.endswith(_OF_TRIALS)]
+        shown = shown or [name for name in names if name.endswith(_OF_TRIALS_WITHOUT)]
+        rows = [["gamma (reset alone)", "reset", *shown]]
+        for trial, of_trial in zip(self.gamma_trials, figures, strict=True):
+            cells = [format_figure(name, of_trial[name]) if name in of_trial else "" for name in shown]
+            share = 100 * trial.num_selected / self.selection.num_in_scope
+            rows.append([f"{trial.gamma:.4g}", f"{share:.2f} %", *cells])
+        return _table(rows)
 
     def _notes(self) -> str:
         gamma = (

@@ -130,16 +130,23 @@ def select_weights(
         indices = ratios.where(lambda ratio, _: ratio > gamma)
     if not indices:
         raise ValueError(f"No weight was selected: {_describe(ratios, gamma, reset_fraction)}")
-    result = WeightSelection(
-        indices,
-        {name: total.numel() for name, total in forget.sums.items()},
-        selection,
-        gamma,
-        # They come first in every rule.
-        min(sum(map(len, indices.values())), ratios.count(lambda ratio, _: ratio.isinf())),
-    )
+    result = _selection_of(ratios, indices, selection, gamma)
     _warn_of_collapse(result, forget)
     return result
+
+
+def select_above(forget: FisherDiagonal, retain: FisherDiagonal, gamma: float) -> WeightSelection:
+    """
+    What the rule `"gamma"` of [`select_weights`] selects, for a trial: it may be nothing, and nothing is warned of.
+
+    Args:
+        forget, retain ([`FisherDiagonal`]):
+            As for [`select_weights`], which has compared them.
+        gamma (`float`):
+            The ratio above which weights are selected.
+    """
+    ratios = FisherRatios(forget, retain)
+    return _selection_of(ratios, ratios.where(lambda ratio, _: ratio > gamma), "gamma", gamma)
 
 
 def select_random_weights(selection: WeightSelection, seed: int) -> WeightSelection:
@@ -261,6 +268,19 @@ class FisherRatios:
             if len(selected):
                 indices[name] = selected
         return indices
+
+
+def _selection_of(
+    ratios: FisherRatios, indices: dict[str, torch.Tensor], rule: str, gamma: float | None
+) -> WeightSelection:
+    return WeightSelection(
+        indices,
+        {name: total.numel() for name, total in ratios.forget.sums.items()},
+        rule,
+        gamma,
+        # They come first in every rule.
+        min(sum(map(len, indices.values())), ratios.count(lambda ratio, _: ratio.isinf())),
+    )
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:

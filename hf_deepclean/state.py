@@ -19,7 +19,7 @@ from .fisher.checkpoint import FisherCheckpoint
 from .interruption import Interruption
 from .plane import FisherPlane
 from .processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
-from .report import KeptFisherResult, StageResult, from_json_types, to_json_types
+from .report import GammaTrial, KeptFisherResult, StageResult, from_json_types, to_json_types
 from .selection import WeightSelection
 
 
@@ -48,6 +48,7 @@ class RunProgress:
         result_files (`list[str]`): Names of the files that the result consists of, once they are being put in place.
         plane ([`FisherPlane`], *optional*): Where the weights lie in the plane of the two Fishers, once there is a
             selection.
+        gamma_trials (`tuple[GammaTrial, ...]`): Trials of the gamma sweep that are done.
     """
 
     identity: dict[str, Any]
@@ -58,6 +59,7 @@ class RunProgress:
     kept_fisher: KeptFisherResult | None = None
     result_files: list[str] = field(default_factory=list)
     plane: FisherPlane | None = None
+    gamma_trials: tuple[GammaTrial, ...] = ()
 
 
 class RunState:

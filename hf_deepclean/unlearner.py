@@ -3,6 +3,7 @@
 """The phases of unlearning, in order, beside the Trainer API."""
 
 import copy
+import logging
 import math
 import os
 import platform
@@ -83,6 +84,7 @@ from .repair import FreezeGuard
 from .repair_trainer import RepairTrainer, overridden
 from .report import (
     REPORT_NAME,
+    GammaTrial,
     IntegrityResult,
     KeptFisherResult,
     RequestResult,
@@ -92,11 +94,13 @@ from .report import (
 )
 from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
 from .scope import parameters_in_scope
-from .selection import WeightSelection, select_random_weights, select_weights
+from .selection import WeightSelection, select_above, select_random_weights, select_weights
 from .shards import plain_class
 from .staging import Publication, save_published
-from .state import RunProgress, RunState
+from .state import RunState
 
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -420,7 +424,7 @@ class FisherUnlearner(RepairTrainer):
         stages["before"] = state.stage("before", self.evaluate_unlearning)
         selection = state.load_selection()
         if selection is None:
-            selection = self._select_by_fishers(progress)
+            selection = self._select_by_fishers(state)
             state.save_selection(selection)
         self.reset_weights(selection)
         stages["after_reset"] = state.stage("after_reset", self.evaluate_unlearning)
@@ -449,13 +453,15 @@ class FisherUnlearner(RepairTrainer):
             fisher_fallback=progress.fisher_fallback,
             kept_fisher=progress.kept_fisher,
             provenance=self._provenance,
+            gamma_trials=progress.gamma_trials,
         )
         state.put_in_place(lambda folder: self._write_result(folder, report), _LAST_FILES)
         state.remove()
         return report
 
-    def _select_by_fishers(self, progress: RunProgress) -> WeightSelection:
-        """Notes the Fishers down, which are gone afterwards."""
+    def _select_by_fishers(self, state: RunState) -> WeightSelection:
+        """Notes all down that needs the Fishers, which are gone afterwards."""
+        progress = state.progress
         forget, kept, selection = self.compute_fisher(self.forget_dataset, "forget Fisher"), self.kept_fisher, None
         if kept is not None:
             retain = kept - forget
@@ -469,7 +475,31 @@ class FisherUnlearner(RepairTrainer):
         progress.fisher_fallback = forget.fallback_parameters | retain.fallback_parameters
         with self._timed("Fisher plane"):
             progress.plane = self._once(lambda: fisher_plane(forget, retain, selection))
+        for gamma in (self.args.gamma_sweep or [])[len(progress.gamma_trials) :]:
+            with self._timed("gamma sweep"), overridden(self, seconds={}):
+                trial = self._try_gamma(gamma, forget, retain)
+            progress.gamma_trials += (trial,)
+            state.save()
+            self._interruption.check()
         return selection
+
+    def _try_gamma(self, gamma: float, forget: FisherDiagonal, retain: FisherDiagonal) -> GammaTrial:
+        """Resets, evaluates, and leaves the model as it was."""
+        selection = self._once(lambda: select_above(forget, retain, gamma))
+        if selection.num_selected == 0:
+            return GammaTrial(gamma, 0, None)
+        originals, result = read_weights(self.model, selection), None
+        with left_as_it_was(self.model):
+            try:
+                self._reset(selection)
+            except ValueError as error:
+                # A few weights may all be in a new head, or be what they were before fine-tuning; the run can go on.
+                logger.warning(f"The weights with a ratio above {gamma:.4g} were not tried: {error}")
+            else:
+                result = self.evaluate_unlearning()
+            finally:
+                write_weights(self.model, selection, originals)
+        return GammaTrial(gamma, selection.num_selected, result)
 
     def preview(self, num_examples: int = 64) -> UnlearningPreview:
         """
@@ -683,13 +713,16 @@ class FisherUnlearner(RepairTrainer):
         with self._timed("reset"):
             self.freeze_guard = FreezeGuard(self.model, self.selection)
             self._original_values = read_weights(self.model, self.selection)
-            reset_weights(
-                self.model,
-                self.selection,
-                self.reset_value,
-                pretrained_model=self.args.pretrained_model,
-                seed=self.args.seed,
-            )
+            self._reset(self.selection)
+
+    def _reset(self, selection: WeightSelection) -> None:
+        reset_weights(
+            self.model,
+            selection,
+            self.reset_value,
+            pretrained_model=self.args.pretrained_model,
+            seed=self.args.seed,
+        )
 
     def evaluate_unlearning(self, model: PreTrainedModel | None = None) -> StageResult:
         """

@@ -637,18 +637,21 @@ def test_gradient_checkpointing_gives_the_same_adapter(tmp_path):
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
-def test_control_and_reference_are_those_of_adapters(tmp_path):
+def test_control_reference_and_sweep_are_those_of_adapters(tmp_path):
     path = on_disk(tmp_path)
     plain = unlearner_for(tmp_path / "plain", path)
     plain.unlearn()
     for name, reference in (("path", path), ("model", load_adapted_model(path))):
         data = splits(reference_model=reference)
-        unlearner = unlearner_for(tmp_path / name, path, data=data, random_mask_control=name == "model")
+        measured = {"random_mask_control": name == "model", "gamma_sweep": [1.0] if name == "model" else None}
+        unlearner = unlearner_for(tmp_path / name, path, data=data, **measured)
         report = unlearner.unlearn()
         assert changed(bits(plain.model), bits(unlearner.model)) == set()
         # The reference is the adapter as it was.
         assert set(report.gaps_to_reference("before").values()) == {0.0}
     assert report.stages["control_after_repair"] != report.stages["after_repair"]
+    (trial,) = report.gamma_trials
+    assert trial.num_selected > 0 and trial.result != report.stages["before"]
     sharing = get_peft_model(unlearner.model.get_base_model(), LoraConfig(r=2, target_modules=["key"]))
     with pytest.raises(ValueError, match="two adapters need a base each"):
         unlearner_for(tmp_path / "shared", unlearner.model, data=splits(reference_model=sharing))

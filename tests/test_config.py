@@ -27,6 +27,8 @@ def test_the_rule_follows_from_the_value_that_is_given(tmp_path):
         ({"fisher_max_examples": 0}, "`fisher_max_examples` is 0"),
         ({"push_to_hub": True}, "still holds what it is to forget"),
         ({"optim": "adafactor"}, "`optim` is 'adafactor'"),
+        ({"gamma_sweep": [1.0, 0.0]}, "`gamma_sweep` holds 0.0"),
+        ({"gamma_sweep": [float("inf")]}, "`gamma_sweep` holds inf"),
     ],
 )
 def test_bad_values_are_refused_with_what_to_do(tmp_path, arguments, message):
@@ -38,7 +40,9 @@ def test_parses_from_the_command_line_and_shows_its_help(capsys):
     parser = HfArgumentParser(FisherUnlearningConfig)
     (config,) = parser.parse_args_into_dataclasses(
         ["--output_dir", "x", "--reset_fraction", "0.1", "--exclude_modules", "classifier", "embeddings"]
+        + ["--gamma_sweep", "0.5", "2"]
     )
+    assert config.gamma_sweep == [0.5, 2.0]
     assert config.exclude_modules == ["classifier", "embeddings"]
     with pytest.raises(SystemExit) as exit_status:
         parser.parse_args_into_dataclasses(["--help"])

@@ -9,7 +9,14 @@ import pytest
 from hf_deepclean import UnlearningReport, summarize_reports
 from hf_deepclean.evaluation.examples import ClassResult, SplitResult, TokenResult
 from hf_deepclean.evaluation.membership import MembershipAttack
-from hf_deepclean.report import IntegrityResult, SelectionResult, StageResult, format_figure
+from hf_deepclean.report import (
+    GammaTrial,
+    IntegrityResult,
+    RequestResult,
+    SelectionResult,
+    StageResult,
+    format_figure,
+)
 
 
 def stage(accuracy, auc=0.6, divergence=None):
@@ -181,6 +188,39 @@ def test_the_table_shows_every_stage_figure_and_direction():
     assert "Seed 7; torch 2." in text
     row = next(line for line in text.splitlines() if line.startswith("forget: dog (6)"))
     assert row.split()[3:] == ["50.0", "%"] * 3
+
+
+def test_trials_of_other_thresholds_have_a_table_of_accuracies(tmp_path):
+    trials = GammaTrial(0.5, 250, stage(0.25)), GammaTrial(20.0, 1, stage(0.875)), GammaTrial(1e9, 0, None)
+    original = report(gamma_trials=trials)
+    original.save(tmp_path / "report.json")
+    assert UnlearningReport.load(tmp_path / "report.json") == original
+    head, _, *rows = next(part for part in str(original).split("\n\n") if "reset alone" in part).splitlines()
+    assert head.split("  ")[-2:] == ["forget accuracy", "retain accuracy"]
+    assert [row.split() for row in rows] == [
+        ["0.5", "25.00", "%", *["25.0", "%"] * 2],
+        ["20", "0.10", "%", *["87.5", "%"] * 2],
+        ["1e+09", "0.00", "%"],
+    ]
+    assert "reset alone" not in str(report())
+
+
+def test_trials_without_accuracies_show_what_there_is():
+    def head(result):
+        text = str(report(gamma_trials=(GammaTrial(1.0, 5, result),)))
+        return next(line for line in text.splitlines() if "reset alone" in line)
+
+    assert all(f"forget {figure}" in head(text_stage(2)) for figure in ("token accuracy", "verbatim"))
+    assert "loss" not in head(text_stage(2)) + head(stage(0.5))
+    assert "forget mean loss" in head(StageResult({"forget": SplitResult(3, 0.5, (0.5,) * 9)}))
+
+
+def test_the_report_on_a_request_has_its_rows_in_the_trials_too():
+    result = replace(stage(1.0), requests={"a": RequestResult(stage(0.125).splits["forget"])})
+    trials = GammaTrial(0.5, 250, result), GammaTrial(1e9, 0, None)
+    of_request = report(stages=dict.fromkeys(("before", "after_repair"), result), gamma_trials=trials).of_request("a")
+    assert of_request.gamma_trials[0].result.figures()["forget accuracy"] == 0.125
+    assert of_request.gamma_trials[1] == trials[1]
 
 
 def test_of_many_classes_the_table_shows_those_that_changed_most():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hf_deepclean import FisherDiagonal, select_random_weights, select_weights
+from hf_deepclean.selection import select_above
 
 
 def diagonals(num_forget=10, num_retain=90):
@@ -39,6 +40,19 @@ def test_gamma_selects_exactly_the_ratios_above_it(gamma):
     assert torch.equal(selected_mask(selection), ratios(forget, retain) > gamma)
     assert selection.rule == "gamma"
     assert selection.num_in_scope == 1730
+
+
+def test_a_trial_selects_what_the_rule_does_or_nothing(caplog):
+    forget, retain = diagonals()
+    retain.sums["a.weight"] /= 1e6
+    expected, selection = select_weights(forget, retain, gamma=1.0), select_above(forget, retain, 1.0)
+    assert torch.equal(selected_mask(selection), selected_mask(expected))
+    assert (selection.rule, selection.gamma, selection.num_weights) == ("gamma", 1.0, expected.num_weights)
+    assert "Every weight of a.weight is selected" in caplog.text
+    caplog.clear()
+    assert select_above(forget, retain, 1e30).num_selected == 0
+    assert select_above(forget, retain, 1.0).num_selected == expected.num_selected
+    assert caplog.text == ""
 
 
 def test_the_ratio_compares_means_not_sums():

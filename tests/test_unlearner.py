@@ -23,7 +23,14 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, UnlearningReport, select_random_weights
+from hf_deepclean import (
+    FisherDiagonal,
+    FisherUnlearner,
+    FisherUnlearningConfig,
+    UnlearningReport,
+    select_random_weights,
+)
+from hf_deepclean.report import GammaTrial
 
 from . import heads, tiny
 from .test_reset import outside
@@ -255,6 +262,92 @@ def test_the_control_equals_a_run_with_a_random_selection(tmp_path):
     unlearner.reset_weights(select_random_weights(unlearner.select_weights(forget, retain), unlearner.args.seed))
     unlearner.train()
     assert unlearner.evaluate_unlearning() == report.stages["control_after_repair"]
+
+
+def test_a_sweep_tells_what_other_thresholds_do_and_changes_nothing_else(tmp_path):
+    data = splits(reference_model=vit())
+    plain, model, rule = vit(), vit(), {"gamma": 1.5, "reset_fraction": None}
+    expected = unlearner_for(tmp_path / "a", plain, data, **rule).unlearn()
+    report = unlearner_for(tmp_path / "b", model, data, gamma_sweep=[0.5, 1.5, 1e30], **rule).unlearn()
+    assert all(torch.equal(plain.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert report.stages == expected.stages
+    first, second, third = report.gamma_trials
+    assert first.num_selected > second.num_selected == report.selection.num_selected
+    assert second == GammaTrial(1.5, report.selection.num_selected, report.stages["after_reset"])
+    assert first.result != second.result
+    assert first.result.divergence_to_reference is not None
+    assert third == GammaTrial(1e30, 0, None)
+    assert set(report.seconds) - set(expected.seconds) == {"gamma sweep"}
+    assert UnlearningReport.load(tmp_path / "b" / "report.json") == report
+
+
+@pytest.mark.parametrize("make_model", [vit, resnet])
+def test_a_trial_leaves_weights_buffers_flags_and_random_states_as_they_were(tmp_path, make_model):
+    model = make_model().train()
+    unlearner = unlearner_for(tmp_path / "a", model, reset_value="init")
+    forget, retain = fishers(unlearner)
+    tensors, state, seen = tiny.parameters_and_buffers(model), torch.get_rng_state(), []
+    evaluate = unlearner.evaluate_unlearning
+
+    def noisy():
+        torch.rand(3)
+        seen.append(tiny.parameters_and_buffers(model))
+        return evaluate()
+
+    unlearner.evaluate_unlearning = noisy
+    trial = unlearner._try_gamma(1.0, forget, retain)
+    num_changed = sum(int((seen[0][name] != value).sum()) for name, value in tensors.items())
+    assert 0 < num_changed <= trial.num_selected
+    assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in model.modules())
+    assert unlearner.selection is None
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    unlearner.evaluate_unlearning = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        unlearner._try_gamma(1.0, forget, retain)
+    assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
+
+
+def test_a_sweep_that_is_interrupted_goes_on_with_the_next_trial(tmp_path):
+    arguments = {"gamma_sweep": [0.5, 1.0, 2.0], "num_train_epochs": 1}
+    whole = unlearner_for(tmp_path / "whole", **arguments).unlearn()
+    interrupted = unlearner_for(tmp_path / "parts", **arguments)
+    try_gamma, tried = interrupted._try_gamma, []
+
+    def stop_at_the_third(gamma, *fishers):
+        if gamma == 2.0:
+            raise KeyboardInterrupt
+        return try_gamma(gamma, *fishers)
+
+    interrupted._try_gamma = stop_at_the_third
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.unlearn()
+    resumed = unlearner_for(tmp_path / "parts", **arguments)
+    try_gamma = resumed._try_gamma
+    resumed._try_gamma = lambda gamma, *fishers: tried.append(gamma) or try_gamma(gamma, *fishers)
+    report = resumed.unlearn(resume_from_checkpoint=True)
+    assert tried == [2.0]
+    assert [trial.gamma for trial in report.gamma_trials] == [0.5, 1.0, 2.0]
+    first, second = (one.to_dict() | {"seconds": {}} for one in (whole, report))
+    assert first == second
+
+
+def test_a_trial_that_has_nothing_to_be_rewound_to_is_left_out(tmp_path, caplog):
+    tiny.vit(num_labels=4).save_pretrained(tmp_path / "base")
+    arguments = {"reset_value": "pretrained", "pretrained_model": str(tmp_path / "base")}
+    model = vit()
+    unlearner = unlearner_for(tmp_path / "a", model, **arguments)
+    tensors = tiny.parameters_and_buffers(model)
+    retain = {name: torch.ones(parameter.shape) for name, parameter in model.named_parameters()}
+    forget = {name: (5.0 if name.startswith("classifier") else 0.5) * value for name, value in retain.items()}
+    trial = unlearner._try_gamma(1.0, FisherDiagonal(forget, 1), FisherDiagonal(retain, 1))
+    assert trial == GammaTrial(1.0, sum(parameter.numel() for parameter in model.classifier.parameters()), None)
+    assert "The weights with a ratio above 1 were not tried: The pretrained model" in caplog.text
+    assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
 
 
 def test_a_reference_model_gives_gaps_and_divergence(tmp_path):

@@ -39,6 +39,7 @@ SETTINGS = {
     "per_device_eval_batch_size": 16,
     "per_device_fisher_batch_size": 4,
     "random_mask_control": True,
+    "gamma_sweep": [1.0, 2.0],
     "save_strategy": "steps",
     "save_steps": 2,
     "state_save_seconds": 0,

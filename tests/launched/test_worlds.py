@@ -96,6 +96,10 @@ def test_a_sharded_model_is_cleaned_as_a_whole_one_is(worlds, folder):
         assert several["integrity"] == one["integrity"]
         assert several["model_class"] == "LlamaForCausalLM"
         assert several["stages"] == first["stages"]
+        assert several["plane"] == first["plane"]
+        assert several["trials"] == first["trials"]
+        for (num_tried, figures), trial in zip(one["trials"], several["trials"], strict=True):
+            assert trial == (num_tried, pytest.approx(figures, rel=1e-5))
         for stage, figures in one["stages"].items():
             assert several["stages"][stage] == pytest.approx(figures, rel=1e-5)
     saved = AutoModelForCausalLM.from_pretrained(folder / "2" / "sharded").state_dict()

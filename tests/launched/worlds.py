@@ -133,6 +133,7 @@ def sharded(folder):
     )
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(1, 30, (24, 6)).tolist()]
     arguments = {"reset_fraction": 0.1, "per_device_train_batch_size": 8 // num_processes(), "max_steps": 3}
+    arguments |= {"gamma_sweep": [1.0, 5.0]}
     args = config(folder / "sharded", **arguments, per_device_fisher_batch_size=2, per_device_eval_batch_size=2)
     source = folder / "original"
     if is_main_process():
@@ -155,6 +156,8 @@ def sharded(folder):
         "retain": {name: whole(total) for name, total in sums.items()},
         "weights": {name: whole(p).clone() for name, p in named_parameters(unlearner.model).items()},
         "model_class": report.model_class,
+        "plane": dataclasses.asdict(report.selection.plane),
+        "trials": [(trial.num_selected, trial.result.figures()) for trial in report.gamma_trials],
     }
 
 
