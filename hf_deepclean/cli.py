@@ -416,11 +416,10 @@ def _card(parsed: argparse.Namespace) -> int:
 
 def _push(parsed: argparse.Namespace) -> int:
     from .hub import push_folder_to_hub
-    from .leaks import needles_of_machine
     from .staging import Publication, save_published
 
     _load_report(parsed.path)
-    needles = _forget_needles(parsed, parsed.path) | needles_of_machine(output_dir=parsed.path)
+    needles = _forget_needles(parsed, parsed.path)
     publication = Publication(
         parsed.repo_id,
         parsed.base_model,
@@ -456,7 +455,7 @@ def _check_card(parsed: argparse.Namespace) -> int:
     if not parsed.path.is_dir():
         raise FileNotFoundError(f"There is no folder {parsed.path}.")
     needles = _forget_needles(parsed, parsed.path) | needles_of_machine()
-    leaks = find_leaks(parsed.path, needles, baseline=static_text(), ignore=parsed.allow)
+    leaks = find_leaks(parsed.path, needles, ignore=[static_text(), *parsed.allow])
     if not leaks:
         print(f"{parsed.path}: no traces of the forgotten data or of this machine in any byte.")
         return 0

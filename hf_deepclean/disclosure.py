@@ -38,6 +38,10 @@ _SIMPLE_SHARES = (
     *("accuracy", "verbatim", "all tokens right", "membership TPR at 1 % FPR", "Min-K% membership TPR at 1 % FPR"),
 )
 _SHARES = (*_SIMPLE_SHARES, "token accuracy", "extraction strength")
+# A module within the first numbered one of its name.
+_LAYER = re.compile(r"(?P<stack>.*?)\.(?P<layer>\d+)(?P<rest>\..+)")
+_NUMBER = re.compile(r"\.\d+(?=\.|$)")
+
 _AREAS = ("membership AUC", "Min-K% membership AUC")
 
 
@@ -340,6 +344,8 @@ class _Policy:
         self, name: str, value: float, interval: tuple[float, float] | None, numbers: Mapping[str, int]
     ) -> Figure:
         """A figure of the given numbers of examples, with an interval of the published ones."""
+        if not math.isfinite(value):
+            interval = None
         if self.withholds and interval is not None:
             public = {split: self.count(split, number) for split, number in numbers.items()}
             interval = _widened(name, value, interval, numbers, public)
@@ -486,24 +492,18 @@ def _rounded(plane: FisherPlane) -> FisherPlane:
 
 def _reset_shares(per_module: Mapping[str, tuple[int, int]]) -> list[ResetShare]:
     """Modules of one layer that differ by further numbers, such as experts, count as one kind."""
+    places = {name: _LAYER.fullmatch(name) for name in per_module}
+    stacks = {place["stack"] for place in places.values() if place}
     counts: dict[tuple[str, str], tuple[int, int]] = {}
-    places = {name: _layer_and_kind(name) for name in per_module}
-    stem = os.path.commonprefix([kind.split(".")[:-1] for layer, kind in places.values() if layer])
     for name, (selected, total) in per_module.items():
-        layer, kind = places[name]
-        if layer:
-            kind = ".".join(kind.split(".")[len(stem) :])
+        place = places[name]
+        layer, kind = ("", name) if place is None else (place["layer"], _NUMBER.sub(".*", place["rest"])[1:])
+        if place is not None and len(stacks) > 1:
+            # Such as an encoder and a decoder.
+            kind = f"{place['stack']}.*.{kind}"
         before = counts.get((layer, kind), (0, 0))
         counts[layer, kind] = (before[0] + selected, before[1] + total)
     return [
         ResetShare(layer, kind, selected, total, round(selected / total, 4))
         for (layer, kind), (selected, total) in counts.items()
     ]
-
-
-def _layer_and_kind(module: str) -> tuple[str, str]:
-    number = re.search(r"(?<=\.)\d+(?=\.|$)", module)
-    if number is None:
-        return "", module
-    kind = re.sub(r"(?<=\.)\d+(?=\.|$)", "*", module[: number.start()] + "*" + module[number.end() :])
-    return number[0], kind

@@ -5,11 +5,12 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
@@ -18,7 +19,7 @@ from huggingface_hub.hf_api import ModelInfo, RepoFile
 
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard
 from .disclosure import PublicReport
-from .leaks import Needles
+from .leaks import Needles, check_for_leaks
 from .report import REPORT_NAME
 from .staging import Publication, relative_files, staged_model
 
@@ -205,8 +206,7 @@ def push_folder_to_hub(
     api = HfApi(token=token) if api is None else api
     publication = replace(publication or Publication(), repo_id=repo_id)
     branch = revision or "main"
-    needles.check(commit_message, "commit message", publication.allowed)
-    needles.check(branch, "revision", publication.allowed)
+    _check_words(needles, publication, {"commit message": commit_message, "branch": branch, "repository": repo_id})
     with staged_model(folder, needles, publication) as staging:
         base_model = PublicReport.load(staging / REPORT_NAME).base_model
         with _told_what_became(api, repo_id, branch):
@@ -292,6 +292,14 @@ def squash_history(
         return find_old_weights(repo_id, branch=branch, api=api)
     api.super_squash_history(repo_id, branch=branch, commit_message="Squash the history")
     return replace(find_old_weights(repo_id, branch=branch, api=api), squashed=True)
+
+
+def _check_words(needles: Needles, publication: Publication, words: Mapping[str, str]) -> None:
+    """Searches what is sent beside the files."""
+    with TemporaryDirectory() as folder:
+        for name, text in words.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        check_for_leaks(folder, needles, ignore=publication.allowed)
 
 
 def _open_repo(api: HfApi, repo_id: str, branch: str, private: bool) -> tuple[ModelInfo, bool]:

@@ -19,7 +19,7 @@ from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard, static_text
 from .commitment import COMMITMENT_NAME, ForgetCommitment
 from .disclosure import PublicReport
 from .files import staged
-from .leaks import Needles, check_for_leaks
+from .leaks import Needles, check_for_leaks, needles_of_machine
 from .plots import save_plots
 from .report import REPORT_NAME, UnlearningReport
 
@@ -103,7 +103,9 @@ def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: 
         if find_spec("matplotlib") is not None:
             plots = [path.name for path in save_plots(public, staging / "plots")]
         _save_card(folder, staging, _card(public, report.provenance.card, publication, plots))
-        check_for_leaks(staging, needles, baseline=static_text(), ignore=publication.allowed)
+        # The owner may well call the repository as the folder.
+        of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
+        check_for_leaks(staging, needles | of_machine, ignore=[static_text(), *publication.allowed])
         yield staging
 
 

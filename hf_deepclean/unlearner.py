@@ -260,11 +260,8 @@ class FisherUnlearner(RepairTrainer):
         keep_base_differentiable(model)
         use_cache = getattr(model.config, "use_cache", None)
         # Trainer changes both, on construction and in training, and the cleaned model is saved with what they were.
-        self._original_configs = {
-            name: copy.deepcopy(getattr(model, name))
-            for name in ("config", "generation_config")
-            if hasattr(model, name)
-        }
+        names = [name for name in ("config", "generation_config") if hasattr(model, name)]
+        self._original_configs = {name: copy.deepcopy(getattr(model, name)) for name in names}
         super().__init__(
             model,
             args,
@@ -877,9 +874,9 @@ class FisherUnlearner(RepairTrainer):
         )
 
     def _needles(self) -> Needles:
-        """What of the data to forget and of this machine must not be published."""
+        """What of the data to forget and of the run must not be published."""
         rows = needles_of_dataset(self.forget_dataset, tokenizer=self.processing_class, names=list(self.requests))
-        return rows | needles_of_machine(output_dir=self.args.output_dir, run_name=self.args.run_name)
+        return rows | needles_of_machine(run_name=self.args.run_name, hub_token=self.args.hub_token)
 
     def _run_control(self, state: RunState) -> None:
         """Resets and repairs as many random weights of the model as it was, then puts the cleaned one back."""

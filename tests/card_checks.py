@@ -54,5 +54,5 @@ def assert_is_a_valid_card(text):
             assert result["task"]["type"] and result["dataset"]["type"] and result["dataset"]["name"]
             assert all(isinstance(metric["value"], (int, float)) and metric["type"] for metric in result["metrics"])
     assert card.data.to_dict()["unlearning"]["num_changed_outside"] == 0
-    for undefined in ("Undefined", "None", "nan", "{{", "}}", "{%", "!!python", "  |  |"):
-        assert undefined not in text, undefined
+    for undefined in (r"\bUndefined", r"\bNone\b", r"\bnan\b", "{{", "}}", "{%", "!!python"):
+        assert not re.search(undefined, text), undefined

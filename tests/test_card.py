@@ -1,79 +1,162 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import math
 from dataclasses import replace
 
+import jinja2
+import pytest
 from huggingface_hub import ModelCard
 
-from hf_deepclean import create_model_card
-from hf_deepclean.evaluation.examples import ClassResult, SplitResult
-from hf_deepclean.evaluation.membership import MembershipAttack
-from hf_deepclean.report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
+from hf_deepclean import PublicReport, UnlearningCard
+from hf_deepclean.card import _template
+from hf_deepclean.disclosure import FORGET_DISCLOSURES
+from hf_deepclean.report import StageResult
+
+from .card_checks import assert_is_a_valid_card, numbers_missing_in
+from .test_disclosure import report, split, stage, text_split
 
 
-# What must not be on a card, put into every place of a report that can hold it.
-CANARIES = ("Zweifelsfrei", "31337", "4242")
+PICTURES = ["results.png", "loss.png", "reset_share.png", "fisher_plane.png", "gamma.png", "relearning.png"]
 
 
-def report():
-    forget = SplitResult(
-        31337, 0.2512, (0.1,) * 9, 0.33333, (0.30123, 0.36123), {"Zweifelsfrei": ClassResult(31337, 0.5)}
+def public(disclosure="withheld", *args, **kwargs):
+    description = "every picture of a cat" if disclosure == "description" else None
+    return PublicReport.of(report(*args, **kwargs), disclosure, description, commitment="cd" * 32)
+
+
+def bare():
+    """A run in which nothing but the two data sets was measured."""
+    stages = {"before": StageResult({"forget": split(400), "retain": split(400)})}
+    return PublicReport.of(report(stages=stages | {"after_repair": stages["before"]}), "withheld")
+
+
+def reports():
+    yield from (public(disclosure, make=make) for disclosure in FORGET_DISCLOSURES for make in (split, text_split))
+    yield public("withheld", 12)
+    yield public("size", 1, 1)
+    yield bare()
+    yield replace(public(), plane=None, settings={"reset_scope": "adapter", "max_steps": 7})
+
+
+@pytest.mark.parametrize("record", list(reports()))
+@pytest.mark.parametrize("plots", [[], PICTURES])
+def test_every_card_is_valid_and_every_number_on_it_is_in_the_report(record, plots):
+    card = UnlearningCard.from_report(record, repo_id="me/clean-model", plots=plots)
+    assert_is_a_valid_card(str(card))
+    assert numbers_missing_in(card, record.to_dict()) == set()
+
+
+def test_a_number_that_is_not_in_the_report_would_be_found():
+    record = public()
+    card = UnlearningCard.from_report(record)
+    assert numbers_missing_in(f"{card}\nIn fact it was 61.7 %.", record.to_dict()) == {61.7}
+
+
+def test_nothing_can_be_left_undefined():
+    with pytest.raises(jinja2.UndefinedError):
+        _template().render(report=public())
+
+
+def test_what_was_not_measured_is_called_so():
+    text = str(UnlearningCard.from_report(bare()))
+    for line in (
+        "the target of every figure. It was **not measured**",
+        "drawn at random: **not measured**",
+        "Membership of the forgotten data in the training data: **not measured**",
+        "Test data that the model was not trained on: **not measured**",
+        "Training on the forgotten data again: **not measured**",
+        "Results at other thresholds: **not measured**",
+        "Model from before: [me/old](https://huggingface.co/me/old)",
+    ):
+        assert line in text, line
+    full = str(UnlearningCard.from_report(public()))
+    assert "**its value is the target of every figure**" in full
+    assert "data in the training data: **not" not in full
+    assert "cd" * 32 in full
+
+
+def test_what_is_withheld_is_called_so():
+    text = str(UnlearningCard.from_report(public("withheld", 12)))
+    assert "Results on the data to forget: **withheld**" in text
+    assert "Seed: withheld" in text
+    assert "| forget " not in text
+    assert "forget accuracy | ≥ 50 |" in str(UnlearningCard.from_report(public()))
+    assert "forget accuracy | 400 |" in str(UnlearningCard.from_report(public("size")))
+    assert "every picture of a cat" in str(UnlearningCard.from_report(public("description")))
+
+
+def test_the_claim_is_no_wider_than_what_was_done():
+    text = str(UnlearningCard.from_report(public()))
+    assert "there is no formal guarantee, and nothing on this card is a proof of deletion" in text
+    assert "250 of 1,000 weights in scope (25 %)" in text
+    assert "Outside the selection 0 of 750 weights and 0 of 12 buffer entries changed" in text
+    assert "no more than 250 entries differ" in text
+
+
+def test_the_metadata_are_those_of_the_hub():
+    data = UnlearningCard.from_report(public(), repo_id="me/clean").data.to_dict()
+    assert data["base_model"] == "me/old"
+    assert data["base_model_relation"] == "finetune"
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "image-classification"
+    assert data["tags"] == ["machine-unlearning", "fisher-unlearning", "hf_deepclean"]
+    results = data["model-index"][0]["results"]
+    assert {result["dataset"]["type"] for result in results} == {"retain", "eval"}
+    retain = results[0]["metrics"][0]
+    assert retain["type"] == "accuracy" and retain["value"] == 0.5 and retain["args"]["num_examples"] == 2000
+    assert data["unlearning"]["num_reset"] == 250
+    adapter = replace(public(), settings={"reset_scope": "adapter"}, model_class="LlamaForCausalLM")
+    data = UnlearningCard.from_report(adapter).data
+    assert (data.library_name, data.pipeline_tag, data["base_model_relation"]) == (
+        "peft",
+        "text-generation",
+        "adapter",
     )
-    other = SplitResult(4242, 0.5, (0.1,) * 9, 0.98765, (0.9, 0.99), {"Zweifelsfrei": ClassResult(4242, 0.5)})
-    stage = StageResult(
-        {"forget": forget, "retain": other, "eval_without_Zweifelsfrei": other, "eval_b": other, "unseen": other},
-        MembershipAttack(0.51234, (0.45678, 0.56789), 0.0123, 31337, 4242),
+
+
+def test_a_model_is_not_its_own_base():
+    assert UnlearningCard.from_report(public(), repo_id="me/old").data.base_model is None
+
+
+def test_fields_of_the_model_from_before_are_kept_but_for_its_data_and_results():
+    before = ModelCard(
+        "---\nlicense: mit\nlanguage:\n- de\ntags:\n- birds\nthumbnail: a.png\npipeline_tag: image-feature-extraction\n"
+        "datasets:\n- me/birds\nwidget:\n- text: a name\nnew_version: me/newer\nextra_gated_prompt: Who are you?\n"
+        "model-index:\n- name: old\n  results: []\n---\n\nText of its own.\n"
     )
-    return UnlearningReport(
-        "BertForSequenceClassification",
-        {
-            "reset_value": "zero",
-            "learning_rate": 1e-4,
-            "pretrained_model": "/home/Zweifelsfrei/model",
-            "target_modules": ["Zweifelsfrei"],
-        },
-        SelectionResult("gamma", 1.5, 1000, 250, 3, {"a": (250, 1000)}),
-        {"forget": 31337, "retain": 4242},
-        {"before": stage, "after_repair": stage},
-        IntegrityResult(249, 750, 12, "ab" * 32),
-        {"forget Fisher": 31337.0},
-        {"torch": "2.13"},
-        seed=31337,
-        fisher_fallback={"Zweifelsfrei.weight": "no rule"},
-    )
+    card = UnlearningCard.from_report(public(), base_card=before)
+    data = card.data.to_dict()
+    assert data["license"] == "mit" and data["language"] == ["de"] and data["thumbnail"] == "a.png"
+    assert data["tags"][:2] == ["birds", "machine-unlearning"]
+    assert data["pipeline_tag"] == "image-feature-extraction"
+    assert data["extra_gated_prompt"] == "Who are you?"
+    assert data["base_model"] == "me/old"
+    assert not {"datasets", "widget", "new_version"} & data.keys()
+    assert "Text of its own" not in str(card)
+    asked = UnlearningCard.from_report(public(), base_card=before, gated_prompt="Why?")
+    assert asked.data["extra_gated_prompt"] == "Why?"
 
 
-def test_nothing_on_the_card_identifies_the_forgotten_data():
-    card = str(create_model_card(report()))
-    for canary in CANARIES:
-        assert canary not in card.replace(",", "")
-    assert "33.3" not in card
-    assert "| forget accuracy | 33 % | 33 % |" in card
-    assert "| retain accuracy | 98.8 % | 98.8 % |" in card
-    assert "| eval 1 accuracy | 98.8 % | 98.8 % |" in card
-    assert "| eval 2 accuracy |" in card
+def test_a_card_knows_whether_a_hand_has_changed_it(tmp_path):
+    card = UnlearningCard.from_report(public())
+    card.save(tmp_path / "README.md")
+    text = (tmp_path / "README.md").read_text()
+    assert UnlearningCard.is_generated(text)
+    assert UnlearningCard.is_generated(text.replace("\n", "\r\n"))
+    assert not UnlearningCard.is_generated(text.replace("not measured", "measured"))
+    assert not UnlearningCard.is_generated(text + "\nMy own words.\n")
+    assert not UnlearningCard.is_generated("---\nlicense: mit\n---\n\n# My model\n")
+    loaded = ModelCard.load(tmp_path / "README.md")
+    assert loaded.data.to_dict() == card.data.to_dict()
 
 
-def test_the_card_claims_no_more_than_is_so():
-    card = str(create_model_card(report()))
-    assert "**approximate**" in card
-    assert "nothing on this card is a proof of deletion" in card
-    assert "No reference model" in card
-    assert "250 of 1,000 in scope (25.00 %)" in card
-    assert "0 of 750 weights and 0 of 12 buffer entries changed" in card
-    assert "learning rate of the repair: `0.0001`" in card
-    stages = report().stages
-    bare = replace(stages["before"], membership=None)
-    unmeasured = str(create_model_card(replace(report(), stages={"before": bare, "after_repair": bare})))
-    assert "not measured" in unmeasured
-    full = str(create_model_card(replace(report(), stages=stages | {"reference": bare, "control_after_repair": bare})))
-    assert "The target of every figure is that of the reference" in full
-    assert "drawn at random" in full
-
-
-def test_the_metadata_are_those_of_the_hub(tmp_path):
-    create_model_card(report()).save(tmp_path / "README.md")
-    data = ModelCard.load(tmp_path / "README.md").data
-    assert data.library_name == "transformers"
-    assert data.tags[0] == "machine-unlearning"
-    adapted = replace(report(), settings={"reset_scope": "adapter"})
-    assert create_model_card(adapted).data.library_name == "peft"
+def test_an_infinite_result_is_shown_but_not_in_the_metadata():
+    broken = stage(400, make=lambda number: text_split(number, math.inf))
+    stages = {"before": stage(400, make=text_split), "after_repair": broken}
+    record = PublicReport.of(report(stages=stages), "withheld")
+    card = UnlearningCard.from_report(record)
+    assert_is_a_valid_card(str(card))
+    assert "| inf |" in str(card)
+    assert "perplexity" not in {
+        metric["type"] for r in card.data.to_dict()["model-index"][0]["results"] for metric in r["metrics"]
+    }
