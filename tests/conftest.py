@@ -12,6 +12,9 @@ import pytest
 import torch
 from transformers.utils import logging
 
+from tests.hub.client import client_of
+from tests.hub.server import LocalHub
+
 
 @pytest.fixture(autouse=True, scope="session")
 def quiet_libraries():
@@ -24,3 +27,10 @@ def quiet_libraries():
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def hub(tmp_path_factory):
+    """A Hub on this machine, which the client in this process uses, and no other, for the length of the test."""
+    with LocalHub(tmp_path_factory.mktemp("hub")) as running, client_of(running):
+        yield running
