@@ -109,7 +109,7 @@ class UnlearningCard(ModelCard):
         report: PublicReport,
         *,
         repo_id: str | None = None,
-        base_card: ModelCard | None = None,
+        base_metadata: Mapping[str, Any] | None = None,
         plots: Collection[str] = (),
         gated_prompt: str | None = None,
     ) -> "UnlearningCard":
@@ -121,8 +121,8 @@ class UnlearningCard(ModelCard):
                 What the card shows.
             repo_id (`str`, *optional*):
                 Where the model will be, for the title and the example of its use.
-            base_card ([`~huggingface_hub.ModelCard`], *optional*):
-                The card of the model from before. Licence, language, pipeline, tags and fields of the owner's are
+            base_metadata (`dict[str, Any]`, *optional*):
+                The metadata of the model from before. Licence, language, pipeline, tags and fields of the owner's are
                 kept; training data, results and widgets are not.
             plots (`Collection[str]`, *optional*):
                 Names of the pictures in the folder `plots` beside the card.
@@ -132,7 +132,7 @@ class UnlearningCard(ModelCard):
         Returns:
             [`UnlearningCard`]
         """
-        data = _metadata(report, {} if base_card is None else base_card.data.to_dict(), repo_id)
+        data = _metadata(report, base_metadata or {}, repo_id)
         if gated_prompt is not None:
             data.extra_gated_prompt = gated_prompt
         body = _template().render(_context(report, repo_id, plots))

@@ -59,8 +59,8 @@ class ForgetCommitment:
 
         Args:
             dataset ([`~datasets.Dataset`], map-style or iterable):
-                The rows, as they were given to [`FisherUnlearner`]. What a transform draws at random is the same in
-                every call.
+                The rows, of the same kind of data set and the same columns as they were given to
+                [`FisherUnlearner`]. What a transform draws at random is the same in every call.
             key (`str`, *optional*):
                 The key, by default a new one from the operating system's source of randomness.
         """

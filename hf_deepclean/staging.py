@@ -5,6 +5,7 @@
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,12 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
-
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard, static_text
 from .commitment import COMMITMENT_NAME, ForgetCommitment
 from .disclosure import PublicReport
-from .files import staged
+from .files import INCOMPLETE, remove_incomplete, staged, told_where
 from .leaks import Needles, check_for_leaks, needles_of_machine
 from .plots import save_plots
 from .report import REPORT_NAME, UnlearningReport
@@ -94,19 +93,18 @@ def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: 
     folder = Path(folder)
     report = _load_report(folder)
     names = _published_names(folder)
-    with staged(folder) as staging:
-        for name in names:
-            _copy(folder / name, staging / name, publication.base_model or report.provenance.base_model)
-        public = _public_report(folder, report, publication)
-        public.save(staging / REPORT_NAME)
-        plots = []
-        if find_spec("matplotlib") is not None:
-            plots = [path.name for path in save_plots(public, staging / "plots")]
-        _save_card(folder, staging, _card(public, report.provenance.card, publication, plots))
+    with told_where(folder):
+        remove_incomplete(folder)
+        staging = Path(tempfile.mkdtemp(prefix=INCOMPLETE, dir=folder))
+    try:
+        with told_where(folder):
+            _fill(staging, folder, names, report, publication)
         # The owner may well call the repository as the folder.
         of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
         check_for_leaks(staging, needles | of_machine, ignore=[static_text(), *publication.allowed])
         yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def card_of_run(folder: str | os.PathLike[str], publication: Publication | None = None) -> UnlearningCard:
@@ -198,6 +196,16 @@ def _published_names(folder: Path) -> list[str]:
     return [name for name in names if name not in private and any(fnmatch(name, pattern) for pattern in _ALLOWED)]
 
 
+def _fill(staging: Path, folder: Path, names: list[str], report: UnlearningReport, publication: Publication) -> None:
+    for name in names:
+        _copy(folder / name, staging / name, publication.base_model or report.provenance.base_model)
+    public, plots = _public_report(folder, report, publication), []
+    public.save(staging / REPORT_NAME)
+    if find_spec("matplotlib") is not None:
+        plots = [path.name for path in save_plots(public, staging / "plots")]
+    _save_card(folder, staging, _card(public, report.provenance.card, publication, plots))
+
+
 def _copy(source: Path, target: Path, base_model: str | None) -> None:
     if source.suffix == ".json" and source.stat().st_size < 2**20:
         content = json.loads(source.read_text(encoding="utf-8"))
@@ -235,11 +243,10 @@ def _public_report(folder: Path, report: UnlearningReport, publication: Publicat
 def _card(
     report: PublicReport, base_card: dict[str, Any], publication: Publication, plots: list[str]
 ) -> UnlearningCard:
-    metadata = ModelCardData(**base_card, ignore_metadata_errors=True)
     return UnlearningCard.from_report(
         report,
         repo_id=publication.repo_id,
-        base_card=ModelCard(f"---\n{metadata.to_yaml()}\n---\n", ignore_metadata_errors=True),
+        base_metadata=base_card,
         plots=plots,
         gated_prompt=publication.gated_prompt,
     )

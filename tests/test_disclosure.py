@@ -64,7 +64,9 @@ def stage(num_forget, num_others=2000, make=split, **kwargs):
 
 
 def plane():
-    return FisherPlane((-8.0, -7.0, -6.0), (-8.0, -7.0), ((400,), (600,)), ((0,), (250,)), (0, 0), (0, 0), (0, 0), ())
+    shares = ((0.1, 0.9), (1.0, 0.25), (10.0, 0.0))
+    edges = (-8.0, -7.0, -6.0), (-8.0, -7.0)
+    return FisherPlane(*edges, ((400,), (600,)), ((0,), (250,)), (0, 0), (0, 0), (0, 0), shares)
 
 
 def report(num_forget=400, num_others=2000, make=split, **changes):

@@ -5,29 +5,58 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from hf_deepclean import save_plots
+from hf_deepclean import PublicReport, save_plots
+from hf_deepclean.disclosure import PublicRelearning, PublicTrial
+from hf_deepclean.report import StageResult
 
-from .test_report import report, text_report
+from .test_disclosure import report, split, text_split
 
 
-def test_writes_pictures_with_content_and_overwrites_none(tmp_path):
-    paths = save_plots(report(), tmp_path / "plots")
-    assert [path.name for path in paths] == ["reset_share.png", "accuracy.png", "loss.png"]
+def full(make=split):
+    return replace(
+        PublicReport.of(report(make=make), "withheld"),
+        trial_measure="accuracy",
+        trials=(PublicTrial(0.5, 0.4, {"forget": 0.2, "retain": 0.9}), PublicTrial(9.0, 0.0, {})),
+        relearning=PublicRelearning(
+            "accuracy", 1e-3, (0, 1, 2, 4), {"after_repair": (0.1, 0.3, 0.5, 0.9), "reference": (0.1, 0.2, 0.3, 0.4)}
+        ),
+    )
+
+
+@pytest.mark.parametrize("make", [split, text_split])
+def test_draws_what_was_measured_and_overwrites_nothing(tmp_path, make):
+    paths = save_plots(full(make), tmp_path / "plots")
+    assert [path.name for path in paths] == [
+        "results.png",
+        "loss.png",
+        "reset_share.png",
+        "fisher_plane.png",
+        "gamma.png",
+        "relearning.png",
+    ]
     for path in paths:
         with Image.open(path) as image:
             assert min(image.size) > 100
             assert len(image.convert("RGB").getcolors(1 << 20)) > 10
-    with pytest.raises(FileExistsError, match="already holds reset_share.png"):
-        save_plots(report(), tmp_path / "plots")
+            # Nothing about the machine or its software.
+            assert set(image.info) <= {"dpi"}
+    with pytest.raises(FileExistsError, match=r"already holds results.png"):
+        save_plots(full(make), tmp_path / "plots")
 
 
-def test_draws_the_accuracy_of_tokens_and_leaves_the_picture_out_where_there_is_none(tmp_path):
-    paths = save_plots(text_report(), tmp_path / "text")
-    assert [path.name for path in paths] == ["reset_share.png", "accuracy.png", "loss.png"]
-    plain = text_report()
-    stages = {
-        name: replace(stage, splits={split: replace(r, tokens=None) for split, r in stage.splits.items()})
-        for name, stage in plain.stages.items()
-    }
-    paths = save_plots(replace(plain, stages=stages), tmp_path / "plain")
-    assert [path.name for path in paths] == ["reset_share.png", "loss.png"]
+def test_leaves_out_what_was_not_measured(tmp_path):
+    losses_alone = replace(split(400), accuracy=None, accuracy_interval=None, loss_deciles=(0.1,) * 9)
+    stages = {"before": StageResult({"forget": losses_alone, "retain": losses_alone})}
+    bare = replace(report(stages=stages | {"after_repair": stages["before"]}))
+    bare = replace(bare, selection=replace(bare.selection, plane=None))
+    assert [path.name for path in save_plots(bare, tmp_path / "bare")] == ["loss.png", "reset_share.png"]
+    few = [path.name for path in save_plots(report(12), tmp_path / "few")]
+    assert "relearning.png" not in few
+
+
+def test_a_private_report_is_drawn_as_others_may_see_it(tmp_path):
+    private, public = report(60), PublicReport.of(report(60), "withheld")
+    for name, record in (("private", private), ("public", public)):
+        save_plots(record, tmp_path / name)
+    for path in (tmp_path / "private").iterdir():
+        assert path.read_bytes() == (tmp_path / "public" / path.name).read_bytes()
