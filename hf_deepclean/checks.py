@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +250,37 @@ def check_reference(model: nn.Module, reference_model: nn.Module) -> None:
         raise ValueError(
             f"`reference_model` shares {len(shared)} parameters with the model, {shared[0]} for one, and would change "
             "with it. Load it on its own; two adapters need a base each."
+        )
+
+
+def check_relearning(model: nn.Module, reference_model: nn.Module | None, names: Collection[str]) -> None:
+    """
+    Refuses models of which no copy can be trained to measure relearning.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model to clean.
+        reference_model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
+            The reference.
+        names (`Collection[str]`):
+            Names of the parameters in scope, which are trained in both.
+
+    Raises:
+        `ValueError`: If one of the two is sharded, or the reference does not have the parameters.
+    """
+    for one in (model, reference_model):
+        if one is not None and any(map(is_sharded, one.parameters())):
+            raise ValueError(
+                f"`relearning_steps` trains a copy of the model, and this {type(one).__name__} is sharded over "
+                "several processes. Leave it at 0, and measure relearning on the saved result in one process."
+            )
+    if reference_model is None:
+        return
+    missing = set(names) - dict(reference_model.named_parameters(remove_duplicate=False)).keys()
+    if missing:
+        raise ValueError(
+            f"`relearning_steps` trains the parameters in scope, and `reference_model` does not have {len(missing)} "
+            f"of them, {min(missing)} for one. Pass a reference of the model's own kind, or leave it at 0."
         )
 
 

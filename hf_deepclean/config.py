@@ -89,6 +89,10 @@ class FisherUnlearningConfig(TrainingArguments):
         gamma_sweep (`list[float]`, *optional*):
             Thresholds to try beside: for each of them the weights with a ratio above it are reset, evaluated without
             a repair, and put back. Costs an evaluation each.
+        relearning_steps (`int`, *optional*, defaults to `0`):
+            For so many steps of plain AdamW at `learning_rate` a copy of the cleaned model, and one of the reference
+            model if there is one, are fine-tuned on the data to forget in the end, to see how fast they come back.
+            Takes the memory of a copy of the model and of an optimizer of all weights in scope.
     """
 
     save_strategy: str = field(
@@ -165,6 +169,10 @@ class FisherUnlearningConfig(TrainingArguments):
         default=None,
         metadata={"help": "Also try these thresholds of the ratio: reset, evaluate without a repair, and put back."},
     )
+    relearning_steps: int = field(
+        default=0,
+        metadata={"help": "Fine-tune a copy on the data to forget for so many steps, to see how fast they come back."},
+    )
 
     forget_disclosure: str = field(
         default="withheld",
@@ -215,6 +223,11 @@ class FisherUnlearningConfig(TrainingArguments):
                     "resets the weights whose ratio of forget to retain Fisher is above it."
                 )
             self.gamma_sweep = [float(gamma) for gamma in self.gamma_sweep]
+        if self.relearning_steps < 0:
+            raise ValueError(
+                f"`relearning_steps` is {self.relearning_steps} but must be a number of steps, or 0 to leave the "
+                "measurement out."
+            )
         if self.push_to_hub:
             raise ValueError(
                 "`push_to_hub=True` would publish checkpoints of a model that still holds what it is to forget. Leave "

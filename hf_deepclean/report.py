@@ -206,6 +206,58 @@ class GammaTrial:
 
 
 @dataclass(frozen=True)
+class RelearningResult:
+    """
+    How fast the forget data come back when a copy of a model is fine-tuned on them; see
+    [`evaluation.relearning.relearning_curve`].
+
+    Args:
+        steps (`tuple[int, ...]`): The numbers of steps after which the forget data were evaluated.
+        learning_rate (`float`): The learning rate.
+        measure (`str`): `"accuracy"`, `"token accuracy"` or `"mean loss"`.
+        curves (`dict[str, tuple[float, ...]]`): Its value on the forget data after every number of steps, by stage:
+            `"after_repair"` and, with a reference model, `"reference"`. Shorter where the training diverged.
+        intervals (`dict[str, tuple[tuple[float, float], ...]]`): 95 % intervals of these values; of fewer than two
+            examples there may be none.
+    """
+
+    steps: tuple[int, ...]
+    learning_rate: float
+    measure: str
+    curves: dict[str, tuple[float, ...]]
+    intervals: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, steps: tuple[int, ...], learning_rate: float, results: Mapping[str, Sequence[SplitResult]]
+    ) -> "RelearningResult":
+        """The curves of results on the forget data, by stage and in the order of the steps."""
+        measured = {stage: [_recall(result) for result in of_stage] for stage, of_stage in results.items()}
+        (measure,) = {measure for estimates in measured.values() for measure, _ in estimates}
+        estimates = {stage: [estimate for _, estimate in of_stage] for stage, of_stage in measured.items()}
+        return cls(
+            steps,
+            learning_rate,
+            measure,
+            {stage: tuple(value for value, _ in of_stage) for stage, of_stage in estimates.items()},
+            {
+                stage: tuple(interval for _, interval in of_stage)
+                for stage, of_stage in estimates.items()
+                if all(interval is not None for _, interval in of_stage)
+            },
+        )
+
+
+def _recall(result: SplitResult) -> tuple[str, Estimate]:
+    """The figure that says how much of the data a model knows, by its name."""
+    if result.accuracy is not None:
+        return "accuracy", (result.accuracy, result.accuracy_interval)
+    if result.tokens is not None:
+        return "token accuracy", (result.tokens.accuracy, result.tokens.accuracy_interval)
+    return "mean loss", (result.mean_loss, result.mean_loss_interval)
+
+
+@dataclass(frozen=True)
 class IntegrityResult:
     """
     What the freeze guard found.
@@ -264,6 +316,7 @@ class UnlearningReport:
         kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher served the run, if there was one.
         provenance ([`Provenance`]): Where the model from before comes from.
         gamma_trials (`tuple[GammaTrial, ...]`): What other thresholds would do, if that was asked for.
+        relearning ([`RelearningResult`], *optional*): How fast the forget data come back, if that was asked for.
     """
 
     model_class: str
@@ -279,11 +332,12 @@ class UnlearningReport:
     kept_fisher: KeptFisherResult | None = None
     provenance: Provenance = Provenance()
     gamma_trials: tuple[GammaTrial, ...] = ()
+    relearning: RelearningResult | None = None
 
     def of_request(self, name: str) -> "UnlearningReport":
         """
         The report on one of several requests that were answered together: the same run, with that request's rows as
-        the forget data in all figures.
+        the forget data in all figures. Relearning is measured for all of them together, and left out.
 
         Args:
             name (`str`):
@@ -299,6 +353,7 @@ class UnlearningReport:
             self,
             stages={stage: result.of_request(name) for stage, result in self.stages.items()},
             gamma_trials=tuple(trial.of_request(name) for trial in self.gamma_trials),
+            relearning=None,
         )
 
     def gaps_to_reference(self, stage: str) -> dict[str, float]:
@@ -342,6 +397,7 @@ class UnlearningReport:
             self._class_table(),
             self._module_table(),
             self._gamma_table(),
+            self._relearning_table(),
             self._notes(),
         ]
         return "\n\n".join(part for part in parts if part)
@@ -404,6 +460,17 @@ class UnlearningReport:
             cells = [format_figure(name, of_trial[name]) if name in of_trial else "" for name in shown]
             share = 100 * trial.num_selected / self.selection.num_in_scope
             rows.append([f"{trial.gamma:.4g}", f"{share:.2f} %", *cells])
+        return _table(rows)
+
+    def _relearning_table(self) -> str:
+        if self.relearning is None:
+            return ""
+        curves, measure = self.relearning.curves, self.relearning.measure
+        rows = [[f"forget {measure} after relearning", *(STAGES[stage] for stage in curves)]]
+        for place, step in enumerate(self.relearning.steps):
+            values = [curve[place] if place < len(curve) else None for curve in curves.values()]
+            cells = ["" if value is None else format_figure(measure, value) for value in values]
+            rows.append([f"{step} step{'s' * (step != 1)}", *cells])
         return _table(rows)
 
     def _notes(self) -> str:

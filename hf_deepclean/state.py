@@ -19,7 +19,7 @@ from .fisher.checkpoint import FisherCheckpoint
 from .interruption import Interruption
 from .plane import FisherPlane
 from .processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
-from .report import GammaTrial, KeptFisherResult, StageResult, from_json_types, to_json_types
+from .report import GammaTrial, KeptFisherResult, RelearningResult, StageResult, from_json_types, to_json_types
 from .selection import WeightSelection
 
 
@@ -49,6 +49,7 @@ class RunProgress:
         plane ([`FisherPlane`], *optional*): Where the weights lie in the plane of the two Fishers, once there is a
             selection.
         gamma_trials (`tuple[GammaTrial, ...]`): Trials of the gamma sweep that are done.
+        relearning ([`RelearningResult`], *optional*): How fast the forget data come back, once that is measured.
     """
 
     identity: dict[str, Any]
@@ -60,6 +61,7 @@ class RunProgress:
     result_files: list[str] = field(default_factory=list)
     plane: FisherPlane | None = None
     gamma_trials: tuple[GammaTrial, ...] = ()
+    relearning: RelearningResult | None = None
 
 
 class RunState:

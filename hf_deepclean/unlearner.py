@@ -28,6 +28,7 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
+    set_seed,
 )
 from transformers.trainer import DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
@@ -52,6 +53,7 @@ from .checks import (
     check_model,
     check_output_directory,
     check_reference,
+    check_relearning,
     check_requests,
     check_scope_of_model,
     check_sequence_lengths,
@@ -59,9 +61,16 @@ from .checks import (
 from .commitment import COMMITMENT_NAME, ForgetCommitment
 from .config import FisherUnlearningConfig
 from .evaluation.divergence import jensen_shannon_divergence
-from .evaluation.examples import ExamplePredictions, join_predictions, predict_batches, summarize_predictions
+from .evaluation.examples import (
+    ExamplePredictions,
+    SplitResult,
+    join_predictions,
+    predict_batches,
+    summarize_predictions,
+)
 from .evaluation.intervals import mean_interval
 from .evaluation.membership import MembershipAttack, membership_attack
+from .evaluation.relearning import evaluated_steps, relearning_curve
 from .fingerprint import dataset_fingerprint, weights_fingerprint
 from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import accumulate_over_processes
@@ -87,6 +96,7 @@ from .report import (
     GammaTrial,
     IntegrityResult,
     KeptFisherResult,
+    RelearningResult,
     RequestResult,
     SelectionResult,
     StageResult,
@@ -293,6 +303,8 @@ class FisherUnlearner(RepairTrainer):
         if reference_model is not None:
             self.reference_model = _load(reference_model, args.seed).to(self.args.device)
             check_reference(self.model, self.reference_model)
+        if args.relearning_steps > 0:
+            check_relearning(self.model, self.reference_model, scope)
         self.selection: WeightSelection | None = None
         self.freeze_guard: FreezeGuard | None = None
         self.seconds: dict[str, float] = {}
@@ -437,6 +449,10 @@ class FisherUnlearner(RepairTrainer):
         if self.args.random_mask_control:
             self._run_control(state)
             stages |= {name: progress.stages[name] for name in ("control_after_reset", "control_after_repair")}
+        if self.args.relearning_steps > 0 and progress.relearning is None:
+            progress.relearning = self._measure_relearning()
+            state.save()
+            self._interruption.check()
         report = UnlearningReport(
             model_class=plain_class(base_model(self.model)).__name__,
             settings=self._settings(),
@@ -451,6 +467,7 @@ class FisherUnlearner(RepairTrainer):
             kept_fisher=progress.kept_fisher,
             provenance=self._provenance,
             gamma_trials=progress.gamma_trials,
+            relearning=progress.relearning,
         )
         state.put_in_place(lambda folder: self._write_result(folder, report), _LAST_FILES)
         state.remove()
@@ -575,6 +592,13 @@ class FisherUnlearner(RepairTrainer):
             "reset": self.seconds["reset"],
             "repair": num_steps * step + self.seconds["verification"],
         }
+        if args.gamma_sweep:
+            seconds["gamma sweep"] = len(args.gamma_sweep) * (seconds["reset"] + evaluation)
+        if args.relearning_steps > 0:
+            of_forget = evaluation * len(self.forget_dataset) / num_evaluated
+            steps = args.relearning_steps * step / args.gradient_accumulation_steps
+            curve = steps + len(evaluated_steps(args.relearning_steps)) * of_forget
+            seconds["relearning"] = (1 + (self.reference_model is not None)) * curve
         if control:
             seconds["control"] = seconds["reset"] + seconds["repair"] + 2 * evaluation
         return UnlearningPreview(
@@ -903,6 +927,35 @@ class FisherUnlearner(RepairTrainer):
                         write_weights(self.model, self.selection, self._original_values)
                     write_weights(self.model, selection, cleaned)
             self.freeze_guard.verify(self.model)
+
+    def _measure_relearning(self) -> RelearningResult:
+        """Every process trains the same copies, which are evaluated by all together."""
+        num_steps, learning_rate = self.args.relearning_steps, self.args.learning_rate
+        models = {"after_repair": self.model, "reference": self.reference_model}
+        scope = parameters_in_scope(
+            self.model, self.args.target_modules, self.args.exclude_modules, reset_scope=self.args.reset_scope
+        )
+
+        def batches() -> Iterator[Mapping[str, Any]]:
+            while True:
+                for _, batch in self._batches(self.forget_dataset, self.args.train_batch_size, in_turns=False):
+                    self._interruption.check()
+                    yield batch
+
+        def evaluate(model: PreTrainedModel) -> SplitResult:
+            return summarize_predictions(self._predict(model, self.forget_dataset, "evaluate relearning"))
+
+        results = {}
+        with self._timed("relearning"):
+            for stage, model in models.items():
+                if model is not None:
+                    with left_as_it_was(model):
+                        set_seed(self.args.seed)
+                        results[stage] = relearning_curve(
+                            model, scope, batches(), evaluate, num_steps, learning_rate, self.log_likelihood_func
+                        )
+            self.freeze_guard.verify(self.model)
+        return RelearningResult.of(evaluated_steps(num_steps), learning_rate, results)
 
     def _integrity(self) -> IntegrityResult:
         values = read_weights(self.model, self.selection)

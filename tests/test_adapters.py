@@ -637,14 +637,14 @@ def test_gradient_checkpointing_gives_the_same_adapter(tmp_path):
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
-def test_control_reference_and_sweep_are_those_of_adapters(tmp_path):
+def test_control_reference_and_further_measurements_are_those_of_adapters(tmp_path):
     path = on_disk(tmp_path)
     plain = unlearner_for(tmp_path / "plain", path)
     plain.unlearn()
     for name, reference in (("path", path), ("model", load_adapted_model(path))):
         data = splits(reference_model=reference)
-        measured = {"random_mask_control": name == "model", "gamma_sweep": [1.0] if name == "model" else None}
-        unlearner = unlearner_for(tmp_path / name, path, data=data, **measured)
+        measured = {"random_mask_control": True, "gamma_sweep": [1.0], "relearning_steps": 4}
+        unlearner = unlearner_for(tmp_path / name, path, data=data, **(measured if name == "model" else {}))
         report = unlearner.unlearn()
         assert changed(bits(plain.model), bits(unlearner.model)) == set()
         # The reference is the adapter as it was.
@@ -652,6 +652,10 @@ def test_control_reference_and_sweep_are_those_of_adapters(tmp_path):
     assert report.stages["control_after_repair"] != report.stages["after_repair"]
     (trial,) = report.gamma_trials
     assert trial.num_selected > 0 and trial.result != report.stages["before"]
+    for stage, curve in report.relearning.curves.items():
+        assert curve[0] == report.stages[stage].splits["forget"].accuracy and len(curve) == 4
+    with pytest.raises(ValueError, match="`reference_model` does not have"):
+        unlearner_for(tmp_path / "base alone", path, data=splits(reference_model=base_model("bert")), **measured)
     sharing = get_peft_model(unlearner.model.get_base_model(), LoraConfig(r=2, target_modules=["key"]))
     with pytest.raises(ValueError, match="two adapters need a base each"):
         unlearner_for(tmp_path / "shared", unlearner.model, data=splits(reference_model=sharing))

@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 import random
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import datasets
 import numpy as np
@@ -96,7 +96,7 @@ def assert_equal(before, after, where=""):
 
 
 MODELS = {
-    "vit": lambda output: image_unlearner(output, random_mask_control=True),
+    "vit": lambda output: image_unlearner(output, random_mask_control=True, gamma_sweep=[1.0], relearning_steps=3),
     "resnet, with running statistics": lambda output: image_unlearner(output, tiny.resnet(10)),
     "init": lambda output: image_unlearner(output, reset_value="init", gradient_accumulation_steps=3),
     "bf16": lambda output: image_unlearner(output, bf16=True, use_cpu=True),
@@ -121,6 +121,8 @@ def test_a_preview_leaves_everything_as_it_was_and_writes_nothing(tmp_path, kind
     assert 0 < preview.selection.num_selected < preview.selection.num_in_scope
     assert all(value >= 0 for value in preview.seconds.values())
     assert ("control" in preview.seconds) == unlearner.args.random_mask_control
+    assert ("gamma sweep" in preview.seconds) == (unlearner.args.gamma_sweep is not None)
+    assert ("relearning" in preview.seconds) == (unlearner.args.relearning_steps > 0)
 
 
 def test_the_run_after_a_preview_is_the_run_without_one(tmp_path):
@@ -153,7 +155,7 @@ def test_a_preview_of_all_the_data_shows_what_is_then_reset(tmp_path):
     preview = unlearner.preview(10_000)
     assert preview.num_sampled == {"forget": 20, "retain": 60}
     report = unlearner.unlearn()
-    assert preview.selection == report.selection
+    assert preview.selection == replace(report.selection, plane=None)
     assert preview.fisher_bytes == 2 * 4 * preview.selection.num_in_scope
     # Two floats and an index of 64 bits each, and a step number per parameter.
     held = 16 * preview.selection.num_selected

@@ -12,6 +12,7 @@ from hf_deepclean.evaluation.membership import MembershipAttack
 from hf_deepclean.report import (
     GammaTrial,
     IntegrityResult,
+    RelearningResult,
     RequestResult,
     SelectionResult,
     StageResult,
@@ -215,10 +216,48 @@ def test_trials_without_accuracies_show_what_there_is():
     assert "forget mean loss" in head(StageResult({"forget": SplitResult(3, 0.5, (0.5,) * 9)}))
 
 
+def relearning(**stages):
+    return RelearningResult.of(
+        (0, 1, 2), 1e-3, {name: [s.splits["forget"] for s in of] for name, of in stages.items()}
+    )
+
+
+def test_relearning_has_a_table_of_its_curves_and_survives_the_round_trip(tmp_path):
+    result = relearning(
+        after_repair=[stage(0.0), stage(0.5), stage(1.0)],
+        # The training diverged after a step.
+        reference=[stage(0.25), stage(0.75)],
+    )
+    assert (result.measure, result.curves) == ("accuracy", {"after_repair": (0, 0.5, 1), "reference": (0.25, 0.75)})
+    assert result.intervals["reference"] == (stage(0.25).intervals()["forget accuracy"], (0.65, 0.85))
+    original = report(relearning=result)
+    original.save(tmp_path / "report.json")
+    assert UnlearningReport.load(tmp_path / "report.json") == original
+    head, _, *rows = next(part for part in str(original).split("\n\n") if "after relearning" in part).splitlines()
+    assert head.split("  ")[0] == "forget accuracy after relearning"
+    assert [row.split() for row in rows] == [
+        ["0", "steps", "0.0", "%", "25.0", "%"],
+        ["1", "step", "50.0", "%", "75.0", "%"],
+        ["2", "steps", "100.0", "%"],
+    ]
+    assert "relearning" not in str(report())
+
+
+def test_relearning_is_measured_by_what_the_head_allows():
+    assert relearning(after_repair=[text_stage(1)]).measure == "token accuracy"
+    alone = StageResult({"forget": SplitResult(1, 0.5, (0.5,) * 9)})
+    result = relearning(after_repair=[alone])
+    # Of a single example there is no interval.
+    assert (result.measure, result.curves, result.intervals) == ("mean loss", {"after_repair": (0.5,)}, {})
+
+
 def test_the_report_on_a_request_has_its_rows_in_the_trials_too():
     result = replace(stage(1.0), requests={"a": RequestResult(stage(0.125).splits["forget"])})
     trials = GammaTrial(0.5, 250, result), GammaTrial(1e9, 0, None)
-    of_request = report(stages=dict.fromkeys(("before", "after_repair"), result), gamma_trials=trials).of_request("a")
+    stages = dict.fromkeys(("before", "after_repair"), result)
+    together = report(stages=stages, gamma_trials=trials, relearning=relearning(after_repair=[stage(0.5)]))
+    of_request = together.of_request("a")
+    assert of_request.relearning is None
     assert of_request.gamma_trials[0].result.figures()["forget accuracy"] == 0.125
     assert of_request.gamma_trials[1] == trials[1]
 

@@ -350,6 +350,56 @@ def test_a_trial_that_has_nothing_to_be_rewound_to_is_left_out(tmp_path, caplog)
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
 
 
+def test_relearning_is_measured_on_copies_and_changes_nothing_else(tmp_path):
+    plain, model = vit(hidden_dropout_prob=0.1), vit(hidden_dropout_prob=0.1)
+    data = splits(reference_model=vit())
+    expected = unlearner_for(tmp_path / "a", plain, data).unlearn()
+    unlearner = unlearner_for(tmp_path / "b", model, data, relearning_steps=96)
+    reference = tiny.parameters_and_buffers(unlearner.reference_model)
+    report = unlearner.unlearn()
+    assert all(torch.equal(plain.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert all(torch.equal(reference[n], v) for n, v in tiny.parameters_and_buffers(data["reference_model"]).items())
+    assert report.stages == expected.stages
+    relearning = report.relearning
+    assert relearning.steps == (0, 1, 2, 4, 8, 16, 32, 64, 96)
+    assert (relearning.learning_rate, relearning.measure) == (1e-2, "accuracy")
+    assert list(relearning.curves) == list(relearning.intervals) == ["after_repair", "reference"]
+    for stage, curve in relearning.curves.items():
+        assert curve[0] == report.stages[stage].splits["forget"].accuracy < curve[-1]
+        assert relearning.intervals[stage][0] == report.stages[stage].splits["forget"].accuracy_interval
+        assert len(curve) == len(relearning.intervals[stage]) == 9
+    assert set(report.seconds) - set(expected.seconds) == {"relearning"}
+    assert UnlearningReport.load(tmp_path / "b" / "report.json") == report
+
+
+def test_relearning_that_is_interrupted_ends_in_the_same_figures(tmp_path):
+    arguments = {"relearning_steps": 3, "num_train_epochs": 1}
+    whole = unlearner_for(tmp_path / "whole", **arguments).unlearn()
+    model = vit()
+    before, interrupted = tiny.parameters_and_buffers(model), unlearner_for(tmp_path / "parts", model, **arguments)
+    predict = interrupted._predict
+
+    def stop(model, dataset, description):
+        if description == "evaluate relearning" and model is not interrupted.model:
+            raise KeyboardInterrupt
+        return predict(model, dataset, description)
+
+    interrupted._predict = stop
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.unlearn()
+    assert all(torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(model).items())
+    report = unlearner_for(tmp_path / "parts", **arguments).unlearn(resume_from_checkpoint=True)
+    first, second = (one.to_dict() | {"seconds": {}} for one in (whole, report))
+    assert first == second
+
+
+def test_a_reference_without_the_parameters_in_scope_cannot_relearn(tmp_path):
+    data = splits(reference_model=resnet())
+    unlearner_for(tmp_path / "a", data=data)
+    with pytest.raises(ValueError, match=r"`reference_model` does not have \d+ of them, .*leave it at 0"):
+        unlearner_for(tmp_path / "a", data=data, relearning_steps=1)
+
+
 def test_a_reference_model_gives_gaps_and_divergence(tmp_path):
     vit().save_pretrained(tmp_path / "reference")
     report = unlearner_for(tmp_path / "a", data=splits(reference_model=str(tmp_path / "reference"))).unlearn()

@@ -40,6 +40,7 @@ SETTINGS = {
     "per_device_fisher_batch_size": 4,
     "random_mask_control": True,
     "gamma_sweep": [1.0, 2.0],
+    "relearning_steps": 3,
     "save_strategy": "steps",
     "save_steps": 2,
     "state_save_seconds": 0,

@@ -75,6 +75,7 @@ def test_all_processes_end_with_the_same_weights_and_figures(worlds, world, fold
         saved = AutoModelForImageClassification.from_pretrained(folder / str(world) / scenario)
         for other in [*others, {"weights": parameters_and_buffers(saved), "stages": first["stages"]}]:
             assert other["stages"] == first["stages"]
+            assert other.get("relearning", first["relearning"]) == first["relearning"]
             assert all(torch.equal(value, other["weights"][name]) for name, value in first["weights"].items())
 
 
@@ -84,6 +85,14 @@ def test_a_repair_by_several_processes_is_that_of_one_with_as_large_batches(worl
     for name, value in one["weights"].items():
         assert (several["weights"][name] - value).abs().max() < 1e-3, name
     assert several["stages"]["after_repair"] == pytest.approx(one["stages"]["after_repair"], rel=1e-3)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_relearning_starts_from_the_cleaned_model_in_any_number_of_processes(worlds, world):
+    result = worlds[world][0]["even"]
+    assert result["relearning"]["steps"] == (0, 1, 2, 3)
+    (curve,) = result["relearning"]["curves"].values()
+    assert curve[0] == result["stages"]["after_repair"]["forget accuracy"]
 
 
 def test_a_sharded_model_is_cleaned_as_a_whole_one_is(worlds, folder):
@@ -97,6 +106,7 @@ def test_a_sharded_model_is_cleaned_as_a_whole_one_is(worlds, folder):
         assert several["model_class"] == "LlamaForCausalLM"
         assert several["stages"] == first["stages"]
         assert several["plane"] == first["plane"]
+        assert "LlamaForCausalLM is sharded over several processes" in several["refusal"]
         assert several["trials"] == first["trials"]
         for (num_tried, figures), trial in zip(one["trials"], several["trials"], strict=True):
             assert trial == (num_tried, pytest.approx(figures, rel=1e-5))

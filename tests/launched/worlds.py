@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import datasets
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 from transformers.distributed import DistributedConfig
@@ -56,6 +57,7 @@ def splits(num_forget, num_retain, num_unseen=17):
 def result_of(report, unlearner):
     return {
         "stages": {name: stage.figures() for name, stage in report.stages.items()},
+        "relearning": report.relearning and dataclasses.asdict(report.relearning),
         "num_fisher_examples": report.num_fisher_examples,
         "indices": dict(unlearner.selection.indices),
         "weights": tiny.parameters_and_buffers(unlearner.model),
@@ -64,7 +66,8 @@ def result_of(report, unlearner):
 
 def even(folder):
     """Sizes that no number of processes and no batch size divides."""
-    unlearner = FisherUnlearner(model(), config(folder / "even", random_mask_control=True), **splits(23, 97))
+    args = config(folder / "even", random_mask_control=True, relearning_steps=3)
+    unlearner = FisherUnlearner(model(), args, **splits(23, 97))
     fishers = {
         kind: [unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset)]
         for kind in ("empirical", "sampled")
@@ -140,11 +143,17 @@ def sharded(folder):
         LlamaForCausalLM(config_of_model).save_pretrained(source)
     gather_objects(None)
     split = {} if num_processes() == 1 else {"distributed_config": DistributedConfig(fsdp_size=num_processes())}
+    data = {
+        "forget_dataset": datasets.Dataset.from_list(rows[:3]),
+        "retain_dataset": datasets.Dataset.from_list(rows[3:]),
+    }
+    refusal = None
+    if split:
+        with pytest.raises(ValueError, match="`relearning_steps` trains a copy of the model") as refusal:
+            relearning = config(folder / "refused", relearning_steps=1)
+            FisherUnlearner(LlamaForCausalLM.from_pretrained(source, **split), relearning, **data)
     unlearner = (FisherUnlearner if split else Together)(
-        LlamaForCausalLM.from_pretrained(source, **split),
-        args,
-        forget_dataset=datasets.Dataset.from_list(rows[:3]),
-        retain_dataset=datasets.Dataset.from_list(rows[3:]),
+        LlamaForCausalLM.from_pretrained(source, **split), args, **data
     )
     sums = unlearner.compute_fisher(unlearner.retain_dataset).sums
     report = unlearner.unlearn()
@@ -156,6 +165,7 @@ def sharded(folder):
         "retain": {name: whole(total) for name, total in sums.items()},
         "weights": {name: whole(p).clone() for name, p in named_parameters(unlearner.model).items()},
         "model_class": report.model_class,
+        "refusal": refusal and str(refusal.value),
         "plane": dataclasses.asdict(report.selection.plane),
         "trials": [(trial.num_selected, trial.result.figures()) for trial in report.gamma_trials],
     }
