@@ -312,7 +312,10 @@ def _relearning(report: PublicReport) -> str:
     if found is None:
         return ""
     show = _number if found.measure == "mean loss" else _percent
-    rows = [[STAGES[stage], *map(show, curve)] for stage, curve in found.curves.items()]
+    rows = [
+        [STAGES[stage], *map(show, curve), *["diverged"] * (len(found.steps) - len(curve))]
+        for stage, curve in found.curves.items()
+    ]
     return markdown_table([f"step {step}" for step in found.steps], rows)
 
 

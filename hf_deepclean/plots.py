@@ -190,7 +190,8 @@ def _draw_relearning(figure: "Figure", report: PublicReport) -> None:
     axes: Axes = figure.add_subplot()
     scale = 1 if found.measure == "mean loss" else 100
     for stage, curve in found.curves.items():
-        axes.plot(found.steps, [scale * value for value in curve], marker=".", label=STAGES[stage])
+        # Shorter where the training diverged.
+        axes.plot(found.steps[: len(curve)], [scale * value for value in curve], marker=".", label=STAGES[stage])
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xticks(found.steps, list(map(str, found.steps)))
     axes.set_xlabel("steps of training on the forgotten data")
