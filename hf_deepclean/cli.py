@@ -234,6 +234,7 @@ def _unlearn(arguments: Sequence[str]) -> None:
     from .checks import check_output_directory
     from .config import FisherUnlearningConfig
     from .data import DataArguments, load_unlearning_datasets
+    from .leaks import needles_of_dataset
     from .parser import UnlearningParser
     from .processes import is_main_process
     from .unlearner import FisherUnlearner
@@ -248,6 +249,7 @@ def _unlearn(arguments: Sequence[str]) -> None:
     check_output_directory(config.output_dir, resuming=bool(resume))
     load_model = _model_loader(model_arguments)
     splits = load_unlearning_datasets(data_arguments)
+    forget_rows = splits["forget"]
     model = load_model(model_arguments.model_name_or_path)
     splits, collator, processing_class = _prepare_inputs(model_arguments, model, splits)
     unlearner = FisherUnlearner(
@@ -262,6 +264,17 @@ def _unlearn(arguments: Sequence[str]) -> None:
     outcome = unlearner.preview() if run_arguments.dry_run else unlearner.unlearn(resume)
     if is_main_process():
         print(outcome)
+    if config.hub_model_id is None or run_arguments.dry_run:
+        return
+    pushed = unlearner.push_to_hub(
+        config.hub_model_id,
+        private=config.hub_private_repo is not False,
+        revision=config.hub_revision,
+        needles=needles_of_dataset(forget_rows, names=[Path(data_arguments.dataset_name).name]),
+        token=config.hub_token,
+    )
+    if is_main_process():
+        print(pushed)
 
 
 def _fisher(arguments: Sequence[str]) -> None:

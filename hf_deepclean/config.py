@@ -90,9 +90,12 @@ class FisherUnlearningConfig(TrainingArguments):
             Thresholds to try beside: for each of them the weights with a ratio above it are reset, evaluated without
             a repair, and put back. Costs an evaluation each.
         relearning_steps (`int`, *optional*, defaults to `0`):
-            For so many steps of plain AdamW at `learning_rate` a copy of the cleaned model, and one of the reference
-            model if there is one, are fine-tuned on the data to forget in the end, to see how fast they come back.
-            Takes the memory of a copy of the model and of an optimizer of all weights in scope.
+            For so many steps of plain AdamW a copy of the cleaned model, and one of the reference model if there is
+            one, are fine-tuned on the data to forget in the end, to see how fast they come back. Takes the memory of
+            a copy of the model and of an optimizer of all weights in scope.
+        relearning_learning_rate (`float`, *optional*):
+            The learning rate of that. By default a tenth of `learning_rate`, because all weights in scope move and
+            not only the selected ones.
     """
 
     save_strategy: str = field(
@@ -173,6 +176,9 @@ class FisherUnlearningConfig(TrainingArguments):
         default=0,
         metadata={"help": "Fine-tune a copy on the data to forget for so many steps, to see how fast they come back."},
     )
+    relearning_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of that; by default a tenth of --learning_rate."}
+    )
 
     forget_disclosure: str = field(
         default="withheld",
@@ -227,6 +233,11 @@ class FisherUnlearningConfig(TrainingArguments):
             raise ValueError(
                 f"`relearning_steps` is {self.relearning_steps} but must be a number of steps, or 0 to leave the "
                 "measurement out."
+            )
+        if self.relearning_learning_rate is not None and not self.relearning_learning_rate > 0:
+            raise ValueError(
+                f"`relearning_learning_rate` is {self.relearning_learning_rate} but must be above 0, or left out for a "
+                "tenth of `learning_rate`."
             )
         if self.push_to_hub:
             raise ValueError(

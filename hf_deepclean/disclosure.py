@@ -423,7 +423,8 @@ def _widened(
     low, high = (value + (end - value) * factor for end in interval)
     if name in _SHARES:
         return max(0.0, low), min(1.0, high)
-    return low, high
+    # What cannot be negative, such as a divergence, has no interval that is.
+    return max(0.0, low) if interval[0] >= 0 else low, high
 
 
 def _rung(number: int) -> int:

@@ -177,8 +177,12 @@ def _draw_gamma(figure: "Figure", report: PublicReport) -> None:
             panels[1].plot([trial.gamma for trial in trials], values, marker=".", label=split)
         panels[1].set_ylabel(f"{report.trial_measure} after the reset" + ("" if scale == 1 else " (%)"))
         panels[1].legend(fontsize=8)
+        panels[1].set_xscale("log")
+        gammas = [trial.gamma for trial in trials]
+        panels[1].set_xticks(gammas, [f"{gamma:g}" for gamma in gammas])
+        panels[1].set_xticks([], minor=True)
+    panels[0].set_xscale("log")
     for axes in panels:
-        axes.set_xscale("log")
         axes.set_xlabel("threshold on the ratio")
         if report.gamma is not None:
             axes.axvline(report.gamma, color="red", linewidth=1)

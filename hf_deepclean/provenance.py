@@ -40,8 +40,7 @@ class Provenance:
                 The model, or the path or id it is loaded from.
         """
         source = model if isinstance(model, (str, os.PathLike)) else getattr(model, "name_or_path", None)
-        name = str(source or "")
-        base = name
+        base = name = str(source or "")
         if hasattr(model, "active_peft_config"):
             base = str(model.active_peft_config.base_model_name_or_path or "")
         base_model, revision = _on_the_hub(base)
@@ -65,11 +64,12 @@ def _on_the_hub(name: str) -> tuple[str | None, str | None]:
 
 def _card_of(name: str) -> dict[str, Any]:
     path: Any = Path(name) / "README.md"
-    if not path.is_file():
+    if name and not path.is_file():
         path = try_to_load_from_cache(name, "README.md") if _HUB_ID.fullmatch(name) else None
-    if not isinstance(path, (str, Path)):
+    if not name or not isinstance(path, (str, Path)):
         return {}
+    text = Path(path).read_text(encoding="utf-8")
     try:
-        return ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
-    except (ValueError, OSError, yaml.YAMLError):
+        return ModelCard(text, ignore_metadata_errors=True).data.to_dict() if text.startswith("---") else {}
+    except (ValueError, yaml.YAMLError):
         return {}

@@ -830,6 +830,7 @@ class FisherUnlearner(RepairTrainer):
         revision: str | None = None,
         commit_message: str = "Add the cleaned model",
         gated: str | None = None,
+        needles: Needles | None = None,
         token: str | bool | None = None,
         api: HfApi | None = None,
         **publication: Any,
@@ -845,6 +846,9 @@ class FisherUnlearner(RepairTrainer):
                 The repository, `"me/clean-model"`.
             private, exist_ok, create_pr, revision, commit_message, gated, token, api:
                 As for [`push_folder_to_hub`]: a new private repository, unless said otherwise.
+            needles ([`Needles`], *optional*):
+                What must not be published beside the forget data as they were given to this class, such as
+                `needles_of_dataset(rows)` of the rows as they were before their preparation.
             publication:
                 Fields of [`Publication`]: `base_model`, `forget_disclosure`, `forget_description`, `gated_prompt`,
                 `allowed`.
@@ -862,7 +866,7 @@ class FisherUnlearner(RepairTrainer):
             lambda: push_folder_to_hub(
                 self.args.output_dir,
                 repo_id,
-                needles=self._needles(),
+                needles=self._needles(needles),
                 publication=Publication(**publication),
                 private=private,
                 exist_ok=exist_ok,
@@ -875,15 +879,17 @@ class FisherUnlearner(RepairTrainer):
             )
         )
 
-    def save_pretrained(self, folder: str | os.PathLike[str], **publication: Any) -> list[str]:
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, needles: Needles | None = None, **publication: Any
+    ) -> list[str]:
         """
         Writes what [`~FisherUnlearner.push_to_hub`] would publish to a new folder, by the same rules.
 
         Args:
             folder (`str`):
                 The folder.
-            publication:
-                Fields of [`Publication`].
+            needles, publication:
+                As for [`~FisherUnlearner.push_to_hub`].
 
         Returns:
             `list[str]`: The files, relative to it.
@@ -894,13 +900,14 @@ class FisherUnlearner(RepairTrainer):
             `LeakError`: If something would leak; nothing is written then.
         """
         return on_main_process(
-            lambda: save_published(self.args.output_dir, folder, self._needles(), Publication(**publication))
+            lambda: save_published(self.args.output_dir, folder, self._needles(needles), Publication(**publication))
         )
 
-    def _needles(self) -> Needles:
+    def _needles(self, further: Needles | None = None) -> Needles:
         """What of the data to forget and of the run must not be published."""
         rows = needles_of_dataset(self.forget_dataset, tokenizer=self.processing_class, names=list(self.requests))
-        return rows | needles_of_machine(run_name=self.args.run_name, hub_token=self.args.hub_token)
+        of_run = needles_of_machine(run_name=self.args.run_name, hub_token=self.args.hub_token)
+        return rows | of_run if further is None else rows | of_run | further
 
     def _run_control(self, state: RunState) -> None:
         """Resets and repairs as many random weights of the model as it was, then puts the cleaned one back."""
@@ -930,7 +937,9 @@ class FisherUnlearner(RepairTrainer):
 
     def _measure_relearning(self) -> RelearningResult:
         """Every process trains the same copies, which are evaluated by all together."""
-        num_steps, learning_rate = self.args.relearning_steps, self.args.learning_rate
+        num_steps, learning_rate = self.args.relearning_steps, self.args.relearning_learning_rate
+        if learning_rate is None:
+            learning_rate = self.args.learning_rate / 10
         models = {"after_repair": self.model, "reference": self.reference_model}
         scope = parameters_in_scope(
             self.model, self.args.target_modules, self.args.exclude_modules, reset_scope=self.args.reset_scope

@@ -60,6 +60,8 @@ class RecipeArguments:
             has and at the learning rate of its training, for comparison.
         dry_run (`bool`, *optional*, defaults to `False`):
             Whether to stop after checking everything and printing an estimate.
+        public_dir (`str`, *optional*):
+            New folder for what may be published of the result, with its card. `hub_model_id` publishes it.
         max_length (`int`, *optional*):
             Number of tokens to cut longer texts to.
         num_example_rows (`int`, *optional*):
@@ -97,6 +99,10 @@ class RecipeArguments:
     )
     dry_run: bool = field(
         default=False, metadata={"help": "Check everything, print an estimate of what would be reset, and stop."}
+    )
+    public_dir: str | None = field(
+        default=None,
+        metadata={"help": "New folder for what may be published of the result, with its card."},
     )
     max_length: int | None = field(default=None, metadata={"help": "Number of tokens to cut longer texts to."})
     num_example_rows: int | None = field(default=None, metadata={"help": "Rows of the example data to train on."})
@@ -306,9 +312,9 @@ def run(
     """
     Trains what is to be trained, unlearns, and prints the report; in a dry run prints an estimate alone.
 
-    The cleaned model goes to `output_dir`. A model that was trained here goes to `output_dir` followed by `-original`,
-    its reference to `output_dir` followed by `-reference`; a resumed run finds them there. Launched in several
-    processes, all take part, and the main one writes and prints.
+    The cleaned model goes to `output_dir`, and with `hub_model_id` to that repository of the Hub. A model that was
+    trained here goes to `output_dir` followed by `-original`, its reference to `output_dir` followed by `-reference`;
+    a resumed run finds them there. Launched in several processes, all take part, and the main one writes and prints.
 
     Args:
         recipe ([`RecipeArguments`]): Which model, and how to train it.
@@ -323,6 +329,7 @@ def run(
 
     Raises:
         `FileExistsError`: If there is something where results are to go.
+        `LeakError`: If what is to be published holds something of the data to forget; it is not published then.
     """
     evals = {name.removeprefix("eval_"): part for name, part in splits.items() if name.startswith("eval")}
 
@@ -396,6 +403,12 @@ def run(
         if args.process_index == 0:
             report.save(Path(args.output_dir) / "report.json")
     say(f"\n{report}\n\nThe cleaned model and its report.json are in {args.output_dir}.")
+    if recipe.public_dir is not None:
+        unlearner.save_pretrained(recipe.public_dir, repo_id=args.hub_model_id)
+        say(f"What may be published of it, and its card, are in {recipe.public_dir}.")
+    if args.hub_model_id is not None:
+        private, token = args.hub_private_repo is not False, args.hub_token
+        say(unlearner.push_to_hub(args.hub_model_id, private=private, revision=args.hub_revision, token=token))
     return report
 
 

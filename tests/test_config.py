@@ -29,6 +29,7 @@ def test_the_rule_follows_from_the_value_that_is_given(tmp_path):
         ({"optim": "adafactor"}, "`optim` is 'adafactor'"),
         ({"gamma_sweep": [1.0, 0.0]}, "`gamma_sweep` holds 0.0"),
         ({"relearning_steps": -1}, "`relearning_steps` is -1"),
+        ({"relearning_learning_rate": 0.0}, "`relearning_learning_rate` is 0.0"),
         ({"gamma_sweep": [float("inf")]}, "`gamma_sweep` holds inf"),
     ],
 )

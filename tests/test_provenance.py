@@ -20,6 +20,9 @@ def test_a_local_model_has_the_fields_of_its_card_and_no_name(tmp_path, monkeypa
         assert Provenance.of(model) == Provenance(None, None, {"license": "mit", "language": "de"})
     monkeypatch.chdir("/")
     assert Provenance.of(loaded) == Provenance()
+    # A new model has no name, and the README of the current directory is not its card.
+    (tmp_path / "README.md").write_bytes(CARD)
+    monkeypatch.chdir(tmp_path)
     assert Provenance.of(tiny.vit()) == Provenance()
 
 

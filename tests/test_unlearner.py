@@ -95,6 +95,7 @@ def test_unlearn_runs_all_phases_and_leaves_a_loadable_model_and_its_report(tmp_
 
     assert sorted(path.name for path in (tmp_path / "clean").iterdir()) == [
         "config.json",
+        "forget_commitment.json",
         "model.safetensors",
         "report.json",
     ]
@@ -168,7 +169,7 @@ def test_a_checkpoint_of_another_model_is_noticed_and_not_saved(tmp_path):
     first = unlearner_for(tmp_path / "clean", resnet(), save_strategy="steps", save_steps=4, num_train_epochs=1)
     first.unlearn()
     other = tiny.randomized(tiny.randomized(tiny.resnet(num_labels=10)), torch.float32)
-    for name in ("config.json", "model.safetensors", "report.json"):
+    for name in ("config.json", "forget_commitment.json", "model.safetensors", "report.json"):
         (tmp_path / "clean" / name).unlink()
     resumed = unlearner_for(tmp_path / "clean", other, save_strategy="steps", save_steps=4, num_train_epochs=2)
     with pytest.raises((RuntimeError, ValueError), match="not what was asked for|another selection"):
@@ -354,7 +355,7 @@ def test_relearning_is_measured_on_copies_and_changes_nothing_else(tmp_path):
     plain, model = vit(hidden_dropout_prob=0.1), vit(hidden_dropout_prob=0.1)
     data = splits(reference_model=vit())
     expected = unlearner_for(tmp_path / "a", plain, data).unlearn()
-    unlearner = unlearner_for(tmp_path / "b", model, data, relearning_steps=96)
+    unlearner = unlearner_for(tmp_path / "b", model, data, relearning_steps=96, relearning_learning_rate=1e-2)
     reference = tiny.parameters_and_buffers(unlearner.reference_model)
     report = unlearner.unlearn()
     assert all(torch.equal(plain.state_dict()[name], value) for name, value in model.state_dict().items())
@@ -375,6 +376,8 @@ def test_relearning_is_measured_on_copies_and_changes_nothing_else(tmp_path):
 def test_relearning_that_is_interrupted_ends_in_the_same_figures(tmp_path):
     arguments = {"relearning_steps": 3, "num_train_epochs": 1}
     whole = unlearner_for(tmp_path / "whole", **arguments).unlearn()
+    # All weights move, and not only the selected ones.
+    assert whole.relearning.learning_rate == whole.settings["learning_rate"] / 10
     model = vit()
     before, interrupted = tiny.parameters_and_buffers(model), unlearner_for(tmp_path / "parts", model, **arguments)
     predict = interrupted._predict
@@ -744,9 +747,11 @@ def test_engines_that_shard_too_late_are_refused_by_name(tmp_path, monkeypatch, 
         FisherUnlearner(vit(), args, **splits())
 
 
-def test_the_push_of_the_whole_output_directory_is_refused(tmp_path):
-    with pytest.raises(RuntimeError, match="Publish the model alone"):
-        unlearner_for(tmp_path / "a").push_to_hub()
+def test_there_is_nothing_to_publish_before_the_run_is_finished(tmp_path):
+    unlearner = unlearner_for(tmp_path / "a")
+    for publish in (unlearner.push_to_hub, unlearner.save_pretrained):
+        with pytest.raises(FileNotFoundError, match=r"Call `unlearn\(\)` first"):
+            publish("me/clean")
 
 
 def test_nothing_of_the_forget_data_is_in_the_report(tmp_path):

@@ -1,0 +1,111 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+# /// script
+# dependencies = ["hf-deepclean[demo,peft]"]
+# ///
+"""
+Makes the cards in `model_cards/` anew: runs five recipes with everything measured, and keeps what they would publish
+but for weights, configurations and tokenizers. Half an hour on two cores; what is there already is not run again.
+
+```shell
+python recipes/model_cards.py --output_dir outputs/cards
+```
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hf_deepclean import PublicReport, UnlearningCard
+
+
+FOLDER = Path(__file__).parent
+CARDS = FOLDER.parent / "model_cards"
+
+# By the name of the card: recipe, configuration, and thresholds to try beside.
+RUNS = {
+    "digits-random": ("image_classification", "image_classification_random", "0.5 0.8 1 1.25 2 5"),
+    "digits-class": ("image_classification", "image_classification_class", "0.5 1 2 5 10 20"),
+    "text-classifier": ("text_classification", "text_classification_random", "0.5 0.8 1 1.25 2 5"),
+    "biographies": ("causal_lm", "causal_lm", "0.1 0.3 1 3 10"),
+    "biographies-adapter": ("lora_causal_lm", "lora_causal_lm", "0.1 0.3 1 3 10"),
+}
+OPTIONS = "--train_reference true --random_mask_control true --fine_tuning_control true --relearning_steps 32 --seed 0"
+
+# What differs from run to run and says nothing.
+MASK = "masked"
+_VOLATILE = {
+    r"SHA-256 of all above: [0-9a-f]{64}": f"SHA-256 of all above: {MASK}",
+    r"commitment: '?[0-9a-f]{64}'?": f"commitment: {MASK}",
+    r"keyed commitment, `[0-9a-f]{64}`": f"keyed commitment, `{MASK}`",
+    r"Wall-clock time of the run: .*": f"Wall-clock time of the run: {MASK}.",
+    r"; python .*": f"; {MASK} versions.",
+    r"  hf_deepclean: .*": f"  hf_deepclean: {MASK}",
+}
+
+
+def mask_card(card: str) -> str:
+    """A card without what differs from run to run."""
+    for pattern, replacement in _VOLATILE.items():
+        card = re.sub(pattern, replacement, card)
+    return card
+
+
+def mask_report(record: dict[str, Any]) -> dict[str, Any]:
+    """A public report without what differs from run to run."""
+    return record | {"commitment": "0" * 64, "seconds": 0.0, "versions": {"python": MASK, "hf-deepclean": MASK}}
+
+
+def render(name: str) -> str:
+    """The card that belongs to a report in `model_cards/`."""
+    report = PublicReport.load(CARDS / name / "report.json")
+    plots = [path.name for path in sorted((CARDS / name / "plots").iterdir())]
+    return mask_card(str(UnlearningCard.from_report(report, repo_id=f"me/clean-{name}", plots=plots)))
+
+
+def run(name: str, output: Path) -> Path:
+    """Runs a recipe unless it has run, and returns the folder with what it would publish."""
+    recipe, config, gammas = RUNS[name]
+    public = output / f"{name}-public"
+    if not public.exists():
+        command = [
+            sys.executable,
+            str(FOLDER / f"{recipe}.py"),
+            "--config",
+            str(FOLDER / "configs" / f"{config}.yaml"),
+        ]
+        command += ["--output_dir", str(output / name), "--public_dir", str(public), *OPTIONS.split()]
+        subprocess.run([*command, "--gamma_sweep", *gammas.split()], check=True)
+    return public
+
+
+def keep(name: str, public: Path) -> None:
+    """Puts card, report and pictures in the place of those that are there."""
+    target = CARDS / name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(public / "plots", target / "plots")
+    record = mask_report(json.loads((public / "report.json").read_text()))
+    (target / "report.json").write_text(json.dumps(record, indent=2) + "\n")
+    (target / "README.md").write_text(render(name))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="The cards in model_cards/, from real runs of the recipes.")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/cards"), help="Where the runs go.")
+    parser.add_argument("--names", nargs="+", choices=list(RUNS), default=list(RUNS), help="Only these cards.")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    for name in args.names:
+        keep(name, run(name, args.output_dir))
+        print(f"{CARDS / name}: card, report and pictures of a real run")
+
+
+if __name__ == "__main__":
+    main(make_parser().parse_args())
