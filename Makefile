@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale coverage style quality clean
+.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale coverage model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -42,6 +42,10 @@ benchmark-engine: $(PEERS)
 
 benchmark-scale: $(INSTALLED)
 	$(VENV)/bin/python -m tests.benchmarks.scale --markdown recipes/scale.md
+
+# The cards in model_cards/, from real runs of five recipes; about twenty minutes.
+model-cards: $(INSTALLED)
+	$(VENV)/bin/python recipes/model_cards.py --output_dir outputs/cards
 
 coverage: $(INSTALLED)
 	$(VENV)/bin/python -m tests.architectures.coverage --output tests/architectures/README.md

@@ -236,8 +236,8 @@ class FisherUnlearningConfig(TrainingArguments):
             )
         if self.relearning_learning_rate is not None and not self.relearning_learning_rate > 0:
             raise ValueError(
-                f"`relearning_learning_rate` is {self.relearning_learning_rate} but must be above 0, or left out for a "
-                "tenth of `learning_rate`."
+                f"`relearning_learning_rate` is {self.relearning_learning_rate} but must be above 0, or left out "
+                "for a tenth of `learning_rate`."
             )
         if self.push_to_hub:
             raise ValueError(

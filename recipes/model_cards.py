@@ -73,13 +73,9 @@ def run(name: str, output: Path) -> Path:
     recipe, config, gammas = RUNS[name]
     public = output / f"{name}-public"
     if not public.exists():
-        command = [
-            sys.executable,
-            str(FOLDER / f"{recipe}.py"),
-            "--config",
-            str(FOLDER / "configs" / f"{config}.yaml"),
-        ]
-        command += ["--output_dir", str(output / name), "--public_dir", str(public), *OPTIONS.split()]
+        command = [sys.executable, str(FOLDER / f"{recipe}.py")]
+        command += ["--config", str(FOLDER / "configs" / f"{config}.yaml"), "--output_dir", str(output / name)]
+        command += ["--public_dir", str(public), *OPTIONS.split()]
         subprocess.run([*command, "--gamma_sweep", *gammas.split()], check=True)
     return public
 

@@ -174,7 +174,7 @@ def plant_in_metadata(folder):
 
 def plant_in_tokenizer(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens(["Zweifelsfrei"])
+    tokenizer.add_tokens(["Ottilie Zweifelsfrei"])
     tokenizer.save_pretrained(folder)
 
 

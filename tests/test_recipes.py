@@ -19,7 +19,11 @@ from datasets import ClassLabel, Dataset, Features, List
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, ViTForImageClassification
 
 import hf_deepclean
-from hf_deepclean import UnlearningReport
+from hf_deepclean import UnlearningReport, find_leaks, needles_of_dataset
+
+from .card_checks import assert_is_a_valid_card, numbers_missing_in
+from .hub.client import client_of
+from .hub.server import LocalHub
 
 
 ROOT = Path(__file__).parent.parent
@@ -85,17 +89,28 @@ def run(recipes, config, output, *more):
 
 
 @pytest.fixture(scope="module")
-def finished(recipes, tmp_path_factory):
-    """The folder with what the run of a config left, and what it printed; each config is run once."""
+def pushed(recipes, tmp_path_factory):
+    """
+    The folder with what the run of a config left, what it printed, and the Hub that it was pushed to; each config is
+    run once, with canaries in the name of the run and in the path of its output.
+    """
 
     @cache
     def finish(config):
-        folder, printed = tmp_path_factory.mktemp(config), io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            run(recipes, config, folder / "clean")
-        return folder, printed.getvalue()
+        folder, printed = tmp_path_factory.mktemp(config) / "Schneewittchen-31337", io.StringIO()
+        folder.mkdir()
+        with LocalHub(tmp_path_factory.mktemp("hub")) as hub, client_of(hub), contextlib.redirect_stdout(printed):
+            options = ["--hub_model_id", f"tester/{config}", "--hub_token", hub.token, "--run_name", "Rapunzel-4242"]
+            run(recipes, config, folder / "clean", *options)
+        return folder, printed.getvalue(), hub
 
     return finish
+
+
+@pytest.fixture
+def finished(pushed):
+    """The folder and what was printed alone."""
+    return lambda config: pushed(config)[:2]
 
 
 def contents(folder):
@@ -171,6 +186,53 @@ def test_every_config_runs_and_leaves_three_models(finished, config):
         assert (folders[name] / weights).stat().st_size == (folders["clean"] / weights).stat().st_size
         if not config.startswith("image"):
             assert AutoTokenizer.from_pretrained(folders[name]).pad_token is not None
+
+
+def forgotten_rows(recipes, config):
+    """The rows that a tiny run forgets, as they are before they are tokenized."""
+    recipe, data, args = recipes[recipe_of(config)].make_parser().parse_args_and_config(arguments_of(config, "clean"))
+    load = {
+        "image_classification": "load_digits_images",
+        "text_classification": "load_wordnet_glosses",
+        "token_classification": "load_wordnet_examples",
+    }.get(recipe_of(config), "load_people")
+    return recipes["common"].load_data(recipe, data, getattr(recipes["example_data"], load), args.seed)["forget"]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_nothing_of_what_a_recipe_forgets_is_received_by_the_hub(recipes, pushed, config):
+    folder, printed, hub = pushed(config)
+    received, repo = hub.received_bytes(), f"tester/{config}"
+    assert len(hub.commits(repo)) == 2 and hub.repo(repo).private
+    assert "files in one commit" in printed
+    rows = forgotten_rows(recipes, config)
+    canaries = {"Schneewittchen", "31337", "Rapunzel", "4242", str(folder), str(Path.home()), rows._fingerprint}
+    for values in rows.with_format(None).to_dict().values():
+        if isinstance(values[0], list) and isinstance(values[0][0], str):
+            values = [" ".join(words) for words in values]
+        canaries |= {value for value in values if isinstance(value, str) and len(value) > 20}
+    canaries |= set(rows["person"]) if "person" in rows.column_names else set()
+    assert [canary for canary in canaries if canary.encode() in received] == []
+    # What is found in what was received is what was looked for.
+    assert b"machine-unlearning" in received
+    leaks = find_leaks(folder / "clean", needles_of_dataset(rows), ignore=class_labels(folder / "clean"))
+    assert {leak.file for leak in leaks} <= {"report.json"}
+
+
+def class_labels(folder):
+    config = folder / "config.json"
+    return list(json.loads(config.read_text()).get("id2label", {}).values()) if config.exists() else []
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_card_of_every_recipe_is_valid_and_its_numbers_are_in_the_report(pushed, config):
+    _, _, hub = pushed(config)
+    files = hub.files(f"tester/{config}")
+    card = files["README.md"].decode()
+    assert_is_a_valid_card(card)
+    assert numbers_missing_in(card, json.loads(files["report.json"])) == set()
+    for picture in re.findall(r"!\[[^]]+\]\((\S+)\)", card):
+        assert picture in files
 
 
 @pytest.mark.parametrize("config", ["image_classification_random", "lora_causal_lm"])

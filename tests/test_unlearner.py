@@ -103,11 +103,8 @@ def test_unlearn_runs_all_phases_and_leaves_a_loadable_model_and_its_report(tmp_
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "clean")
     tensors = tiny.parameters_and_buffers(loaded)
     assert all(torch.equal(tensors[n], value) for n, value in tiny.parameters_and_buffers(model).items())
-    # What saving any model writes down; nothing that training leaves behind, such as `use_cache`.
-    assert model.config.to_dict() == config_before | {
-        "architectures": ["ViTForImageClassification"],
-        "dtype": "float32",
-    }
+    # Nothing that training leaves behind, such as `use_cache`.
+    assert model.config.to_dict() == config_before
     assert "use_cache" not in json.loads((tmp_path / "clean" / "config.json").read_text())
 
 
