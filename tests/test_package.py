@@ -42,6 +42,7 @@ LAYERS = [
     "report",
     "plots",
     "card",
+    "leaks",
     "state",
     "repair_trainer",
     "config",
