@@ -1,0 +1,132 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""What in a text stands for one person or thing alone."""
+
+import re
+from collections.abc import Iterator
+
+
+WORD = re.compile(r"[^\W_]+")
+
+_HINTS = re.compile(r"[\d@]|://|www\.")
+# Each begins where the one before cannot go on, so that long texts without a space take no quadratic time.
+_IDENTIFIERS = re.compile(
+    r"(?P<email>(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+)"
+    r"|(?:https?://|www\.)(?P<url>[^\s<>\"'()\[\]{}]+)"
+    r"|(?P<uuid>\b[\da-fA-F]{8}-(?:[\da-fA-F]{4}-){3}[\da-fA-F]{12}\b)"
+    r"|(?P<account>\b[A-Z]{2}\d{2}(?:[ -]?[A-Z\d]{4}){2,7}(?:[ -]?[A-Z\d]{1,4})?\b)"
+    r"|(?P<code>(?<![\w-])(?=[\d-]*[^\W\d_])[^\W\d_]*(?:-[^\W\d_]+)*-?\d[^\W_]*(?:-[^\W_]+)*)"
+    r"|(?P<number>\+?\(?\d(?:[ ./()-]{0,3}\d)+)"
+)
+_DATE = re.compile(r"(?:\d{1,2}[./-]){2}\d{2,4}(?:\D+\d{1,2})?|\d{4}[./-]\d{1,2}[./-]\d{1,2}(?:\D+\d{1,2})?")
+_NO_NUMBER = re.compile(r"(?:19|20)\d\d(?:[ ./-]+(?:19|20)\d\d)+|(?:19|20)\d{6}|\d+\.\d+(?: +\d+\.\d+)*")
+_ONE_NUMBER = re.compile(r"\d+(?:[ ./()-]{1,3}\d+)*|\d{1,3}(?:,\d{3})+")
+
+_CAPITALISED = r"(?:[A-ZÀ-ÖØ-ÞĀ-ŽΆ-ΫЀ-Я][\w'’-]+|[A-Z]\.)"
+_NAMES = re.compile(
+    rf"(?<![\w'’-]){_CAPITALISED}(?:[ \t]+(?:(?:van|von|der|den|de|da|di|del|la|le|bin|al|ibn)[ \t]+){{0,2}}"
+    rf"{_CAPITALISED})+"
+)
+# Capitalised because a sentence or a title begins, or beside a name.
+_NO_NAMES = frozenset(
+    "a after all also although an and another any are as at because before both but by can could did do does during "
+    "each either every few first for from had has have he her here his how however i if in into is it its last later "
+    "like many may me most mr mrs ms my no nor not now of on once one only or our out over she should since so some "
+    "such than that the their them then there these they this those though through to two under until up was we were "
+    "what when where whether which while who whose why will with would yes yet you your dr prof".split()
+)
+
+
+def identifiers_in(text: str) -> Iterator[tuple[str, bool]]:
+    """
+    E-mail addresses, URLs with a path, UUIDs, bank accounts, codes of letters and digits, and numbers of six digits or
+    more, without dates.
+
+    Args:
+        text (`str`):
+            The text.
+
+    Yields:
+        `tuple[str, bool]`: What was found, and whether it is a number, of which there are the digits alone.
+    """
+    if not _HINTS.search(text):
+        return
+    for match in _IDENTIFIERS.finditer(text):
+        found = match[match.lastgroup]
+        if match.lastgroup == "number":
+            yield from ((number, True) for number in _numbers_of(found.strip()))
+        elif match.lastgroup == "url":
+            address = found.rstrip(".,;:!?/")
+            # That of a whole site is no secret.
+            if "/" in address or "?" in address:
+                yield address, False
+        elif match.lastgroup != "code" or _is_code(found):
+            yield found, False
+
+
+def _numbers_of(found: str) -> Iterator[str]:
+    groups = re.findall(r"\d+", found)
+    digits = "".join(groups)
+    if is_date(found) or _NO_NUMBER.fullmatch(found):
+        return
+    # Single digits with spaces between are no number.
+    for number in {digits, *groups} if len(digits) >= 2 * len(groups) else groups:
+        if len(number) >= 6 and len(set(number)) > 2 and not _NO_NUMBER.fullmatch(number):
+            yield number
+
+
+def _is_code(word: str) -> bool:
+    """Whether letters and digits are mixed as in no ordinary word such as covid19, float32, seq2seq or post-2019."""
+    num_digits = sum(map(str.isdigit, word))
+    if len(word) < 6 or num_digits < 2:
+        return False
+    if "-" in word:
+        return num_digits >= 5
+    has_year = re.search(r"(?<!\d)(?:19|20)\d\d(?!\d)", word) is not None
+    num_changes = sum(first.isdigit() != second.isdigit() for first, second in zip(word, word[1:], strict=False))
+    return num_digits >= (5 if has_year else 4) or num_changes >= 2
+
+
+def is_date(text: str) -> bool:
+    """Whether a text is a date, perhaps with an hour."""
+    return _DATE.fullmatch(text) is not None
+
+
+def is_one_number(text: str) -> bool:
+    """Whether groups of digits are one number, as in +49 (30) 123-456 or 1,234,567, and no row of a table."""
+    return _ONE_NUMBER.fullmatch(text) is not None
+
+
+def names_in(text: str) -> Iterator[str]:
+    """Two to four capitalised words in a row, and of more than two the last two."""
+    for match in _NAMES.finditer(text):
+        words = re.sub(r"['’]s?$", "", match[0]).split()
+        while words and words[0].lower().rstrip(".") in _NO_NAMES:
+            del words[0]
+        while words and words[-1].lower() in _NO_NAMES:
+            del words[-1]
+        if 2 <= len(words) <= 4 and sum(map(len, words)) >= 5 and words[0][0].isupper() and words[-1][0].isupper():
+            yield " ".join(words)
+            yield " ".join(words[-2:])
+
+
+def is_capitalised_word(text: str) -> bool:
+    """Whether a text is one word of four letters or more that begins with a capital."""
+    words = WORD.findall(text)
+    return len(words) == 1 and len(words[0]) >= 4 and words[0][0].isupper() and words[0].isalpha()
+
+
+def is_telling(name: str) -> bool:
+    """Whether the name of a run or a folder is more than one or two words that another may have as well."""
+    words = WORD.findall(name)
+    return len(words) > 2 and sum(map(len, words)) >= 12 or _has_identifier(name)
+
+
+def has_several_words(name: str) -> bool:
+    """Whether the name of a column or a file is more than one ordinary word."""
+    words = [word for word in WORD.findall(name) if word.isalpha()]
+    return len(words) > 1 or re.search("[a-z][A-Z]", name) is not None or _has_identifier(name)
+
+
+def _has_identifier(name: str) -> bool:
+    return any(True for _ in identifiers_in(name))
