@@ -905,7 +905,10 @@ class FisherUnlearner(RepairTrainer):
 
     def _needles(self, further: Needles | None = None) -> Needles:
         """What of the data to forget and of the run must not be published."""
-        rows = needles_of_dataset(self.forget_dataset, tokenizer=self.processing_class, names=list(self.requests))
+        # A processor of texts and images has one, and one of images alone has not.
+        tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
+        tokenizer = tokenizer if hasattr(tokenizer, "decode") else None
+        rows = needles_of_dataset(self.forget_dataset, tokenizer=tokenizer, names=list(self.requests))
         of_run = needles_of_machine(run_name=self.args.run_name, hub_token=self.args.hub_token)
         return rows | of_run if further is None else rows | of_run | further
 

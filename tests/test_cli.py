@@ -296,6 +296,7 @@ def finished(source, tmp_path):
     rows.write_text("\n".join(map(json.dumps, people + others)))
     arguments[arguments.index("--dataset_name") + 1] = str(rows)
     request = ["--forget_filter", "text.startswith('Ottilie')"]
+    arguments += ["--max_length", "20"]
     output = tmp_path / "clean-for-ottilie"
     assert main(["unlearn", *arguments, *request, *RUN, "--output_dir", str(output)]) == 0
     return output, ["--forget-file", str(rows), *request]

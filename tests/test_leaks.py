@@ -27,7 +27,7 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from hf_deepclean import create_model_card, save_plots
+from hf_deepclean import PublicReport, UnlearningCard, save_plots
 from hf_deepclean.fingerprint import dataset_fingerprint
 from hf_deepclean.leaks import (
     Leak,
@@ -361,6 +361,15 @@ def test_texts_are_found_as_the_ids_of_the_tokenizer(tmp_path, forget):
     assert [leak.kind for leak in find_leaks(tmp_path, needles)] == [TOKEN_IDS]
 
 
+def test_rows_that_are_tokens_alone_are_found_as_the_texts_that_they_spell(tmp_path):
+    tokenizer = byte_tokenizer()
+    dataset = Dataset.from_dict({"input_ids": tokenizer(["Then Ada Quincey closed the abandoned mill."])["input_ids"]})
+    (tmp_path / "README.md").write_text("Thanks to Ada Quincey.")
+    assert not find_leaks(tmp_path, needles_of_dataset(dataset))
+    (leak,) = find_leaks(tmp_path, needles_of_dataset(dataset, tokenizer=tokenizer))
+    assert leak == Leak("README.md", "line 1", NAME)
+
+
 def png_of(pixels):
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
@@ -449,7 +458,7 @@ def published(tmp_path_factory, biographies):
     GPT2LMHeadModel(GPT2Config(**sizes, **names)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     text_report().save(folder / "report.json")
-    create_model_card(report()).save(folder / "README.md")
+    UnlearningCard.from_report(PublicReport.of(report())).save(folder / "README.md")
     save_plots(report(), folder / "plots")
     return folder
 

@@ -75,7 +75,7 @@ def needles_of_dataset(dataset: Any, *, tokenizer: Any = None, names: Iterable[s
             The data set; of a stream all rows are read. Columns of [`~datasets.Image`] and [`~datasets.Audio`] are not
             decoded.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            If given, texts are also looked for as its token ids.
+            If given, texts are also looked for as its token ids, and columns of `input_ids` as texts.
         names (`Iterable[str]`, *optional*):
             More to look for as it is, such as the names of people, of files, or of the data set on the Hub.
 
@@ -218,6 +218,8 @@ class _Collector:
                     yield path, str(abs(int(cell)))
             case np.ndarray():
                 self._add_array(path[-1], cell)
+                if self.tokenizer is not None and path[-1].endswith("input_ids") and cell.ndim == 1:
+                    yield path, self.tokenizer.decode(cell[cell >= 0].tolist(), skip_special_tokens=True)
             case {"bytes": content, "path": file}:
                 # An image or a sound.
                 if file is not None:
@@ -229,7 +231,7 @@ class _Collector:
                 for key, value in cell.items():
                     yield from self._texts_of((*path, str(key)), value)
             case [int() | float(), *_] if all(isinstance(item, (int, float)) for item in cell):
-                self._add_array(path[-1], np.asarray(cell))
+                yield from self._texts_of(path, np.asarray(cell))
             case [str(), *_] if all(isinstance(item, str) and " " not in item for item in cell):
                 # The words of one text.
                 yield path, " ".join(cell)
