@@ -100,7 +100,8 @@ class PushResult:
         commit ([`~huggingface_hub.CommitInfo`]): The commit.
         files (`tuple[str, ...]`): The files in it.
         deleted (`tuple[str, ...]`): The files that it deletes.
-        history ([`HistoryReport`], *optional*): Where older weights still are; none for a pull request.
+        history ([`HistoryReport`], *optional*): Where older weights still are; none for a pull request, or if the Hub
+            did not answer.
         base_model (`str`, *optional*): The model from before.
     """
 
@@ -184,8 +185,8 @@ def push_folder_to_hub(
         commit_message (`str`, *optional*, defaults to `"Add the cleaned model"`):
             The title of the commit; searched for leaks too.
         gated (`str`, *optional*):
-            `"auto"` or `"manual"`: access to the model must be requested, and is granted at once or by you. Set
-            before the commit; `publication.gated_prompt` is what people are asked.
+            `"auto"` or `"manual"`: access to the model must be requested, and is granted at once or by you;
+            `publication.gated_prompt` is what people are asked.
         token (`str`, *optional*):
             As for [`~huggingface_hub.HfApi`].
         api ([`~huggingface_hub.HfApi`], *optional*):
@@ -196,13 +197,16 @@ def push_folder_to_hub(
 
     Raises:
         `FileExistsError`: If the repository holds something and neither `exist_ok` nor `create_pr` is set.
-        `ValueError`: If the repository is public and `private` is not `False`, or as for [`staged_model`].
+        `ValueError`: If `repo_id` has no owner, if the repository is public and `private` is not `False`, or as for
+            [`staged_model`].
         `LeakError`: If something would leak; no request was made then.
         `ConnectionError`: If the Hub fails or refuses, after the repetitions of huggingface_hub; says what became of
             the repository.
     """
     if gated not in (None, "auto", "manual"):
         raise ValueError(f"`gated` is {gated!r} but must be 'auto', 'manual' or None.")
+    if "/" not in repo_id:
+        raise ValueError(f"`repo_id` is {repo_id!r}, which does not say whose it is. Write 'owner/{repo_id}'.")
     api = HfApi(token=token) if api is None else api
     publication = replace(publication or Publication(), repo_id=repo_id)
     branch = revision or "main"
@@ -215,18 +219,24 @@ def push_folder_to_hub(
         if not is_new:
             _check_repo(head, branch, there, private, exist_ok or create_pr)
         with _told_what_became(api, repo_id, branch, head):
-            if gated is not None:
-                api.update_repo_settings(repo_id, gated=gated)
             targets = _targets(api, head, there, relative_files(staging))
             deleted = tuple(name for name in there if name not in targets.values() and _is_old(name))
             operations = [CommitOperationAdd(target, str(staging / name)) for name, target in targets.items()]
             operations += [CommitOperationDelete(name) for name in deleted]
-            commit = _commit(api, head, branch, operations, commit_message, create_pr)
+            with _gate(api, head, gated):
+                commit = _commit(api, head, branch, operations, commit_message, create_pr)
     files, history = tuple(targets.values()), None
     if not create_pr:
-        history = find_old_weights(repo_id, branch=branch, api=api)
-        if history.holds_old_weights:
-            logger.warning(str(history))
+        try:
+            history = find_old_weights(repo_id, branch=branch, api=api)
+            if history.holds_old_weights:
+                logger.warning(str(history))
+        except Exception as error:
+            # The push itself has succeeded.
+            logger.warning(
+                f"The model is in {repo_id}, but whether its history holds older weights could not be found out "
+                f"({type(error).__name__}): `find_old_weights({repo_id!r})` asks again."
+            )
     return PushResult(repo_id, commit, files, deleted, history, base_model)
 
 
@@ -350,6 +360,21 @@ def _is_hand_written(api: HfApi, head: ModelInfo, there: list[str], name: str) -
 
 def _is_old(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in (*_WEIGHTS, *_TRAINING))
+
+
+@contextmanager
+def _gate(api: HfApi, head: ModelInfo, gated: str | None) -> Iterator[None]:
+    """Lets access be requested before there is anything to see, and as it was if there will be nothing."""
+    if gated is None:
+        yield
+        return
+    api.update_repo_settings(head.id, gated=gated)
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            api.update_repo_settings(head.id, gated=head.gated or False)
+        raise
 
 
 def _commit(

@@ -4,12 +4,13 @@
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import ModelCard, try_to_load_from_cache
+from huggingface_hub import HfApi, ModelCard, try_to_load_from_cache
 
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -33,7 +34,8 @@ class Provenance:
     @classmethod
     def of(cls, model: Any) -> "Provenance":
         """
-        Finds out where a model was loaded from; nothing is asked of the Hub.
+        Finds out where a model was loaded from. Of one from the Hub whose card is not in the cache, the Hub is asked
+        for its metadata once; without an answer there are none.
 
         Args:
             model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -66,10 +68,12 @@ def _card_of(name: str) -> dict[str, Any]:
     path: Any = Path(name) / "README.md"
     if name and not path.is_file():
         path = try_to_load_from_cache(name, "README.md") if _HUB_ID.fullmatch(name) else None
-    if not name or not isinstance(path, (str, Path)):
-        return {}
-    text = Path(path).read_text(encoding="utf-8")
-    try:
-        return ModelCard(text, ignore_metadata_errors=True).data.to_dict() if text.startswith("---") else {}
-    except (ValueError, yaml.YAMLError):
-        return {}
+    if isinstance(path, str) or (name and path is not None):
+        text = Path(path).read_text(encoding="utf-8")
+        with suppress(ValueError, yaml.YAMLError):
+            return ModelCard(text, ignore_metadata_errors=True).data.to_dict() if text.startswith("---") else {}
+    elif _on_the_hub(name) != (None, None):
+        # Offline, without access, or gone: the card does without.
+        with suppress(Exception):
+            return HfApi().model_info(name, timeout=5).card_data.to_dict()
+    return {}

@@ -351,6 +351,24 @@ def test_another_branch_and_a_gate(runs, hub, api):
     assert hub.repo(REPO).gated == "manual"
     card = ModelCard(hub.files(REPO, "clean")["README.md"].decode())
     assert card.data["extra_gated_prompt"] == "Say who you are."
+    hub.seed("tester/other", {"notes.txt": b"mine"})
+    hub.fail("POST", "/commit/", status=500)
+    with pytest.raises(ConnectionError):
+        push(runs["classifier"], api, repo="tester/other", exist_ok=True, gated="auto")
+    assert not hub.repo("tester/other").gated
+
+
+def test_a_repository_without_an_owner_is_refused(runs, hub, api):
+    with pytest.raises(ValueError, match="owner/clean"):
+        push(runs["classifier"], api, repo="clean")
+    assert hub.requests == []
+
+
+def test_a_push_whose_history_cannot_be_looked_through_has_succeeded(runs, hub, api, caplog):
+    hub.fail("GET", "/commits/", status=500, times=50)
+    result = push(runs["classifier"], api)
+    assert len(hub.commits(REPO)) == 2 and result.history is None
+    assert "could not be found out" in caplog.text
 
 
 def test_a_squash_is_a_dry_run_first_and_then_leaves_no_old_weights(runs, hub, api):

@@ -1,5 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+from huggingface_hub import hf_hub_download
 from transformers import ViTForImageClassification
 
 from hf_deepclean.provenance import Provenance
@@ -31,11 +32,12 @@ def test_a_model_of_the_hub_has_its_id_its_commit_and_the_fields_of_its_card(hub
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()} | {"README.md": CARD}
     commit = hub.seed("me/model", files, private=False)
     loaded = ViTForImageClassification.from_pretrained("me/model")
-    assert Provenance.of(loaded) == Provenance("me/model", commit, {})
-    import huggingface_hub
-
-    huggingface_hub.hf_hub_download("me/model", "README.md")
-    assert Provenance.of(loaded).card == {"license": "mit", "language": "de"}
+    known = Provenance("me/model", commit, {"license": "mit", "language": "de"})
+    assert Provenance.of(loaded) == known
+    hub.fail("GET", "/api/models/", status=500, times=9)
+    assert Provenance.of(loaded) == Provenance("me/model", commit)
+    hf_hub_download("me/model", "README.md")
+    assert Provenance.of(loaded) == known
 
 
 def test_a_card_that_cannot_be_read_has_no_fields(tmp_path):

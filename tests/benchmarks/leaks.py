@@ -1,0 +1,53 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+How fast the files of a model are searched for the forgotten rows, on one core.
+
+```shell
+python -m tests.benchmarks.leaks --num_rows 8000 --megabytes 512
+```
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors.torch import save_file
+
+from hf_deepclean import find_leaks, needles_of_dataset
+
+
+def rows(number: int) -> Dataset:
+    """Texts of twenty words of a vocabulary of 20,000."""
+    generator = np.random.default_rng(0)
+    letters = np.array([*"abcdefghijklmnopqrstuvwxyz"])
+    words = np.array(["".join(generator.choice(letters, generator.integers(3, 9))) for _ in range(20_000)])
+    return Dataset.from_dict({"text": [" ".join(generator.choice(words, 20)) for _ in range(number)]})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed of the search for leaks.")
+    parser.add_argument("--num_rows", type=int, default=8000, help="Rows to forget, of twenty words each.")
+    parser.add_argument("--megabytes", type=int, default=512, help="Size of the weights.")
+    parser.add_argument("--repeats", type=int, default=3, help="How often they are searched.")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    dataset = rows(arguments.num_rows)
+    start = time.perf_counter()
+    needles = needles_of_dataset(dataset)
+    print(f"{needles!r} of {len(dataset):,} rows in {time.perf_counter() - start:.1f} s")
+    with tempfile.TemporaryDirectory() as folder:
+        weights = 0.02 * torch.randn(arguments.megabytes * 250_000)
+        save_file({"weight": weights}, Path(folder) / "model.safetensors")
+        for _ in range(arguments.repeats):
+            start = time.perf_counter()
+            assert find_leaks(folder, needles) == []
+            print(f"{4 * len(weights) / 1e6 / (time.perf_counter() - start):.0f} MB/s")
+
+
+if __name__ == "__main__":
+    main()
