@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a model comes from, as far as others may know it: its id on the Hub, its commit, its card."""
 
+import json
 import os
 import re
 from contextlib import suppress
@@ -46,7 +47,8 @@ class Provenance:
         if hasattr(model, "active_peft_config"):
             base = str(model.active_peft_config.base_model_name_or_path or "")
         base_model, revision = _on_the_hub(base)
-        return cls(base_model, revision, _card_of(name))
+        # Metadata may hold dates, which JSON does not know.
+        return cls(base_model, revision, json.loads(json.dumps(_card_of(name), default=str)))
 
     def named(self, base_model: str, revision: str | None = None) -> "Provenance":
         """The same with another name."""

@@ -122,6 +122,26 @@ def card_of_run(folder: str | os.PathLike[str], publication: Publication | None 
     return _card(_public_report(Path(folder), report, publication), report.provenance.card, publication, [])
 
 
+def write_card(folder: str | os.PathLike[str], publication: Publication) -> None:
+    """
+    Writes the card of a run to its output directory.
+
+    Args:
+        folder, publication:
+            As for [`card_of_run`].
+
+    Raises:
+        `FileExistsError`: If there is a card that somebody has written.
+    """
+    path = Path(folder) / CARD_NAME
+    card = card_of_run(folder, publication)
+    if _is_hand_written(path):
+        raise FileExistsError(
+            f"{path} was written by hand. Nothing is ever overwritten: move it, or keep it as it is."
+        )
+    card.save(path)
+
+
 def save_published(
     folder: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -254,8 +274,12 @@ def _card(
 
 def _save_card(folder: Path, staging: Path, card: UnlearningCard) -> None:
     """A card that the owner has written goes out as it is, and the generated one beside it."""
-    name, written = CARD_NAME, folder / CARD_NAME
-    if written.exists() and not UnlearningCard.is_generated(written.read_text(encoding="utf-8")):
-        shutil.copyfile(written, staging / CARD_NAME)
+    name = CARD_NAME
+    if _is_hand_written(folder / CARD_NAME):
+        shutil.copyfile(folder / CARD_NAME, staging / CARD_NAME)
         name = CARD_NAME_BESIDE
     card.save(staging / name)
+
+
+def _is_hand_written(path: Path) -> bool:
+    return path.exists() and not UnlearningCard.is_generated(path.read_text(encoding="utf-8"))

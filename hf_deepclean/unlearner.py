@@ -106,7 +106,7 @@ from .reset import check_pretrained_model, default_reset_value, read_weights, re
 from .scope import parameters_in_scope
 from .selection import WeightSelection, select_above, select_random_weights, select_weights
 from .shards import plain_class
-from .staging import Publication, save_published
+from .staging import Publication, save_published, write_card
 from .state import RunState
 
 
@@ -902,6 +902,20 @@ class FisherUnlearner(RepairTrainer):
         return on_main_process(
             lambda: save_published(self.args.output_dir, folder, self._needles(needles), Publication(**publication))
         )
+
+    def create_model_card(self, **publication: Any) -> None:  # type: ignore[override]
+        """
+        Writes the card of the finished run to the output directory, without pictures.
+
+        Args:
+            publication:
+                Fields of [`Publication`].
+
+        Raises:
+            `FileNotFoundError`: If there is no result of a finished run.
+            `FileExistsError`: If there is a README.md that somebody has written.
+        """
+        on_main_process(lambda: write_card(self.args.output_dir, Publication(**publication)))
 
     def _needles(self, further: Needles | None = None) -> Needles:
         """What of the data to forget and of the run must not be published."""

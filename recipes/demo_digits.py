@@ -28,7 +28,7 @@ from sklearn.datasets import load_digits
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification, set_seed
 from transformers.utils import logging
 
-from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, UnlearningReport, save_plots, summarize_reports
+from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, UnlearningReport, summarize_reports
 
 
 FORGOTTEN_CLASS = 3
@@ -108,7 +108,10 @@ def train_classifier(dataset: Dataset, seed: int) -> ViTForImageClassification:
 def unlearn(
     model_directory: Path, data: dict[str, Dataset], request: str, output: Path, seed: int
 ) -> UnlearningReport:
-    """Answers one deletion request and leaves the cleaned model, `report.json` and plots in `output`."""
+    """
+    Answers one deletion request, and leaves the cleaned model and `report.json` in `output`, and what may be published
+    of them in `output` followed by `-public`.
+    """
     splits = split_request(data, request)
     args = FisherUnlearningConfig(
         str(output),
@@ -127,7 +130,7 @@ def unlearn(
         **splits,
     )
     report = unlearner.unlearn()
-    save_plots(report, output / "plots")
+    unlearner.save_pretrained(f"{output}-public")
     return report
 
 
@@ -168,7 +171,7 @@ def main(args: argparse.Namespace) -> None:
     for request, by_seed in reports.items():
         seeds = ", ".join(map(str, by_seed))
         print(f"\nForget request: {request}; seeds {seeds}\n\n{summarize_reports(list(by_seed.values()))}")
-    print(f"\nCleaned models, reports and plots are in {output}. {time.perf_counter() - start:.0f} seconds in all.")
+    print(f"\nCleaned models, reports and cards are in {output}. {time.perf_counter() - start:.0f} seconds in all.")
 
 
 if __name__ == "__main__":

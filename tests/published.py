@@ -50,10 +50,11 @@ def people():
         yield {"patient_reference": f"PX{48_213_000 + number}", "text": f"{name} lives at {number + 11} Mill Lane."}
 
 
-def tokenized(rows, tokenizer):
+def tokenized(rows, tokenizer, split=None):
     encoded = [tokenizer(row["text"], truncation=True, max_length=48) for row in rows]
     return Dataset.from_list(
-        [row | {"input_ids": one.input_ids, "labels": one.input_ids} for row, one in zip(rows, encoded, strict=True)]
+        [row | {"input_ids": one.input_ids, "labels": one.input_ids} for row, one in zip(rows, encoded, strict=True)],
+        split=split,
     )
 
 
@@ -62,7 +63,8 @@ def texts():
     others = [{"text": f"The {ORDINARY[n % 10]} beyond the {ORDINARY[n // 10 % 10]} was quiet, {n} of them."}
               for n in range(120)]  # fmt: skip
     splits = {"forget": list(people()), "retain": others[:80], "eval": others[80:100], "unseen": others[100:]}
-    return tokenizer, {f"{name}_dataset": tokenized(rows, tokenizer) for name, rows in splits.items()}
+    names = {"forget": "ward_seven_patients"}
+    return tokenizer, {f"{name}_dataset": tokenized(rows, tokenizer, names.get(name)) for name, rows in splits.items()}
 
 
 def classifier(folder, **kwargs):

@@ -133,7 +133,7 @@ def test_nothing_of_the_forgotten_rows_or_of_this_machine_is_received(runs, hub,
     rows = list(published.people()) if kind != "classifier" else []
     canaries = {value for row in rows for value in row.values()} | set(published.SURNAMES) | {"patient_reference"}
     canaries |= {str(output(unlearner)), str(Path.home()), "run-Habermehl", unlearner.args.run_name, "forget_dataset"}
-    canaries |= {unlearner.forget_dataset._fingerprint}
+    canaries |= {unlearner.forget_dataset._fingerprint, "ward_seven_patients"}
     commitment = json.loads((output(unlearner) / "forget_commitment.json").read_text())
     canaries.add(commitment["key"])
     # A known string is there, so that the search is one.
@@ -188,6 +188,8 @@ PLANTS = {
     "a column as a key": plant_in_json("config.json", "patient_reference", 1),
     "the run's name": plant_in_json("tokenizer_config.json", "source", "run-Habermehl"),
     "a path": plant_in_json("tokenizer_config.json", "source", str(Path.home() / "data")),
+    "the split": plant_in_json("config.json", "source", "ward_seven_patients"),
+    "the output directory": lambda folder: plant_in_json("config.json", "source", str(folder))(folder),
     "token ids": plant_in_json("config.json", "ids", [50, 87, 87, 76, 79, 76, 72, 34, 60]),
     "a row in the card": plant_in_readme("It knew that Ottilie Zweifelsfrei lives at 11 Mill Lane."),
     "a row in other words of the same names": plant_in_readme("It knew **Ottilie\nZweifelsfrei** too."),

@@ -8,7 +8,8 @@ from hf_deepclean.provenance import Provenance
 from . import tiny
 
 
-CARD = b"---\nlicense: mit\nlanguage: de\n---\n\n# The model\n"
+CARD = b"---\nlicense: mit\nlanguage: de\nreleased: 2024-05-01\n---\n\n# The model\n"
+METADATA = {"license": "mit", "language": "de", "released": "2024-05-01"}
 
 
 def test_a_local_model_has_the_fields_of_its_card_and_no_name(tmp_path, monkeypatch):
@@ -18,7 +19,7 @@ def test_a_local_model_has_the_fields_of_its_card_and_no_name(tmp_path, monkeypa
     (tmp_path / "secret/person/README.md").write_bytes(CARD)
     loaded = ViTForImageClassification.from_pretrained("secret/person")
     for model in ("secret/person", loaded):
-        assert Provenance.of(model) == Provenance(None, None, {"license": "mit", "language": "de"})
+        assert Provenance.of(model) == Provenance(None, None, METADATA)
     monkeypatch.chdir("/")
     assert Provenance.of(loaded) == Provenance()
     # A new model has no name, and the README of the current directory is not its card.
@@ -32,7 +33,7 @@ def test_a_model_of_the_hub_has_its_id_its_commit_and_the_fields_of_its_card(hub
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()} | {"README.md": CARD}
     commit = hub.seed("me/model", files, private=False)
     loaded = ViTForImageClassification.from_pretrained("me/model")
-    known = Provenance("me/model", commit, {"license": "mit", "language": "de"})
+    known = Provenance("me/model", commit, METADATA)
     assert Provenance.of(loaded) == known
     hub.fail("GET", "/api/models/", status=500, times=9)
     assert Provenance.of(loaded) == Provenance("me/model", commit)

@@ -522,4 +522,6 @@ def test_the_demo_meets_its_targets(demo, tmp_path, capsys):
     assert "| forget accuracy |" in text
     for request in demo.REQUESTS:
         ViTForImageClassification.from_pretrained(folder / request)
-        assert len(list((folder / request / "plots").iterdir())) == 3
+        public = folder / f"{request}-public"
+        assert len(list((public / "plots").iterdir())) == 5
+        assert_is_a_valid_card((public / "README.md").read_text())

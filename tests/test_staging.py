@@ -111,6 +111,18 @@ def test_a_card_of_the_owners_goes_out_as_it_is_and_the_generated_one_beside_it(
     assert "disclosure: size" in (tmp_path / "again" / "README.md").read_text()
 
 
+def test_trainers_card_is_the_unlearning_card_and_overwrites_none_by_hand(runs):
+    unlearner = runs["classifier"]
+    readme = Path(unlearner.args.output_dir) / "README.md"
+    for disclosure in ("withheld", "size"):
+        unlearner.create_model_card(forget_disclosure=disclosure)
+        assert f"disclosure: {disclosure}" in readme.read_text()
+    readme.write_text("# My model\n")
+    with pytest.raises(FileExistsError, match="written by hand"):
+        unlearner.create_model_card()
+    readme.unlink()
+
+
 def test_the_metadata_of_the_model_from_before_are_on_the_card(tmp_path):
     unlearner = published.RUNS["classifier"](tmp_path / "first")
     unlearner.model.save_pretrained(tmp_path / "model")

@@ -108,7 +108,9 @@ class Answer:
 
 
 def _in_json(value: Any, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(json.dumps(value).encode(), status, {"Content-Type": "application/json", **(headers or {})})
+    return Answer(
+        json.dumps(value, default=str).encode(), status, {"Content-Type": "application/json", **(headers or {})}
+    )
 
 
 class Refusal(Exception):
