@@ -724,7 +724,9 @@ def test_without_leaks_nothing_is_raised(tmp_path, needles):
 
 def test_a_long_list_of_leaks_is_cut_in_the_message_alone(tmp_path, needles):
     (tmp_path / "README.md").write_text("Ottilie Quellmann\n\n" * 50)
-    with pytest.raises(LeakError, match=r"(?s)in 50 places .*line 9:.*line 11:.*and 30 more.*in `ignore`") as caught:
+    with pytest.raises(
+        LeakError, match=r"(?s)in 50 places .*line 9:.*line 11:.*and 30 more.*`ignore` of `find_leaks`"
+    ) as caught:
         check_for_leaks(tmp_path, needles)
     assert len(caught.value.leaks) == 50
     assert pickle.loads(pickle.dumps(caught.value.leaks[0])) == caught.value.leaks[0]

@@ -3,6 +3,7 @@
 """What a model says of every example of a data set, and what that adds up to."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -318,7 +319,8 @@ def summarize_predictions(
         mean_loss=float(loss.mean()),
         loss_deciles=tuple(float(value) for value in np.quantile(loss, LOSS_QUANTILES)),
         metrics=dict(metrics or {}),
-        mean_loss_interval=mean_interval(loss),
+        # Of probabilities losses are never negative; of densities, by a likelihood of the caller's, they may be.
+        mean_loss_interval=mean_interval(loss, (0.0 if loss.min() >= 0 else -math.inf, math.inf)),
     )
     tokens = predictions.tokens
     if tokens is not None:

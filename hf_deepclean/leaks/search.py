@@ -111,7 +111,7 @@ class LeakError(ValueError):
                     "this machine. Their values are not shown; a * stands for one in a name.",
                     *shown,
                     "Remove them from the files, or rename these. What is public anyway can be allowed by a text that "
-                    "holds it, in `ignore`.",
+                    "holds it: `allowed` of a push, `--allow` on the command line, `ignore` of `find_leaks`.",
                 ]
             )
         )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_deepclean.evaluation import examples
-from hf_deepclean.evaluation.examples import predict_examples, summarize_predictions
+from hf_deepclean.evaluation.examples import ExamplePredictions, predict_examples, summarize_predictions
 
 from .. import heads, tiny
 
@@ -23,6 +23,13 @@ def test_figures_equal_those_of_the_model_one_example_at_a_time():
     assert result.mean_loss_interval[0] < result.mean_loss < result.mean_loss_interval[1]
     assert sum(c.num_examples * c.accuracy for c in result.per_class.values()) == pytest.approx(sum(right))
     assert result.per_class["zero"].num_examples == int((batch["labels"] == 0).sum())
+
+
+def test_a_loss_that_cannot_be_negative_has_no_interval_that_is():
+    for best, is_negative in ((0.0, False), (0.1, True)):
+        log_likelihood = np.array([best, 0.0, 0.0, -4.0])
+        predictions = ExamplePredictions(None, np.zeros(4, int), log_likelihood, None)
+        assert (summarize_predictions(predictions).mean_loss_interval[0] < 0) is is_negative
 
 
 def test_training_flags_are_left_alone_and_dropout_is_off():
