@@ -35,7 +35,7 @@ from .test_unlearner import config
 
 
 FORGET, RETAIN, UNSEEN = range(8), range(8, 32), range(32, 40)
-FILES = ["adapter_config.json", "adapter_model.safetensors", "report.json"]
+FILES = ["adapter_config.json", "adapter_model.safetensors", "forget_commitment.json", "report.json"]
 
 
 def llama():

@@ -137,6 +137,7 @@ def uninterrupted(tmp_path_factory):
     seconds = time.monotonic() - start
     assert {path.name for path in folder.iterdir() if "checkpoint" not in path.name} == {
         "config.json",
+        "forget_commitment.json",
         "model.safetensors",
         "report.json",
     }
@@ -233,7 +234,12 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_in_the_same_bits(tmp_path
     assert len(list(state.glob("retain-fisher-*"))) == (phase == "retain Fisher")
     assert ended(run, folder, save_strategy="no") == 0
     assert contents(folder) == expected
-    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "report.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "forget_commitment.json",
+        "model.safetensors",
+        "report.json",
+    }
 
 
 @pytest.mark.parametrize("is_control", [False, True])

@@ -136,7 +136,12 @@ def test_streams_give_what_their_rows_give(worlds):
 def test_only_the_main_process_writes_and_only_a_result_is_left(worlds, folder):
     for world in WORLDS:
         output = folder / str(world) / "even"
-        assert sorted(path.name for path in output.iterdir()) == ["config.json", "model.safetensors", "report.json"]
+        assert sorted(path.name for path in output.iterdir()) == [
+            "config.json",
+            "forget_commitment.json",
+            "model.safetensors",
+            "report.json",
+        ]
         assert UnlearningReport.load(output / "report.json").stages.keys() >= {"control_after_repair"}
         streamed = folder / str(world) / "streamed"
         assert not list(streamed.glob("_*")) and not list(streamed.glob(".*"))
