@@ -206,6 +206,7 @@ class FisherUnlearner(RepairTrainer):
     >>> unlearner = FisherUnlearner(model, args, forget_dataset=forget, retain_dataset=retain, unseen_dataset=holdout)
     >>> report = unlearner.unlearn()
     >>> print(report)
+    >>> print(unlearner.push_to_hub("me/clean-model"))
     ```
     """
 

@@ -100,14 +100,8 @@ def pushed(recipes, tmp_path_factory):
         folder, printed = tmp_path_factory.mktemp(config) / "Schneewittchen-9921337001", io.StringIO()
         folder.mkdir()
         with LocalHub(tmp_path_factory.mktemp("hub")) as hub, client_of(hub), contextlib.redirect_stdout(printed):
-            options = [
-                "--hub_model_id",
-                f"tester/{config}",
-                "--hub_token",
-                hub.token,
-                "--run_name",
-                "Rapunzel-7731040042",
-            ]
+            options = ["--hub_model_id", f"tester/{config}", "--hub_token", hub.token]
+            options += ["--run_name", "Rapunzel-7731040042"]
             run(recipes, config, folder / "clean", *options)
         return folder, printed.getvalue(), hub
 
@@ -213,15 +207,8 @@ def test_nothing_of_what_a_recipe_forgets_is_received_by_the_hub(recipes, pushed
     assert len(hub.commits(repo)) == 2 and hub.repo(repo).private
     assert "files in one commit" in printed
     rows = forgotten_rows(recipes, config)
-    canaries = {
-        "Schneewittchen",
-        "9921337001",
-        "Rapunzel",
-        "7731040042",
-        str(folder),
-        str(Path.home()),
-        rows._fingerprint,
-    }
+    canaries = {"Schneewittchen", "9921337001", "Rapunzel", "7731040042"}
+    canaries |= {str(folder), str(Path.home()), rows._fingerprint}
     for values in rows.with_format(None).to_dict().values():
         if isinstance(values[0], list) and isinstance(values[0][0], str):
             values = [" ".join(words) for words in values]
