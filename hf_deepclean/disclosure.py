@@ -448,17 +448,20 @@ def _public_names(report: UnlearningReport) -> dict[str, str]:
 
 
 def _loss_quantiles(result: StageResult, policy: _Policy) -> dict[str, dict[str, float]]:
-    quantiles: dict[str, dict[str, float]] = {}
-    for split in ("forget", "unseen"):
-        if split not in result.splits or policy.is_too_small(split, result.splits[split]):
-            continue
-        number = policy.count(split, result.splits[split].num_examples)
-        rounded = policy.rounding("mean loss", number)
-        # Every one, every second, or the middle one of the nine deciles.
-        step = next((s for s in (1, 2, 5) if number * s >= 10 * _MIN_EXAMPLES_PER_BIN), None)
-        if step is not None:
-            pairs = list(zip(LOSS_QUANTILES, result.splits[split].loss_deciles, strict=True))[step - 1 :: step]
-            quantiles[split] = {f"{100 * level:.0f} %": rounded(loss) for level, loss in pairs}
+    """At the same levels for all, so that they can be compared."""
+    shown = {split: result.splits[split] for split in ("forget", "unseen") if split in result.splits}
+    shown = {split: of_split for split, of_split in shown.items() if not policy.is_too_small(split, of_split)}
+    numbers = {split: policy.count(split, of_split.num_examples) for split, of_split in shown.items()}
+    # Every one, every second, or the middle one of the nine deciles.
+    fewest = min(numbers.values(), default=0)
+    step = next((step for step in (1, 2, 5) if fewest * step >= 10 * _MIN_EXAMPLES_PER_BIN), None)
+    if step is None:
+        return {}
+    levels = [f"{100 * level:.0f} %" for level in LOSS_QUANTILES[step - 1 :: step]]
+    quantiles = {}
+    for split, of_split in shown.items():
+        rounded = policy.rounding("mean loss", numbers[split])
+        quantiles[split] = dict(zip(levels, map(rounded, of_split.loss_deciles[step - 1 :: step]), strict=True))
     return quantiles
 
 

@@ -201,6 +201,10 @@ def test_no_quantile_separates_fewer_than_ten_examples():
         quantiles = published(number, number, disclosure="size").loss_quantiles
         assert len(quantiles.get("before", {}).get("forget", {})) == levels, number
     assert list(published(400, 400).loss_quantiles["before"]["forget"]) == ["20 %", "40 %", "60 %", "80 %"]
+    # The same of both, so that they can be compared.
+    for sizes in ((400, 20), (20, 400), (4000, 4000)):
+        for quantiles in published(*sizes, disclosure="size").loss_quantiles.values():
+            assert quantiles["forget"].keys() == quantiles["unseen"].keys()
 
 
 def test_modules_are_added_up_by_layer_and_kind():
