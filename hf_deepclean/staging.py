@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,8 @@ def _load_report(folder: Path) -> UnlearningReport:
 
 
 def _published_names(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    files = chain(folder.iterdir(), folder.glob("additional_chat_templates/*.jinja"))
+    names = sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
     unsafe = [name for name in names if any(fnmatch(name, pattern) for pattern in _UNSAFE_WEIGHTS)]
     if unsafe:
         raise ValueError(
@@ -218,6 +220,7 @@ def _published_names(folder: Path) -> list[str]:
 
 def _fill(staging: Path, folder: Path, names: list[str], report: UnlearningReport, publication: Publication) -> None:
     for name in names:
+        (staging / name).parent.mkdir(exist_ok=True)
         _copy(folder / name, staging / name, publication.base_model or report.provenance.base_model)
     public, plots = _public_report(folder, report, publication), []
     public.save(staging / REPORT_NAME)

@@ -245,11 +245,12 @@ def test_what_belongs_to_the_training_stays_at_home(runs, hub, api, tmp_path):
     shutil.copytree(output(unlearner), folder)
     for name in ("optimizer.pt.json", "training_args.json", "trainer_state.json", "selection.safetensors", "rows.csv"):
         (folder / name).write_text("{}")
-    for name in ("checkpoint-1", "_unlearning_state", "_fisher"):
+    for name in ("checkpoint-1", "_unlearning_state", "_fisher", "additional_chat_templates"):
         (folder / name).mkdir()
         (folder / name / "model.safetensors").write_text("x")
+    (folder / "additional_chat_templates" / "brief.jinja").write_text("{{ messages }}")
     push_folder_to_hub(folder, REPO, needles=unlearner._needles(), api=api)
-    assert head_files(hub) == ALLOWED["classifier"]
+    assert head_files(hub) == ALLOWED["classifier"] | {"additional_chat_templates/brief.jinja"}
 
 
 def test_weights_that_are_no_safetensors_and_unfinished_runs_are_refused(runs, hub, api, tmp_path):
