@@ -367,7 +367,9 @@ def test_classes_are_named_by_the_data_or_numbered(recipes):
     assert name({"retain": words, "forget": words}, "label") == ["no", "yes"]
 
 
-@pytest.mark.parametrize("name", ["train_encoder_tokenizer", "train_byte_pair_tokenizer"])
+@pytest.mark.parametrize(
+    "name", ["train_encoder_tokenizer", pytest.param("train_byte_pair_tokenizer", marks=pytest.mark.slow)]
+)
 def test_tokenizers_are_the_same_in_every_process(recipes, name):
     code = (
         f"import sys; sys.path.insert(0, {str(FOLDER)!r})\n"
@@ -464,6 +466,7 @@ def launch(name, output, *more):
     )
 
 
+@pytest.mark.slow
 def test_one_launched_process_runs(tmp_path):
     done = launch("single_process", tmp_path / "clean", "--use_cpu", "true")
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import pytest
 import torch
 
 from .measure import WRONG, compare, measure
@@ -7,6 +8,7 @@ from .methods import PLAIN, REFERENCE
 from .report import BEGIN, END, markdown, write_between_markers
 
 
+@pytest.mark.slow
 def test_the_benchmark_runs_on_the_mlp_and_finds_the_engine_exact():
     column = measure("MLP", [PLAIN, "hf_deepclean", REFERENCE], repeats=1, num_threads=1, debug=True)
     assert not [name for name, record in column["methods"].items() if "failure" in record]
