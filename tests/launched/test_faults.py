@@ -18,14 +18,9 @@ def whole(tmp_path_factory):
     return contents(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "fault",
-    [
-        "retain Fisher:error",
-        pytest.param("repair:terminate", marks=pytest.mark.slow),
-        pytest.param("repair:kill", marks=pytest.mark.slow),
-        pytest.param("forget Fisher:terminate", marks=pytest.mark.slow),
-    ],
+    "fault", ["retain Fisher:error", "repair:terminate", "repair:kill", "forget Fisher:terminate"]
 )
 def test_when_one_process_fails_all_end_and_the_run_goes_on_in_the_same_bits(tmp_path, whole, fault):
     folder = tmp_path / "clean"
