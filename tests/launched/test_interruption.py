@@ -175,7 +175,9 @@ def test_sixty_runs_killed_at_random_over_all_phases_end_in_the_same_bits(tmp_pa
     phases = []
     for number in range(60):
         folder = tmp_path / str(number)
-        phases.append(kill_and_resume(folder, seconds * draw.random(), expected))
+        # Every second one in the first half, where the Fisher passes are, which take the least time.
+        part = 0.5 if number % 2 else 1.0
+        phases.append(kill_and_resume(folder, seconds * part * draw.random(), expected))
         shutil.rmtree(folder)
     assert {"forget Fisher", "retain Fisher", "repair", "control"} <= set(phases), phases
 
