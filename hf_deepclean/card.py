@@ -298,12 +298,14 @@ def _cell(figure: Any, show: Callable[[float], str]) -> str:
 
 
 def _losses(report: PublicReport) -> str:
-    levels = sorted({level for stage in report.loss_quantiles.values() for split in stage.values() for level in split})
-    rows = [
-        [f"{STAGES[stage]}, {split}", *(_number(of_split[level]) if level in of_split else "" for level in levels)]
+    quantiles = {
+        f"{STAGES[stage]}, {split}": of_split
         for stage, splits in report.loss_quantiles.items()
         for split, of_split in splits.items()
-    ]
+    }
+    # All are at the same levels.
+    levels = next(iter(quantiles.values()), {}).keys()
+    rows = [[name, *map(_number, of_split.values())] for name, of_split in quantiles.items()]
     return markdown_table(levels, rows) if rows else ""
 
 

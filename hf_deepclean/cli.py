@@ -19,8 +19,6 @@ from . import __version__
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from .report import UnlearningReport
-
 # Everything heavy is imported where it is used, so that `--help` answers at once.
 
 _COMMANDS = {
@@ -266,11 +264,14 @@ def _unlearn(arguments: Sequence[str]) -> None:
         print(outcome)
     if config.hub_model_id is None or run_arguments.dry_run:
         return
+    needles = None
+    if is_main_process():
+        needles = needles_of_dataset(forget_rows, names=[Path(data_arguments.dataset_name).name])
     pushed = unlearner.push_to_hub(
         config.hub_model_id,
         private=config.hub_private_repo is not False,
         revision=config.hub_revision,
-        needles=needles_of_dataset(forget_rows, names=[Path(data_arguments.dataset_name).name]),
+        needles=needles,
         token=config.hub_token,
     )
     if is_main_process():
@@ -375,9 +376,9 @@ def _estimate(arguments: Sequence[str]) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    from .report import summarize_reports
+    from .report import load_report, summarize_reports
 
-    reports = [_load_report(path) for path in parsed.paths]
+    reports = [load_report(path) for path in parsed.paths]
     if parsed.json:
         records = [report.to_dict() for report in reports]
         print(json.dumps(records[0] if len(records) == 1 else records, indent=2))
@@ -411,15 +412,13 @@ def _add_publication_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _card(parsed: argparse.Namespace) -> int:
-    from .card import UnlearningCard
     from .files import check_new_file
     from .staging import Publication, card_of_run
 
     if parsed.output is not None:
         check_new_file(parsed.output)
-    _load_report(parsed.path)
     publication = Publication(parsed.repo_id, parsed.base_model, parsed.forget_disclosure, parsed.forget_description)
-    card: UnlearningCard = card_of_run(parsed.path, publication)
+    card = card_of_run(parsed.path, publication)
     if parsed.output is None:
         print(card)
     else:
@@ -429,9 +428,11 @@ def _card(parsed: argparse.Namespace) -> int:
 
 def _push(parsed: argparse.Namespace) -> int:
     from .hub import push_folder_to_hub
+    from .report import load_report
     from .staging import Publication, save_published
 
-    _load_report(parsed.path)
+    # Refused before the rows are read.
+    load_report(parsed.path)
     needles = _forget_needles(parsed, parsed.path)
     publication = Publication(
         parsed.repo_id,
@@ -498,20 +499,6 @@ def _forget_needles(parsed: argparse.Namespace, folder: Path) -> Any:
     if (folder / "tokenizer_config.json").exists():
         tokenizer = AutoTokenizer.from_pretrained(folder)
     return needles_of_dataset(rows, tokenizer=tokenizer, names=[Path(parsed.forget_file).name])
-
-
-def _load_report(path: Path) -> "UnlearningReport":
-    from .report import UnlearningReport
-
-    file = path / "report.json" if path.is_dir() else path
-    if not file.exists():
-        raise FileNotFoundError(
-            f"There is no {file}. Name the output directory of a run, or the report.json that lies in it."
-        )
-    try:
-        return UnlearningReport.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise ValueError(f"{file} is not the report of an unlearning run ({type(error).__name__}: {error}).") from None
 
 
 def _model_loader(arguments: ModelArguments) -> Callable[[str], Any]:

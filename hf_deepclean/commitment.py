@@ -7,22 +7,18 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from .files import replaced
 from .fingerprint import row_digests
-from .loading import is_stream
 from .modes import all_seeded
 
 
 COMMITMENT_NAME = "forget_commitment.json"
 
 _PURPOSE = b"hf_deepclean: rows to forget\n"
-_NUM_STREAMED_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ class ForgetCommitment:
         """
         key = secrets.token_hex(32) if key is None else key
         with all_seeded(0):
-            rows = sorted(_digests(dataset))
+            rows = sorted(row_digests(dataset, getattr(dataset, "column_names", None)))
         digest = hmac.new(bytes.fromhex(key), _PURPOSE, hashlib.sha256)
         for row in rows:
             digest.update(row)
@@ -94,13 +90,3 @@ class ForgetCommitment:
             return cls(**json.loads(Path(path).read_text()))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} is no commitment to forgotten data ({type(error).__name__}).") from None
-
-
-def _digests(dataset: Any) -> Iterator[bytes]:
-    columns = getattr(dataset, "column_names", None)
-    if not is_stream(dataset):
-        yield from row_digests(dataset, columns)
-        return
-    rows = iter(dataset)
-    while chunk := list(islice(rows, _NUM_STREAMED_ROWS)):
-        yield from row_digests(chunk)

@@ -2,21 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of a report others may see: the record that card, pictures and the published `report.json` are made from."""
 
-import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from .evaluation.examples import LOSS_QUANTILES, SplitResult
 from .evaluation.intervals import wilson_interval
-from .files import replaced
 from .plane import FisherPlane
-from .report import STAGES, IntegrityResult, StageResult, UnlearningReport, from_json_types, to_json_types
+from .report import (
+    STAGES,
+    IntegrityResult,
+    JsonRecord,
+    StageResult,
+    UnlearningReport,
+    estimates_of_split,
+)
 
 
 FORGET_DISCLOSURES = ("withheld", "size", "description")
@@ -134,7 +137,7 @@ class PublicRelearning:
 
 
 @dataclass(frozen=True)
-class PublicReport:
+class PublicReport(JsonRecord):
     """
     The public form of an [`UnlearningReport`]: a closed list of fields, none of which tells which data were forgotten.
 
@@ -256,7 +259,7 @@ class PublicReport:
             loss_quantiles={
                 stage: quantiles
                 for stage, result in stages.items()
-                if (quantiles := _loss_quantiles(result, policy)) and stage in ("before", "after_repair", "reference")
+                if stage in ("before", "after_repair", "reference") and (quantiles := _loss_quantiles(result, policy))
             },
             loss_unit="nats per token" if of_tokens else "nats",
             integrity=report.integrity,
@@ -282,25 +285,6 @@ class PublicReport:
     def measure(self, split: str, name: str) -> Measure | None:
         """A measure by its data set and name, or none."""
         return next((m for m in self.measures if (m.split, m.name) == (split, name)), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON types."""
-        return to_json_types(self)
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> "PublicReport":
-        """The report of a dictionary made by [`~PublicReport.to_dict`]."""
-        return from_json_types(cls, record)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the report as JSON, whole or not at all."""
-        with replaced(Path(path)) as written:
-            written.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "PublicReport":
-        """Reads a report written by [`~PublicReport.save`]."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def check_disclosure(disclosure: str, description: str | None) -> None:
@@ -374,31 +358,19 @@ def _measures(stages: Mapping[str, StageResult], names: Mapping[str, str], polic
         for split, of_split in result.splits.items():
             if policy.is_too_small(split, of_split):
                 continue
-            figures, intervals = _figures_of(split, of_split)
-            for name, value in figures.items():
+            for name, (value, interval) in estimates_of_split(of_split).items():
                 if name in of_split.metrics and split == "forget" and policy.withholds:
                     # What the caller's own metric gives away by its decimals is not known.
                     continue
-                add(split, name, {split: of_split.num_examples}, stage, value, intervals.get(name))
+                add(split, name, {split: of_split.num_examples}, stage, value, interval)
         if policy.is_too_small("forget", result.splits["forget"]):
             continue
-        joint = replace(result, splits={})
-        intervals = joint.intervals()
-        for name, value in joint.figures().items():
+        for name, (value, interval) in result.joint_estimates().items():
             numbers = {"forget": result.splits["forget"].num_examples}
             if "membership" in name:
                 numbers["unseen"] = result.splits["unseen"].num_examples
-            add("forget", name, numbers, stage, value, intervals.get(name))
+            add("forget", name, numbers, stage, value, interval)
     return list(found.values())
-
-
-def _figures_of(split: str, result: SplitResult) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """The figures of one data set and their intervals, by names without that of the data set."""
-    alone, prefix = StageResult({split: result}), f"{split.replace('_', ' ')} "
-    return (
-        {name.removeprefix(prefix): value for name, value in alone.figures().items()},
-        {name.removeprefix(prefix): interval for name, interval in alone.intervals().items()},
-    )
 
 
 def _widened(
@@ -476,7 +448,8 @@ def _trial_figures(result: StageResult, measure: str, names: Mapping[str, str], 
     for split, of_split in result.splits.items():
         if not policy.is_too_small(split, of_split):
             rounded = policy.rounding(measure, policy.count(split, of_split.num_examples))
-            figures[names[split]] = rounded(_figures_of(split, of_split)[0][measure])
+            value, _ = estimates_of_split(of_split)[measure]
+            figures[names[split]] = rounded(value)
     return figures
 
 

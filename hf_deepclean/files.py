@@ -6,8 +6,9 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -44,6 +45,17 @@ def told_where(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def incomplete_folder(folder: Path) -> Iterator[Path]:
+    """A new folder inside another one, which is gone afterwards, or with [`remove_incomplete`] if the process ends."""
+    with told_where(folder):
+        incomplete = Path(tempfile.mkdtemp(prefix=INCOMPLETE, dir=folder))
+    try:
+        yield incomplete
+    finally:
+        shutil.rmtree(incomplete, ignore_errors=True)
+
+
+@contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """
     A new folder inside another one, to write into before a rename; it is gone afterwards.
@@ -55,12 +67,8 @@ def staged(folder: Path) -> Iterator[Path]:
     Raises:
         `OSError`: If something cannot be written; says where and what to do.
     """
-    with told_where(folder):
-        staging = Path(tempfile.mkdtemp(prefix=INCOMPLETE, dir=folder))
-        try:
-            yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with incomplete_folder(folder) as staging, told_where(folder):
+        yield staging
 
 
 @contextmanager
@@ -69,6 +77,11 @@ def replaced(path: Path) -> Iterator[Path]:
     with staged(path.parent) as staging:
         yield staging / path.name
         os.replace(staging / path.name, path)
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether the name of a file is one of several patterns, such as `"model-*.safetensors"`."""
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def check_new_file(path: Path) -> None:

@@ -68,10 +68,9 @@ def dataset_fingerprint(dataset: Any) -> str:
         `str`: 64 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    if is_stream(dataset):
-        dataset = list(islice(dataset, _NUM_STREAMED_ROWS))
     with all_seeded(0):
-        for row in row_digests(dataset, getattr(dataset, "column_names", None)):
+        rows = row_digests(dataset, getattr(dataset, "column_names", None))
+        for row in islice(rows, _NUM_STREAMED_ROWS if is_stream(dataset) else None):
             digest.update(row)
     return digest.hexdigest()
 
@@ -81,19 +80,22 @@ def row_digests(dataset: Any, columns: list[str] | None = None, *, disable_tqdm:
     A digest of every row, equal for equal contents.
 
     Args:
-        dataset ([`~datasets.Dataset`] or map-style):
+        dataset ([`~datasets.Dataset`], map-style or iterable):
             The data set.
         columns (`list[str]`, *optional*):
-            Columns of a [`~datasets.Dataset`] to read, with files and images undecoded; by default what indexing
-            returns.
+            Columns of a [`~datasets.Dataset`] to read, with files and images undecoded; by default, and of a stream,
+            what it returns.
         disable_tqdm (`bool`, *optional*, defaults to `True`):
             Whether to do without a progress bar, which otherwise appears after a second.
 
     Yields:
         `bytes`: 16 bytes for every row.
     """
-    rows = _rows(dataset, columns)
-    for row in tqdm(rows, "comparing rows", len(dataset), leave=False, disable=disable_tqdm, delay=1):
+    if is_stream(dataset):
+        rows, total = dataset, None
+    else:
+        rows, total = _rows(dataset, columns), len(dataset)
+    for row in tqdm(rows, "comparing rows", total, leave=False, disable=disable_tqdm, delay=1):
         digest = hashlib.blake2b(digest_size=16)
         _update_with_value(digest, row)
         yield digest.digest()

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +18,7 @@ from huggingface_hub.hf_api import ModelInfo, RepoFile
 
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard
 from .disclosure import PublicReport
+from .files import matches
 from .leaks import Needles, check_for_leaks
 from .report import REPORT_NAME
 from .staging import Publication, relative_files, staged_model
@@ -38,6 +38,15 @@ _TRAINING = (
     *("trainer_state.json", "training_args.bin", "all_results.json", "train_results.json", "eval_results.json"),
     *("checkpoint-*/*", "runs/*", "_fisher/*", "_unlearning_state/*", "events.out.tfevents*"),
 )
+
+OWNERS_CHECKLIST = """What a push cannot do; it is the owner's:
+- old revisions: `hf-deepclean squash-history REPO`, then the old LFS files in the repository's storage settings
+- repositories of the model from before, and forks and duplicates of them
+- caches of it on your machines (`hf cache ls`), at mirrors and at hosting providers
+- quantised, merged, distilled and converted copies
+- adapters and fine-tuned models that were trained on the model from before
+- the forgotten rows themselves: data sets on the Hub and their revisions, caches of `datasets`, backups, logs
+- optimizer states, checkpoints, kept Fishers (`_fisher`) and `_unlearning_state` folders"""
 
 
 @dataclass(frozen=True)
@@ -135,16 +144,6 @@ class PushResult:
         return "\n".join(lines)
 
 
-OWNERS_CHECKLIST = """What a push cannot do; it is the owner's:
-- old revisions: `hf-deepclean squash-history REPO`, then the old LFS files in the repository's storage settings
-- repositories of the model from before, and forks and duplicates of them
-- caches of it on your machines (`hf cache ls`), at mirrors and at hosting providers
-- quantised, merged, distilled and converted copies
-- adapters and fine-tuned models that were trained on the model from before
-- the forgotten rows themselves: data sets on the Hub and their revisions, caches of `datasets`, backups, logs
-- optimizer states, checkpoints, kept Fishers (`_fisher`) and `_unlearning_state` folders"""
-
-
 def push_folder_to_hub(
     folder: str | os.PathLike[str],
     repo_id: str,
@@ -220,7 +219,9 @@ def push_folder_to_hub(
             _check_repo(head, branch, there, private, exist_ok or create_pr)
         with _told_what_became(api, repo_id, branch, head):
             targets = _targets(api, head, there, relative_files(staging))
-            deleted = tuple(name for name in there if name not in targets.values() and _is_old(name))
+            deleted = tuple(
+                name for name in there if name not in targets.values() and matches(name, (*_WEIGHTS, *_TRAINING))
+            )
             operations = [CommitOperationAdd(target, str(staging / name)) for name, target in targets.items()]
             operations += [CommitOperationDelete(name) for name in deleted]
             with _gate(api, head, gated):
@@ -345,9 +346,8 @@ def _targets(api: HfApi, head: ModelInfo, there: list[str], files: list[str]) ->
     """Where every staged file goes; a card that somebody has written in the repository stays."""
     targets = {name: name for name in files}
     if _is_hand_written(api, head, there, CARD_NAME):
-        own = targets.pop(CARD_NAME_BESIDE, CARD_NAME)
         del targets[CARD_NAME]
-        targets[own if own in files else CARD_NAME] = CARD_NAME_BESIDE
+        targets[CARD_NAME_BESIDE if CARD_NAME_BESIDE in files else CARD_NAME] = CARD_NAME_BESIDE
     return targets
 
 
@@ -356,10 +356,6 @@ def _is_hand_written(api: HfApi, head: ModelInfo, there: list[str], name: str) -
         return False
     path = api.hf_hub_download(head.id, name, revision=head.sha)
     return not UnlearningCard.is_generated(Path(path).read_text(encoding="utf-8"))
-
-
-def _is_old(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in (*_WEIGHTS, *_TRAINING))
 
 
 @contextmanager
@@ -433,7 +429,7 @@ def _weights(api: HfApi, repo_id: str, revision: str) -> set[str]:
     return {
         file.blob_id if file.lfs is None else file.lfs.sha256
         for file in _tree(api, repo_id, revision)
-        if any(fnmatch(file.path, pattern) for pattern in _WEIGHTS)
+        if matches(file.path, _WEIGHTS)
     }
 
 

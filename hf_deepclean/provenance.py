@@ -50,9 +50,9 @@ class Provenance:
         # Metadata may hold dates, which JSON does not know.
         return cls(base_model, revision, json.loads(json.dumps(_card_of(name), default=str)))
 
-    def named(self, base_model: str, revision: str | None = None) -> "Provenance":
-        """The same with another name."""
-        return Provenance(base_model, revision, self.card)
+    def named(self, base_model: str) -> "Provenance":
+        """The same with another name, of which no commit is known."""
+        return Provenance(base_model, None, self.card)
 
 
 def _on_the_hub(name: str) -> tuple[str | None, str | None]:

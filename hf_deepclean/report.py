@@ -9,7 +9,7 @@ import types
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .cancellation import CancellationError
 from .evaluation.examples import SplitResult, TokenResult
@@ -55,6 +55,8 @@ _SUMMARIZED = {
 
 # A figure and its interval, if it has one.
 Estimate = tuple[float, tuple[float, float] | None]
+
+R = TypeVar("R", bound="JsonRecord")
 
 
 @dataclass(frozen=True)
@@ -119,17 +121,16 @@ class StageResult:
         return {name: interval for name, (_, interval) in self._estimates().items() if interval is not None}
 
     def _estimates(self) -> dict[str, Estimate]:
+        of_splits = {
+            f"{split.replace('_', ' ')} {figure}": estimate
+            for split, result in self.splits.items()
+            for figure, estimate in estimates_of_split(result).items()
+        }
+        return of_splits | self.joint_estimates()
+
+    def joint_estimates(self) -> dict[str, Estimate]:
+        """The figures that compare the forget data with unseen ones, or with the reference, and their intervals."""
         estimates: dict[str, Estimate] = {}
-        for split, result in self.splits.items():
-            of_split: dict[str, Estimate] = {}
-            if result.accuracy is not None:
-                of_split["accuracy"] = result.accuracy, result.accuracy_interval
-            if result.tokens is None:
-                of_split["mean loss"] = result.mean_loss, result.mean_loss_interval
-            else:
-                of_split |= _token_estimates(result.tokens)
-            of_split |= {metric: (value, None) for metric, value in result.metrics.items()}
-            estimates |= {f"{split.replace('_', ' ')} {figure}": estimate for figure, estimate in of_split.items()}
         for name, attack in (("", self.membership), ("Min-K% ", self.min_k_membership)):
             if attack is not None:
                 estimates[f"{name}membership AUC"] = attack.auc, attack.auc_interval
@@ -297,8 +298,31 @@ class KeptFisherResult:
     refresh_cost: str
 
 
+class JsonRecord:
+    """A dataclass that is kept as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON types."""
+        return to_json_types(self)
+
+    @classmethod
+    def from_dict(cls: type[R], record: Mapping[str, Any]) -> R:
+        """The record of a dictionary made by `to_dict`."""
+        return from_json_types(cls, record)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the record as JSON, whole or not at all."""
+        with replaced(Path(path)) as written:
+            written.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls: type[R], path: str | os.PathLike[str]) -> R:
+        """Reads a record written by `save`."""
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
 @dataclass(frozen=True)
-class UnlearningReport:
+class UnlearningReport(JsonRecord):
     """
     Everything an unlearning run measured.
 
@@ -371,25 +395,6 @@ class UnlearningReport:
         return {
             name: value - reference[name] for name, value in self.stages[stage].figures().items() if name in reference
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON types."""
-        return to_json_types(self)
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> "UnlearningReport":
-        """The report of a dictionary made by [`~UnlearningReport.to_dict`]."""
-        return from_json_types(cls, record)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the report as JSON, whole or not at all."""
-        with replaced(Path(path)) as written:
-            written.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "UnlearningReport":
-        """Reads a report written by [`~UnlearningReport.save`]."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def __str__(self) -> str:
         parts = [
@@ -552,6 +557,33 @@ class UnlearningReport:
         return figures.format("forgotten texts are still completed verbatim") + trained_without + "."
 
 
+def load_report(path: str | os.PathLike[str]) -> UnlearningReport:
+    """
+    The report of a finished run.
+
+    Args:
+        path (`str`):
+            The output directory of the run, or the report.json in it.
+
+    Raises:
+        `FileNotFoundError`: If there is none.
+        `ValueError`: If the file is not the report of a run.
+    """
+    file = Path(path) / REPORT_NAME if Path(path).is_dir() else Path(path)
+    if not file.exists():
+        raise FileNotFoundError(
+            f"There is no {file}: only the output directory of a finished run holds one. Call `unlearn()` first, "
+            "which writes it."
+        )
+    try:
+        return UnlearningReport.load(file)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{file} is not the report of a run ({type(error).__name__}: {error}). Name the output directory of the "
+            "run itself; a published folder holds the public form of the report alone."
+        ) from None
+
+
 def format_figure(name: str, value: float, *, signed: bool = False) -> str:
     """
     A figure of [`StageResult.figures`] as people read it: shares in percent, everything else as a number.
@@ -607,6 +639,18 @@ def markdown_table(columns: Collection[str], rows: Iterable[Sequence[str]]) -> s
     """A table in Markdown; every row starts with its name, for which there is no heading."""
     head = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def estimates_of_split(result: SplitResult) -> dict[str, Estimate]:
+    """The figures of one data set and their intervals, by name."""
+    estimates: dict[str, Estimate] = {}
+    if result.accuracy is not None:
+        estimates["accuracy"] = result.accuracy, result.accuracy_interval
+    if result.tokens is None:
+        estimates["mean loss"] = result.mean_loss, result.mean_loss_interval
+    else:
+        estimates |= _token_estimates(result.tokens)
+    return estimates | {metric: (value, None) for metric, value in result.metrics.items()}
 
 
 def _token_estimates(tokens: TokenResult) -> dict[str, Estimate]:

@@ -5,11 +5,9 @@
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -18,10 +16,10 @@ from typing import Any
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard, static_text
 from .commitment import COMMITMENT_NAME, ForgetCommitment
 from .disclosure import PublicReport
-from .files import INCOMPLETE, remove_incomplete, staged, told_where
+from .files import incomplete_folder, matches, remove_incomplete, staged, told_where
 from .leaks import Needles, check_for_leaks, needles_of_machine
 from .plots import save_plots
-from .report import REPORT_NAME, UnlearningReport
+from .report import REPORT_NAME, UnlearningReport, load_report
 
 
 # What a published model consists of; pictures and card come on top. Nothing else in the folder leaves it.
@@ -92,20 +90,16 @@ def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: 
         `LeakError`: If something was found; names files, fields and kinds.
     """
     folder = Path(folder)
-    report = _load_report(folder)
+    report = load_report(folder / REPORT_NAME)
     names = _published_names(folder)
-    with told_where(folder):
-        remove_incomplete(folder)
-        staging = Path(tempfile.mkdtemp(prefix=INCOMPLETE, dir=folder))
-    try:
+    remove_incomplete(folder)
+    with incomplete_folder(folder) as staging:
         with told_where(folder):
             _fill(staging, folder, names, report, publication)
         # The owner may well call the repository as the folder.
         of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
         check_for_leaks(staging, needles | of_machine, ignore=[static_text(), *publication.allowed])
         yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def card_of_run(folder: str | os.PathLike[str], publication: Publication | None = None) -> UnlearningCard:
@@ -119,7 +113,7 @@ def card_of_run(folder: str | os.PathLike[str], publication: Publication | None 
             How the model is shown.
     """
     publication = publication or Publication()
-    report = _load_report(Path(folder))
+    report = load_report(Path(folder) / REPORT_NAME)
     return _card(_public_report(Path(folder), report, publication), report.provenance.card, publication, [])
 
 
@@ -182,47 +176,30 @@ def relative_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _load_report(folder: Path) -> UnlearningReport:
-    file = folder / REPORT_NAME
-    if not file.exists():
-        raise FileNotFoundError(
-            f"There is no {file}: only the output directory of a finished run can be published. Call `unlearn()` "
-            "first, which writes it."
-        )
-    try:
-        return UnlearningReport.load(file)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{file} is not the report of a run ({type(error).__name__}). A published folder holds its public form "
-            "alone: publish the output directory of the run itself."
-        ) from None
-
-
 def _published_names(folder: Path) -> list[str]:
     files = chain(folder.iterdir(), folder.glob("additional_chat_templates/*.jinja"))
     names = sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
-    unsafe = [name for name in names if any(fnmatch(name, pattern) for pattern in _UNSAFE_WEIGHTS)]
+    unsafe = [name for name in names if matches(name, _UNSAFE_WEIGHTS)]
     if unsafe:
         raise ValueError(
             f"{folder} holds {', '.join(unsafe)}: weights are published as safetensors alone, and it is not known "
             "whose these are. Move them elsewhere."
         )
-    if not any(fnmatch(name, pattern) for name in names for pattern in _WEIGHTS):
+    if not any(matches(name, _WEIGHTS) for name in names):
         raise FileNotFoundError(f"{folder} holds no weights ({', '.join(_WEIGHTS)}).")
     index = folder / "model.safetensors.index.json"
     if index.exists():
         missing = set(json.loads(index.read_text())["weight_map"].values()) - set(names)
         if missing:
             raise FileNotFoundError(f"{folder} lacks {', '.join(sorted(missing))}, which its index names.")
-    private = (REPORT_NAME, COMMITMENT_NAME)
-    return [name for name in names if name not in private and any(fnmatch(name, pattern) for pattern in _ALLOWED)]
+    return [name for name in names if matches(name, _ALLOWED)]
 
 
 def _fill(staging: Path, folder: Path, names: list[str], report: UnlearningReport, publication: Publication) -> None:
+    public, plots = _public_report(folder, report, publication), []
     for name in names:
         (staging / name).parent.mkdir(exist_ok=True)
-        _copy(folder / name, staging / name, publication.base_model or report.provenance.base_model)
-    public, plots = _public_report(folder, report, publication), []
+        _copy(folder / name, staging / name, public.base_model)
     public.save(staging / REPORT_NAME)
     if find_spec("matplotlib") is not None:
         plots = [path.name for path in save_plots(public, staging / "plots")]

@@ -245,7 +245,7 @@ class FisherUnlearner(RepairTrainer):
         check_devices(args, model)
         self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
         check_scope_of_model(model, args.reset_scope)
-        self._provenance = Provenance.of(model)
+        self._source = model
         model = _load(model, args.seed)
         self.reset_value = args.reset_value or default_reset_value(model)
         check_model(model, args.reset_scope, self.reset_value)
@@ -290,7 +290,7 @@ class FisherUnlearner(RepairTrainer):
             for folder in absent:
                 with suppress(OSError):
                     folder.rmdir()
-        # Trainer switches the cache off for good, and the setting would be saved with the model.
+        # Trainer switches the cache off for good.
         if use_cache is None:
             vars(self.model.config).pop("use_cache", None)
         else:
@@ -466,7 +466,7 @@ class FisherUnlearner(RepairTrainer):
             seed=self.args.seed,
             fisher_fallback=progress.fisher_fallback,
             kept_fisher=progress.kept_fisher,
-            provenance=self._provenance,
+            provenance=on_main_process(lambda: Provenance.of(self._source)),
             gamma_trials=progress.gamma_trials,
             relearning=progress.relearning,
         )
@@ -1052,17 +1052,15 @@ class FisherUnlearner(RepairTrainer):
         return {"python": platform.python_version()} | {package: version(package) for package in packages}
 
     def _write_result(self, folder: Path, report: UnlearningReport) -> None:
-        if not is_main_process():
-            # To write a sharded model takes all processes, of which the main one writes.
-            if self._is_sharded():
+        # To write a sharded model takes all processes, of which the main one writes.
+        if is_main_process() or self._is_sharded():
+            if is_adapted(self.model):
+                save_adapter(self.model, folder)
+            else:
                 with overridden(self.model, **self._original_configs):
                     self.model.save_pretrained(folder)
+        if not is_main_process():
             return
-        if is_adapted(self.model):
-            save_adapter(self.model, folder)
-        else:
-            with overridden(self.model, **self._original_configs):
-                self.model.save_pretrained(folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
         ForgetCommitment.of(self.forget_dataset).save(folder / COMMITMENT_NAME)

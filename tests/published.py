@@ -15,9 +15,10 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
+from hf_deepclean import FisherUnlearner
 
 from . import tiny
+from .test_unlearner import config
 from .tokenizers import byte_tokenizer
 
 
@@ -29,18 +30,7 @@ ORDINARY = ("river", "garden", "window", "mountain", "kitchen", "market", "stati
 
 
 def arguments(folder, **kwargs):
-    values = {
-        "reset_fraction": 0.2,
-        "max_steps": 2,
-        "learning_rate": 1e-3,
-        "per_device_train_batch_size": 16,
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "dataloader_pin_memory": False,
-    }
-    return FisherUnlearningConfig(str(folder), **(values | kwargs))
+    return config(folder, max_steps=2, learning_rate=1e-3, logging_strategy="no", **kwargs)
 
 
 def people():
