@@ -41,6 +41,7 @@ LAYERS = [
     "cancellation",
     "reset",
     "repair",
+    "rivals",
     "evaluation",
     "report",
     "disclosure",
