@@ -9,21 +9,30 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = {
+    "AdaptiveDampening": "rivals.dampening",
     "CancellationError": "cancellation",
     "DataArguments": "data",
+    "FirstOrderInfluence": "rivals.influence",
     "FisherCallback": "callback",
     "FisherDiagonal": "fisher.diagonal",
+    "FisherForgetting": "rivals.noise",
     "FisherUnlearner": "unlearner",
     "FisherUnlearningConfig": "config",
     "ForgetCommitment": "commitment",
     "FreezeGuard": "repair",
     "HistoryReport": "hub",
     "LeakError": "leaks",
+    "LossFreeDampening": "rivals.dampening",
+    "ProjectedGradientUnlearning": "rivals.projection",
     "PublicReport": "disclosure",
     "Publication": "staging",
     "PushResult": "hub",
+    "SecondOrderInfluence": "rivals.influence",
+    "SelectiveSynapticDampening": "rivals.dampening",
     "SparseAdamW": "repair",
+    "SubspaceForgetting": "rivals.projection",
     "UnlearningCard": "card",
+    "UnlearningData": "rivals.data",
     "UnlearningParser": "parser",
     "UnlearningPreview": "preview",
     "UnlearningReport": "report",
@@ -115,6 +124,11 @@ if TYPE_CHECKING:
     from .repair import FreezeGuard, SparseAdamW
     from .report import UnlearningReport, summarize_reports
     from .reset import reset_weights
+    from .rivals.dampening import AdaptiveDampening, LossFreeDampening, SelectiveSynapticDampening
+    from .rivals.data import UnlearningData
+    from .rivals.influence import FirstOrderInfluence, SecondOrderInfluence
+    from .rivals.noise import FisherForgetting
+    from .rivals.projection import ProjectedGradientUnlearning, SubspaceForgetting
     from .scope import parameters_in_scope
     from .selection import WeightSelection, select_random_weights, select_weights
     from .staging import Publication, save_published
