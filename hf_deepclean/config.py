@@ -13,7 +13,8 @@ from .likelihood import check_fisher_type
 from .processes import check_parallelism
 from .reset import check_reset_value
 from .scope import check_reset_scope
-from .selection import check_selection_rule
+from .selection import SELECTION_RULES, check_selection_rule
+from .trials import TARGETS, check_target
 
 
 @dataclass
@@ -48,12 +49,21 @@ class FisherUnlearningConfig(TrainingArguments):
         > Parameters that control which weights are reset
 
         selection (`str`, *optional*):
-            `"gamma"`, `"reset_fraction"` or `"adaptive"`; see [`select_weights`]. By default the rule whose value is
-            given, else `"adaptive"`.
+            `"auto"`: the deepest reset that a repair can recover from, found by trials on samples of the forget and
+            the retain data; see [`search_selection`]. `"gamma"`, `"reset_fraction"` and `"adaptive"`: see
+            [`select_weights`]. By default the rule whose value is given, else `"auto"`.
         gamma (`float`, *optional*):
             Weights with a ratio of forget to retain Fisher above it are reset.
         reset_fraction (`float`, *optional*):
             This share of the weights in scope, those with the largest ratios, is reset.
+        target (`str`, *optional*):
+            What the forget data should be like afterwards, which `selection="auto"` checks and warns of: `"unseen"`
+            (data never seen) or `"chance"` (their classes are gone). By default it follows from whether their classes
+            also occur in the retain data.
+        num_selection_trials (`int`, *optional*, defaults to `8`):
+            Trials of `selection="auto"`.
+        num_selection_examples (`int`, *optional*, defaults to `256`):
+            At most so many examples of each data set, drawn at random by `seed`, are evaluated in a trial.
         reset_scope (`str`, *optional*, defaults to `"full"`):
             `"full"` (all weights) or `"adapter"` (those of the active LoRA adapter; the base is only read).
         target_modules (`list[str]`, *optional*):
@@ -126,8 +136,8 @@ class FisherUnlearningConfig(TrainingArguments):
     selection: str | None = field(
         default=None,
         metadata={
-            "help": "Rule that selects the weights; by default the one whose value is given, else 'adaptive'.",
-            "choices": ["gamma", "reset_fraction", "adaptive"],
+            "help": "Rule that selects the weights; by default the one whose value is given, else 'auto'.",
+            "choices": list(SELECTION_RULES),
         },
     )
     gamma: float | None = field(
@@ -135,6 +145,17 @@ class FisherUnlearningConfig(TrainingArguments):
     )
     reset_fraction: float | None = field(
         default=None, metadata={"help": "Reset this share of the weights in scope, those with the largest ratios."}
+    )
+    target: str | None = field(
+        default=None,
+        metadata={
+            "help": "What --selection auto checks: forget data as 'unseen', or answers at 'chance' (classes gone).",
+            "choices": list(TARGETS),
+        },
+    )
+    num_selection_trials: int = field(default=8, metadata={"help": "Trials of --selection auto."})
+    num_selection_examples: int = field(
+        default=256, metadata={"help": "At most so many examples of each data set are evaluated in a trial."}
     )
     reset_scope: str = field(
         default="full",
@@ -197,7 +218,13 @@ class FisherUnlearningConfig(TrainingArguments):
             # On the command line it is a string.
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         check_fisher_type(self.fisher_type, None)
-        self.selection = check_selection_rule(self.selection, self.gamma, self.reset_fraction)
+        self.selection = check_selection_rule(self.selection, self.gamma, self.reset_fraction, by_trials=True)
+        check_target(self.target)
+        if self.target is not None and self.selection != "auto":
+            raise ValueError(
+                f"`target={self.target!r}` is what `selection='auto'` works for, and the rule is {self.selection!r}. "
+                "Leave one of them out."
+            )
         check_reset_scope(self.reset_scope)
         if self.reset_value is None and self.pretrained_model is not None:
             self.reset_value = "pretrained"
@@ -216,7 +243,8 @@ class FisherUnlearningConfig(TrainingArguments):
             )
         if not self.state_save_seconds >= 0:
             raise ValueError(f"`state_save_seconds` is {self.state_save_seconds} but must be a time, 0 or more.")
-        for name in ("per_device_fisher_batch_size", "fisher_max_examples"):
+        counts = ("num_selection_trials", "num_selection_examples")
+        for name in ("per_device_fisher_batch_size", "fisher_max_examples", *counts):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value} but must be at least 1.")

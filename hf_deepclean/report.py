@@ -18,9 +18,13 @@ from .files import replaced
 from .plane import FisherPlane
 from .provenance import Provenance
 from .selection import WeightSelection
+from .trials import SelectionSearch
 
 
 REPORT_NAME = "report.json"
+
+# After the repair the retained data may be known by as much less than before without a warning.
+MAX_RETAIN_DROP = 0.02
 
 # Classes per data set in the console table.
 _MAX_CLASSES = 12
@@ -146,7 +150,7 @@ class SelectionResult:
     Which weights were reset, as counts.
 
     Args:
-        rule (`str`): `"gamma"`, `"reset_fraction"` or `"adaptive"`.
+        rule (`str`): `"auto"`, `"gamma"`, `"reset_fraction"` or `"adaptive"`.
         gamma (`float`, *optional*): The ratio of forget to retain Fisher from which weights were selected.
         num_in_scope (`int`): Weights that could be selected.
         num_selected (`int`): Weights that were.
@@ -341,6 +345,7 @@ class UnlearningReport(JsonRecord):
         provenance ([`Provenance`]): Where the model from before comes from.
         gamma_trials (`tuple[GammaTrial, ...]`): What other thresholds would do, if that was asked for.
         relearning ([`RelearningResult`], *optional*): How fast the forget data come back, if that was asked for.
+        search ([`SelectionSearch`], *optional*): How the selection came about, if it was `"auto"`.
     """
 
     model_class: str
@@ -357,6 +362,7 @@ class UnlearningReport(JsonRecord):
     provenance: Provenance = Provenance()
     gamma_trials: tuple[GammaTrial, ...] = ()
     relearning: RelearningResult | None = None
+    search: SelectionSearch | None = None
 
     def of_request(self, name: str) -> "UnlearningReport":
         """
@@ -396,11 +402,45 @@ class UnlearningReport(JsonRecord):
             name: value - reference[name] for name, value in self.stages[stage].figures().items() if name in reference
         }
 
+    def shortfalls(self) -> list[str]:
+        """
+        What the run has not reached, in words for its owner: retained data that the repair did not bring back, and a
+        target of the selection `"auto"` that was not met. Empty if there is nothing to say.
+        """
+        before, after = self.stages["before"], self.stages["after_repair"]
+        found = []
+        measure, known_before, known_now = _retained(before, after)
+        if known_before - known_now > MAX_RETAIN_DROP:
+            found.append(
+                f"The repair did not bring the retained data back: {measure} {100 * known_before:.1f} % before, "
+                f"{100 * known_now:.1f} % now. Repair longer (`num_train_epochs`) or at another `learning_rate` (that "
+                "of few weights may be several times the one of the model's training), or set a smaller "
+                "`reset_fraction`."
+            )
+        if self.search is None:
+            return found
+        forget, membership = after.splits["forget"], after.membership
+        if self.search.target == "chance" and forget.accuracy is not None:
+            num_classes = len(before.splits["retain"].per_class) + len(before.splits["forget"].per_class)
+            if forget.accuracy_interval[0] > 1 / num_classes:
+                found.append(
+                    f"The target 'chance' was not reached: {100 * forget.accuracy:.1f} % of the forget examples are "
+                    f"still recognised, where chance is {100 / num_classes:.1f} %."
+                )
+        if self.search.target == "unseen" and membership is not None and membership.auc_interval[0] > 0.5:
+            found.append(
+                "The target 'unseen' was not reached: the forget examples can be told from unseen ones, with a "
+                f"membership AUC of {membership.auc:.3f} (95 % interval from {membership.auc_interval[0]:.3f}; 0.5: "
+                "not at all)."
+            )
+        return found
+
     def __str__(self) -> str:
         parts = [
             self._results_table(),
             self._class_table(),
             self._module_table(),
+            "" if self.search is None else _table(self.search.rows(self.selection.num_in_scope)),
             self._gamma_table(),
             self._relearning_table(),
             self._notes(),
@@ -495,6 +535,9 @@ class UnlearningReport(JsonRecord):
                 f"Of the base 0 of {self.integrity.num_base_weights:,} weights changed, so that the adapter fits the "
                 "same base as before."
             )
+        if self.search is not None:
+            lines.append(self._search_note())
+        lines += self.shortfalls()
         if self.stages["after_repair"].splits["forget"].tokens is not None:
             lines.append(self._verbatim_note())
         membership = self.stages["after_repair"].membership
@@ -529,6 +572,18 @@ class UnlearningReport(JsonRecord):
         lines.append(f"Seed {self.seed}; {versions}.")
         return "\n".join(lines)
 
+    def _search_note(self) -> str:
+        search = self.search
+        unchecked = " (not checked: no unseen data were given)" * (
+            search.target == "unseen" and search.before.unseen is None
+        )
+        sizes = ", ".join(f"{size} {split}" for split, size in search.num_examples.items())
+        return (
+            f"The number of weights was found by {len(search.trials)} trials on {sizes} examples, as the deepest "
+            f"reset that leaves half of the retained {search.measure} beyond chance ({100 * search.chance:.1f} %); the "
+            f"target was {search.target!r}{unchecked}."
+        )
+
     def _kept_fisher_note(self) -> str:
         kept = self.kept_fisher
         error = kept.cancellation
@@ -555,6 +610,16 @@ class UnlearningReport(JsonRecord):
         reference = self.stages["reference"].splits["forget"].tokens if "reference" in self.stages else None
         trained_without = "" if reference is None else f"; the reference completes {reference.num_verbatim:,}"
         return figures.format("forgotten texts are still completed verbatim") + trained_without + "."
+
+
+def _retained(before: StageResult, after: StageResult) -> tuple[str, float, float]:
+    """What is known of the retained data, as [`trials.knowledge`] measures it."""
+    first, last = before.splits["retain"], after.splits["retain"]
+    if first.accuracy is not None:
+        return "accuracy", first.accuracy, last.accuracy
+    if first.tokens is not None:
+        return "token accuracy", first.tokens.accuracy, last.tokens.accuracy
+    return "likelihood", math.exp(min(0.0, -first.mean_loss)), math.exp(min(0.0, -last.mean_loss))
 
 
 def load_report(path: str | os.PathLike[str]) -> UnlearningReport:

@@ -23,7 +23,7 @@ _BLOCK_SIZE = 2**24
 # Of the ratios and the importances (`F_f`, as a sum) of a block of weights.
 Condition = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-SELECTION_RULES = ("gamma", "reset_fraction", "adaptive")
+SELECTION_RULES = ("auto", "gamma", "reset_fraction", "adaptive")
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class WeightSelection:
         num_weights (`dict[str, int]`):
             Number of weights of every parameter in scope.
         rule (`str`):
-            `"gamma"`, `"reset_fraction"`, `"adaptive"` or `"random"`.
+            `"gamma"`, `"reset_fraction"`, `"adaptive"`, `"auto"` or `"random"`.
         gamma (`float`, *optional*):
-            The ratio above which weights were selected; for `"reset_fraction"` the smallest selected ratio, for
-            `"random"` none.
+            The ratio above which weights were selected; for `"reset_fraction"` and `"auto"` the smallest selected
+            ratio, for `"random"` none.
         num_infinite_ratios (`int`, *optional*, defaults to `0`):
             How many selected weights matter to the forget set and have a retain Fisher of exactly 0.
     """
@@ -113,12 +113,7 @@ def select_weights(
             is selected.
     """
     selection = check_selection_rule(selection, gamma, reset_fraction)
-    if forget.sums.keys() != retain.sums.keys() or forget.fisher_type != retain.fisher_type:
-        raise ValueError(
-            f"The forget Fisher ({len(forget.sums)} parameters, {forget.fisher_type!r}) and the retain Fisher "
-            f"({len(retain.sums)} parameters, {retain.fisher_type!r}) cannot be compared. Compute both with the same "
-            "scope and `fisher_type`."
-        )
+    check_comparable(forget, retain)
     if forget_share is None:
         forget_share = forget.num_examples / (forget.num_examples + retain.num_examples)
     ratios = FisherRatios(forget, retain)
@@ -130,7 +125,7 @@ def select_weights(
         indices = ratios.where(lambda ratio, _: ratio > gamma)
     if not indices:
         raise ValueError(f"No weight was selected: {_describe(ratios, gamma, reset_fraction)}")
-    result = _selection_of(ratios, indices, selection, gamma)
+    result = _selection_of(ratios, indices, gamma, selection)
     _warn_of_collapse(result, forget)
     return result
 
@@ -146,7 +141,40 @@ def select_above(forget: FisherDiagonal, retain: FisherDiagonal, gamma: float) -
             The ratio above which weights are selected.
     """
     ratios = FisherRatios(forget, retain)
-    return _selection_of(ratios, ratios.where(lambda ratio, _: ratio > gamma), "gamma", gamma)
+    return _selection_of(ratios, ratios.where(lambda ratio, _: ratio > gamma), gamma, "gamma")
+
+
+def select_largest(forget: FisherDiagonal, retain: FisherDiagonal, number: int) -> WeightSelection:
+    """
+    As many weights with the largest ratios, for the trials of the rule `"auto"`; nothing is warned of.
+
+    Args:
+        forget, retain ([`FisherDiagonal`]):
+            As for [`select_weights`], which compares them.
+        number (`int`):
+            How many, at least 1 and at most [`num_candidates`].
+    """
+    ratios = FisherRatios(forget, retain)
+    return _selection_of(ratios, *_top(ratios, number), rule="auto")
+
+
+def num_candidates(forget: FisherDiagonal, retain: FisherDiagonal) -> int:
+    """
+    Number of weights that matter to the forget set.
+
+    Args:
+        forget, retain ([`FisherDiagonal`]):
+            As for [`select_weights`].
+
+    Raises:
+        `ValueError`: If there are none, or if the two cannot be compared.
+    """
+    check_comparable(forget, retain)
+    ratios = FisherRatios(forget, retain)
+    number = ratios.count(_matters)
+    if number == 0:
+        raise ValueError(f"No weight was selected: {_describe(ratios, None, None)}")
+    return number
 
 
 def select_random_weights(selection: WeightSelection, seed: int) -> WeightSelection:
@@ -170,8 +198,28 @@ def select_random_weights(selection: WeightSelection, seed: int) -> WeightSelect
     return WeightSelection(indices, selection.num_weights, "random")
 
 
-def check_selection_rule(selection: str | None, gamma: float | None, reset_fraction: float | None) -> str:
-    """Returns the name of the rule; refuses values that do not fit it, before anything is computed."""
+def check_comparable(forget: FisherDiagonal, retain: FisherDiagonal) -> None:
+    """Refuses Fishers of different weights or estimators."""
+    if forget.sums.keys() != retain.sums.keys() or forget.fisher_type != retain.fisher_type:
+        raise ValueError(
+            f"The forget Fisher ({len(forget.sums)} parameters, {forget.fisher_type!r}) and the retain Fisher "
+            f"({len(retain.sums)} parameters, {retain.fisher_type!r}) cannot be compared. Compute both with the same "
+            "scope and `fisher_type`."
+        )
+
+
+def check_selection_rule(
+    selection: str | None, gamma: float | None, reset_fraction: float | None, *, by_trials: bool = False
+) -> str:
+    """
+    Returns the name of the rule; refuses values that do not fit it, before anything is computed.
+
+    Args:
+        selection, gamma, reset_fraction:
+            As for [`select_weights`].
+        by_trials (`bool`, *optional*, defaults to `False`):
+            Whether there is a model to try selections on, so that the rule may be `"auto"`, which is the default then.
+    """
     if gamma is not None and reset_fraction is not None:
         raise ValueError(
             f"Both `gamma` ({gamma}) and `reset_fraction` ({reset_fraction}) were given, and each alone decides which "
@@ -185,16 +233,22 @@ def check_selection_rule(selection: str | None, gamma: float | None, reset_fract
         raise ValueError(
             f"`reset_fraction` is {reset_fraction} but must be a share of the weights, above 0 and at most 1."
         )
-    given = {"gamma": gamma, "reset_fraction": reset_fraction, "adaptive": None}
+    given = {"gamma": gamma, "reset_fraction": reset_fraction}
     if selection is None:
-        return next((rule for rule, value in given.items() if value is not None), "adaptive")
+        default = "auto" if by_trials else "adaptive"
+        return next((rule for rule, value in given.items() if value is not None), default)
+    if selection == "auto" and not by_trials:
+        raise ValueError(
+            "`selection='auto'` tries selections on the model and its data, which two Fishers are not. Use "
+            "`FisherUnlearner`, or choose one of the other rules."
+        )
     if selection not in SELECTION_RULES:
         raise ValueError(f"`selection` is {selection!r} but must be one of {', '.join(map(repr, SELECTION_RULES))}.")
     for rule, value in given.items():
-        if (value is not None) != (rule == selection) and rule != "adaptive":
+        if (value is not None) != (rule == selection):
             raise ValueError(
                 f"`selection={selection!r}` with `gamma={gamma}` and `reset_fraction={reset_fraction}` is no rule: "
-                "'gamma' takes `gamma`, 'reset_fraction' takes `reset_fraction`, 'adaptive' takes neither."
+                "'gamma' takes `gamma`, 'reset_fraction' takes `reset_fraction`, 'adaptive' and 'auto' take neither."
             )
     return selection
 
@@ -271,7 +325,7 @@ class FisherRatios:
 
 
 def _selection_of(
-    ratios: FisherRatios, indices: dict[str, torch.Tensor], rule: str, gamma: float | None
+    ratios: FisherRatios, indices: dict[str, torch.Tensor], gamma: float | None, rule: str
 ) -> WeightSelection:
     return WeightSelection(
         indices,
@@ -299,6 +353,12 @@ def _top_share(ratios: FisherRatios, reset_fraction: float) -> tuple[dict[str, t
             f"{ratios.num_weights:,} matter to the forget set at all; those are selected."
         )
         wanted = num_eligible
+    return _top(ratios, wanted)
+
+
+def _top(ratios: FisherRatios, wanted: int) -> tuple[dict[str, torch.Tensor], float]:
+    """As many of the weights that matter to the forget set, by ratio."""
+    num_eligible = ratios.count(_matters)
     threshold = value_at_rank(ratios.values(_matters), num_eligible - wanted, ratios.processes)
 
     def is_tied(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:

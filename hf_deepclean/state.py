@@ -21,6 +21,7 @@ from .plane import FisherPlane
 from .processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
 from .report import GammaTrial, KeptFisherResult, RelearningResult, StageResult, from_json_types, to_json_types
 from .selection import WeightSelection
+from .trials import SelectionSearch
 
 
 # A name with which `Trainer.push_to_hub` and `hf upload` of a model leave things out.
@@ -50,6 +51,7 @@ class RunProgress:
             selection.
         gamma_trials (`tuple[GammaTrial, ...]`): Trials of the gamma sweep that are done.
         relearning ([`RelearningResult`], *optional*): How fast the forget data come back, once that is measured.
+        search ([`SelectionSearch`], *optional*): How the selection came about, if it was `"auto"`.
     """
 
     identity: dict[str, Any]
@@ -62,6 +64,7 @@ class RunProgress:
     plane: FisherPlane | None = None
     gamma_trials: tuple[GammaTrial, ...] = ()
     relearning: RelearningResult | None = None
+    search: SelectionSearch | None = None
 
 
 class RunState:

@@ -104,10 +104,18 @@ from .report import (
 )
 from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
 from .scope import parameters_in_scope
-from .selection import WeightSelection, select_above, select_random_weights, select_weights
+from .selection import (
+    WeightSelection,
+    num_candidates,
+    select_above,
+    select_largest,
+    select_random_weights,
+    select_weights,
+)
 from .shards import plain_class
 from .staging import Publication, save_published, write_card
 from .state import RunState
+from .trials import SelectionSearch, search_selection, target_of_request
 
 
 logger = logging.getLogger(__name__)
@@ -307,6 +315,7 @@ class FisherUnlearner(RepairTrainer):
         if args.relearning_steps > 0:
             check_relearning(self.model, self.reference_model, scope)
         self.selection: WeightSelection | None = None
+        self.search: SelectionSearch | None = None
         self.freeze_guard: FreezeGuard | None = None
         self.seconds: dict[str, float] = {}
         self._max_grad_norm = args.max_grad_norm
@@ -469,7 +478,10 @@ class FisherUnlearner(RepairTrainer):
             provenance=on_main_process(lambda: Provenance.of(self._source)),
             gamma_trials=progress.gamma_trials,
             relearning=progress.relearning,
+            search=progress.search,
         )
+        for shortfall in report.shortfalls():
+            logger.warning(shortfall)
         state.put_in_place(lambda folder: self._write_result(folder, report), _LAST_FILES)
         state.remove()
         return report
@@ -486,6 +498,7 @@ class FisherUnlearner(RepairTrainer):
         if kept is None or progress.kept_fisher.retain_pass:
             retain = self.compute_fisher(self.retain_dataset, "retain Fisher")
             selection = self.select_weights(forget, retain)
+        progress.search = self.search
         progress.num_fisher_examples = {"forget": forget.num_examples, "retain": retain.num_examples}
         progress.fisher_fallback = forget.fallback_parameters | retain.fallback_parameters
         with self._timed("Fisher plane"):
@@ -503,18 +516,22 @@ class FisherUnlearner(RepairTrainer):
         selection = self._once(lambda: select_above(forget, retain, gamma))
         if selection.num_selected == 0:
             return GammaTrial(gamma, 0, None)
-        originals, result = read_weights(self.model, selection), None
+        return GammaTrial(gamma, selection.num_selected, self._tried(selection, self.evaluate_unlearning))
+
+    def _tried(self, selection: WeightSelection, evaluate: Callable[[], T]) -> T | None:
+        """What comes out of a reset, which is undone; `None` if there is nothing to reset the weights to."""
+        originals = read_weights(self.model, selection)
         with left_as_it_was(self.model):
             try:
                 self._reset(selection)
             except ValueError as error:
                 # A few weights may all be in a new head, or be what they were before fine-tuning; the run can go on.
-                logger.warning(f"The weights with a ratio above {gamma:.4g} were not tried: {error}")
+                logger.warning(f"The weights with a ratio above {selection.gamma:.4g} were not tried: {error}")
+                return None
             else:
-                result = self.evaluate_unlearning()
+                return evaluate()
             finally:
                 write_weights(self.model, selection, originals)
-        return GammaTrial(gamma, selection.num_selected, result)
 
     def preview(self, num_examples: int = 64) -> UnlearningPreview:
         """
@@ -550,6 +567,7 @@ class FisherUnlearner(RepairTrainer):
                 seconds={},
                 unlearning_splits=dict(self.unlearning_splits),
                 _original_values={},
+                search=None,
                 _reference_log_probabilities=None,
                 **{name: getattr(self, name) for name in restored},
             ),
@@ -691,7 +709,8 @@ class FisherUnlearner(RepairTrainer):
 
     def select_weights(self, forget: FisherDiagonal, retain: FisherDiagonal) -> WeightSelection:
         """
-        Selects the weights to reset, by the rule in `args`, and keeps the selection for the next phases.
+        Selects the weights to reset, by the rule in `args`, and keeps the selection for the next phases. The rule
+        `"auto"` tries resets on the model for it, which is afterwards what it was; how it went is in `search`.
 
         Args:
             forget ([`FisherDiagonal`]):
@@ -702,6 +721,10 @@ class FisherUnlearner(RepairTrainer):
         Returns:
             [`WeightSelection`]
         """
+        if self.args.selection == "auto":
+            with self._timed("selection"):
+                self.selection, self.search = self._search_selection(forget, retain)
+            return self.selection
         share = None
         if not is_stream(self.forget_dataset) and not is_stream(self.retain_dataset):
             share = len(self.forget_dataset) / (len(self.forget_dataset) + len(self.retain_dataset))
@@ -709,6 +732,38 @@ class FisherUnlearner(RepairTrainer):
         with self._timed("selection"):
             self.selection = self._once(lambda: select_weights(forget, retain, self.args.selection, **rule))
         return self.selection
+
+    def _search_selection(
+        self, forget: FisherDiagonal, retain: FisherDiagonal
+    ) -> tuple[WeightSelection, SelectionSearch]:
+        datasets = {"forget": self.forget_dataset, "retain": self.retain_dataset, "unseen": self.unseen_dataset}
+        samples = {
+            split: self._sample(dataset, self.args.num_selection_examples)
+            for split, dataset in datasets.items()
+            if dataset is not None
+        }
+
+        def predict() -> dict[str, ExamplePredictions]:
+            return {split: self._predict(self.model, rows, f"try on {split}") for split, rows in samples.items()}
+
+        with overridden(self, compute_metrics=None):
+            before = predict()
+            return search_selection(
+                self._once(lambda: num_candidates(forget, retain)),
+                lambda number: self._once(lambda: select_largest(forget, retain, number)),
+                before,
+                lambda selection: self._tried(selection, predict) or before,
+                self.args.target or self._target_of_request(before),
+                self.args.num_selection_trials,
+            )
+
+    def _target_of_request(self, samples: Mapping[str, ExamplePredictions]) -> str:
+        """By the classes of all examples where they have been evaluated, else by those of the samples."""
+        if self._state is not None:
+            splits = self._state.progress.stages["before"].splits
+        else:
+            splits = {split: summarize_predictions(answers) for split, answers in samples.items()}
+        return target_of_request(splits["forget"].per_class, splits["retain"].per_class)
 
     def _once(self, function: Callable[[], T]) -> T:
         """

@@ -44,6 +44,7 @@ LAYERS = [
     "rivals",
     "evaluation",
     "metrics",
+    "trials",
     "report",
     "disclosure",
     "plots",

@@ -1,0 +1,223 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The selection that needs no threshold: how deep a reset may go is found by trying, with forward passes alone."""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .evaluation.examples import ExamplePredictions
+from .evaluation.membership import membership_attack
+from .selection import WeightSelection
+
+
+TARGETS = ("unseen", "chance")
+
+# Of what the model knows of the retained data beyond chance, as much must be left after the reset: where half of it
+# is, a repair of a few epochs brings the rest back, and where next to nothing is, it does not.
+MIN_KNOWLEDGE_LEFT = 0.4
+
+# The search begins with a trial between these shares of the weights that matter to the forget data.
+_SMALLEST_SHARE = 1e-4
+
+
+@dataclass(frozen=True)
+class ResetTrial:
+    """
+    What a reset alone leaves, on samples of the data.
+
+    Args:
+        num_selected (`int`): Number of weights that were reset.
+        gamma (`float`, *optional*): The smallest ratio of forget to retain Fisher among them; none if none were.
+        forget, retain (`float`): What the model knows of the data to forget and to keep; see [`knowledge`].
+        unseen (`float`, *optional*): What it knows of data never seen; none without such data.
+        membership_auc (`float`, *optional*): The chance that a forget example is taken for training data rather than
+            an unseen one, by its confidence; none without unseen data.
+    """
+
+    num_selected: int
+    gamma: float | None
+    forget: float
+    retain: float
+    unseen: float | None = None
+    membership_auc: float | None = None
+
+
+@dataclass(frozen=True)
+class SelectionSearch:
+    """
+    How the selection `"auto"` came about.
+
+    Args:
+        target (`str`): `"unseen"` or `"chance"`.
+        measure (`str`): What is meant by knowledge: `"accuracy"`, `"token accuracy"` or `"likelihood"`.
+        chance (`float`): The knowledge of a model that has collapsed.
+        before ([`ResetTrial`]): The model as it was.
+        trials (`tuple[ResetTrial, ...]`): Every trial, in order.
+        chosen (`int`): The place in `trials` of the one whose weights were selected.
+        num_examples (`dict[str, int]`): Examples of every sample.
+    """
+
+    target: str
+    measure: str
+    chance: float
+    before: ResetTrial
+    trials: tuple[ResetTrial, ...]
+    chosen: int
+    num_examples: dict[str, int]
+
+    def rows(self, num_in_scope: int) -> list[list[str]]:
+        """The trade-off as a table for people: every trial by its number of weights, the chosen one marked."""
+        with_unseen = self.before.unseen is not None
+        head = ["reset (trial, without a repair)", f"forget {self.measure}", f"retain {self.measure}"]
+        rows = [[*head, f"unseen {self.measure}", "membership AUC"] if with_unseen else head]
+        for trial in (self.before, *sorted(self.trials, key=lambda trial: trial.num_selected)):
+            name = f"{100 * trial.num_selected / num_in_scope:.3g} %" if trial.num_selected else "nothing"
+            mark = " (chosen)" if trial is self.trials[self.chosen] else ""
+            values = [f"{100 * value:.1f} %" for value in (trial.forget, trial.retain)]
+            if with_unseen:
+                values += [f"{100 * trial.unseen:.1f} %", f"{trial.membership_auc:.3f}"]
+            rows.append([name + mark, *values])
+        return rows
+
+
+class UnrecoverableResetError(ValueError):
+    """Every reset that was tried costs more of what is to be kept than a repair can be expected to bring back."""
+
+
+def search_selection(
+    num_candidates: int,
+    select: Callable[[int], WeightSelection],
+    before: Mapping[str, ExamplePredictions],
+    evaluate: Callable[[WeightSelection], Mapping[str, ExamplePredictions]],
+    target: str,
+    num_trials: int,
+) -> tuple[WeightSelection, SelectionSearch]:
+    """
+    Finds the deepest reset that a repair can recover from.
+
+    The weights are taken in the order of their ratios, and how many of them is found by bisection on a logarithmic
+    scale: a number is tried by a reset and forward passes over samples, and rejected if less than half of what the
+    model knows of the retained data beyond chance is left ([`MIN_KNOWLEDGE_LEFT`]).
+
+    Neither a reference model nor test data take part.
+
+    Args:
+        num_candidates (`int`):
+            Number of weights that matter to the forget data.
+        select (`Callable`):
+            Called with a number of weights, at least 1; returns as many with the largest ratios.
+        before (`dict[str, ExamplePredictions]`):
+            The model's answers on samples of `"forget"`, `"retain"` and, if there are such data, `"unseen"`.
+        evaluate (`Callable`):
+            Called with a selection; resets it, returns the answers on the same samples, and undoes the reset.
+        target (`str`):
+            `"unseen"` or `"chance"`; see [`target_of_request`].
+        num_trials (`int`):
+            Number of trials.
+
+    Returns:
+        `tuple[WeightSelection, SelectionSearch]`
+
+    Raises:
+        `ValueError`: If the model knows no more of the retained data than chance.
+        [`UnrecoverableResetError`]: If every trial was rejected; its message holds the table.
+    """
+    measure, chance = _measure(before["retain"])
+    as_it_is = _trial(None, before)
+    if not as_it_is.retain > chance:
+        raise ValueError(
+            f"The model's {measure} on a sample of {len(before['retain'].labels)} retained examples is "
+            f"{as_it_is.retain:.3f}, where one that always gives the same answer has {chance:.3f}: it has learned "
+            "nothing that a reset could spare. Pass the trained model and the data it was trained on, or choose a "
+            "`gamma` or `reset_fraction` yourself."
+        )
+    enough = chance + MIN_KNOWLEDGE_LEFT * (as_it_is.retain - chance)
+    low, high = math.log(max(1.0, _SMALLEST_SHARE * num_candidates)), math.log(num_candidates)
+    best, trials, chosen = None, [], 0
+    for _ in range(num_trials):
+        middle = (low + high) / 2
+        selection = select(max(1, round(math.exp(middle))))
+        trials.append(_trial(selection, evaluate(selection)))
+        if trials[-1].retain < enough:
+            high = middle
+            continue
+        low = middle
+        if best is None or selection.num_selected > best.num_selected:
+            best, chosen = selection, len(trials) - 1
+    sizes = {split: len(answers.labels) for split, answers in before.items()}
+    search = SelectionSearch(target, measure, chance, as_it_is, tuple(trials), chosen, sizes)
+    if best is None:
+        table = "\n".join("  ".join(row) for row in search.rows(selection.num_in_scope))
+        raise UnrecoverableResetError(
+            f"Every reset that was tried, down to {min(trial.num_selected for trial in trials):,} weights, leaves "
+            f"less than half of what the model knows of the retained data, and nothing was changed:\n{table}\n"
+            "The weights that matter to the forget data are those that all answers depend on. Name the modules that "
+            "must stay in `exclude_modules`, or choose a `reset_fraction` or `gamma` yourself."
+        )
+    return best, search
+
+
+def target_of_request(forget_classes: Collection[Any], retain_classes: Collection[Any]) -> str:
+    """
+    What the forget data should be like afterwards.
+
+    `"chance"` if the request is for whole classes: a model trained without them would never give them as an answer.
+    Else, and without classes, `"unseen"`: it would answer as on data never seen.
+
+    Args:
+        forget_classes, retain_classes (`Collection`):
+            The classes that occur.
+    """
+    return "chance" if forget_classes and not set(forget_classes) & set(retain_classes) else "unseen"
+
+
+def check_target(target: str | None) -> None:
+    """Refuses a target that there is not."""
+    if target is not None and target not in TARGETS:
+        raise ValueError(
+            f"`target` is {target!r} but must be 'unseen' (the forget data should look like data never seen), "
+            "'chance' (their classes should be gone), or left out: then it follows from the classes of the data."
+        )
+
+
+def knowledge(predictions: ExamplePredictions) -> float:
+    """
+    How much a model knows of a data set, from 0 to 1: the accuracy, for token-level heads over all scored tokens; for
+    a likelihood without classes the geometric mean of the likelihoods, at most 1.
+
+    Args:
+        predictions ([`ExamplePredictions`]):
+            Its answers.
+    """
+    if predictions.log_probabilities is not None:
+        return float((predictions.log_probabilities.argmax(axis=1) == predictions.labels).mean())
+    if predictions.tokens is not None:
+        return float(predictions.tokens.correct.mean())
+    return math.exp(min(0.0, float(np.mean(predictions.log_likelihood))))
+
+
+def _measure(predictions: ExamplePredictions) -> tuple[str, float]:
+    """What [`knowledge`] is of such answers, and how much of it a model has that always gives the same one."""
+    if predictions.log_probabilities is not None:
+        return "accuracy", _largest_share(predictions.labels)
+    if predictions.tokens is None:
+        return "likelihood", 0.0
+    classes = predictions.tokens.classes
+    return "token accuracy", 0.0 if classes is None else _largest_share(classes)
+
+
+def _largest_share(classes: np.ndarray) -> float:
+    return float(np.unique(classes, return_counts=True)[1].max() / len(classes))
+
+
+def _trial(selection: WeightSelection | None, answers: Mapping[str, ExamplePredictions]) -> ResetTrial:
+    known: dict[str, Any] = {split: knowledge(answer) for split, answer in answers.items()}
+    if "unseen" in answers:
+        known["membership_auc"] = membership_attack(answers["forget"].confidence(), answers["unseen"].confidence()).auc
+    if selection is None:
+        return ResetTrial(0, None, **known)
+    return ResetTrial(selection.num_selected, selection.gamma, **known)
