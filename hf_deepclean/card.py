@@ -324,7 +324,7 @@ def _relearning(found: PublicRelearning) -> str:
         return table
     unit = "nats" if found.measure == "mean loss" else "percentage points"
     excess = _number(found.excess if unit == "nats" else round(100 * found.excess, 2))
-    return f"{table}\n\nBeyond what comes back in the reference: {excess} {unit} at the most."
+    return f"{table}\n\nIn the model at most {excess} {unit} more come back than in the reference; 0 is the target."
 
 
 def _repair(settings: Mapping[str, Any]) -> str:

@@ -90,20 +90,21 @@ def test_further_measurements_are_shown_and_no_longer_called_missing():
     text = str(UnlearningCard.from_report(measured(), plots=PICTURES))
     assert "over the steps of further trainings](plots/relearning.png)" in text
     assert text.count("| after repair | 12 % | 80 % |") == 3
-    assert text.count("Beyond what comes back in the reference: 29 percentage points at the most.") == 3
-    assert "trained further on *retained data alone*, at a learning rate of 0.001" in text
-    assert "*a few of the forgotten examples* (at most 10) in turns" in text
+    assert text.count("at most 29 percentage points more come back than in the reference; 0 is the target.") == 3
+    assert "trained on *retained data alone*, at a learning rate of 0.001" in text
+    assert "batches of *a few of them* (at most 10) and of retained data" in text
     # The results themselves have no further columns.
     results, rounded = (part.split("\n|---|")[0] for part in text.split("\n| | n | ")[1:])
     assert results == "before | after repair | reference |"
     assert rounded.startswith("after repair | after repair, 4 bits | after repair, 8 bits | reference | reference, 4")
-    assert "quantisation, of other kinds than that measured above" in text
+    assert "quantisation of other kinds than that measured above." in text
     few = str(UnlearningCard.from_report(measured(num_forget=12)))
     assert "Training on the forgotten data again: **withheld**" in few
     assert "retained data alone" not in few
     assert "| forget " not in few
     assert "### With rounded weights" in few
-    for line in ("### With rounded weights", "retained data alone", "Beyond what"):
+    assert "quantisation, whose effect on the forgotten data is withheld here." in few
+    for line in ("### With rounded weights", "retained data alone", "more come back"):
         assert line not in str(UnlearningCard.from_report(public()))
     assert "quantisation, which was not measured here" in str(UnlearningCard.from_report(public()))
 

@@ -476,7 +476,7 @@ def test_what_is_measured_in_the_end_goes_on_where_it_was_interrupted(tmp_path):
     whole = unlearner_for(tmp_path / "whole", **arguments).unlearn()
     model = vit()
     before, interrupted = tiny.parameters_and_buffers(model), unlearner_for(tmp_path / "parts", model, **arguments)
-    evaluate, measure = interrupted._evaluate_quantized, interrupted._measure_relearning
+    evaluate = interrupted._evaluate_quantized
 
     def stop_in_second(one, num_bits):
         if num_bits == 8:
