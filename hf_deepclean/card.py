@@ -324,7 +324,9 @@ def _relearning(found: PublicRelearning) -> str:
         return table
     unit = "nats" if found.measure == "mean loss" else "percentage points"
     excess = _number(found.excess if unit == "nats" else round(100 * found.excess, 2))
-    return f"{table}\n\nIn the model at most {excess} {unit} more come back than in the reference; 0 is the target."
+    return (
+        f"{table}\n\nAt the furthest it has come back by {excess} {unit} more than in the reference; 0 is the target."
+    )
 
 
 def _repair(settings: Mapping[str, Any]) -> str:

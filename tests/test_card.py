@@ -90,7 +90,7 @@ def test_further_measurements_are_shown_and_no_longer_called_missing():
     text = str(UnlearningCard.from_report(measured(), plots=PICTURES))
     assert "over the steps of further trainings](plots/relearning.png)" in text
     assert text.count("| after repair | 12 % | 80 % |") == 3
-    assert text.count("at most 29 percentage points more come back than in the reference; 0 is the target.") == 3
+    assert text.count("it has come back by 29 percentage points more than in the reference; 0 is the target.") == 3
     assert "trained on *retained data alone*, at a learning rate of 0.001" in text
     assert "batches of *a few of them* (at most 10) and of retained data" in text
     # The results themselves have no further columns.
@@ -104,7 +104,7 @@ def test_further_measurements_are_shown_and_no_longer_called_missing():
     assert "| forget " not in few
     assert "### With rounded weights" in few
     assert "quantisation, whose effect on the forgotten data is withheld here." in few
-    for line in ("### With rounded weights", "retained data alone", "more come back"):
+    for line in ("### With rounded weights", "retained data alone", "it has come back"):
         assert line not in str(UnlearningCard.from_report(public()))
     assert "quantisation, which was not measured here" in str(UnlearningCard.from_report(public()))
 
