@@ -17,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from .disclosure import Measure, PublicRelearning, PublicReport, PublicTrial, ResetShare
 from .heads import class_names_of_task
 from .plane import FisherPlane
-from .report import STAGES, IntegrityResult, markdown_table
+from .report import QUANTIZATION_STAGES, RELEARNING_DATA, STAGES, IntegrityResult, markdown_table
 
 
 TAGS = ("machine-unlearning", "fisher-unlearning", "hf_deepclean")
@@ -152,8 +152,9 @@ def static_text() -> str:
     """All words that are on cards whatever was forgotten: those of the template, of measures and of settings."""
     kinds = (PublicReport, Measure, ResetShare, PublicTrial, PublicRelearning, FisherPlane, IntegrityResult)
     names = [item.name for kind in kinds for item in fields(kind)]
-    words = [_source(), *_DIRECTIONS, *_DIRECTIONS.values(), *_PIPELINES, *STAGES, *STAGES.values(), *names, *TAGS]
-    return "\n".join(words)
+    stages = STAGES | QUANTIZATION_STAGES
+    words = [_source(), *_DIRECTIONS, *_DIRECTIONS.values(), *_PIPELINES, *stages, *stages.values(), *names, *TAGS]
+    return "\n".join([*words, *RELEARNING_DATA])
 
 
 def _metadata(report: PublicReport, before: Mapping[str, Any], repo_id: str | None) -> ModelCardData:
@@ -243,7 +244,9 @@ def _template() -> jinja2.Template:
 
 def _context(report: PublicReport, repo_id: str | None, plots: Collection[str]) -> dict[str, Any]:
     names = list(dict.fromkeys(measure.name for measure in report.measures))
-    stages = [stage for stage in STAGES if any(stage in measure.figures for measure in report.measures)]
+    measured = {stage for measure in report.measures for stage in measure.figures}
+    stages = {stage: heading for stage, heading in STAGES.items() if stage in measured}
+    rounded = {stage: heading for stage, heading in QUANTIZATION_STAGES.items() if stage in measured}
     without = [
         f"{measure.split} {measure.name}"
         for measure in report.measures
@@ -255,12 +258,13 @@ def _context(report: PublicReport, repo_id: str | None, plots: Collection[str]) 
         "plots": list(plots),
         "stages": stages,
         "results": _results(report, stages),
+        "quantization": _results(report, rounded) if rounded.keys() - STAGES.keys() else "",
         "no_intervals": without,
         "directions": [text for name, text in _DIRECTIONS.items() if name in names],
         "membership": report.measure("forget", "membership AUC") is not None,
         "evaluated": any(measure.split.startswith("eval") for measure in report.measures),
         "losses": _losses(report),
-        "relearning": _relearning(report),
+        "relearning": {data: _relearning(found) for data, found in report.relearning_by_data().items()},
         "fisher_labels": _FISHER_LABELS[report.settings.get("fisher_type", "empirical")],
         "reset_value": _RESET_VALUES[report.settings.get("reset_value", "zero")],
         "repair": _repair(report.settings),
@@ -274,7 +278,7 @@ def _context(report: PublicReport, repo_id: str | None, plots: Collection[str]) 
     }
 
 
-def _results(report: PublicReport, stages: list[str]) -> str:
+def _results(report: PublicReport, stages: Mapping[str, str]) -> str:
     at_least = "≥ " if report.disclosure == "withheld" else ""
     rows = []
     for measure in report.measures:
@@ -285,7 +289,7 @@ def _results(report: PublicReport, stages: list[str]) -> str:
         )
         cells = [_cell(measure.figures.get(stage), show) for stage in stages]
         rows.append([f"{measure.split} {measure.name}", count, *cells])
-    return markdown_table(["n", *(STAGES[stage] for stage in stages)], rows)
+    return markdown_table(["n", *stages.values()], rows)
 
 
 def _cell(figure: Any, show: Callable[[float], str]) -> str:
@@ -309,16 +313,20 @@ def _losses(report: PublicReport) -> str:
     return markdown_table(levels, rows) if rows else ""
 
 
-def _relearning(report: PublicReport) -> str:
-    found = report.relearning
-    if found is None:
-        return ""
+def _relearning(found: PublicRelearning) -> str:
     show = _number if found.measure == "mean loss" else _percent
     rows = [
         [STAGES[stage], *map(show, curve), *["diverged"] * (len(found.steps) - len(curve))]
         for stage, curve in found.curves.items()
     ]
-    return markdown_table([f"step {step}" for step in found.steps], rows)
+    table = markdown_table([f"step {step}" for step in found.steps], rows)
+    if found.excess is None:
+        return table
+    unit = "nats" if found.measure == "mean loss" else "percentage points"
+    excess = _number(found.excess if unit == "nats" else round(100 * found.excess, 2))
+    return (
+        f"{table}\n\nAt the furthest it has come back by {excess} {unit} more than in the reference; 0 is the target."
+    )
 
 
 def _repair(settings: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from transformers import TrainingArguments
 from .adapters import check_adapter, is_adapted, is_adapter_path
 from .batches import split_labels
 from .config import FisherUnlearningConfig
+from .evaluation.quantization import quantized
 from .fingerprint import row_digests
 from .fisher.diagonal import FisherDiagonal
 from .loading import is_stream
@@ -282,6 +283,35 @@ def check_relearning(model: nn.Module, reference_model: nn.Module | None, names:
             f"`relearning_steps` trains the parameters in scope, and `reference_model` does not have {len(missing)} "
             f"of them, {min(missing)} for one. Pass a reference of the model's own kind, or leave it at 0."
         )
+
+
+def check_quantization(model: nn.Module, reference_model: nn.Module | None) -> None:
+    """
+    Refuses models whose weights cannot be rounded as a whole.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model to clean.
+        reference_model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
+            The reference.
+
+    Raises:
+        `ValueError`: If one of the two has an adapter, or is one that [`quantized`] refuses.
+    """
+    for argument, one in (("model", model), ("reference_model", reference_model)):
+        if one is None:
+            continue
+        if is_adapted(one):
+            raise ValueError(
+                f"`quantization_bits` rounds the weights that are deployed, and `{argument}` has an adapter, where "
+                "base and adapter would be rounded each by itself. Leave it out, and evaluate a merged copy of the "
+                "result (`merge_and_unload()`) within `hf_deepclean.quantized`."
+            )
+        try:
+            with quantized(one, 8):
+                pass
+        except ValueError as error:
+            raise ValueError(f"`quantization_bits` cannot be measured of `{argument}`. {error}") from error
 
 
 def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from .disclosure import FORGET_DISCLOSURES, check_disclosure
 from .likelihood import check_fisher_type
 from .processes import check_parallelism
+from .report import RELEARNING_DATA
 from .reset import check_reset_value
 from .scope import check_reset_scope
 from .selection import SELECTION_RULES, check_selection_rule
@@ -106,6 +107,15 @@ class FisherUnlearningConfig(TrainingArguments):
         relearning_learning_rate (`float`, *optional*):
             The learning rate of that. By default a tenth of `learning_rate`, because all weights in scope move and
             not only the selected ones.
+        relearning_data (`list[str]`, *optional*, defaults to `["forget"]`):
+            What they are fine-tuned on, each from the start: `"forget"` (the data to forget), `"retain"` (data to
+            retain alone, drawn at random by `seed`; of a stream the first ones) or `"few_forget"` (a few examples to
+            forget and data to retain, batch by batch in turns). Evaluated on all data to forget in any case.
+        relearning_num_examples (`int`, *optional*, defaults to `10`):
+            At most so many examples are the few of `"few_forget"`, drawn likewise.
+        quantization_bits (`list[int]`, *optional*):
+            4, 8 or both: the cleaned model, and the reference model if there is one, are also evaluated with weights
+            rounded to so many bits; see [`quantized`]. Costs an evaluation each. Not for adapters.
     """
 
     save_strategy: str = field(
@@ -200,6 +210,21 @@ class FisherUnlearningConfig(TrainingArguments):
     relearning_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of that; by default a tenth of --learning_rate."}
     )
+    relearning_data: list[str] = field(
+        default_factory=lambda: ["forget"],
+        metadata={
+            "help": "What that trains on: the data to forget, those to retain, or these and a few to forget.",
+            "choices": list(RELEARNING_DATA),
+        },
+    )
+    relearning_num_examples: int = field(
+        default=10,
+        metadata={"help": "At most so many examples to forget are the few of --relearning_data few_forget."},
+    )
+    quantization_bits: list[int] | None = field(
+        default=None,
+        metadata={"help": "Also evaluate the result with weights rounded to 4 or 8 bits.", "choices": [4, 8]},
+    )
 
     forget_disclosure: str = field(
         default="withheld",
@@ -243,7 +268,7 @@ class FisherUnlearningConfig(TrainingArguments):
             )
         if not self.state_save_seconds >= 0:
             raise ValueError(f"`state_save_seconds` is {self.state_save_seconds} but must be a time, 0 or more.")
-        counts = ("num_selection_trials", "num_selection_examples")
+        counts = ("num_selection_trials", "num_selection_examples", "relearning_num_examples")
         for name in ("per_device_fisher_batch_size", "fisher_max_examples", *counts):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -266,6 +291,15 @@ class FisherUnlearningConfig(TrainingArguments):
             raise ValueError(
                 f"`relearning_learning_rate` is {self.relearning_learning_rate} but must be above 0, or left out "
                 "for a tenth of `learning_rate`."
+            )
+        data = self.relearning_data
+        if isinstance(data, str) or not data or set(data) - RELEARNING_DATA.keys():
+            allowed = ", ".join(map(repr, RELEARNING_DATA))
+            raise ValueError(f"`relearning_data` is {data!r} but must be a list of one or more of {allowed}.")
+        if set(self.quantization_bits or ()) - {4, 8}:
+            raise ValueError(
+                f"`quantization_bits` is {self.quantization_bits} but weights are rounded to 4 or 8 bits: pass [4], "
+                "[8] or [4, 8], or leave it out."
             )
         if self.push_to_hub:
             raise ValueError(

@@ -6,16 +6,18 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .evaluation.examples import LOSS_QUANTILES, SplitResult
 from .evaluation.intervals import wilson_interval
 from .plane import FisherPlane
 from .report import (
+    QUANTIZATION_STAGES,
     STAGES,
     IntegrityResult,
     JsonRecord,
+    RelearningResult,
     StageResult,
     UnlearningReport,
     estimates_of_split,
@@ -72,7 +74,7 @@ class Measure:
         name (`str`): Such as `"accuracy"` or `"membership AUC"`.
         unit (`str`): `"share"` (0 to 1), or `"number"`.
         num_examples (`dict[str, int]`): Examples of every data set that enters it; see [`PublicReport`].
-        figures (`dict[str, Figure]`): The figures by stage, see `STAGES`.
+        figures (`dict[str, Figure]`): The figures by stage, see `STAGES` and `QUANTIZATION_STAGES`.
     """
 
     split: str
@@ -125,15 +127,20 @@ class PublicRelearning:
 
     Args:
         measure (`str`): What was measured on them.
-        learning_rate (`float`): The rate of the training on them.
+        learning_rate (`float`): The rate of the training.
         steps (`tuple[int, ...]`): After how many steps.
         curves (`dict[str, tuple[float, ...]]`): Of the cleaned model (`after_repair`) and of the `reference`.
+        excess (`float`, *optional*): How much more of them the cleaned model recalls by it than the reference.
+        num_forget_examples (`int`, *optional*): At most so many of them were trained on, if only a few; none if
+            withheld.
     """
 
     measure: str
     learning_rate: float
     steps: tuple[int, ...]
     curves: dict[str, tuple[float, ...]]
+    excess: float | None = None
+    num_forget_examples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,9 @@ class PublicReport(JsonRecord):
         plane ([`FisherPlane`], *optional*): Numbers of weights by both Fishers.
         trial_measure (`str`, *optional*): What the trials measured.
         trials (`tuple[PublicTrial, ...]`): What other thresholds would have done.
-        relearning ([`PublicRelearning`], *optional*): How fast the forgotten data are learned again.
+        relearning ([`PublicRelearning`], *optional*): How fast the forgotten data are learned again by training on
+            them.
+        further_relearning (`dict[str, PublicRelearning]`): The same by training on other data, see `RELEARNING_DATA`.
         base_model (`str`, *optional*): Hub id of the model from before, or of an adapter's base.
         base_model_revision (`str`, *optional*): Its commit.
         commitment (`str`, *optional*): The keyed commitment to the forgotten data, see [`ForgetCommitment`].
@@ -200,6 +209,7 @@ class PublicReport(JsonRecord):
     base_model: str | None = None
     base_model_revision: str | None = None
     commitment: str | None = None
+    further_relearning: dict[str, PublicRelearning] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -234,7 +244,7 @@ class PublicReport(JsonRecord):
         check_disclosure(disclosure, description)
         policy = _Policy(disclosure == "withheld")
         names = _public_names(report)
-        stages = {stage: report.stages[stage] for stage in STAGES if stage in report.stages}
+        stages = {stage: report.stages[stage] for stage in STAGES | QUANTIZATION_STAGES if stage in report.stages}
         left_out = tuple(
             split for split, result in stages["before"].splits.items() if policy.is_too_small(split, result)
         )
@@ -242,6 +252,8 @@ class PublicReport(JsonRecord):
         share = selection.num_selected / selection.num_in_scope
         of_tokens = stages["before"].splits["forget"].tokens is not None
         trial_measure = _trial_measure(stages["before"].splits["forget"])
+        relearning = {} if "forget" in left_out else report.relearning_by_data()
+        relearning = {data: _relearning(found, policy) for data, found in relearning.items()}
         return cls(
             disclosure=disclosure,
             description=description if disclosure == "description" else None,
@@ -276,11 +288,17 @@ class PublicReport(JsonRecord):
                 )
                 for trial in report.gamma_trials
             ),
-            relearning=None if "forget" in left_out else _relearning(report, policy),
+            relearning=relearning.pop("forget", None),
+            further_relearning=relearning,
             base_model=report.provenance.base_model,
             base_model_revision=report.provenance.revision,
             commitment=commitment,
         )
+
+    def relearning_by_data(self) -> dict[str, PublicRelearning]:
+        """All measurements of relearning by the data that were trained on."""
+        own = {} if self.relearning is None else {"forget": self.relearning}
+        return own | self.further_relearning
 
     def measure(self, split: str, name: str) -> Measure | None:
         """A measure by its data set and name, or none."""
@@ -453,13 +471,15 @@ def _trial_figures(result: StageResult, measure: str, names: Mapping[str, str], 
     return figures
 
 
-def _relearning(report: UnlearningReport, policy: _Policy) -> PublicRelearning | None:
-    found = report.relearning
-    if found is None:
-        return None
+def _relearning(found: RelearningResult, policy: _Policy) -> PublicRelearning:
     rounded = policy.rounding(found.measure, MIN_FORGET_EXAMPLES)
     curves = {stage: tuple(map(rounded, curve)) for stage, curve in found.curves.items()}
-    return PublicRelearning(found.measure, found.learning_rate, found.steps, curves)
+    excess, number = found.excess(), found.num_forget_examples
+    # Nobody asks for more of them than there are.
+    if policy.withholds and number is not None and number > MIN_FORGET_EXAMPLES:
+        number = None
+    excess = None if excess is None else rounded(excess)
+    return PublicRelearning(found.measure, found.learning_rate, found.steps, curves, excess, number)
 
 
 def _rounded(plane: FisherPlane) -> FisherPlane:

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 _SUCCESSES = ("accuracy", "token accuracy")
 # More kinds of modules than these are drawn without names.
 _MAX_NAMED = 60
+# Of a relearning curve: what was trained on, and what it is measured on.
+_RELEARNING_LABELS = {
+    "forget": ("the forgotten data", "them"),
+    "retain": ("retained data", "the forgotten data"),
+    "few_forget": ("retained and a few forgotten data", "the forgotten data"),
+}
 
 
 def save_plots(report: UnlearningReport | PublicReport, directory: str | os.PathLike[str]) -> list[Path]:
     """
     Draws the public form of a report: where weights were reset, the plane of both Fishers, the accuracies, the losses
-    of forgotten and unseen data, the effect of the threshold, and the relearning curve; each if it was measured.
+    of forgotten and unseen data, the effect of the threshold, and the relearning curves; each if it was measured.
 
     Needs matplotlib (`pip install hf-deepclean[plots]`); no display is opened.
 
@@ -189,18 +195,20 @@ def _draw_gamma(figure: "Figure", report: PublicReport) -> None:
 
 
 def _draw_relearning(figure: "Figure", report: PublicReport) -> None:
-    found = report.relearning
-    figure.set_size_inches(4.5, 3.2)
-    axes: Axes = figure.add_subplot()
-    scale = 1 if found.measure == "mean loss" else 100
-    for stage, curve in found.curves.items():
-        # Shorter where the training diverged.
-        axes.plot(found.steps[: len(curve)], [scale * value for value in curve], marker=".", label=STAGES[stage])
-    axes.set_xscale("symlog", linthresh=1)
-    axes.set_xticks(found.steps, list(map(str, found.steps)))
-    axes.set_xlabel("steps of training on the forgotten data")
-    axes.set_ylabel(f"{found.measure} on them" + ("" if scale == 1 else " (%)"))
-    axes.legend()
+    curves = report.relearning_by_data()
+    figure.set_size_inches(4.5 * len(curves), 3.2)
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (data, found) in zip(panels, curves.items(), strict=True):
+        trained_on, evaluated_on = _RELEARNING_LABELS[data]
+        scale = 1 if found.measure == "mean loss" else 100
+        for stage, curve in found.curves.items():
+            # Shorter where the training diverged.
+            axes.plot(found.steps[: len(curve)], [scale * value for value in curve], marker=".", label=STAGES[stage])
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_xticks(found.steps, list(map(str, found.steps)))
+        axes.set_xlabel(f"steps of training on {trained_on}")
+        axes.set_ylabel(f"{found.measure} on {evaluated_on}" + ("" if scale == 1 else " (%)"))
+        axes.legend()
 
 
 def _has_successes(report: PublicReport) -> bool:
@@ -208,7 +216,7 @@ def _has_successes(report: PublicReport) -> bool:
 
 
 def _has_relearning(report: PublicReport) -> bool:
-    return report.relearning is not None
+    return bool(report.relearning_by_data())
 
 
 def _has_plane(report: PublicReport) -> bool:

@@ -8,12 +8,14 @@ import os
 import types
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .cancellation import CancellationError
 from .evaluation.examples import SplitResult, TokenResult
 from .evaluation.membership import MembershipAttack
+from .evaluation.relearning import relearning_excess
 from .files import replaced
 from .plane import FisherPlane
 from .provenance import Provenance
@@ -45,6 +47,23 @@ STAGES = {
     "control_after_reset": "control reset",
     "control_after_repair": "control repair",
     "fine_tuned": "fine-tuned",
+}
+
+# Columns of the table of what rounding the weights changes: each model, then its rounded forms.
+QUANTIZATION_STAGES = {
+    "after_repair": "after repair",
+    "after_repair_4_bits": "after repair, 4 bits",
+    "after_repair_8_bits": "after repair, 8 bits",
+    "reference": "reference",
+    "reference_4_bits": "reference, 4 bits",
+    "reference_8_bits": "reference, 8 bits",
+}
+
+# What a copy of the model is trained on to see whether the forget data come back.
+RELEARNING_DATA = {
+    "forget": "relearning",
+    "retain": "training on retained data",
+    "few_forget": "training on retained and a few forget data",
 }
 
 # Those of a summary over several runs.
@@ -213,7 +232,7 @@ class GammaTrial:
 @dataclass(frozen=True)
 class RelearningResult:
     """
-    How fast the forget data come back when a copy of a model is fine-tuned on them; see
+    How fast the forget data come back when a copy of a model is fine-tuned; see
     [`evaluation.relearning.relearning_curve`].
 
     Args:
@@ -224,6 +243,7 @@ class RelearningResult:
             `"after_repair"` and, with a reference model, `"reference"`. Shorter where the training diverged.
         intervals (`dict[str, tuple[tuple[float, float], ...]]`): 95 % intervals of these values; of fewer than two
             examples there may be none.
+        num_forget_examples (`int`, *optional*): At most so many forget examples were trained on, if only a few.
     """
 
     steps: tuple[int, ...]
@@ -231,10 +251,15 @@ class RelearningResult:
     measure: str
     curves: dict[str, tuple[float, ...]]
     intervals: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    num_forget_examples: int | None = None
 
     @classmethod
     def of(
-        cls, steps: tuple[int, ...], learning_rate: float, results: Mapping[str, Sequence[SplitResult]]
+        cls,
+        steps: tuple[int, ...],
+        learning_rate: float,
+        results: Mapping[str, Sequence[SplitResult]],
+        num_forget_examples: int | None = None,
     ) -> "RelearningResult":
         """The curves of results on the forget data, by stage and in the order of the steps."""
         measured = {stage: [_recall(result) for result in of_stage] for stage, of_stage in results.items()}
@@ -250,7 +275,21 @@ class RelearningResult:
                 for stage, of_stage in estimates.items()
                 if all(interval is not None for _, interval in of_stage)
             },
+            num_forget_examples,
         )
+
+    def excess(self) -> float | None:
+        """
+        How much more the cleaned model relearns than the reference, in the unit of the measure; see
+        [`evaluation.relearning.relearning_excess`]. None without a reference, or if a loss is infinite.
+        """
+        if "reference" not in self.curves:
+            return None
+        sign = -1 if self.measure == "mean loss" else 1
+        curves = [[sign * value for value in self.curves[stage]] for stage in ("after_repair", "reference")]
+        if not all(map(math.isfinite, chain.from_iterable(curves))):
+            return None
+        return relearning_excess(*curves)
 
 
 def _recall(result: SplitResult) -> tuple[str, Estimate]:
@@ -336,7 +375,7 @@ class UnlearningReport(JsonRecord):
         selection ([`SelectionResult`]): Which weights were reset.
         fisher_fallback (`dict[str, str]`): Parameters without a batched rule, with the reason; exact all the same.
         num_fisher_examples (`dict[str, int]`): Examples in the forget and in the retain Fisher.
-        stages (`dict[str, StageResult]`): Results by stage, see `STAGES`.
+        stages (`dict[str, StageResult]`): Results by stage, see `STAGES` and `QUANTIZATION_STAGES`.
         integrity ([`IntegrityResult`]): What changed and what did not.
         seconds (`dict[str, float]`): Wall-clock seconds per phase.
         versions (`dict[str, str]`): Versions of the libraries.
@@ -344,7 +383,9 @@ class UnlearningReport(JsonRecord):
         kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher served the run, if there was one.
         provenance ([`Provenance`]): Where the model from before comes from.
         gamma_trials (`tuple[GammaTrial, ...]`): What other thresholds would do, if that was asked for.
-        relearning ([`RelearningResult`], *optional*): How fast the forget data come back, if that was asked for.
+        relearning ([`RelearningResult`], *optional*): How fast the forget data come back by training on them, if that
+            was asked for.
+        further_relearning (`dict[str, RelearningResult]`): The same by training on other data, see `RELEARNING_DATA`.
         search ([`SelectionSearch`], *optional*): How the selection came about, if it was `"auto"`.
     """
 
@@ -362,7 +403,13 @@ class UnlearningReport(JsonRecord):
     provenance: Provenance = Provenance()
     gamma_trials: tuple[GammaTrial, ...] = ()
     relearning: RelearningResult | None = None
+    further_relearning: dict[str, RelearningResult] = field(default_factory=dict)
     search: SelectionSearch | None = None
+
+    def relearning_by_data(self) -> dict[str, RelearningResult]:
+        """All measurements of relearning by the data that were trained on."""
+        own = {} if self.relearning is None else {"forget": self.relearning}
+        return own | self.further_relearning
 
     def of_request(self, name: str) -> "UnlearningReport":
         """
@@ -384,6 +431,7 @@ class UnlearningReport(JsonRecord):
             stages={stage: result.of_request(name) for stage, result in self.stages.items()},
             gamma_trials=tuple(trial.of_request(name) for trial in self.gamma_trials),
             relearning=None,
+            further_relearning={},
         )
 
     def gaps_to_reference(self, stage: str) -> dict[str, float]:
@@ -442,7 +490,8 @@ class UnlearningReport(JsonRecord):
             self._module_table(),
             "" if self.search is None else _table(self.search.rows(self.selection.num_in_scope)),
             self._gamma_table(),
-            self._relearning_table(),
+            *(self._relearning_table(data, found) for data, found in self.relearning_by_data().items()),
+            self._quantization_table(),
             self._notes(),
         ]
         return "\n\n".join(part for part in parts if part)
@@ -507,15 +556,29 @@ class UnlearningReport(JsonRecord):
             rows.append([f"{trial.gamma:.4g}", f"{share:.2f} %", *cells])
         return _table(rows)
 
-    def _relearning_table(self) -> str:
-        if self.relearning is None:
-            return ""
-        curves, measure = self.relearning.curves, self.relearning.measure
-        rows = [[f"forget {measure} after relearning", *(STAGES[stage] for stage in curves)]]
-        for place, step in enumerate(self.relearning.steps):
+    def _relearning_table(self, data: str, found: RelearningResult) -> str:
+        curves, measure = found.curves, found.measure
+        rows = [[f"forget {measure} after {RELEARNING_DATA[data]}", *(STAGES[stage] for stage in curves)]]
+        for place, step in enumerate(found.steps):
             values = [curve[place] if place < len(curve) else None for curve in curves.values()]
             cells = ["" if value is None else format_figure(measure, value) for value in values]
             rows.append([f"{step} step{'s' * (step != 1)}", *cells])
+        excess = found.excess()
+        if excess is not None:
+            cells = {"after_repair": format_figure(measure, excess, signed=True)}
+            rows.append(["recalled beyond the reference", *(cells.get(stage, "") for stage in curves)])
+        return _table(rows)
+
+    def _quantization_table(self) -> str:
+        """All figures with rounded weights; empty if that was not asked for."""
+        stages = [stage for stage in QUANTIZATION_STAGES if stage in self.stages]
+        if STAGES.keys() >= set(stages):
+            return ""
+        figures = {stage: self.stages[stage].figures() for stage in stages}
+        rows = [["weights rounded", *(QUANTIZATION_STAGES[stage] for stage in stages)]]
+        for name in figures["after_repair"]:
+            values = [figures[stage].get(name) for stage in stages]
+            rows.append([name, *("" if value is None else format_figure(name, value) for value in values)])
         return _table(rows)
 
     def _notes(self) -> str:

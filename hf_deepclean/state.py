@@ -50,7 +50,8 @@ class RunProgress:
         plane ([`FisherPlane`], *optional*): Where the weights lie in the plane of the two Fishers, once there is a
             selection.
         gamma_trials (`tuple[GammaTrial, ...]`): Trials of the gamma sweep that are done.
-        relearning ([`RelearningResult`], *optional*): How fast the forget data come back, once that is measured.
+        relearning (`dict[str, RelearningResult]`): How fast the forget data come back, by the data trained on, as far
+            as that is measured.
         search ([`SelectionSearch`], *optional*): How the selection came about, if it was `"auto"`.
     """
 
@@ -63,7 +64,7 @@ class RunProgress:
     result_files: list[str] = field(default_factory=list)
     plane: FisherPlane | None = None
     gamma_trials: tuple[GammaTrial, ...] = ()
-    relearning: RelearningResult | None = None
+    relearning: dict[str, RelearningResult] = field(default_factory=dict)
     search: SelectionSearch | None = None
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from importlib.metadata import version
 from itertools import chain, count, islice
 from pathlib import Path
@@ -52,6 +53,7 @@ from .checks import (
     check_loss,
     check_model,
     check_output_directory,
+    check_quantization,
     check_reference,
     check_relearning,
     check_requests,
@@ -70,6 +72,7 @@ from .evaluation.examples import (
 )
 from .evaluation.intervals import mean_interval
 from .evaluation.membership import MembershipAttack, membership_attack
+from .evaluation.quantization import quantized
 from .evaluation.relearning import evaluated_steps, relearning_curve
 from .fingerprint import dataset_fingerprint, weights_fingerprint
 from .fisher.diagonal import FisherDiagonal
@@ -314,6 +317,8 @@ class FisherUnlearner(RepairTrainer):
             check_reference(self.model, self.reference_model)
         if args.relearning_steps > 0:
             check_relearning(self.model, self.reference_model, scope)
+        if args.quantization_bits:
+            check_quantization(self.model, self.reference_model)
         self.selection: WeightSelection | None = None
         self.search: SelectionSearch | None = None
         self.freeze_guard: FreezeGuard | None = None
@@ -459,10 +464,15 @@ class FisherUnlearner(RepairTrainer):
         if self.args.random_mask_control:
             self._run_control(state)
             stages |= {name: progress.stages[name] for name in ("control_after_reset", "control_after_repair")}
-        if self.args.relearning_steps > 0 and progress.relearning is None:
-            progress.relearning = self._measure_relearning()
-            state.save()
-            self._interruption.check()
+        for num_bits in self.args.quantization_bits or []:
+            for stage, model in self._models_to_compare().items():
+                name = f"{stage}_{num_bits}_bits"
+                stages[name] = state.stage(name, partial(self._evaluate_quantized, model, num_bits))
+        for data in self.args.relearning_data if self.args.relearning_steps > 0 else []:
+            if data not in progress.relearning:
+                progress.relearning[data] = self._measure_relearning(data)
+                state.save()
+                self._interruption.check()
         report = UnlearningReport(
             model_class=plain_class(base_model(self.model)).__name__,
             settings=self._settings(),
@@ -477,7 +487,8 @@ class FisherUnlearner(RepairTrainer):
             kept_fisher=progress.kept_fisher,
             provenance=on_main_process(lambda: Provenance.of(self._source)),
             gamma_trials=progress.gamma_trials,
-            relearning=progress.relearning,
+            relearning=progress.relearning.get("forget"),
+            further_relearning={data: found for data, found in progress.relearning.items() if data != "forget"},
             search=progress.search,
         )
         for shortfall in report.shortfalls():
@@ -617,7 +628,10 @@ class FisherUnlearner(RepairTrainer):
             of_forget = evaluation * len(self.forget_dataset) / num_evaluated
             steps = args.relearning_steps * step / args.gradient_accumulation_steps
             curve = steps + len(evaluated_steps(args.relearning_steps)) * of_forget
-            seconds["relearning"] = (1 + (self.reference_model is not None)) * curve
+            seconds["relearning"] = len(set(args.relearning_data)) * len(self._models_to_compare()) * curve
+        if args.quantization_bits:
+            num_forms = len(set(args.quantization_bits)) * len(self._models_to_compare())
+            seconds["quantization"] = num_forms * evaluation
         if control:
             seconds["control"] = seconds["reset"] + seconds["repair"] + 2 * evaluation
         return UnlearningPreview(
@@ -1008,36 +1022,69 @@ class FisherUnlearner(RepairTrainer):
                     write_weights(self.model, selection, cleaned)
             self.freeze_guard.verify(self.model)
 
-    def _measure_relearning(self) -> RelearningResult:
+    def _models_to_compare(self) -> dict[str, PreTrainedModel]:
+        """The models that further measurements are taken of, by their stage."""
+        models = {"after_repair": self.model, "reference": self.reference_model}
+        return {stage: model for stage, model in models.items() if model is not None}
+
+    def _evaluate_quantized(self, model: PreTrainedModel, num_bits: int) -> StageResult:
+        """Evaluates a model with rounded weights, and leaves it as it was."""
+        with self._timed("quantization"):
+            with (
+                # The answers of the reference as it is are what all others are compared with, its rounded form too.
+                overridden(self, seconds={}, reference_model=None),
+                quantized(model, num_bits),
+            ):
+                result = self.evaluate_unlearning(model)
+            self.freeze_guard.verify(self.model)
+        return result
+
+    def _measure_relearning(self, data: str) -> RelearningResult:
         """Every process trains the same copies, which are evaluated by all together."""
         num_steps, learning_rate = self.args.relearning_steps, self.args.relearning_learning_rate
         if learning_rate is None:
             learning_rate = self.args.learning_rate / 10
-        models = {"after_repair": self.model, "reference": self.reference_model}
         scope = parameters_in_scope(
             self.model, self.args.target_modules, self.args.exclude_modules, reset_scope=self.args.reset_scope
         )
-
-        def batches() -> Iterator[Mapping[str, Any]]:
-            while True:
-                for _, batch in self._batches(self.forget_dataset, self.args.train_batch_size, in_turns=False):
-                    self._interruption.check()
-                    yield batch
 
         def evaluate(model: PreTrainedModel) -> SplitResult:
             return summarize_predictions(self._predict(model, self.forget_dataset, "evaluate relearning"))
 
         results = {}
         with self._timed("relearning"):
-            for stage, model in models.items():
-                if model is not None:
-                    with left_as_it_was(model):
-                        set_seed(self.args.seed)
-                        results[stage] = relearning_curve(
-                            model, scope, batches(), evaluate, num_steps, learning_rate, self.log_likelihood_func
-                        )
+            for stage, model in self._models_to_compare().items():
+                with left_as_it_was(model):
+                    set_seed(self.args.seed)
+                    batches = self._relearning_batches(data)
+                    results[stage] = relearning_curve(
+                        model, scope, batches, evaluate, num_steps, learning_rate, self.log_likelihood_func
+                    )
             self.freeze_guard.verify(self.model)
-        return RelearningResult.of(evaluated_steps(num_steps), learning_rate, results)
+        num_forget_examples = self.args.relearning_num_examples if data == "few_forget" else None
+        return RelearningResult.of(evaluated_steps(num_steps), learning_rate, results, num_forget_examples)
+
+    def _relearning_batches(self, data: str) -> Iterator[Mapping[str, Any]]:
+        """Batches without end, the same in every process."""
+        batch_size = self.args.train_batch_size
+
+        def repeated(dataset: Any) -> Iterator[Mapping[str, Any]]:
+            while True:
+                for _, batch in self._batches(dataset, batch_size, in_turns=False):
+                    self._interruption.check()
+                    yield batch
+
+        if data == "forget":
+            return repeated(self.forget_dataset)
+        retain = self.retain_dataset
+        if not is_stream(retain):
+            # In an order of their own: the first rows may all be of one class.
+            drawn = torch.randperm(len(retain), generator=torch.Generator().manual_seed(self.args.seed))
+            retain = Subset(retain, drawn[: batch_size * self.args.relearning_steps].tolist())
+        if data == "retain":
+            return repeated(retain)
+        few = self._sample(self.forget_dataset, self.args.relearning_num_examples)
+        return chain.from_iterable(zip(repeated(few), repeated(retain), strict=True))
 
     def _integrity(self) -> IntegrityResult:
         values = read_weights(self.model, self.selection)

@@ -656,6 +656,8 @@ def test_control_reference_and_further_measurements_are_those_of_adapters(tmp_pa
         assert curve[0] == report.stages[stage].splits["forget"].accuracy and len(curve) == 4
     with pytest.raises(ValueError, match="`reference_model` does not have"):
         unlearner_for(tmp_path / "base alone", path, data=splits(reference_model=base_model("bert")), **measured)
+    with pytest.raises(ValueError, match=r"`model` has an adapter, .* a merged copy of the result"):
+        unlearner_for(tmp_path / "rounded", path, quantization_bits=[4])
     sharing = get_peft_model(unlearner.model.get_base_model(), LoraConfig(r=2, target_modules=["key"]))
     with pytest.raises(ValueError, match="two adapters need a base each"):
         unlearner_for(tmp_path / "shared", unlearner.model, data=splits(reference_model=sharing))

@@ -13,7 +13,7 @@ from hf_deepclean.disclosure import FORGET_DISCLOSURES
 from hf_deepclean.report import StageResult
 
 from .card_checks import assert_is_a_valid_card, numbers_missing_in
-from .test_disclosure import report, split, stage, text_split
+from .test_disclosure import relearning, report, split, stage, text_split
 
 
 PICTURES = ["results.png", "loss.png", "reset_share.png", "fisher_plane.png", "gamma.png", "relearning.png"]
@@ -30,7 +30,18 @@ def bare():
     return PublicReport.of(report(stages=stages | {"after_repair": stages["before"]}), "withheld")
 
 
+def measured(disclosure="withheld", num_forget=400):
+    """A run with all further measurements."""
+    stages = {f"{name}_{bits}_bits": stage(num_forget) for name in ("after_repair", "reference") for bits in (4, 8)}
+    further = {"retain": relearning(), "few_forget": relearning(10)}
+    changes = {"relearning": relearning(), "further_relearning": further}
+    return public(disclosure, num_forget, stages=report(num_forget).stages | stages, **changes)
+
+
 def reports():
+    yield from (measured(disclosure) for disclosure in FORGET_DISCLOSURES)
+    yield measured("withheld", 12)
+    yield replace(measured(), relearning=None)
     yield from (public(disclosure, make=make) for disclosure in FORGET_DISCLOSURES for make in (split, text_split))
     yield public("withheld", 12)
     yield public("size", 1, 1)
@@ -73,6 +84,29 @@ def test_what_was_not_measured_is_called_so():
     assert "**its value is the target of every figure**" in full
     assert "data in the training data: **not" not in full
     assert "cd" * 32 in full
+
+
+def test_further_measurements_are_shown_and_no_longer_called_missing():
+    text = str(UnlearningCard.from_report(measured(), plots=PICTURES))
+    assert "over the steps of further trainings](plots/relearning.png)" in text
+    assert text.count("| after repair | 12 % | 80 % |") == 3
+    assert text.count("it has come back by 29 percentage points more than in the reference; 0 is the target.") == 3
+    assert "trained on *retained data alone*, at a learning rate of 0.001" in text
+    assert "batches of *a few of them* (at most 10) and of retained data" in text
+    # The results themselves have no further columns.
+    results, rounded = (part.split("\n|---|")[0] for part in text.split("\n| | n | ")[1:])
+    assert results == "before | after repair | reference |"
+    assert rounded.startswith("after repair | after repair, 4 bits | after repair, 8 bits | reference | reference, 4")
+    assert "quantisation of other kinds than that measured above." in text
+    few = str(UnlearningCard.from_report(measured(num_forget=12)))
+    assert "Training on the forgotten data again: **withheld**" in few
+    assert "retained data alone" not in few
+    assert "| forget " not in few
+    assert "### With rounded weights" in few
+    assert "quantisation, whose effect on the forgotten data is withheld here." in few
+    for line in ("### With rounded weights", "retained data alone", "it has come back"):
+        assert line not in str(UnlearningCard.from_report(public()))
+    assert "quantisation, which was not measured here" in str(UnlearningCard.from_report(public()))
 
 
 def test_what_is_withheld_is_called_so():

@@ -30,6 +30,11 @@ def test_the_rule_follows_from_the_value_that_is_given(tmp_path):
         ({"gamma_sweep": [1.0, 0.0]}, "`gamma_sweep` holds 0.0"),
         ({"relearning_steps": -1}, "`relearning_steps` is -1"),
         ({"relearning_learning_rate": 0.0}, "`relearning_learning_rate` is 0.0"),
+        ({"relearning_data": ["forget", "all"]}, r"`relearning_data` is \['forget', 'all'\]"),
+        ({"relearning_data": []}, r"`relearning_data` is \[\] but must be a list of one or more of 'forget'"),
+        ({"relearning_data": "retain"}, "`relearning_data` is 'retain'"),
+        ({"relearning_num_examples": 0}, "`relearning_num_examples` is 0"),
+        ({"quantization_bits": [4, 5]}, r"`quantization_bits` is \[4, 5\]"),
         ({"gamma_sweep": [float("inf")]}, "`gamma_sweep` holds inf"),
     ],
 )
@@ -42,8 +47,9 @@ def test_parses_from_the_command_line_and_shows_its_help(capsys):
     parser = HfArgumentParser(FisherUnlearningConfig)
     (config,) = parser.parse_args_into_dataclasses(
         ["--output_dir", "x", "--reset_fraction", "0.1", "--exclude_modules", "classifier", "embeddings"]
-        + ["--gamma_sweep", "0.5", "2"]
+        + ["--gamma_sweep", "0.5", "2", "--relearning_data", "retain", "few_forget", "--quantization_bits", "4"]
     )
+    assert (config.relearning_data, config.quantization_bits) == (["retain", "few_forget"], [4])
     assert config.gamma_sweep == [0.5, 2.0]
     assert config.exclude_modules == ["classifier", "embeddings"]
     with pytest.raises(SystemExit) as exit_status:

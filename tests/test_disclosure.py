@@ -14,7 +14,7 @@ from hf_deepclean.evaluation.intervals import wilson_interval
 from hf_deepclean.evaluation.membership import MembershipAttack
 from hf_deepclean.plane import FisherPlane
 from hf_deepclean.provenance import Provenance
-from hf_deepclean.report import IntegrityResult, SelectionResult, StageResult, UnlearningReport
+from hf_deepclean.report import IntegrityResult, RelearningResult, SelectionResult, StageResult, UnlearningReport
 
 
 # What must not get out, put into every place of a report that can hold it.
@@ -183,6 +183,45 @@ def test_figures_of_few_forgotten_examples_are_left_out_until_the_size_is_disclo
     told = published(49, disclosure="size")
     assert told.measure("forget", "accuracy").num_examples == {"forget": 49}
     assert told.withheld == ()
+
+
+def relearning(num_forget_examples=None):
+    curves = {"after_repair": (0.1234, 0.8), "reference": (0.1111, 0.5)}
+    return RelearningResult((0, 1), 1e-3, "accuracy", curves, num_forget_examples=num_forget_examples)
+
+
+def test_relearning_is_rounded_and_told_of_by_the_rules_of_other_figures():
+    further = {"retain": relearning(), "few_forget": relearning(10)}
+    few = published(49, relearning=relearning(), further_relearning=further)
+    assert few.relearning_by_data() == {}
+    public = published(relearning=relearning(), further_relearning=further)
+    assert list(public.relearning_by_data()) == ["forget", "retain", "few_forget"]
+    for found in public.relearning_by_data().values():
+        assert found.curves == {"after_repair": (0.12, 0.8), "reference": (0.11, 0.5)}
+        assert found.excess == 0.29
+    told = published(disclosure="size", further_relearning=further).further_relearning["few_forget"]
+    assert (told.curves["after_repair"], told.excess) == ((0.123, 0.8), 0.288)
+    assert PublicReport.from_dict(json.loads(json.dumps(public.to_dict()))) == public
+
+
+def test_no_more_forgotten_examples_are_told_to_have_been_trained_on_than_the_others_know_of():
+    for number, shown in ((10, 10), (50, 50), (51, None)):
+        further = {"few_forget": relearning(number)}
+        assert published(further_relearning=further).further_relearning["few_forget"].num_forget_examples == shown
+        told = published(further_relearning=further, disclosure="size").further_relearning["few_forget"]
+        assert told.num_forget_examples == number
+
+
+def test_figures_with_rounded_weights_are_told_as_those_without():
+    for sizes in ((49, 2000), (400, 1800)):
+        stages = report(*sizes).stages
+        public = published(*sizes, stages=stages | {"after_repair_4_bits": stages["after_repair"]})
+        assert [measure for measure in public.measures if measure.split == "retain"]
+        for measure in public.measures:
+            assert measure.figures["after_repair_4_bits"] == measure.figures["after_repair"]
+        assert public.withheld == published(*sizes).withheld
+        plain = published(*sizes)
+        assert [measure.name for measure in public.measures] == [measure.name for measure in plain.measures]
 
 
 def test_with_the_size_the_figures_are_exact():

@@ -54,6 +54,16 @@ def test_leaves_out_what_was_not_measured(tmp_path):
     assert "relearning.png" not in few
 
 
+def test_relearning_has_a_panel_for_every_kind_of_data(tmp_path):
+    one, widths = full(), []
+    three = replace(one, further_relearning={"retain": one.relearning, "few_forget": one.relearning})
+    for name, record in (("one", one), ("three", three), ("others", replace(three, relearning=None))):
+        save_plots(record, tmp_path / name)
+        with Image.open(tmp_path / name / "relearning.png") as image:
+            widths.append(image.size[0])
+    assert widths == [widths[0], 3 * widths[0], 2 * widths[0]]
+
+
 def test_a_private_report_is_drawn_as_others_may_see_it(tmp_path):
     private, public = report(60), PublicReport.of(report(60), "withheld")
     for name, record in (("private", private), ("public", public)):

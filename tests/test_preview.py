@@ -96,7 +96,9 @@ def assert_equal(before, after, where=""):
 
 
 MODELS = {
-    "vit": lambda output: image_unlearner(output, random_mask_control=True, gamma_sweep=[1.0], relearning_steps=3),
+    "vit": lambda output: image_unlearner(
+        output, random_mask_control=True, gamma_sweep=[1.0], relearning_steps=3, quantization_bits=[4]
+    ),
     "resnet, with running statistics": lambda output: image_unlearner(output, tiny.resnet(10)),
     "init": lambda output: image_unlearner(output, reset_value="init", gradient_accumulation_steps=3),
     "bf16": lambda output: image_unlearner(output, bf16=True, use_cpu=True),
@@ -123,6 +125,7 @@ def test_a_preview_leaves_everything_as_it_was_and_writes_nothing(tmp_path, kind
     assert ("control" in preview.seconds) == unlearner.args.random_mask_control
     assert ("gamma sweep" in preview.seconds) == (unlearner.args.gamma_sweep is not None)
     assert ("relearning" in preview.seconds) == (unlearner.args.relearning_steps > 0)
+    assert ("quantization" in preview.seconds) == (unlearner.args.quantization_bits is not None)
 
 
 def test_the_run_after_a_preview_is_the_run_without_one(tmp_path):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -239,8 +240,55 @@ def test_relearning_has_a_table_of_its_curves_and_survives_the_round_trip(tmp_pa
         ["0", "steps", "0.0", "%", "25.0", "%"],
         ["1", "step", "50.0", "%", "75.0", "%"],
         ["2", "steps", "100.0", "%"],
+        # Up by a half, as the reference, as long as there is one to compare with.
+        ["recalled", "beyond", "the", "reference", "+0.0", "%"],
     ]
     assert "relearning" not in str(report())
+
+
+def test_relearning_from_other_data_stands_beside_that_from_the_forget_data(tmp_path):
+    alone = relearning(after_repair=[stage(0.0), stage(0.5), stage(0.25)], reference=[stage(0.25)] * 3)
+    original = report(further_relearning={"retain": alone, "few_forget": replace(alone, num_forget_examples=10)})
+    original.save(tmp_path / "report.json")
+    assert UnlearningReport.load(tmp_path / "report.json") == original
+    assert original.relearning is None
+    assert list(replace(original, relearning=alone).relearning_by_data()) == ["forget", "retain", "few_forget"]
+    text = str(original)
+    assert "forget accuracy after training on retained data  " in text
+    assert "forget accuracy after training on retained and a few forget data  " in text
+    assert text.count("recalled beyond the reference") == text.count("+50.0 %") == 2
+
+
+def test_what_is_recalled_beyond_the_reference_counts_in_the_direction_of_the_measure():
+    def of_losses(*losses):
+        return [StageResult({"forget": SplitResult(1, loss, (loss,) * 9)}) for loss in losses]
+
+    result = relearning(after_repair=of_losses(3.0, 1.0, 2.0), reference=of_losses(3.0, 2.5, 1.0))
+    assert (result.measure, result.excess()) == ("mean loss", 1.5)
+    assert relearning(after_repair=of_losses(3.0, 1.0)).excess() is None
+    assert relearning(after_repair=of_losses(math.inf, 1.0), reference=of_losses(3.0, 1.0)).excess() is None
+
+
+def test_rounded_models_have_a_table_of_their_own(tmp_path):
+    rounded = {"after_repair_4_bits": stage(0.5), "reference_4_bits": stage(0.625)}
+    plain, original = report(), report(stages=report().stages | rounded)
+    original.save(tmp_path / "report.json")
+    assert UnlearningReport.load(tmp_path / "report.json") == original
+    parts, before = str(original).split("\n\n"), str(plain).split("\n\n")
+    (table,) = (part for part in parts if part not in before)
+    head, _, *rows = table.splitlines()
+    assert re.split(r"  +", head) == [
+        "weights rounded",
+        *("after repair", "after repair, 4 bits", "reference", "reference, 4 bits"),
+    ]
+    assert re.split(r"  +", rows[0]) == ["forget accuracy", "75.0 %", "50.0 %", "70.0 %", "62.5 %"]
+
+
+def test_a_report_from_before_a_measurement_existed_is_read(tmp_path):
+    original = report(relearning=relearning(after_repair=[stage(0.0), stage(0.5)]))
+    record = original.to_dict()
+    del record["further_relearning"], record["relearning"]["num_forget_examples"]
+    assert UnlearningReport.from_dict(record) == original
 
 
 def test_relearning_is_measured_by_what_the_head_allows():
@@ -255,9 +303,10 @@ def test_the_report_on_a_request_has_its_rows_in_the_trials_too():
     result = replace(stage(1.0), requests={"a": RequestResult(stage(0.125).splits["forget"])})
     trials = GammaTrial(0.5, 250, result), GammaTrial(1e9, 0, None)
     stages = dict.fromkeys(("before", "after_repair"), result)
-    together = report(stages=stages, gamma_trials=trials, relearning=relearning(after_repair=[stage(0.5)]))
+    of_all = relearning(after_repair=[stage(0.5)])
+    together = report(stages=stages, gamma_trials=trials, relearning=of_all, further_relearning={"retain": of_all})
     of_request = together.of_request("a")
-    assert of_request.relearning is None
+    assert of_request.relearning_by_data() == {}
     assert of_request.gamma_trials[0].result.figures()["forget accuracy"] == 0.125
     assert of_request.gamma_trials[1] == trials[1]
 

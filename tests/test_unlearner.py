@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import math
+from itertools import islice
 
 import datasets
 import numpy as np
@@ -28,6 +29,7 @@ from hf_deepclean import (
     FisherUnlearner,
     FisherUnlearningConfig,
     UnlearningReport,
+    quantized,
     select_random_weights,
 )
 from hf_deepclean.report import GammaTrial
@@ -391,6 +393,129 @@ def test_relearning_that_is_interrupted_ends_in_the_same_figures(tmp_path):
     report = unlearner_for(tmp_path / "parts", **arguments).unlearn(resume_from_checkpoint=True)
     first, second = (one.to_dict() | {"seconds": {}} for one in (whole, report))
     assert first == second
+
+
+def test_relearning_from_other_data_starts_from_the_same_models_and_leaves_them_as_they_are(tmp_path):
+    plain, model = vit(), vit()
+    data = splits(reference_model=vit())
+    expected = unlearner_for(tmp_path / "a", plain, data).unlearn()
+    arguments = {"relearning_steps": 3, "relearning_learning_rate": 1e-2, "relearning_num_examples": 5}
+    kinds = ["retain", "few_forget"]
+    unlearner = unlearner_for(tmp_path / "b", model, data, relearning_data=kinds, **arguments)
+    report = unlearner.unlearn()
+    assert all(torch.equal(plain.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert report.stages == expected.stages
+    assert report.relearning is None
+    assert list(report.further_relearning) == kinds
+    assert [report.further_relearning[kind].num_forget_examples for kind in kinds] == [None, 5]
+    for found in report.further_relearning.values():
+        assert found.steps == (0, 1, 2, 3)
+        assert found.excess() >= 0
+        for stage, curve in found.curves.items():
+            assert curve[0] == report.stages[stage].splits["forget"].accuracy
+    assert UnlearningReport.load(tmp_path / "b" / "report.json") == report
+
+
+def as_set(batch):
+    return {tuple(row.flatten().tolist()) for row in batch["pixel_values"]}
+
+
+def test_relearning_sees_of_the_forget_data_what_its_kind_says(tmp_path):
+    unlearner = unlearner_for(
+        tmp_path / "a", relearning_steps=9, relearning_num_examples=5, per_device_train_batch_size=4
+    )
+    forget, retain = (as_set(tiny.digits().select(rows)[:]) for rows in (FORGET, RETAIN))
+    batches = {
+        kind: [as_set(batch) for batch in islice(unlearner._relearning_batches(kind), 60)]
+        for kind in ("forget", "retain", "few_forget")
+    }
+    assert set().union(*batches["forget"]) == forget
+    # No more than the steps need, in no order that the data set may have.
+    seen = set().union(*batches["retain"])
+    assert len(seen) == 36 and seen < retain
+    assert seen != as_set(tiny.digits().select(RETAIN[:36])[:])
+    few, others = (set().union(*batches["few_forget"][start::2]) for start in (0, 1))
+    assert len(few) == 5 and few < forget
+    assert others == seen
+
+
+def test_relearning_reads_streams(tmp_path):
+    data = splits(retain_dataset=tiny.digits().select(RETAIN).to_iterable_dataset())
+    arguments = {"relearning_steps": 2, "relearning_data": ["retain", "few_forget"], "max_steps": 2}
+    report = unlearner_for(tmp_path / "a", data=data, **arguments).unlearn()
+    assert [len(found.curves["after_repair"]) for found in report.further_relearning.values()] == [3, 3]
+
+
+def test_rounded_models_are_evaluated_and_all_weights_are_as_they_were(tmp_path):
+    plain, model = vit(), vit()
+    data = splits(reference_model=vit(initializer_range=0.5))
+    expected = unlearner_for(tmp_path / "a", plain, data).unlearn()
+    unlearner = unlearner_for(tmp_path / "b", model, data, quantization_bits=[4, 8])
+    reference = tiny.parameters_and_buffers(unlearner.reference_model)
+    report = unlearner.unlearn()
+    rounded = [f"{stage}_{bits}_bits" for bits in (4, 8) for stage in ("after_repair", "reference")]
+    assert list(report.stages) == [*expected.stages, *rounded]
+    assert {name: report.stages[name] for name in expected.stages} == expected.stages
+    assert set(report.seconds) - set(expected.seconds) == {"quantization"}
+    assert all(torch.equal(plain.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert all(torch.equal(reference[n], v) for n, v in tiny.parameters_and_buffers(unlearner.reference_model).items())
+    for stage, one in (("after_repair", model), ("reference", unlearner.reference_model)):
+        for bits in (4, 8):
+            with quantized(one, bits):
+                forget = unlearner.evaluate_unlearning(one).splits["forget"]
+            assert report.stages[f"{stage}_{bits}_bits"].splits["forget"] == forget
+    # All are compared with the reference as it is.
+    of_reference = [report.stages[f"reference_{bits}_bits"].divergence_to_reference for bits in (4, 8)]
+    assert of_reference[0] > of_reference[1] > 0
+    assert UnlearningReport.load(tmp_path / "b" / "report.json") == report
+
+
+def test_what_is_measured_in_the_end_goes_on_where_it_was_interrupted(tmp_path):
+    arguments = {"quantization_bits": [4, 8], "num_train_epochs": 1}
+    arguments |= {"relearning_steps": 1, "relearning_data": ["forget", "retain"]}
+    whole = unlearner_for(tmp_path / "whole", **arguments).unlearn()
+    model = vit()
+    before, interrupted = tiny.parameters_and_buffers(model), unlearner_for(tmp_path / "parts", model, **arguments)
+    evaluate = interrupted._evaluate_quantized
+
+    def stop_in_second(one, num_bits):
+        if num_bits == 8:
+            interrupted._predict = stop
+        return evaluate(one, num_bits)
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    interrupted._evaluate_quantized = stop_in_second
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.unlearn()
+    assert all(torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(model).items())
+
+    again = unlearner_for(tmp_path / "parts", **arguments)
+    done, evaluate, measure = [], again._evaluate_quantized, again._measure_relearning
+    again._evaluate_quantized = lambda one, num_bits: done.append(num_bits) or evaluate(one, num_bits)
+    again._measure_relearning = lambda data: measure(data) if data == "forget" else stop()
+    with pytest.raises(KeyboardInterrupt):
+        again.unlearn(resume_from_checkpoint=True)
+    assert done == [8]
+
+    last = unlearner_for(tmp_path / "parts", **arguments)
+    last._evaluate_quantized = stop
+    measure = last._measure_relearning
+    last._measure_relearning = lambda data: done.append(data) or measure(data)
+    report = last.unlearn(resume_from_checkpoint=True)
+    assert done == [8, "retain"]
+    first, second = (one.to_dict() | {"seconds": {}} for one in (whole, report))
+    assert first == second
+
+
+def test_models_that_cannot_be_rounded_are_refused_before_any_work(tmp_path):
+    wrong = vit()
+    wrong.classifier.weight.requires_grad_(False)
+    wrong.classifier.weight.data = wrong.classifier.weight.data.to(torch.int8)
+    with pytest.raises(ValueError, match=r"cannot be measured of `reference_model`. The weight of classifier is torc"):
+        unlearner_for(tmp_path / "a", data=splits(reference_model=wrong), quantization_bits=[4])
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_reference_without_the_parameters_in_scope_cannot_relearn(tmp_path):

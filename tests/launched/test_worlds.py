@@ -90,9 +90,11 @@ def test_a_repair_by_several_processes_is_that_of_one_with_as_large_batches(worl
 @pytest.mark.parametrize("world", [2, 3])
 def test_relearning_starts_from_the_cleaned_model_in_any_number_of_processes(worlds, world):
     result = worlds[world][0]["even"]
-    assert result["relearning"]["steps"] == (0, 1, 2, 3)
-    (curve,) = result["relearning"]["curves"].values()
-    assert curve[0] == result["stages"]["after_repair"]["forget accuracy"]
+    assert list(result["relearning"]) == ["forget", "few_forget"]
+    for found in result["relearning"].values():
+        assert found["steps"] == (0, 1, 2, 3)
+        (curve,) = found["curves"].values()
+        assert curve[0] == result["stages"]["after_repair"]["forget accuracy"]
 
 
 def test_a_sharded_model_is_cleaned_as_a_whole_one_is(worlds, folder):
@@ -106,7 +108,8 @@ def test_a_sharded_model_is_cleaned_as_a_whole_one_is(worlds, folder):
         assert several["model_class"] == "LlamaForCausalLM"
         assert several["stages"] == first["stages"]
         assert several["plane"] == first["plane"]
-        assert "LlamaForCausalLM is sharded over several processes" in several["refusal"]
+        assert len(several["refusals"]) == 2
+        assert all("LlamaForCausalLM is sharded over several processes" in message for message in several["refusals"])
         assert several["trials"] == first["trials"]
         for (num_tried, figures), trial in zip(one["trials"], several["trials"], strict=True):
             assert trial == (num_tried, pytest.approx(figures, rel=1e-5))

@@ -57,7 +57,7 @@ def splits(num_forget, num_retain, num_unseen=17):
 def result_of(report, unlearner):
     return {
         "stages": {name: stage.figures() for name, stage in report.stages.items()},
-        "relearning": report.relearning and dataclasses.asdict(report.relearning),
+        "relearning": {data: dataclasses.asdict(found) for data, found in report.relearning_by_data().items()},
         "num_fisher_examples": report.num_fisher_examples,
         "indices": dict(unlearner.selection.indices),
         "weights": tiny.parameters_and_buffers(unlearner.model),
@@ -66,7 +66,8 @@ def result_of(report, unlearner):
 
 def even(folder):
     """Sizes that no number of processes and no batch size divides."""
-    args = config(folder / "even", random_mask_control=True, relearning_steps=3)
+    further = {"relearning_steps": 3, "relearning_data": ["forget", "few_forget"], "quantization_bits": [4]}
+    args = config(folder / "even", random_mask_control=True, **further)
     unlearner = FisherUnlearner(model(), args, **splits(23, 97))
     fishers = {
         kind: [unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset)]
@@ -147,11 +148,12 @@ def sharded(folder):
         "forget_dataset": datasets.Dataset.from_list(rows[:3]),
         "retain_dataset": datasets.Dataset.from_list(rows[3:]),
     }
-    refusal = None
-    if split:
-        with pytest.raises(ValueError, match="`relearning_steps` trains a copy of the model") as refusal:
-            relearning = config(folder / "refused", relearning_steps=1)
-            FisherUnlearner(LlamaForCausalLM.from_pretrained(source, **split), relearning, **data)
+    refusals = []
+    for measurement in ({"relearning_steps": 1}, {"quantization_bits": [4]}) if split else ():
+        with pytest.raises(ValueError, match=f"`{next(iter(measurement))}`") as refusal:
+            refused = config(folder / "refused", **measurement)
+            FisherUnlearner(LlamaForCausalLM.from_pretrained(source, **split), refused, **data)
+        refusals.append(str(refusal.value))
     unlearner = (FisherUnlearner if split else Together)(
         LlamaForCausalLM.from_pretrained(source, **split), args, **data
     )
@@ -165,7 +167,7 @@ def sharded(folder):
         "retain": {name: whole(total) for name, total in sums.items()},
         "weights": {name: whole(p).clone() for name, p in named_parameters(unlearner.model).items()},
         "model_class": report.model_class,
-        "refusal": refusal and str(refusal.value),
+        "refusals": refusals,
         "plane": dataclasses.asdict(report.selection.plane),
         "trials": [(trial.num_selected, trial.result.figures()) for trial in report.gamma_trials],
     }
