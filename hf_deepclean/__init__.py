@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "CancellationError": "cancellation",
     "DataArguments": "data",
+    "FineTuning": "rivals.finetuning",
     "FisherCallback": "callback",
     "FisherDiagonal": "fisher.diagonal",
     "FisherUnlearner": "unlearner",
@@ -19,11 +20,16 @@ _MODULES = {
     "FreezeGuard": "repair",
     "HistoryReport": "hub",
     "LeakError": "leaks",
+    "NegGradPlus": "rivals.neggrad",
     "PublicReport": "disclosure",
     "Publication": "staging",
     "PushResult": "hub",
+    "RandomLabels": "rivals.labels",
+    "RandomMask": "rivals.mask",
+    "SalUn": "rivals.labels",
     "SparseAdamW": "repair",
     "UnlearningCard": "card",
+    "UnlearningData": "rivals.data",
     "UnlearningParser": "parser",
     "UnlearningPreview": "preview",
     "UnlearningReport": "report",
@@ -115,6 +121,11 @@ if TYPE_CHECKING:
     from .repair import FreezeGuard, SparseAdamW
     from .report import UnlearningReport, summarize_reports
     from .reset import reset_weights
+    from .rivals.data import UnlearningData
+    from .rivals.finetuning import FineTuning
+    from .rivals.labels import RandomLabels, SalUn
+    from .rivals.mask import RandomMask
+    from .rivals.neggrad import NegGradPlus
     from .scope import parameters_in_scope
     from .selection import WeightSelection, select_random_weights, select_weights
     from .staging import Publication, save_published

@@ -1,0 +1,91 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The control: weights drawn at random, reset and repaired."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..adapters import is_adapted
+from ..reset import RESET_VALUES, default_reset_value, reset_weights
+from ..scope import parameters_in_scope
+from .data import UnlearningData
+from .training import BatchLoss, TrainingMethod, check_not_empty, selection_at, shuffled_batches, train
+
+
+_VALUES = tuple(value for value in RESET_VALUES if value != "pretrained")
+
+
+@dataclass(frozen=True)
+class RandomMask(TrainingMethod):
+    """
+    [DeepClean](https://huggingface.co/papers/2311.10448) without its Fisher information: a random share of the weights
+    in scope is reset, and they alone are trained on the retain data,
+
+        mean of -log p(y | x, w) over a batch of the retain data
+
+    by an AdamW that never writes another weight. What this reaches, the selection has no part in. Needs the retain
+    data alone.
+
+    A control and no published method; the defaults are those of a repair.
+
+    Args:
+        reset_fraction (`float`, *optional*, defaults to `0.1`):
+            Share of the weights in scope ([`parameters_in_scope`]; of a [`~peft.PeftModel`] the adapter's), above 0
+            and at most 1; at least one weight.
+        reset_value (`str`, *optional*):
+            `"zero"` or `"init"`, as for [`reset_weights`]; by default `"init"` for language models and adapters, else
+            `"zero"`.
+        learning_rate, num_train_epochs, per_device_train_batch_size, optimizer, weight_decay, schedule:
+            As for [`~rivals.training.TrainingMethod`].
+
+    Raises:
+        `ValueError`: If one of them is out of range.
+    """
+
+    learning_rate: float = 1e-3
+    num_train_epochs: float = 2
+    optimizer: str = "adamw"
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    reset_fraction: float = 0.1
+    reset_value: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.reset_fraction <= 1:
+            raise ValueError(
+                f"`reset_fraction` is {self.reset_fraction} but must be a share of the weights, above 0 and at most 1."
+            )
+        if self.reset_value not in (None, *_VALUES):
+            raise ValueError(
+                f"`reset_value` is {self.reset_value!r} but must be one of {', '.join(map(repr, _VALUES))}, or left "
+                "out."
+            )
+
+    def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
+        """
+        Changes the model in place.
+
+        Args:
+            model (`torch.nn.Module`):
+                The model.
+            data ([`~rivals.data.UnlearningData`]):
+                The data.
+            seed (`int`, *optional*, defaults to `0`):
+                Seed of the weights, of their new values, of the order of the examples, and of dropout.
+
+        Raises:
+            `ValueError`: If there are no retain data, or no parameter is in scope.
+            `FloatingPointError`: If the training diverges.
+        """
+        check_not_empty(data, "retain")
+        scope = parameters_in_scope(model, reset_scope="adapter" if is_adapted(model) else "full")
+        num_weights = sum(parameter.numel() for parameter in scope.values())
+        order = torch.randperm(num_weights, generator=torch.Generator().manual_seed(seed))
+        selection = selection_at(scope, order[: max(1, int(self.reset_fraction * num_weights))], "random")
+        reset_weights(model, selection, self.reset_value or default_reset_value(model), seed=seed)
+        loss = BatchLoss(model, data)
+        losses = map(loss.mean, shuffled_batches(data, "retain", self, seed))
+        train(model, self, losses, self.num_steps(data.num_examples("retain")), seed, selection)
