@@ -36,7 +36,9 @@ _MODULES = {
     "WeightSelection": "selection",
     "accumulate_fisher_diagonal": "fisher.accumulate",
     "accumulate_fisher_diagonals": "fisher.accumulate",
+    "accuracy_gaps": "evaluation.accuracy",
     "answer_requests": "deletion",
+    "average_gap": "evaluation.accuracy",
     "cancellation_error": "cancellation",
     "check_for_leaks": "leaks",
     "check_tokenizer": "preprocessing",
@@ -49,17 +51,27 @@ _MODULES = {
     "fisher_plane": "plane",
     "is_verbatim": "evaluation.memorization",
     "jensen_shannon_divergence": "evaluation.divergence",
+    "klom": "evaluation.ensembles",
+    "klom_percentile": "evaluation.ensembles",
+    "lira_scores": "evaluation.membership",
     "load_unlearning_datasets": "data",
+    "logit_scaled_confidence": "evaluation.membership",
+    "margins": "evaluation.ensembles",
     "membership_attack": "evaluation.membership",
     "min_k_score": "evaluation.memorization",
     "needles_of_dataset": "leaks",
     "needles_of_machine": "leaks",
     "next_token_log_likelihood": "likelihood",
     "parameters_in_scope": "scope",
+    "per_class_accuracy": "evaluation.accuracy",
     "perplexity": "evaluation.memorization",
     "prepare_images": "preprocessing",
     "push_folder_to_hub": "hub",
+    "quantized": "evaluation.quantization",
+    "relearning_curve": "evaluation.relearning",
+    "relearning_excess": "evaluation.relearning",
     "reset_weights": "reset",
+    "rmia_scores": "evaluation.membership",
     "save_plots": "plots",
     "save_published": "staging",
     "select_random_weights": "selection",
@@ -67,11 +79,13 @@ _MODULES = {
     "span_log_likelihood": "likelihood",
     "split_forget_rows": "data",
     "squash_history": "hub",
+    "steps_to_reach": "evaluation.relearning",
     "summarize_reports": "report",
     "token_log_likelihood": "likelihood",
     "tokenize_causal_lm": "preprocessing",
     "tokenize_text_classification": "preprocessing",
     "tokenize_token_classification": "preprocessing",
+    "tug_of_war": "evaluation.accuracy",
     "weights_fingerprint": "fingerprint",
 }
 
@@ -86,8 +100,10 @@ if TYPE_CHECKING:
     from .data import DataArguments, load_unlearning_datasets, split_forget_rows
     from .deletion import answer_requests
     from .disclosure import PublicReport
+    from .evaluation.accuracy import accuracy_gaps, average_gap, per_class_accuracy, tug_of_war
     from .evaluation.divergence import jensen_shannon_divergence
-    from .evaluation.membership import membership_attack
+    from .evaluation.ensembles import klom, klom_percentile, margins
+    from .evaluation.membership import lira_scores, logit_scaled_confidence, membership_attack, rmia_scores
     from .evaluation.memorization import (
         exact_memorization,
         extraction_strength,
@@ -95,6 +111,8 @@ if TYPE_CHECKING:
         min_k_score,
         perplexity,
     )
+    from .evaluation.quantization import quantized
+    from .evaluation.relearning import relearning_curve, relearning_excess, steps_to_reach
     from .fingerprint import weights_fingerprint
     from .fisher.accumulate import accumulate_fisher_diagonal, accumulate_fisher_diagonals
     from .fisher.diagonal import FisherDiagonal

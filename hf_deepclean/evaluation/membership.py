@@ -86,6 +86,209 @@ def membership_attack(forget_scores: np.ndarray, unseen_scores: np.ndarray) -> M
     )
 
 
+def logit_scaled_confidence(log_likelihood: np.ndarray) -> np.ndarray:
+    """
+    Logit-scaled confidence of the true label, `log(p / (1 - p))`.
+
+    Confidences crowd near 1, these are close to normal, which [`lira_scores`] takes them to be. Where all classes are
+    at hand, [`evaluation.ensembles.margins`] of the logits is the same without the rounding of `p` near 1. A `p` of
+    exactly 1 stands for the nearest number below it that its type can tell from 1.
+
+    Carlini et al., [Membership inference attacks from first principles](https://huggingface.co/papers/2112.03570),
+    section IV.
+
+    Args:
+        log_likelihood (`np.ndarray`):
+            Log-probability of the true label, in nats, of any shape; a logarithm of a probability, at most 0.
+
+    Returns:
+        `np.ndarray`: Of the same shape; higher for training data.
+
+    Raises:
+        `ValueError`: If one is above 0 or NaN.
+    """
+    values = np.asarray(log_likelihood)
+    if not (values <= 0).all():
+        raise ValueError(
+            f"A log-likelihood of a label is at most 0, but {int((~(values <= 0)).sum())} of {values.size} are above "
+            "it, or NaN. Pass logarithms of probabilities, neither probabilities nor losses."
+        )
+    kind = values.dtype if np.issubdtype(values.dtype, np.floating) else np.dtype(np.float64)
+    values = np.minimum(values.astype(np.float64), -np.finfo(kind).eps / 2)
+    return values - np.log(-np.expm1(values))
+
+
+def lira_scores(
+    confidence: np.ndarray,
+    shadow_confidence: np.ndarray,
+    trained_on: np.ndarray | None = None,
+    pooled_variance: bool = False,
+) -> np.ndarray:
+    """
+    LiRA: how much better every example's confidence fits models that were trained with it than models without it.
+
+    Online, with shadow models of both kinds: `log N(x; mean_in, std_in) - log N(x; mean_out, std_out)`, the Gaussians
+    fitted to the confidences of every example by itself. Offline, with models without it only:
+    `(x - mean_out) / std_out`, whose normal distribution function is the paper's score, in the same order but without
+    its ties near 1. Higher for training data; hand the scores to [`membership_attack`], whose target is the value of
+    a retrained model.
+
+    To attack an unlearned model, the models "with" the example must have been trained with it and then unlearned it
+    by the same method (U-LiRA, Hayes et al., arXiv 2403.01218); against models that still know it, everything looks
+    forgotten. The confidences are those of [`logit_scaled_confidence`] or [`evaluation.ensembles.margins`], never 0
+    and 1 for wrong and right: where all models agree, their deviation is 0. With few shadow models the variances of
+    single examples are noise: pool them.
+
+    Carlini et al., [Membership inference attacks from first principles](https://huggingface.co/papers/2112.03570),
+    algorithm 1. Their code takes the deviation of all confidences together for the pooled one, which holds the
+    differences between examples too; here every example's own mean is taken off first.
+
+    Args:
+        confidence (`np.ndarray`):
+            Logit-scaled confidence of the attacked model on every example, shape `(num_examples,)`.
+        shadow_confidence (`np.ndarray`):
+            That of the shadow models, shape `(num_examples, num_models)`.
+        trained_on (`np.ndarray`, *optional*):
+            Whether a model was trained with the example, booleans of the same shape. By default none was: offline.
+        pooled_variance (`bool`, *optional*, defaults to `False`):
+            One variance for all examples, another one for models with and without them.
+
+    Returns:
+        `np.ndarray`: Shape `(num_examples,)`.
+
+    Raises:
+        `ValueError`: If shapes do not fit, a confidence is not finite, an example has too few models of a kind, or
+            the confidences of one do not vary.
+    """
+    target, shadows = np.asarray(confidence, dtype=np.float64), np.asarray(shadow_confidence, dtype=np.float64)
+    if target.ndim != 1 or shadows.ndim != 2 or len(shadows) != len(target):
+        raise ValueError(
+            f"LiRA needs confidences of shape (num_examples,) and shadow models' of shape (num_examples, num_models), "
+            f"but was given {target.shape} and {shadows.shape}."
+        )
+    if not np.isfinite(target).all() or not np.isfinite(shadows).all():
+        raise ValueError(
+            "LiRA fits Gaussians, and some of the confidences are infinite or NaN. Leave these examples out."
+        )
+    if trained_on is None:
+        mean, deviation = _gaussians(shadows, np.ones(shadows.shape, dtype=bool), pooled_variance, "without")
+        return (target - mean) / deviation
+    trained = np.asarray(trained_on)
+    if trained.shape != shadows.shape or trained.dtype != bool:
+        raise ValueError(
+            f"`trained_on` must hold one boolean for every shadow confidence, shape {shadows.shape}, but is "
+            f"{trained.dtype} of shape {trained.shape}."
+        )
+    log_densities = []
+    for chosen, kind in ((trained, "with"), (~trained, "without")):
+        mean, deviation = _gaussians(shadows, chosen, pooled_variance, kind)
+        log_densities.append(-np.log(deviation) - ((target - mean) / deviation) ** 2 / 2)
+    return log_densities[0] - log_densities[1]
+
+
+def rmia_scores(
+    log_likelihood: np.ndarray,
+    reference_log_likelihood: np.ndarray,
+    population_log_likelihood: np.ndarray,
+    population_reference_log_likelihood: np.ndarray,
+    gamma: float = 1.0,
+    offline_a: float = 0.3,
+) -> np.ndarray:
+    """
+    RMIA: share of a population that an example beats in how much more probable the model finds it than others do.
+
+    `share of z with (p(x) / q(x)) / (p(z) / q(z)) > gamma`, `p` the likelihood under the attacked model and
+    `q = ((1 + a) q_out + (1 - a)) / 2` from the mean likelihood `q_out` under models that were trained without `x`
+    and `z`. The line stands for the mean of models with and without the example, of which the first are not there
+    (offline); where half of the reference models were trained with it (online), `offline_a=1` takes the mean as it is.
+    Higher for training data; hand the scores to [`membership_attack`], whose target is the value of a retrained
+    model.
+
+    One or two reference models are enough, unlike for [`lira_scores`]. Reference models must have the attacked
+    one's architecture and data of the same distribution, and the population must be unknown to all of them and to
+    the attacked model, and of the distribution of the attacked examples: of another one, ratios differ by themselves.
+    The `a` of the line fits the reference models' overfitting; the default is that of the authors' code, which also
+    tunes it, between 0 and 1, by attacking one reference model with another. Likelihoods of whole texts vanish beside
+    `1 - a`: pass the mean per token, or `offline_a=1`.
+
+    Zarifzadeh, Liu and Shokri, [Low-cost high-power membership inference
+    attacks](https://huggingface.co/papers/2312.03262), with the default `gamma` of the authors' code.
+
+    Args:
+        log_likelihood (`np.ndarray`):
+            Log-likelihood of every attacked example under the attacked model, in nats, shape `(num_examples,)`.
+        reference_log_likelihood (`np.ndarray`):
+            Those under the reference models, shape `(num_examples, num_models)`.
+        population_log_likelihood (`np.ndarray`):
+            Those of the population under the attacked model, shape `(num_population,)`.
+        population_reference_log_likelihood (`np.ndarray`):
+            Those of the population under the reference models, shape `(num_population, num_models)`.
+        gamma (`float`, *optional*, defaults to `1.0`):
+            By what factor an example must beat another one to count.
+        offline_a (`float`, *optional*, defaults to `0.3`):
+            The `a` of the line, between 0 and 1.
+
+    Returns:
+        `np.ndarray`: Shape `(num_examples,)`, between 0 and 1.
+
+    Raises:
+        `ValueError`: If shapes do not fit, the population is empty, a likelihood is not finite, or `gamma` or
+            `offline_a` lies outside its range.
+    """
+    if not gamma > 0 or not 0 <= offline_a <= 1:
+        raise ValueError(
+            f"`gamma` is {gamma} and `offline_a` is {offline_a}, but a factor is above 0, and the line's `a` is "
+            "between 0 (the reference models say nothing) and 1 (their mean as it is)."
+        )
+    attacked = _log_ratios(log_likelihood, reference_log_likelihood, offline_a, "attacked examples")
+    population = np.sort(
+        _log_ratios(population_log_likelihood, population_reference_log_likelihood, offline_a, "population")
+    )
+    return np.searchsorted(population, attacked - math.log(gamma), side="left") / len(population)
+
+
+def _gaussians(
+    shadows: np.ndarray, chosen: np.ndarray, pooled_variance: bool, kind: str
+) -> tuple[np.ndarray, np.ndarray | float]:
+    """Mean and standard deviation over the chosen models, example by example."""
+    counts = chosen.sum(axis=1)
+    freedom = counts.sum() - len(counts) if pooled_variance else counts - 1
+    if (counts < 1).any() or np.any(freedom < 1):
+        raise ValueError(
+            f"Every example needs two shadow models trained {kind} it to fit a Gaussian, with `pooled_variance=True` "
+            f"one, and two of some, but of {len(counts)} examples {int((counts < 1).sum())} have none and "
+            f"{int((counts == 1).sum())} have one."
+        )
+    mean = np.where(chosen, shadows, 0).sum(axis=1) / counts
+    # Of equal numbers the variance is not always exactly 0.
+    constant = np.where(chosen, shadows, -np.inf).max(axis=1) == np.where(chosen, shadows, np.inf).min(axis=1)
+    if constant.all() if pooled_variance else constant.any():
+        raise ValueError(
+            f"The confidences of {int(constant.sum())} examples are the same in all shadow models trained {kind} "
+            "them, which no Gaussian fits. They must be logit-scaled confidences, not 0 and 1 for wrong and right, of "
+            "models that differ; where it concerns few examples, `pooled_variance=True` helps."
+        )
+    squares = np.where(chosen, shadows - mean[:, None], 0) ** 2
+    variance = (squares.sum() if pooled_variance else squares.sum(axis=1)) / freedom
+    return mean, np.sqrt(variance)
+
+
+def _log_ratios(likelihood: np.ndarray, references: np.ndarray, offline_a: float, what: str) -> np.ndarray:
+    """How much more probable the attacked model finds examples than the line through the reference models."""
+    own, others = np.asarray(likelihood, dtype=np.float64), np.asarray(references, dtype=np.float64)
+    if own.ndim != 1 or others.ndim != 2 or len(own) != len(others) or others.size == 0:
+        raise ValueError(
+            f"RMIA needs log-likelihoods of the {what} of shape (num_examples,), and of shape (num_examples, "
+            f"num_models) under at least one reference model, but was given {own.shape} and {others.shape}."
+        )
+    if not np.isfinite(own).all() or not np.isfinite(others).all():
+        raise ValueError(f"Some log-likelihoods of the {what} are infinite or NaN. Leave these examples out.")
+    line = np.logaddexp.reduce(others, axis=1) - math.log(others.shape[1]) + math.log((1 + offline_a) / 2)
+    if offline_a < 1:
+        line = np.logaddexp(line, math.log((1 - offline_a) / 2))
+    return own - line
+
+
 def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     """For every score, the share of the others below it, ties counted half."""
     ordered = np.sort(others)

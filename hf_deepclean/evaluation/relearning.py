@@ -4,7 +4,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -98,3 +98,74 @@ def relearning_curve(
 def evaluated_steps(num_steps: int) -> tuple[int, ...]:
     """0, the powers of two below the last step, and the last step."""
     return (0, *(2**power for power in range(num_steps.bit_length()) if 2**power < num_steps), num_steps)
+
+
+def relearning_excess(curve: Sequence[float], reference_curve: Sequence[float]) -> float:
+    """
+    How much more a model relearns than the reference: the largest `(curve[k] - curve[0]) - (reference[k] -
+    reference[0])` over the evaluated steps.
+
+    0: at no step has it come up further than the reference; lower is better. In the unit of the curves, which must
+    rise with what is recalled: accuracies, or negative losses. Training on retained data alone raises the forget
+    accuracy of a retrained model hardly, and of many unlearned ones almost back to where it was
+    ([abs](https://huggingface.co/papers/2505.22310)); training on a few forgotten examples raises both. A model that
+    starts far below the reference has further to go and so shows more of it; a curve that goes down further than the
+    reference's shows nothing here. The steps and the learning rate decide how much is seen: state them.
+
+    Args:
+        curve (`Sequence[float]`):
+            The measure on the forget data after every number of steps in [`evaluated_steps`], as of
+            [`relearning_curve`].
+        reference_curve (`Sequence[float]`):
+            The same of a model retrained without them, by the same batches. Where training diverged, and one of the
+            two ends early, the steps that both have count.
+
+    Returns:
+        `float`: At least 0.
+
+    Raises:
+        `ValueError`: If one of the two is empty or holds a NaN.
+    """
+    _check_curve(curve)
+    _check_curve(reference_curve)
+    moved = ([value - one[0] for value in one] for one in (curve, reference_curve))
+    return float(max(own - other for own, other in zip(*moved, strict=False)))
+
+
+def steps_to_reach(curve: Sequence[float], steps: Sequence[int], level: float) -> int | None:
+    """
+    Relearning time: the first evaluated number of steps after which a curve is at or above a level.
+
+    The more the better; the target is the value of the reference. In truth it lies between the evaluated step before
+    and this one, which is up to twice as far. Levels above what the reference ever reaches say nothing about the
+    forgetting.
+
+    Golatkar et al., [Eternal sunshine of the spotless net](https://huggingface.co/papers/1911.04933).
+
+    Args:
+        curve (`Sequence[float]`):
+            A measure that rises with what is recalled, as of [`relearning_curve`].
+        steps (`Sequence[int]`):
+            The numbers of steps after which it was taken, as of [`evaluated_steps`]; may go on where the curve ended
+            early.
+        level (`float`):
+            The level, such as the accuracy before unlearning.
+
+    Returns:
+        `int`: The number of steps, 0 if it starts there; `None` if it is never reached.
+
+    Raises:
+        `ValueError`: If the curve is empty, holds a NaN or has more values than there are steps.
+    """
+    _check_curve(curve)
+    if len(curve) > len(steps):
+        raise ValueError(f"A curve of {len(curve)} values was taken after as many numbers of steps, not {len(steps)}.")
+    return next((int(step) for step, value in zip(steps, curve, strict=False) if value >= level), None)
+
+
+def _check_curve(curve: Sequence[float]) -> None:
+    if len(curve) == 0 or any(value != value for value in curve):
+        raise ValueError(
+            f"A relearning curve has a number for every evaluated step, the first before any training, but this one "
+            f"is {list(curve)}."
+        )

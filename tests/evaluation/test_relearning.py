@@ -5,6 +5,7 @@ from itertools import cycle
 import pytest
 import torch
 
+from hf_deepclean import relearning_excess, steps_to_reach
 from hf_deepclean.evaluation.relearning import evaluated_steps, relearning_curve
 
 from .. import heads, tiny
@@ -93,3 +94,60 @@ def test_a_language_model_learns_its_texts():
     curve = relearning_curve(model, names_of(model), cycle([batch]), loss, 20, 1e-2)
     assert curve[-1] < 0.5 * curve[0]
     assert model.config.use_cache
+
+
+def test_the_excess_is_the_largest_difference_of_the_movements():
+    assert relearning_excess([0.5, 0.6, 0.9, 0.8], [0.7, 0.7, 0.75, 0.8]) == pytest.approx(0.4 - 0.05)
+    assert relearning_excess([0.2, 0.25], [0.9, 1.0]) == 0
+    assert relearning_excess([0.5, 0.4], [0.5, 0.3]) == pytest.approx(0.1)
+
+
+def test_no_model_relearns_more_than_itself_and_only_movements_count():
+    curve = [0.1, 0.4, 0.3]
+    assert relearning_excess(curve, curve) == 0
+    assert relearning_excess(curve, [0.3, 0.3, 0.3]) == pytest.approx(0.3)
+    assert relearning_excess(curve, [0.8, 0.8, 0.8]) == pytest.approx(0.3)
+
+
+def test_a_curve_that_ended_early_is_compared_as_far_as_it_goes():
+    assert relearning_excess([0.1, 0.2], [0.1, 0.1, 0.0]) == pytest.approx(0.1)
+
+
+def test_the_steps_are_those_of_the_first_value_at_the_level():
+    assert steps_to_reach([0.1, 0.5, 0.4, 0.9], (0, 1, 2, 4), 0.5) == 1
+    assert steps_to_reach([0.1, 0.5, 0.4, 0.9], (0, 1, 2, 4), 0.6) == 4
+    assert steps_to_reach([0.1, 0.5], (0, 1, 2, 4), 0.6) is None
+    assert steps_to_reach([0.7], (0, 1), 0.6) == 0
+
+
+@pytest.mark.parametrize("wrong", [[], [0.1, float("nan")]])
+def test_curves_without_numbers_are_refused(wrong):
+    for call in (lambda: relearning_excess(wrong, [0.1]), lambda: relearning_excess([0.1], wrong)):
+        with pytest.raises(ValueError, match="number for every evaluated step"):
+            call()
+    with pytest.raises(ValueError, match="number for every evaluated step"):
+        steps_to_reach(wrong, (0, 1), 0.5)
+
+
+def test_a_curve_with_more_values_than_steps_is_refused():
+    with pytest.raises(ValueError, match="3 values"):
+        steps_to_reach([0.1, 0.2, 0.3], (0, 1), 0.5)
+
+
+def test_a_model_that_was_only_scrambled_relearns_more_than_one_that_never_learned():
+    batches = tiny.in_batches(tiny.image_batch(), 11)
+    model = tiny.randomized(tiny.vit())
+
+    def confidence(copy):
+        copy.eval()
+        with torch.no_grad():
+            return -copy(**batches[0]).loss.item()
+
+    trained = relearning_curve(model, names_of(model), cycle(batches), lambda copy: copy, 40, 5e-3)[-1]
+    with torch.no_grad():
+        trained.classifier.bias += torch.tensor([4.0, -4.0, 0.0, 0.0])
+    curves = [
+        relearning_curve(one, ["classifier.bias"], cycle(batches), confidence, 16, 0.3) for one in (trained, model)
+    ]
+    assert relearning_excess(*curves) > 0.5
+    assert steps_to_reach(curves[0], evaluated_steps(16), curves[1][-1]) is not None
