@@ -33,9 +33,9 @@ class RandomLabels(TrainingMethod):
     parts of the data, and a head that chooses among classes or tokens.
 
     The defaults are those of the public code of [SSD](https://huggingface.co/papers/2308.07707): 3 epochs of Adam at
-    1e-4. It draws among all labels, the true one too, or among all but the true one, as the task has it; others draw
-    anew in every epoch. Here the label is always a wrong one, uniformly, and drawn once: it follows the seed and the
-    example's place alone. Gradients are clipped at norm 1, there not at all.
+    1e-4; in batches of 64, where it has 128, and with gradients clipped at norm 1, there not at all. As there, the
+    label is drawn once, uniformly among the wrong ones; here it follows the seed and the example's place alone. Other
+    public code draws among all labels, the true one too, or anew in every epoch.
 
     Args:
         learning_rate, num_train_epochs, per_device_train_batch_size, optimizer, weight_decay, schedule:
@@ -193,7 +193,7 @@ def draw_wrong_labels(labels: torch.Tensor, num_classes: int, positions: torch.T
     Returns:
         `torch.Tensor`: As `labels`.
     """
-    rows = labels.reshape(len(labels), -1).cpu()
+    rows = labels.cpu() if labels.ndim == 2 else labels.cpu()[:, None]
     scored = rows != IGNORED
     indices = (scored.cumsum(dim=1) - 1).clamp_min(0)
     uniform = uniform_numbers(seed, positions[:, None].expand_as(rows).numpy(), indices.numpy())

@@ -264,7 +264,7 @@ class SparseSGD(torch.optim.Optimizer):
         params (`Iterable`):
             Named parameters `(name, parameter)`.
         indices (`dict[str, torch.Tensor]`):
-            For every name, the flat indices of the entries to train.
+            For every name, the flat indices of the entries to train; a parameter without any stays as it is.
         lr, momentum, weight_decay (`float`):
             As for [`torch.optim.SGD`].
     """
@@ -282,6 +282,7 @@ class SparseSGD(torch.optim.Optimizer):
             name: indices[name].to(parameter.device)
             for group in self.param_groups
             for name, parameter in zip(group["param_names"], group["params"], strict=True)
+            if name in indices
         }
 
     @torch.no_grad()
@@ -289,7 +290,7 @@ class SparseSGD(torch.optim.Optimizer):
         """One update of the chosen entries."""
         for group in self.param_groups:
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
-                if parameter.grad is None:
+                if name not in self.indices or parameter.grad is None:
                     continue
                 chosen, state = self.indices[name], self.state[parameter]
                 values = torch.take(parameter, chosen)
