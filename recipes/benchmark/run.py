@@ -37,7 +37,8 @@ from multiprocessing.process import BaseProcess  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER))
 
 from jobs import Job, all_jobs, do_in_process  # noqa: E402
 from methods import METHODS  # noqa: E402
@@ -100,11 +101,13 @@ def run(needs: dict[Job, list[Job]], output_dir: Path, source: DataSource, num_p
             How many at a time.
 
     Returns:
-        `dict[Job, str]`: Why some could not be done.
+        `dict[Job, str]`: Why some failed; empty for those that need what failed.
     """
     # Imports once, so that a process is there at once and its memory is that of its work.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jobs"])
+    # The server finds what it is to import by this alone, in all versions of Python.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
     logs = output_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     waiting = [job for job in needs if not job.is_done(output_dir)]
@@ -117,7 +120,7 @@ def run(needs: dict[Job, list[Job]], output_dir: Path, source: DataSource, num_p
             for job in list(waiting):
                 lost = [before for before in needs[job] if before in failures]
                 if lost:
-                    failures[job] = f"needs {lost[0].name}, which failed"
+                    failures[job] = ""
                     waiting.remove(job)
                     progress.waiting.discard(job)
                 elif len(running) < num_processes and all(before.is_done(output_dir) for before in needs[job]):
@@ -185,9 +188,12 @@ def main(args: argparse.Namespace) -> int:
     check_settings(args.output_dir, source)
     start = time.perf_counter()
     failures = run(all_jobs(args.tasks, args.seeds, args.methods), args.output_dir, source, args.num_processes)
-    for job, reason in failures.items():
+    reasons = {job: reason for job, reason in failures.items() if reason}
+    for job, reason in reasons.items():
         print(f"{job.name} {reason}")
-    print(f"{(time.perf_counter() - start) / 60:.1f} minutes; {len(failures)} jobs failed. Results: {args.output_dir}")
+    if failures:
+        print(f"{len(reasons)} jobs failed, and {len(failures) - len(reasons)} others need what they were to make.")
+    print(f"{(time.perf_counter() - start) / 60:.1f} minutes. Results: {args.output_dir}")
     return 1 if failures else 0
 
 
