@@ -9,25 +9,33 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = {
+    "AdaptiveDampening": "rivals.dampening",
     "CancellationError": "cancellation",
     "DataArguments": "data",
     "FineTuning": "rivals.finetuning",
+    "FirstOrderInfluence": "rivals.influence",
     "FisherCallback": "callback",
     "FisherDiagonal": "fisher.diagonal",
+    "FisherForgetting": "rivals.noise",
     "FisherUnlearner": "unlearner",
     "FisherUnlearningConfig": "config",
     "ForgetCommitment": "commitment",
     "FreezeGuard": "repair",
     "HistoryReport": "hub",
     "LeakError": "leaks",
+    "LossFreeDampening": "rivals.dampening",
     "NegGradPlus": "rivals.neggrad",
+    "ProjectedGradientUnlearning": "rivals.projection",
     "PublicReport": "disclosure",
     "Publication": "staging",
     "PushResult": "hub",
     "RandomLabels": "rivals.labels",
     "RandomMask": "rivals.mask",
     "SalUn": "rivals.labels",
+    "SecondOrderInfluence": "rivals.influence",
+    "SelectiveSynapticDampening": "rivals.dampening",
     "SparseAdamW": "repair",
+    "SubspaceForgetting": "rivals.projection",
     "UnlearningCard": "card",
     "UnlearningData": "rivals.data",
     "UnlearningParser": "parser",
@@ -139,11 +147,15 @@ if TYPE_CHECKING:
     from .repair import FreezeGuard, SparseAdamW
     from .report import UnlearningReport, summarize_reports
     from .reset import reset_weights
+    from .rivals.dampening import AdaptiveDampening, LossFreeDampening, SelectiveSynapticDampening
     from .rivals.data import UnlearningData
     from .rivals.finetuning import FineTuning
+    from .rivals.influence import FirstOrderInfluence, SecondOrderInfluence
     from .rivals.labels import RandomLabels, SalUn
     from .rivals.mask import RandomMask
     from .rivals.neggrad import NegGradPlus
+    from .rivals.noise import FisherForgetting
+    from .rivals.projection import ProjectedGradientUnlearning, SubspaceForgetting
     from .scope import parameters_in_scope
     from .selection import WeightSelection, select_random_weights, select_weights
     from .staging import Publication, save_published
