@@ -24,9 +24,9 @@ class NegGradPlus(TrainingMethod):
     that serve nothing; a loss that is no number stops the training.
 
     The defaults are those of the public code of [Deep Unlearn](https://huggingface.co/papers/2410.01276): alpha 0.95
-    and 10 epochs of SGD at 0.01, momentum 0.9, without decay; in batches of 64, where it has 256. It repeats the
-    forget batches in the order of the first pass, and here every pass has an order of its own. SCRUB's own code cuts
-    no batch to the other's size, and neither do we.
+    and 10 epochs of SGD at 0.01, momentum 0.9, without decay; in batches of 64, where it has 256. It trains in eval
+    mode and repeats the forget batches of the first pass; here, as in SCRUB's own code, dropout is on, and every pass
+    over the forget data has an order of its own.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.95`):

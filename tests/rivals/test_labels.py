@@ -37,10 +37,13 @@ def relabelled(rows, batches, num_forget, num_classes, seed):
     return [default_collate([drawn[place] for place in batch]) for batch in batches]
 
 
-def train_masked(reference, optimizer, batches, masks):
+def train_masked(reference, optimizer, batches, masks, max_grad_norm=None):
+    for name, parameter in reference.named_parameters():
+        parameter.register_hook(lambda gradient, mask=masks[name]: gradient * mask.view_as(gradient))
     start = {name: parameter.detach().clone() for name, parameter in reference.named_parameters()}
     for batch in batches:
-        train_plainly(reference, optimizer, [lambda model, batch=batch: model(**batch).loss])
+        losses = [lambda model, batch=batch: model(**batch).loss]
+        train_plainly(reference, optimizer, losses, max_grad_norm=max_grad_norm)
         with torch.no_grad():
             for name, parameter in reference.named_parameters():
                 parameter.copy_(torch.where(masks[name].view_as(parameter), parameter, start[name]))
@@ -160,20 +163,11 @@ def test_salun_trains_the_salient_weights_on_random_labels_and_puts_all_others_b
     # The pass of the saliency came first.
     fixed = relabelled(rows, batches[2:], 5, tiny.NUM_LABELS, 6)
     assert len(fixed) == 6
-    for name, parameter in reference.named_parameters():
-        parameter.register_hook(lambda gradient, mask=masks[name]: gradient * mask.view_as(gradient))
+    common = {"lr": 0.02, "weight_decay": 0.1}
     if kind == "sgd":
-        optimizer = torch.optim.SGD(reference.parameters(), lr=0.02, momentum=0.9, weight_decay=0.1)
-        train_masked(reference, optimizer, fixed, masks)
+        train_masked(reference, torch.optim.SGD(reference.parameters(), momentum=0.9, **common), fixed, masks)
     else:
-        optimizer = torch.optim.AdamW(reference.parameters(), lr=0.02, weight_decay=0.1)
-        start = {name: parameter.detach().clone() for name, parameter in reference.named_parameters()}
-        for batch in fixed:
-            losses = [lambda model, batch=batch: model(**batch).loss]
-            train_plainly(reference, optimizer, losses, max_grad_norm=1.0)
-            with torch.no_grad():
-                for name, parameter in reference.named_parameters():
-                    parameter.copy_(torch.where(masks[name].view_as(parameter), parameter, start[name]))
+        train_masked(reference, torch.optim.AdamW(reference.parameters(), **common), fixed, masks, max_grad_norm=1.0)
     assert_close(model, reference)
 
 
