@@ -53,12 +53,13 @@ def klom(
 
     The margins are clipped to `[-max_margin, max_margin]` and counted in equal bins between the smallest and the
     largest one of both ensembles, `p` and `q` the shares: `sum of p log(p / max(q, epsilon))` over the bins with
-    `p > 0`. 0: the same distribution; lower is better; at most `log(1 / epsilon)` (11.5). An ensemble of retrained
-    models against another one is above 0 too, the less the more models there are; that is the value to compare with.
+    `p > 0`. 0: the same distribution; lower is better; at most `log(1 / epsilon)` (11.5).
 
-    It takes many models: the paper has 100 of each kind, trained with other seeds, and with few of them most bins
-    hold none. Report it for forget, retain and unseen examples apart, by [`klom_percentile`]. Public code drops the
-    largest margin of all from the histogram; here every model counts.
+    It takes many models, 100 of each kind in the paper, with other seeds; with few of them most bins are empty.
+    Two ensembles of one normal distribution are 5.6 apart with 10 models each, 3.0 with 20, 0.35 with 100 and 0.02
+    with 1,000, so compare with the value between two ensembles of retrained models, of the sizes at hand. Report it
+    for forget, retain and unseen examples apart, by [`klom_percentile`]. Public code drops the largest margin of all
+    from the histogram; here every model counts.
 
     Georgiev et al., [Attribute-to-delete](https://huggingface.co/papers/2410.23232).
 

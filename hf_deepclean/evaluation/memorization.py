@@ -10,9 +10,11 @@ those of a pseudo-likelihood, and comparable only under the same masks.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from ..batches import IGNORED
 
 
 def perplexity(log_probabilities: np.ndarray) -> float:
@@ -149,6 +151,38 @@ def is_verbatim(correct: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:
         `np.ndarray`: Booleans of shape `(num_examples,)`; false for an example without scored tokens.
     """
     return exact_memorization(correct, num_tokens) == 1
+
+
+def score_tokens(
+    predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Which tokens are the model's first choice, in the form that the functions here take.
+
+    Args:
+        predictions (`Sequence[Sequence[int]]`):
+            The model's first choice for every token of every example, each in the place of its reference: of a causal
+            model, what it says one position earlier.
+        references (`Sequence[Sequence[int]]`):
+            The tokens; -100 is not scored.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: Whether the choice is right, for every scored token, and scored tokens of
+            every example.
+
+    Raises:
+        `ValueError`: If an example has another number of predictions than of references.
+    """
+    rows = [(np.asarray(one), np.asarray(other)) for one, other in zip(predictions, references, strict=True)]
+    uneven = [number for number, (chosen, tokens) in enumerate(rows) if chosen.shape != tokens.shape]
+    if uneven:
+        chosen, tokens = rows[uneven[0]]
+        raise ValueError(
+            f"Example {uneven[0]} has predictions of shape {chosen.shape} and references of shape {tokens.shape}: "
+            "every token needs one prediction. Of logits pass the argmax over the vocabulary."
+        )
+    correct = [(chosen == tokens)[tokens != IGNORED] for chosen, tokens in rows]
+    return np.concatenate([np.zeros(0, dtype=bool), *correct]), np.array([len(row) for row in correct], dtype=int)
 
 
 def _per_example(function: Callable[[np.ndarray], float], values: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:

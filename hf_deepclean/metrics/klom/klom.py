@@ -1,0 +1,47 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The metric `klom`; evaluate imports a copy of this file, so that its imports are absolute."""
+
+import datasets
+import evaluate
+
+from hf_deepclean.evaluation.ensembles import klom, klom_percentile
+from hf_deepclean.metrics import description_of
+
+
+_INPUTS = """
+Args:
+    predictions (`list[list[float]]`): Margins of all unlearned models, for every example.
+    references (`list[list[float]]`): Margins of all models retrained without the forgotten data, for the same.
+    num_bins, max_margin, epsilon (*optional*): As of `hf_deepclean.klom`.
+
+Returns:
+    `klom_mean`: Mean over the examples, 0 (the same distributions) to 11.5.
+    `klom_95th_percentile`: What 95 % of the examples do not exceed.
+"""
+
+
+class Klom(evaluate.Metric):
+    """[`hf_deepclean.evaluation.ensembles.klom`] as a metric of evaluate."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=description_of(klom),
+            citation=(
+                "Georgiev et al., "
+                "Attribute-to-delete: Machine unlearning via datamodel matching (2024), arXiv 2410.23232"
+            ),
+            inputs_description=_INPUTS,
+            features=datasets.Features(
+                {
+                    "predictions": datasets.List(datasets.Value("float64")),
+                    "references": datasets.List(datasets.Value("float64")),
+                }
+            ),
+        )
+
+    def _compute(
+        self, predictions: list[list[float]], references: list[list[float]], **options: float
+    ) -> dict[str, float]:
+        values = klom(predictions, references, **options)
+        return {"klom_mean": float(values.mean()), "klom_95th_percentile": klom_percentile(values)}

@@ -1,0 +1,46 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The metric `membership_attack`; evaluate imports a copy of this file, so that its imports are absolute."""
+
+import datasets
+import evaluate
+
+from hf_deepclean.evaluation.membership import membership_attack
+from hf_deepclean.metrics import attack_figures, description_of
+
+
+_INPUTS = """
+Args:
+    predictions (`list[float]`): A score of every example that is higher for training data, such as the log-likelihood
+        of its label.
+    references (`list[int]`): 1 for forgotten examples, 0 for examples the model never saw, of the same distribution.
+
+Returns:
+    `auc`: Chance that a forgotten example scores above an unseen one. The target is the value of a model retrained
+        without the forgotten data, about 0.5 for a random part of the training data, not 0.
+    `auc_low`, `auc_high`: Its 95 % interval.
+    `tpr_at_1_percent_fpr`: Share of the forgotten examples above the threshold that 1 % of the unseen ones pass.
+"""
+
+
+class MembershipAttack(evaluate.Metric):
+    """[`hf_deepclean.evaluation.membership.membership_attack`] as a metric of evaluate."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=description_of(membership_attack),
+            citation=(
+                "DeLong et al., "
+                "Comparing the areas under two or more correlated receiver operating characteristic curves (1988)"
+            ),
+            inputs_description=_INPUTS,
+            features=datasets.Features(
+                {
+                    "predictions": datasets.Value("float64"),
+                    "references": datasets.Value("int64"),
+                }
+            ),
+        )
+
+    def _compute(self, predictions: list[float], references: list[int]) -> dict[str, float]:
+        return attack_figures(predictions, references)
