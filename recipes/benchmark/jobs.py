@@ -174,7 +174,9 @@ def _run(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
         candidate = None
         if job.what in RIVALS:
             scores = [
-                json.loads(Job("tune", job.task, TUNING_SEED, job.what, number).result(output_dir).read_text())["score"]
+                json.loads(Job("tune", job.task, TUNING_SEED, job.what, number).result(output_dir).read_text())[
+                    "score"
+                ]
                 for number in range(NUM_CANDIDATES)
             ]
             choice = choose(scores)

@@ -161,7 +161,7 @@ def repair_epochs() -> float:
 
 
 def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, seed: int) -> Outcome:
-    """Cleans a model in place by the defaults of [`FisherUnlearner`], with the arguments of the original's training."""
+    """Cleans a model in place by the defaults of [`FisherUnlearner`], at the rate of the original's training."""
     clock, budget = Clock(), Budget.of(task, data, source)
 
     class WithoutReport(FisherUnlearner):

@@ -58,7 +58,8 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 def gaps(figures: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
     """Figures less those of the reference, in points; `average` is the mean of their absolute values."""
     found = {
-        split: 100 * (figures["accuracy"][split] - reference["accuracy"][split]) for split in ("forget", "retain", "eval")
+        split: 100 * (figures["accuracy"][split] - reference["accuracy"][split])
+        for split in ("forget", "retain", "eval")
     }
     found["auc"] = 100 * (figures["auc"] - reference["auc"])
     return found | {"average": sum(abs(found[name]) for name in GAPS) / len(GAPS)}
@@ -84,6 +85,19 @@ def describe(record: dict[str, Any], reference: dict[str, Any]) -> dict[str, flo
     row["relearning"] = 100 * (record["relearning"]["movement"] - reference["relearning"]["movement"])
     row["four_bits"] = 100 * (record["four_bits"]["forget"] - record["figures"]["accuracy"]["forget"])
     return row
+
+
+def describe_seeds(methods: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """The same of all methods and seeds that have figures, and a reference with some."""
+    references = {seed: record for seed, record in methods.get(REFERENCE, {}).items() if "figures" in record}
+    return {
+        method: {
+            str(seed): describe(record, references[seed])
+            for seed, record in found.items()
+            if "figures" in record and seed in references
+        }
+        for method, found in methods.items()
+    }
 
 
 def summarize(results: Results) -> dict[str, dict[str, Any]]:
@@ -163,7 +177,7 @@ def task_table(rows: dict[str, Any]) -> str:
     lines = []
     for method, row in rows.items():
         if "note" in row:
-            lines.append([method, row["note"], *[""] * len(columns), ][: len(header)])
+            lines.append([method, row["note"], *[""] * (len(columns) - 1)])
             continue
         failed = f" ({row['num_failed']} failed)" if row["num_failed"] else ""
         cells = [cell(row.get(name), digits, sign) for name, (digits, sign) in columns.items()]
@@ -200,7 +214,7 @@ def markdown(results: Results, summary: dict[str, dict[str, Any]]) -> str:
         for rows in summary.values()
     )
     parts = [
-        f"Seeds: {', '.join(map(str, seeds))}. Average gaps to the reference in points, and the rank among the methods:",
+        f"Seeds: {', '.join(map(str, seeds))}. Average gaps to the reference in points, with ranks among the methods:",
         summary_table(summary),
         f"On {len(won)} of {compared} tasks {OURS} has a smaller average gap than every rival of equal or lower cost"
         + (f": {', '.join(won)}." if won else "."),
@@ -275,16 +289,10 @@ def main(args: argparse.Namespace) -> None:
         raise SystemExit(f"{args.output_dir} holds no results. Run `python recipes/benchmark/run.py` with it before.")
     summary = summarize(results)
     text = markdown(results, summary)
-    by_seed = {
-        task: {
-            method: {str(seed): describe(record, methods[REFERENCE][seed]) for seed, record in found.items()
-                     if "figures" in record and "figures" in methods.get(REFERENCE, {}).get(seed, {})}
-            for method, found in methods.items()
-        }
-        for task, methods in results.items()
-    }  # fmt: skip
+    by_seed = {task: describe_seeds(methods) for task, methods in results.items()}
+    known = {"wins": wins(summary), "summary": summary, "seeds": by_seed}
     # Infinite widths are no JSON.
-    known = json.loads(json.dumps({"wins": wins(summary), "summary": summary, "seeds": by_seed}).replace("Infinity", "null"))
+    known = json.loads(json.dumps(known).replace("Infinity", "null"))
     (args.output_dir / "results.json").write_text(json.dumps(known, indent=2) + "\n")
     save_plot(summary, args.output_dir / "results.png")
     print(text)
