@@ -91,7 +91,7 @@ class Budget:
         """All examples."""
         return self.num_forget + self.num_retain
 
-    def epochs(self, published: float, examples_per_epoch: int) -> float:
+    def epochs(self, published: float, examples_per_epoch: float) -> float:
         """As many epochs as published, or as the budget allows."""
         return min(published, self.num_examples / examples_per_epoch)
 
@@ -280,10 +280,17 @@ def _random_mask(budget: Budget) -> list[Any]:
 
 
 def _projected_gradient(budget: Budget) -> list[Any]:
-    # Two passes over the retain data, for what layers read of them and for the accuracy, are forward passes alone.
-    num_epochs = max(1, min(100, math.floor(budget.num_examples / budget.num_forget)))
+    # After every epoch it takes the accuracy on a sample of the retain data, by a third of a step's work.
+    num_accuracy_examples = min(budget.num_forget, budget.num_retain)
+    examples_per_epoch = budget.num_forget + num_accuracy_examples / 3
+    num_epochs = max(1, math.floor(budget.epochs(100, examples_per_epoch)))
     return [
-        ProjectedGradientUnlearning(learning_rate=rate, final_learning_rate=rate / 10, num_train_epochs=num_epochs)
+        ProjectedGradientUnlearning(
+            learning_rate=rate,
+            final_learning_rate=rate / 10,
+            num_train_epochs=num_epochs,
+            num_accuracy_examples=num_accuracy_examples,
+        )
         for rate in (0.1, 0.3, 0.03, 0.01)
     ]
 

@@ -242,11 +242,12 @@ def _accuracies(methods: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
 
 def save_plot(summary: dict[str, dict[str, Any]], path: Path) -> None:
     """Draws the forgetting gap (forget accuracy and AUC) against the utility gap (retain and eval accuracy)."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     num_columns = min(5, len(summary))
     num_lines = math.ceil(len(summary) / num_columns)
-    figure = Figure(figsize=(3.2 * num_columns, 3.0 * num_lines + 1.2), layout="constrained", dpi=150)
+    figure = Figure(figsize=(max(9.0, 3.2 * num_columns), 3.2 * num_lines + 1.2), layout="constrained", dpi=150)
     panels = figure.subplots(num_lines, num_columns, squeeze=False).ravel()
     names = (ORIGINAL, *METHODS)
     handles: dict[str, Any] = {}
@@ -259,17 +260,18 @@ def save_plot(summary: dict[str, dict[str, Any]], path: Path) -> None:
                 np.mean([abs(row[part][0]) for part in pair]) for pair in (("retain", "eval"), ("forget", "auc"))
             )
             style = {"marker": "*", "s": 160, "zorder": 3} if name == OURS else {"marker": "o", "s": 30}
-            handles[name] = axes.scatter(utility, forgetting, color=f"C{number % 10}", label=name, alpha=0.8, **style)
+            color = "black" if name == OURS else colormaps["tab20"](number)
+            handles[name] = axes.scatter(utility, forgetting, color=[color], label=name, **style)
         axes.set_title(task, fontsize=9)
         # A destroyed model would hide all differences between the others.
         axes.set_xscale("symlog", linthresh=1)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
+        axes.set_xlabel("utility gap (points)", fontsize=8)
+        axes.set_ylabel("forgetting gap (points)", fontsize=8)
     for axes in panels[len(summary) :]:
         axes.set_visible(False)
-    figure.supxlabel("utility gap: retain and eval accuracy (points)")
-    figure.supylabel("forgetting gap: forget accuracy and AUC (points)")
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize=7)
     # By itself matplotlib writes its version into the file.
     figure.savefig(path, metadata={"Software": None})
