@@ -1,0 +1,119 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured of a model on a task."""
+
+import copy
+import math
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+from methods import repair_epochs
+from tasks import DataSource, Rows, Task, TaskData
+from torch import nn
+
+from hf_deepclean import UnlearningData
+from hf_deepclean.evaluation.divergence import jensen_shannon_divergence
+from hf_deepclean.evaluation.examples import ExamplePredictions, predict_examples, summarize_predictions
+from hf_deepclean.evaluation.membership import membership_attack
+from hf_deepclean.evaluation.quantization import quantized
+from hf_deepclean.evaluation.relearning import relearning_curve
+
+
+EVALUATION_BATCH_SIZE = 256
+NUM_BITS = 4
+# What a rule of choice may see.
+VISIBLE_SPLITS = ("forget", "retain", "unseen")
+ALL_SPLITS = (*VISIBLE_SPLITS, "eval")
+
+
+def predict(model: nn.Module, rows: Rows, data: TaskData) -> ExamplePredictions:
+    """A model's answers on rows."""
+    starts = range(0, len(rows), EVALUATION_BATCH_SIZE)
+    batches = (data.data_collator(rows[start : start + EVALUATION_BATCH_SIZE]) for start in starts)
+    return predict_examples(model, batches, keep_logits=False)
+
+
+def accuracy(predictions: ExamplePredictions, split: str) -> float:
+    """
+    Share of right answers. Of a language model the share of texts that it completes word by word; on the ordinary
+    texts to test on, of which it knows none by heart, the share of right tokens.
+    """
+    result = summarize_predictions(predictions)
+    if result.tokens is None:
+        return result.accuracy
+    return result.tokens.accuracy if split == "eval" else result.tokens.num_verbatim / result.tokens.num_examples
+
+
+def measure(
+    model: nn.Module, data: TaskData, splits: Collection[str] = ALL_SPLITS, reference: nn.Module | None = None
+) -> dict[str, Any]:
+    """
+    Accuracy and mean loss of every split, the membership attack of forget against unseen data, and how far the
+    answers are from those of the reference.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model.
+        data ([`TaskData`]):
+            The data.
+        splits (`Collection[str]`, *optional*):
+            Which splits; `retain` are the kept data.
+        reference (`torch.nn.Module`, *optional*):
+            The model retrained without the forget data.
+    """
+    rows = {"forget": data.forget, "retain": data.kept, "unseen": data.unseen, "eval": data.eval}
+    answers = {split: predict(model, rows[split], data) for split in splits}
+    attack = membership_attack(answers["forget"].confidence(), answers["unseen"].confidence())
+    result = {
+        "accuracy": {split: accuracy(found, split) for split, found in answers.items()},
+        "mean_loss": {split: float(-found.confidence().mean()) for split, found in answers.items()},
+        "auc": attack.auc,
+        "tpr_at_1_percent_fpr": attack.tpr_at_1_percent_fpr,
+    }
+    if reference is not None and answers["forget"].log_probabilities is not None:
+        result["jensen_shannon"] = {
+            split: float(
+                jensen_shannon_divergence(
+                    answers[split].log_probabilities, predict(reference, rows[split], data).log_probabilities
+                ).mean()
+            )
+            for split in ("forget", "eval")
+        }
+    return result
+
+
+def relearn(model: nn.Module, task: Task, data: TaskData, source: DataSource, seed: int) -> dict[str, Any]:
+    """
+    Forget accuracy while a copy is fine-tuned on the retain data alone, for as many steps as our repair takes, by
+    plain AdamW at a tenth of the rate of the original's training.
+    """
+    recipe = task.training(source)
+    batch_size = recipe.original_per_device_train_batch_size
+    num_steps = math.ceil(repair_epochs() * math.ceil(len(data.retain) / batch_size))
+    source_of_batches = UnlearningData(data.forget, data.retain, data.data_collator)
+
+    def batches() -> Iterator[Any]:
+        for epoch in range(math.ceil(repair_epochs())):
+            yield from source_of_batches.batches("retain", batch_size, seed + epoch)
+
+    curve = relearning_curve(
+        model,
+        [name for name, parameter in model.named_parameters() if parameter.requires_grad],
+        batches(),
+        lambda trained: accuracy(predict(trained, data.forget, data), "forget"),
+        num_steps,
+        recipe.original_learning_rate / 10,
+    )
+    return {"num_steps": num_steps, "forget_accuracy": curve, "movement": curve[-1] - curve[0]}
+
+
+def round_weights(model: nn.Module, data: TaskData) -> dict[str, float]:
+    """Accuracy on forget and retain data with weights of 4 bits; an adapter is merged before."""
+    if hasattr(model, "merge_and_unload"):
+        model = copy.deepcopy(model).merge_and_unload()
+    with torch.no_grad(), quantized(model, NUM_BITS):
+        return {
+            "forget": accuracy(predict(model, data.forget, data), "forget"),
+            "retain": accuracy(predict(model, data.kept, data), "retain"),
+        }

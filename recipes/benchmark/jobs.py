@@ -1,0 +1,250 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The jobs of the benchmark: which there are, what each needs, and what each does. Its result is one JSON file."""
+
+import contextlib
+import copy
+import json
+import platform
+import resource
+import time
+import traceback
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from choose import TUNING_SEED, choose, score
+from figures import ALL_SPLITS, VISIBLE_SPLITS, measure, relearn, round_weights
+from methods import (
+    BASELINES,
+    NUM_CANDIDATES,
+    ORIGINAL,
+    OURS,
+    REFERENCE,
+    RIVALS,
+    Budget,
+    Outcome,
+    applies,
+    candidates_of,
+    run_ours,
+    run_rival,
+    set_one_thread,
+)
+from tasks import TASKS, DataSource, train_model
+
+import hf_deepclean
+from hf_deepclean.files import replaced
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    One piece of work.
+
+    Args:
+        kind (`str`):
+            `"train"` (a model), `"tune"` (a candidate of a rival) or `"run"` (a method for the tables).
+        task (`str`):
+            Name of the task.
+        seed (`int`):
+            The seed.
+        what (`str`):
+            The role of the model to train, or the method.
+        candidate (`int`, *optional*):
+            Number of the candidate to tune.
+    """
+
+    kind: str
+    task: str
+    seed: int
+    what: str
+    candidate: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Says what it is, the same for jobs that several tasks share."""
+        return str(self.result(Path()).with_suffix(""))
+
+    def result(self, output_dir: Path) -> Path:
+        """Where its result goes."""
+        if self.kind == "train":
+            return output_dir / "models" / TASKS[self.task].folder(self.what, self.seed) / "training.json"
+        if self.kind == "tune":
+            return output_dir / "tuning" / self.task / f"{self.what}-{self.candidate}.json"
+        return output_dir / "results" / self.task / f"{self.what}-{self.seed}.json"
+
+    def is_done(self, output_dir: Path) -> bool:
+        """Whether its result is there."""
+        return self.result(output_dir).exists()
+
+
+def all_jobs(tasks: Collection[str], seeds: Collection[int], methods: Collection[str]) -> dict[Job, list[Job]]:
+    """
+    All jobs in an order in which they can be done, each with those that must be done before.
+
+    Args:
+        tasks, methods (`Collection[str]`):
+            Names.
+        seeds (`Collection[int]`):
+            The seeds to report.
+    """
+    jobs: dict[str, Job] = {}
+    needs: dict[Job, list[Job]] = {}
+
+    def add(job: Job, *before: Job) -> Job:
+        if job.name not in jobs:
+            jobs[job.name], needs[job] = job, list(before)
+        return jobs[job.name]
+
+    def trained(task: str, role: str, seed: int) -> Job:
+        base = [add(Job("train", task, seed, "base"))] if TASKS[task].is_language_model else []
+        return add(Job("train", task, seed, role), *base)
+
+    for task in tasks:
+        rivals = [method for method in methods if method in RIVALS and applies(method, TASKS[task])]
+        tuned: dict[str, list[Job]] = {}
+        if rivals:
+            original = trained(task, "original", TUNING_SEED)
+            before = add(Job("tune", task, TUNING_SEED, ORIGINAL, 0), original)
+            tuned = {
+                method: [
+                    add(Job("tune", task, TUNING_SEED, method, number), before) for number in range(NUM_CANDIDATES)
+                ]
+                for method in rivals
+            }
+        for seed in seeds:
+            models = [trained(task, role, seed) for role in ("original", "reference")]
+            for method in (*BASELINES, *methods):
+                if applies(method, TASKS[task]):
+                    add(Job("run", task, seed, method), *models, *tuned.get(method, ()))
+    return needs
+
+
+def do(job: Job, output_dir: Path, source: DataSource) -> None:
+    """Does a job; a result that is there already stays."""
+    if job.is_done(output_dir):
+        return
+    set_one_thread()
+    start = time.perf_counter()
+    models = output_dir / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    if job.kind == "train":
+        train_model(TASKS[job.task], job.what, job.seed, source, models)
+        return
+    path = job.result(output_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = _tune if job.kind == "tune" else _run
+    result = asdict(job) | work(job, output_dir, source)
+    result |= {"job_seconds": time.perf_counter() - start, "source": asdict(source), "versions": _versions()}
+    with replaced(path) as file:
+        file.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _tune(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
+    """The score of a candidate; one that fails by itself has none."""
+    task, models = TASKS[job.task], output_dir / "models"
+    data, model = task.data(job.seed, source), train_model(task, "original", job.seed, source, models)
+    if job.what == ORIGINAL:
+        figures = measure(model, data, VISIBLE_SPLITS)
+        return {"figures": figures, "score": score(task.request, figures, figures)}
+    budget = Budget.of(task, data, source)
+    outcome, failure = _attempt(job.what, model, job, data, source, candidates_of(job.what, budget)[job.candidate])
+    if failure is not None:
+        return {"score": None, "failure": failure}
+    original = json.loads(Job("tune", job.task, job.seed, ORIGINAL, 0).result(output_dir).read_text())
+    try:
+        figures = measure(model, data, VISIBLE_SPLITS)
+    except ValueError as error:
+        # Log-likelihoods that are no numbers: a destroyed model.
+        return {"score": None, "failure": str(error)}
+    return {"figures": figures, "score": score(task.request, figures, original["figures"]), **_costs(outcome)}
+
+
+def _run(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
+    """All figures of a method on a seed."""
+    task, models = TASKS[job.task], output_dir / "models"
+    data, choice = task.data(job.seed, source), None
+    model = train_model(task, "reference" if job.what == REFERENCE else "original", job.seed, source, models)
+    retraining = json.loads(Job("train", job.task, job.seed, "reference").result(output_dir).read_text())
+    result: dict[str, Any] = {"request": task.request, "retraining": retraining}
+    if job.what not in BASELINES:
+        candidate = None
+        if job.what in RIVALS:
+            scores = [
+                json.loads(Job("tune", job.task, TUNING_SEED, job.what, number).result(output_dir).read_text())[
+                    "score"
+                ]
+                for number in range(NUM_CANDIDATES)
+            ]
+            choice = choose(scores)
+            result |= {"scores": scores, "chosen": choice}
+            if choice is None:
+                return result | {"failure": "No candidate gave a model with finite figures."}
+            candidate = candidates_of(job.what, Budget.of(task, data, source))[choice]
+        outcome, failure = _attempt(job.what, model, job, data, source, candidate)
+        if failure is not None:
+            return result | {"failure": failure}
+        result |= _costs(outcome)
+    reference = train_model(task, "reference", job.seed, source, models)
+    try:
+        result["figures"] = measure(model, data, ALL_SPLITS, reference)
+    except ValueError as error:
+        return result | {"failure": str(error)}
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad_(not task.adapter or "lora_" in parameter_name)
+    result["relearning"] = relearn(model, task, data, source, job.seed)
+    result["four_bits"] = round_weights(model, data)
+    return result
+
+
+def _attempt(
+    method: str, model: torch.nn.Module, job: Job, data: Any, source: DataSource, candidate: Any
+) -> tuple[Outcome | None, str | None]:
+    """What a method did to the model and what that cost, or why it could not."""
+    task = TASKS[job.task]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        if method == OURS:
+            outcome = run_ours(model, task, data, source, job.seed)
+        else:
+            outcome = run_rival(model, candidate, data, Budget.of(task, data, source), job.seed)
+    except (ValueError, FloatingPointError, RuntimeError) as error:
+        traceback.print_exc()
+        return None, f"{type(error).__name__}: {error}"
+    outcome.phases["peak_bytes"] = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
+    return outcome, None
+
+
+def _costs(outcome: Outcome) -> dict[str, Any]:
+    phases = copy.copy(outcome.phases)
+    return {
+        "settings": outcome.settings,
+        "peak_bytes": phases.pop("peak_bytes"),
+        "phases": phases,
+        "seconds": outcome.clock.seconds,
+        "processor_seconds": outcome.clock.processor_seconds,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "hf_deepclean": hf_deepclean.__version__,
+    }
+
+
+def do_in_process(job: Job, output_dir: Path, source: DataSource, log: Path) -> None:
+    """As [`do`], in a process of its own, with all that it prints in a file."""
+    transformers.utils.logging.disable_progress_bar()
+    with open(log, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            do(job, output_dir, source)
+        except BaseException:
+            traceback.print_exc()
+            raise SystemExit(1) from None
+    log.unlink()

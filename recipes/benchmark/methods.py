@@ -1,0 +1,354 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The methods, with the hyper-parameters that are tried of each.
+
+Every rival has four candidates, of which the first has the published defaults, and none may cost more than about 15 %
+of retraining: the number of passes is cut to that. Ours runs on its defaults, and nothing of it is tuned.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tasks import DataSource, Task, TaskData
+from torch import nn
+from transformers import TrainingArguments
+
+from hf_deepclean import (
+    AdaptiveDampening,
+    FineTuning,
+    FirstOrderInfluence,
+    FisherForgetting,
+    FisherUnlearner,
+    FisherUnlearningConfig,
+    LossFreeDampening,
+    NegGradPlus,
+    ProjectedGradientUnlearning,
+    RandomLabels,
+    RandomMask,
+    SalUn,
+    SecondOrderInfluence,
+    SelectiveSynapticDampening,
+    SubspaceForgetting,
+    UnlearningData,
+)
+
+
+NUM_CANDIDATES = 4
+# Largest cost of a candidate, as a share of the examples that retraining reads.
+MAX_COST = 0.15
+# Data that a Hessian is taken of at a time, and what a product with it costs in gradients.
+HESSIAN_BATCH_SIZE, HESSIAN_COST = 256, 3
+
+OURS, ORIGINAL, REFERENCE = "FisherUnlearner", "Original", "Reference"
+# What every table shows beside the methods: nothing done, and everything done anew.
+BASELINES = (ORIGINAL, REFERENCE)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """
+    What a candidate may cost, and how the original was trained.
+
+    Args:
+        learning_rate (`float`):
+            Highest learning rate of that training, which AdamW did.
+        batch_size (`int`):
+            Its batch size.
+        num_forget, num_retain (`int`):
+            Examples to forget and to keep.
+        num_examples (`float`):
+            Examples that a candidate may read and differentiate.
+    """
+
+    learning_rate: float
+    batch_size: int
+    num_forget: int
+    num_retain: int
+    num_examples: float
+
+    @classmethod
+    def of(cls, task: Task, data: TaskData, source: DataSource) -> "Budget":
+        """That of a task."""
+        recipe = task.training(source)
+        return cls(
+            learning_rate=recipe.original_learning_rate,
+            batch_size=recipe.original_per_device_train_batch_size,
+            num_forget=len(data.forget),
+            num_retain=len(data.retain),
+            num_examples=MAX_COST * recipe.original_num_train_epochs * len(data.reference_rows),
+        )
+
+    @property
+    def num_train(self) -> int:
+        """All examples."""
+        return self.num_forget + self.num_retain
+
+    def epochs(self, published: float, examples_per_epoch: float) -> float:
+        """As many epochs as published, or as the budget allows."""
+        return min(published, self.num_examples / examples_per_epoch)
+
+
+@dataclass
+class Clock:
+    """Seconds of the clock and of the processor; what runs while it is paused does not count."""
+
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        yield from self._counting(1)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        yield from self._counting(-1)
+
+    def _counting(self, sign: int) -> Iterator[None]:
+        start, start_of_processor = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds += sign * (time.perf_counter() - start)
+            self.processor_seconds += sign * (time.process_time() - start_of_processor)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """
+    A method that is tuned.
+
+    Args:
+        candidates (`Callable`):
+            Called with the budget; the hyper-parameters to try.
+        requests (`tuple[str]`, *optional*):
+            Requests that it applies to.
+    """
+
+    candidates: Callable[[Budget], list[Any]]
+    requests: tuple[str, ...] = ("random", "class", "people")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What a run of a method left beside the model.
+
+    Args:
+        clock ([`Clock`]):
+            Its cost, without any evaluation for the report.
+        phases (`dict[str, float]`, *optional*):
+            Seconds by phase.
+        settings (`dict[str, Any]`, *optional*):
+            Its hyper-parameters.
+    """
+
+    clock: Clock
+    phases: dict[str, float] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def repair_epochs() -> float:
+    """Epochs of our repair, which has the default of the training arguments."""
+    return TrainingArguments.__dataclass_fields__["num_train_epochs"].default
+
+
+def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, seed: int) -> Outcome:
+    """Cleans a model in place by the defaults of [`FisherUnlearner`], at the rate of the original's training."""
+    clock, budget = Clock(), Budget.of(task, data, source)
+
+    class WithoutReport(FisherUnlearner):
+        """Evaluations for the report are no part of the cost."""
+
+        def evaluate_unlearning(self, model: Any = None) -> Any:
+            with clock.paused():
+                return super().evaluate_unlearning(model)
+
+    with tempfile.TemporaryDirectory() as folder:
+        args = FisherUnlearningConfig(
+            f"{folder}/result",
+            reset_scope="adapter" if task.adapter else "full",
+            learning_rate=budget.learning_rate,
+            per_device_train_batch_size=budget.batch_size,
+            per_device_eval_batch_size=256,
+            logging_strategy="no",
+            dataloader_pin_memory=False,
+            disable_tqdm=True,
+            use_cpu=True,
+            seed=seed,
+        )
+        with clock.running():
+            report = WithoutReport(
+                model,
+                args,
+                data.data_collator,
+                forget_dataset=data.forget,
+                retain_dataset=data.retain,
+                unseen_dataset=data.unseen,
+            ).unlearn()
+    settings = {key: value for key, value in report.settings.items() if _is_plain(value)}
+    return Outcome(clock, dict(report.seconds), settings)
+
+
+def run_rival(model: nn.Module, rival: Any, data: TaskData, budget: Budget, seed: int) -> Outcome:
+    """Changes a model in place by a rival with chosen hyper-parameters."""
+    retain = data.retain
+    if isinstance(rival, FisherForgetting) and budget.num_retain * _num_outcomes(model) > budget.num_examples:
+        # A backward pass for every class: of so many examples as the budget allows, drawn at random.
+        size = max(1, int(budget.num_examples / _num_outcomes(model)))
+        retain = [retain[place] for place in np.random.default_rng(seed).permutation(len(retain))[:size]]
+    clock = Clock()
+    with clock.running():
+        rival.unlearn(model, UnlearningData(data.forget, retain, data.data_collator), seed)
+    settings = {key: value for key, value in asdict(rival).items() if _is_plain(value)}
+    return Outcome(clock, {"unlearning": clock.seconds}, settings | {"num_retain_examples": len(retain)})
+
+
+def _num_outcomes(model: nn.Module) -> int:
+    """How many labels the expected Fisher sums over; a language model draws one."""
+    return 1 if hasattr(model, "generate") else model.config.num_labels
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _fine_tuning(budget: Budget) -> list[Any]:
+    epochs = budget.epochs(10, budget.num_retain)
+    common = {"num_train_epochs": epochs, "per_device_train_batch_size": budget.batch_size}
+    return [
+        FineTuning(**common),
+        *(
+            FineTuning(**common, learning_rate=share * budget.learning_rate, optimizer="adamw", weight_decay=0.0)
+            for share in (1, 0.3, 0.1)
+        ),
+    ]
+
+
+def _neg_grad_plus(budget: Budget) -> list[Any]:
+    # A step reads a batch of each.
+    epochs = budget.epochs(10, 2 * budget.num_retain)
+    common = {"num_train_epochs": epochs, "per_device_train_batch_size": budget.batch_size}
+    return [
+        NegGradPlus(**common),
+        *(
+            NegGradPlus(**common, alpha=alpha, learning_rate=share * budget.learning_rate, optimizer="adamw")
+            for share, alpha in ((0.3, 0.95), (0.1, 0.95), (0.1, 0.8))
+        ),
+    ]
+
+
+def _random_labels(budget: Budget) -> list[Any]:
+    epochs = budget.epochs(3, budget.num_train)
+    common = {"num_train_epochs": epochs, "per_device_train_batch_size": budget.batch_size}
+    return [
+        RandomLabels(**common),
+        *(RandomLabels(**common, learning_rate=share * budget.learning_rate) for share in (1, 0.3, 0.03)),
+    ]
+
+
+def _sal_un(budget: Budget) -> list[Any]:
+    epochs = budget.epochs(10, budget.num_train)
+    common = {"num_train_epochs": epochs, "per_device_train_batch_size": budget.batch_size}
+    return [
+        SalUn(**common),
+        *(
+            SalUn(**common, learning_rate=share * budget.learning_rate, optimizer="adamw", weight_decay=0.0)
+            for share in (1, 0.3, 0.1)
+        ),
+    ]
+
+
+def _random_mask(budget: Budget) -> list[Any]:
+    epochs = budget.epochs(repair_epochs(), budget.num_retain)
+    return [
+        RandomMask(
+            num_train_epochs=epochs,
+            per_device_train_batch_size=budget.batch_size,
+            learning_rate=budget.learning_rate,
+            reset_fraction=fraction,
+        )
+        for fraction in (0.1, 0.03, 0.3, 0.5)
+    ]
+
+
+def _projected_gradient(budget: Budget) -> list[Any]:
+    # After every epoch it takes the accuracy on a sample of the retain data, by a third of a step's work.
+    num_accuracy_examples = min(budget.num_forget, budget.num_retain)
+    examples_per_epoch = budget.num_forget + num_accuracy_examples / 3
+    num_epochs = max(1, math.floor(budget.epochs(100, examples_per_epoch)))
+    return [
+        ProjectedGradientUnlearning(
+            learning_rate=rate,
+            final_learning_rate=rate / 10,
+            num_train_epochs=num_epochs,
+            num_accuracy_examples=num_accuracy_examples,
+        )
+        for rate in (0.1, 0.3, 0.03, 0.01)
+    ]
+
+
+def _second_order(budget: Budget) -> list[Any]:
+    num_iterations = max(1, math.floor(budget.num_examples / (HESSIAN_COST * HESSIAN_BATCH_SIZE)))
+    return [
+        SecondOrderInfluence(
+            scale=scale, damping=damping, hessian_batch_size=HESSIAN_BATCH_SIZE, max_iterations=num_iterations
+        )
+        for scale, damping in ((2e5, 1e-4), (1e4, 0.1), (5e4, 1e-2), (1e3, 0.1))
+    ]
+
+
+RIVALS = {
+    "FineTuning": Rival(_fine_tuning),
+    "NegGradPlus": Rival(_neg_grad_plus),
+    "RandomLabels": Rival(_random_labels),
+    "SalUn": Rival(_sal_un),
+    "RandomMask": Rival(_random_mask),
+    "SelectiveSynapticDampening": Rival(
+        lambda budget: [SelectiveSynapticDampening(selection_weighting=value) for value in (10.0, 5.0, 2.5, 1.25)]
+    ),
+    "AdaptiveDampening": Rival(
+        lambda budget: [AdaptiveDampening(dampening_constant=value) for value in (1.0, 3.0, 0.3, 0.1)]
+    ),
+    "LossFreeDampening": Rival(
+        lambda budget: [LossFreeDampening(selection_weighting=value) for value in (10.0, 5.0, 2.5, 1.25)]
+    ),
+    "FisherForgetting": Rival(
+        lambda budget: [FisherForgetting(noise_scale=value) for value in (1e-6, 1e-5, 1e-7, 1e-8)]
+    ),
+    "ProjectedGradientUnlearning": Rival(_projected_gradient),
+    "SubspaceForgetting": Rival(
+        lambda budget: [
+            SubspaceForgetting(retain_alpha=retain, forget_alpha=forget)
+            for retain, forget in ((100.0, 3.0), (1000.0, 30.0), (100.0, 10.0), (30.0, 3.0))
+        ],
+        requests=("class",),
+    ),
+    "FirstOrderInfluence": Rival(
+        lambda budget: [FirstOrderInfluence(unlearning_rate=value) for value in (2e-5, 1e-4, 1e-3, 1e-2)]
+    ),
+    "SecondOrderInfluence": Rival(_second_order),
+}
+METHODS = (OURS, *RIVALS)
+
+
+def candidates_of(method: str, budget: Budget) -> list[Any]:
+    """The hyper-parameters to try of a rival."""
+    return RIVALS[method].candidates(budget)
+
+
+def applies(method: str, task: Task) -> bool:
+    """Whether a method can answer the request of a task."""
+    return method not in RIVALS or task.request in RIVALS[method].requests
+
+
+def set_one_thread() -> None:
+    """All timings are those of one thread."""
+    torch.set_num_threads(1)
