@@ -61,25 +61,25 @@ class FisherUnlearningConfig(TrainingArguments):
             What the forget data should be like afterwards, which `selection="auto"` checks and warns of: `"unseen"`
             (data never seen) or `"chance"` (their classes are gone). By default it follows from whether their classes
             also occur in the retain data.
-        num_selection_trials (`int`, *optional*, defaults to `8`):
-            Trials of `selection="auto"`.
-        num_selection_examples (`int`, *optional*, defaults to `256`):
+        num_selection_trials (`int`, *optional*, defaults to `6`):
+            Trials of `selection="auto"`; towards `"unseen"`, of a model with token embeddings, as many with these
+            alone.
+        num_selection_examples (`int`, *optional*, defaults to `128`):
             At most so many examples of each data set, drawn at random by `seed`, are evaluated in a trial.
         reset_scope (`str`, *optional*, defaults to `"full"`):
             `"full"` (all weights) or `"adapter"` (those of the active LoRA adapter; the base is only read).
         target_modules (`list[str]`, *optional*):
             Names, or last parts of names, of the modules that may be reset. By default all.
         exclude_modules (`list[str]`, *optional*):
-            Names, or last parts of names, of modules that may not be reset. By default the token embeddings, unless
-            `target_modules` is given or the model is a language model; see [`parameters_in_scope`].
+            Names, or last parts of names, of modules that may not be reset; see [`parameters_in_scope`].
 
         > Parameters that control the reset and its control
 
         reset_value (`str`, *optional*):
             `"zero"`, `"init"` (a fresh initialisation) or `"pretrained"` (the values before fine-tuning). For an
             adapter `"zero"` or `"init"` (its values before training), see [`reset_weights`]. By default
-            `"pretrained"` if `pretrained_model` is given, else `"init"` for language models and adapters, `"zero"` for
-            all others; see [`reset.default_reset_value`].
+            `"pretrained"` if `pretrained_model` is given, else `"init"` for models with token embeddings and adapters,
+            `"zero"` for all others; see [`reset.default_reset_value`].
         pretrained_model (`str`, *optional*):
             Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`: of the same architecture
             and size, with any head or none, in any precision. Weights of a new head and of added tokens get a fresh
@@ -163,9 +163,9 @@ class FisherUnlearningConfig(TrainingArguments):
             "choices": list(TARGETS),
         },
     )
-    num_selection_trials: int = field(default=8, metadata={"help": "Trials of --selection auto."})
+    num_selection_trials: int = field(default=6, metadata={"help": "Trials of --selection auto."})
     num_selection_examples: int = field(
-        default=256, metadata={"help": "At most so many examples of each data set are evaluated in a trial."}
+        default=128, metadata={"help": "At most so many examples of each data set are evaluated in a trial."}
     )
     reset_scope: str = field(
         default="full",
@@ -179,16 +179,13 @@ class FisherUnlearningConfig(TrainingArguments):
     )
     exclude_modules: list[str] | None = field(
         default=None,
-        metadata={
-            "help": "Names, or last parts of names, of modules that may not be reset; default: token embeddings, but "
-            "none in language models."
-        },
+        metadata={"help": "Names, or last parts of names, of modules that may not be reset."},
     )
     reset_value: str | None = field(
         default=None,
         metadata={
             "help": "What selected weights are reset to; by default 'pretrained' if --pretrained_model is given, "
-            "'init' for language models and adapters, else 'zero'.",
+            "'init' for models with token embeddings and adapters, else 'zero'.",
             "choices": ["zero", "init", "pretrained"],
         },
     )

@@ -20,7 +20,7 @@ from .files import replaced
 from .plane import FisherPlane
 from .provenance import Provenance
 from .selection import WeightSelection
-from .trials import SelectionSearch
+from .trials import MIN_KNOWLEDGE_LEFT, SelectionSearch
 
 
 REPORT_NAME = "report.json"
@@ -638,13 +638,13 @@ class UnlearningReport(JsonRecord):
     def _search_note(self) -> str:
         search = self.search
         unchecked = " (not checked: no unseen data were given)" * (
-            search.target == "unseen" and search.before.unseen is None
+            search.target == "unseen" and self.stages["after_repair"].membership is None
         )
         sizes = ", ".join(f"{size} {split}" for split, size in search.num_examples.items())
         return (
             f"The number of weights was found by {len(search.trials)} trials on {sizes} examples, as the deepest "
-            f"reset that leaves half of the retained {search.measure} beyond chance ({100 * search.chance:.1f} %); the "
-            f"target was {search.target!r}{unchecked}."
+            f"reset that leaves {100 * MIN_KNOWLEDGE_LEFT:.0f} % of the retained {search.measure} beyond chance "
+            f"({100 * search.chance:.1f} %); the target was {search.target!r}{unchecked}."
         )
 
     def _kept_fisher_note(self) -> str:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from .adapters import adapter_reset_values, is_adapted
 from .modes import seeded
-from .scope import is_language_model
+from .scope import token_embeddings
 from .selection import WeightSelection
 from .shards import holders_of, is_sharded, local_indices, local_part, named_parameters, plain_class, whole
 
@@ -81,12 +81,12 @@ def reset_weights(
 
 def default_reset_value(model: nn.Module) -> str:
     """
-    `"init"` for language models and adapters, else `"zero"`.
+    `"init"` for models with token embeddings and for adapters, else `"zero"`.
 
-    In the token embeddings of a language model, rows of zeros would tell anyone who reads the cleaned model which
-    tokens the forget data alone use; of an adapter, zeros in both factors would never be trained again.
+    In token embeddings, rows of zeros would tell anyone who reads the cleaned model which tokens the forget data alone
+    use; of an adapter, zeros in both factors would never be trained again.
     """
-    return "init" if is_adapted(model) or is_language_model(model) else "zero"
+    return "init" if is_adapted(model) or token_embeddings(model) else "zero"
 
 
 def check_reset_value(reset_value: str, pretrained_model: object | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from torch import nn
 
-from .adapters import adapter_parameters, token_parameters
+from .adapters import adapter_parameters, is_adapted, token_parameters
 from .shards import reshard
 
 
@@ -24,17 +24,10 @@ def parameters_in_scope(
     """
     The named parameters that a Fisher information is computed for and that may be reset.
 
-    A parameter that requires no gradient is out of scope. So is, unless one of the two arguments is given or the model
-    is a language model, the table of token embeddings: its rows for words that only the forget data use have an
-    infinite ratio, so the ratio would select little else, and anyone who compares the weights would read the forgotten
-    vocabulary off the changed rows. For the same reason an adapter's entries that belong to single tokens are out of
-    scope: the first factor of LoRA on the token embeddings (the second one stays in), a copy of their table in
-    `modules_to_save`, trained tokens.
-
-    In a language model all of these are in scope. What tells one memorised text from the next are the tokens it is
-    about; the layers above serve all texts alike, so that a reset there takes the retained texts too, and the repair
-    brings both back. The price is that whoever has the model before and after sees which rows were reset. With
-    `exclude_modules` the rows can be left out all the same.
+    A parameter that requires no gradient is out of scope. Token embeddings are in: what tells one memorised text from
+    the next are the tokens it is about, and from rows that stay a repair on the retained texts reads the others again.
+    The price is that whoever has the model before and after sees which rows were reset, and so which tokens the forget
+    data use. With `exclude_modules` they can be left out.
 
     Args:
         model (`torch.nn.Module`):
@@ -43,7 +36,7 @@ def parameters_in_scope(
             Modules to keep, in the spelling of peft: a string is a regular expression for the whole module name, a
             list holds names or last parts of names. By default all.
         exclude_modules (`str` or `Collection[str]`, *optional*):
-            Modules to leave out, in the same spelling. `[]` leaves out nothing, token embeddings included.
+            Modules to leave out, in the same spelling.
         reset_scope (`str`, *optional*, defaults to `"full"`):
             `"full"`: all parameters. `"adapter"`: those of the active adapter of a [`~peft.PeftModel`].
 
@@ -62,8 +55,6 @@ def parameters_in_scope(
     _check_patterns(model, "exclude_modules", exclude_modules)
     check_reset_scope(reset_scope)
     candidates = set(names) if reset_scope == "full" else set(adapter_parameters(model).values())
-    if target_modules is None and exclude_modules is None and not is_language_model(model):
-        candidates -= set(_token_embeddings(model) if reset_scope == "full" else token_parameters(model))
     scope = {
         aliases[0]: parameter
         for parameter, aliases in names.items()
@@ -81,31 +72,33 @@ def parameters_in_scope(
     return scope
 
 
-def is_language_model(model: nn.Module) -> bool:
-    """Whether a model, or the base of a [`~peft.PeftModel`], puts out tokens of its vocabulary."""
-    try:
-        return model.get_output_embeddings() is not None
-    except (AttributeError, NotImplementedError):
-        return False
-
-
 def check_reset_scope(reset_scope: str) -> None:
     """Refuses an unknown scope."""
     if reset_scope not in RESET_SCOPES:
         raise ValueError(f"`reset_scope` is {reset_scope!r} but must be one of {', '.join(map(repr, RESET_SCOPES))}.")
 
 
-def module_name(parameter_name: str) -> str:
-    """Name of the module that owns a parameter."""
-    return parameter_name.rpartition(".")[0]
+def token_embeddings(model: nn.Module) -> list[nn.Parameter]:
+    """
+    The parameters that hold rows of single tokens: the table of token embeddings, and what the adapter of a
+    [`~peft.PeftModel`] has in its place.
 
-
-def _token_embeddings(model: nn.Module) -> list[nn.Parameter]:
+    Args:
+        model (`torch.nn.Module`):
+            The model.
+    """
+    if is_adapted(model):
+        return token_parameters(model)
     try:
         embeddings = model.get_input_embeddings()
     except (AttributeError, NotImplementedError):
         return []
     return [embeddings.weight] if isinstance(embeddings, nn.Embedding) else []
+
+
+def module_name(parameter_name: str) -> str:
+    """Name of the module that owns a parameter."""
+    return parameter_name.rpartition(".")[0]
 
 
 def _matches(parameter_name: str, patterns: str | Collection[str]) -> bool:

@@ -4,7 +4,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -144,7 +144,9 @@ def select_above(forget: FisherDiagonal, retain: FisherDiagonal, gamma: float) -
     return _selection_of(ratios, ratios.where(lambda ratio, _: ratio > gamma), gamma, "gamma")
 
 
-def select_largest(forget: FisherDiagonal, retain: FisherDiagonal, number: int) -> WeightSelection:
+def select_largest(
+    forget: FisherDiagonal, retain: FisherDiagonal, number: int, names: Collection[str] | None = None
+) -> WeightSelection:
     """
     As many weights with the largest ratios, for the trials of the rule `"auto"`; nothing is warned of.
 
@@ -153,24 +155,26 @@ def select_largest(forget: FisherDiagonal, retain: FisherDiagonal, number: int) 
             As for [`select_weights`], which compares them.
         number (`int`):
             How many, at least 1 and at most [`num_candidates`].
+        names (`Collection[str]`, *optional*):
+            The parameters to select from, by default all.
     """
-    ratios = FisherRatios(forget, retain)
+    ratios = FisherRatios(forget, retain, names)
     return _selection_of(ratios, *_top(ratios, number), rule="auto")
 
 
-def num_candidates(forget: FisherDiagonal, retain: FisherDiagonal) -> int:
+def num_candidates(forget: FisherDiagonal, retain: FisherDiagonal, names: Collection[str] | None = None) -> int:
     """
     Number of weights that matter to the forget set.
 
     Args:
-        forget, retain ([`FisherDiagonal`]):
-            As for [`select_weights`].
+        forget, retain, names:
+            As for [`select_largest`].
 
     Raises:
-        `ValueError`: If there are none, or if the two cannot be compared.
+        `ValueError`: If there are none, or if the two Fishers cannot be compared.
     """
     check_comparable(forget, retain)
-    ratios = FisherRatios(forget, retain)
+    ratios = FisherRatios(forget, retain, names)
     number = ratios.count(_matters)
     if number == 0:
         raise ValueError(f"No weight was selected: {_describe(ratios, None, None)}")
@@ -260,11 +264,14 @@ class FisherRatios:
     Args:
         forget, retain ([`FisherDiagonal`]):
             The two diagonals.
+        names (`Collection[str]`, *optional*):
+            The parameters whose ratios are meant, by default all.
     """
 
-    def __init__(self, forget: FisherDiagonal, retain: FisherDiagonal) -> None:
+    def __init__(self, forget: FisherDiagonal, retain: FisherDiagonal, names: Collection[str] | None = None) -> None:
         self.forget, self.retain = forget, retain
-        self.num_weights = sum(total.numel() for total in forget.sums.values())
+        self.names = [name for name in forget.sums if names is None or name in names]
+        self.num_weights = sum(forget.sums[name].numel() for name in self.names)
         self.processes = holders_of([*forget.sums.values(), *retain.sums.values()])
 
     def blocks(self, name: str) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
@@ -282,7 +289,7 @@ class FisherRatios:
         """The ratios for which a condition of ratio and importance holds, or another value in their place."""
 
         def blocks() -> Iterator[torch.Tensor]:
-            for name in self.forget.sums:
+            for name in self.names:
                 for _, ratio, importance in self.blocks(name):
                     kept = condition(ratio, importance)
                     yield (ratio if value is None else value(ratio, importance))[kept]
@@ -308,7 +315,7 @@ class FisherRatios:
                 The condition that they must fulfil.
         """
         indices = {}
-        for name in self.forget.sums:
+        for name in self.names:
             taken, further = [], []
             for start, ratio, importance in self.blocks(name):
                 taken.append(condition(ratio, importance).nonzero().squeeze(1).cpu() + start)

@@ -10,18 +10,17 @@ from typing import Any
 import numpy as np
 
 from .evaluation.examples import ExamplePredictions
-from .evaluation.membership import membership_attack
 from .selection import WeightSelection
 
 
 TARGETS = ("unseen", "chance")
 
-# Of what the model knows of the retained data beyond chance, as much must be left after the reset: where half of it
-# is, a repair of a few epochs brings the rest back, and where next to nothing is, it does not.
+# Of what the model knows of the retained data beyond chance, as much must be left after the reset: from there a repair
+# of a few epochs brings the rest back, and from next to nothing it does not.
 MIN_KNOWLEDGE_LEFT = 0.4
 
 # The search begins with a trial between these shares of the weights that matter to the forget data.
-_SMALLEST_SHARE = 1e-4
+_SMALLEST_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -32,18 +31,15 @@ class ResetTrial:
     Args:
         num_selected (`int`): Number of weights that were reset.
         gamma (`float`, *optional*): The smallest ratio of forget to retain Fisher among them; none if none were.
+        part (`str`, *optional*): The part of the model they were taken from; none if none were.
         forget, retain (`float`): What the model knows of the data to forget and to keep; see [`knowledge`].
-        unseen (`float`, *optional*): What it knows of data never seen; none without such data.
-        membership_auc (`float`, *optional*): The chance that a forget example is taken for training data rather than
-            an unseen one, by its confidence; none without unseen data.
     """
 
     num_selected: int
     gamma: float | None
+    part: str | None
     forget: float
     retain: float
-    unseen: float | None = None
-    membership_auc: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,16 +67,13 @@ class SelectionSearch:
 
     def rows(self, num_in_scope: int) -> list[list[str]]:
         """The trade-off as a table for people: every trial by its number of weights, the chosen one marked."""
-        with_unseen = self.before.unseen is not None
-        head = ["reset (trial, without a repair)", f"forget {self.measure}", f"retain {self.measure}"]
-        rows = [[*head, f"unseen {self.measure}", "membership AUC"] if with_unseen else head]
-        for trial in (self.before, *sorted(self.trials, key=lambda trial: trial.num_selected)):
+        rows = [["reset (trial, without a repair)", f"forget {self.measure}", f"retain {self.measure}"]]
+        several = len({trial.part for trial in self.trials}) > 1
+        for trial in (self.before, *sorted(self.trials, key=lambda trial: (trial.part, trial.num_selected))):
             name = f"{100 * trial.num_selected / num_in_scope:.3g} %" if trial.num_selected else "nothing"
+            name += f", {trial.part}" if several and trial.num_selected else ""
             mark = " (chosen)" if trial is self.trials[self.chosen] else ""
-            values = [f"{100 * value:.1f} %" for value in (trial.forget, trial.retain)]
-            if with_unseen:
-                values += [f"{100 * trial.unseen:.1f} %", f"{trial.membership_auc:.3f}"]
-            rows.append([name + mark, *values])
+            rows.append([name + mark, f"{100 * trial.forget:.1f} %", f"{100 * trial.retain:.1f} %"])
         return rows
 
 
@@ -88,9 +81,23 @@ class UnrecoverableResetError(ValueError):
     """Every reset that was tried costs more of what is to be kept than a repair can be expected to bring back."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """
+    A part of the model to take weights from.
+
+    Args:
+        num_candidates (`int`): Number of its weights that matter to the forget data.
+        select (`Callable`): Called with a number of weights, at least 1; returns as many of them with the largest
+            ratios.
+    """
+
+    num_candidates: int
+    select: Callable[[int], WeightSelection]
+
+
 def search_selection(
-    num_candidates: int,
-    select: Callable[[int], WeightSelection],
+    parts: Mapping[str, Part],
     before: Mapping[str, ExamplePredictions],
     evaluate: Callable[[WeightSelection], Mapping[str, ExamplePredictions]],
     target: str,
@@ -100,24 +107,23 @@ def search_selection(
     Finds the deepest reset that a repair can recover from.
 
     The weights are taken in the order of their ratios, and how many of them is found by bisection on a logarithmic
-    scale: a number is tried by a reset and forward passes over samples, and rejected if less than half of what the
-    model knows of the retained data beyond chance is left ([`MIN_KNOWLEDGE_LEFT`]).
+    scale: a number is tried by a reset and forward passes over samples, and rejected if less is left of what the
+    model knows of the retained data than [`MIN_KNOWLEDGE_LEFT`] of what it knows beyond chance. Of several parts of
+    the model that one is taken in which the deepest reset parts the knowledge of both most.
 
     Neither a reference model nor test data take part.
 
     Args:
-        num_candidates (`int`):
-            Number of weights that matter to the forget data.
-        select (`Callable`):
-            Called with a number of weights, at least 1; returns as many with the largest ratios.
+        parts (`dict[str, Part]`):
+            The parts of the model by name.
         before (`dict[str, ExamplePredictions]`):
-            The model's answers on samples of `"forget"`, `"retain"` and, if there are such data, `"unseen"`.
+            The model's answers on samples of `"forget"` and `"retain"`.
         evaluate (`Callable`):
             Called with a selection; resets it, returns the answers on the same samples, and undoes the reset.
         target (`str`):
             `"unseen"` or `"chance"`; see [`target_of_request`].
         num_trials (`int`):
-            Number of trials.
+            Number of trials in every part.
 
     Returns:
         `tuple[WeightSelection, SelectionSearch]`
@@ -127,7 +133,7 @@ def search_selection(
         [`UnrecoverableResetError`]: If every trial was rejected; its message holds the table.
     """
     measure, chance = _measure(before["retain"])
-    as_it_is = _trial(None, before)
+    as_it_is = _trial(None, None, before)
     if not as_it_is.retain > chance:
         raise ValueError(
             f"The model's {measure} on a sample of {len(before['retain'].labels)} retained examples is "
@@ -136,29 +142,34 @@ def search_selection(
             "`gamma` or `reset_fraction` yourself."
         )
     enough = chance + MIN_KNOWLEDGE_LEFT * (as_it_is.retain - chance)
-    low, high = math.log(max(1.0, _SMALLEST_SHARE * num_candidates)), math.log(num_candidates)
-    best, trials, chosen = None, [], 0
-    for _ in range(num_trials):
-        middle = (low + high) / 2
-        selection = select(max(1, round(math.exp(middle))))
-        trials.append(_trial(selection, evaluate(selection)))
-        if trials[-1].retain < enough:
-            high = middle
-            continue
-        low = middle
-        if best is None or selection.num_selected > best.num_selected:
-            best, chosen = selection, len(trials) - 1
+    trials: list[ResetTrial] = []
+    deepest: list[tuple[int, WeightSelection]] = []
+    for name, part in parts.items():
+        low, high = math.log(max(1.0, _SMALLEST_SHARE * part.num_candidates)), math.log(part.num_candidates)
+        best = None
+        for _ in range(num_trials):
+            middle = (low + high) / 2
+            selection = part.select(max(1, round(math.exp(middle))))
+            trials.append(_trial(name, selection, evaluate(selection)))
+            if trials[-1].retain < enough:
+                high = middle
+            else:
+                low, best = middle, (len(trials) - 1, selection)
+        deepest += [] if best is None else [best]
+    chosen, selected = max(
+        deepest, key=lambda found: trials[found[0]].retain - trials[found[0]].forget, default=(0, None)
+    )
     sizes = {split: len(answers.labels) for split, answers in before.items()}
     search = SelectionSearch(target, measure, chance, as_it_is, tuple(trials), chosen, sizes)
-    if best is None:
+    if selected is None:
         table = "\n".join("  ".join(row) for row in search.rows(selection.num_in_scope))
         raise UnrecoverableResetError(
             f"Every reset that was tried, down to {min(trial.num_selected for trial in trials):,} weights, leaves "
-            f"less than half of what the model knows of the retained data, and nothing was changed:\n{table}\n"
+            f"too little of what the model knows of the retained data, and nothing was changed:\n{table}\n"
             "The weights that matter to the forget data are those that all answers depend on. Name the modules that "
             "must stay in `exclude_modules`, or choose a `reset_fraction` or `gamma` yourself."
         )
-    return best, search
+    return selected, search
 
 
 def target_of_request(forget_classes: Collection[Any], retain_classes: Collection[Any]) -> str:
@@ -214,10 +225,10 @@ def _largest_share(classes: np.ndarray) -> float:
     return float(np.unique(classes, return_counts=True)[1].max() / len(classes))
 
 
-def _trial(selection: WeightSelection | None, answers: Mapping[str, ExamplePredictions]) -> ResetTrial:
-    known: dict[str, Any] = {split: knowledge(answer) for split, answer in answers.items()}
-    if "unseen" in answers:
-        known["membership_auc"] = membership_attack(answers["forget"].confidence(), answers["unseen"].confidence()).auc
+def _trial(
+    part: str | None, selection: WeightSelection | None, answers: Mapping[str, ExamplePredictions]
+) -> ResetTrial:
+    known = {split: knowledge(answer) for split, answer in answers.items()}
     if selection is None:
-        return ResetTrial(0, None, **known)
-    return ResetTrial(selection.num_selected, selection.gamma, **known)
+        return ResetTrial(0, None, None, **known)
+    return ResetTrial(selection.num_selected, selection.gamma, part, **known)

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -106,7 +106,7 @@ from .report import (
     UnlearningReport,
 )
 from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
-from .scope import parameters_in_scope
+from .scope import parameters_in_scope, token_embeddings
 from .selection import (
     WeightSelection,
     num_candidates,
@@ -115,10 +115,10 @@ from .selection import (
     select_random_weights,
     select_weights,
 )
-from .shards import plain_class
+from .shards import named_parameters, plain_class
 from .staging import Publication, save_published, write_card
 from .state import RunState
-from .trials import SelectionSearch, search_selection, target_of_request
+from .trials import Part, SelectionSearch, search_selection, target_of_request
 
 
 logger = logging.getLogger(__name__)
@@ -750,26 +750,42 @@ class FisherUnlearner(RepairTrainer):
     def _search_selection(
         self, forget: FisherDiagonal, retain: FisherDiagonal
     ) -> tuple[WeightSelection, SelectionSearch]:
-        datasets = {"forget": self.forget_dataset, "retain": self.retain_dataset, "unseen": self.unseen_dataset}
+        datasets = {"forget": self.forget_dataset, "retain": self.retain_dataset}
         samples = {
-            split: self._sample(dataset, self.args.num_selection_examples)
-            for split, dataset in datasets.items()
-            if dataset is not None
+            split: self._sample(dataset, self.args.num_selection_examples) for split, dataset in datasets.items()
         }
 
         def predict() -> dict[str, ExamplePredictions]:
             return {split: self._predict(self.model, rows, f"try on {split}") for split, rows in samples.items()}
 
+        def part(names: Collection[str] | None) -> Part:
+            return Part(
+                self._once(lambda: num_candidates(forget, retain, names)),
+                lambda number: self._once(lambda: select_largest(forget, retain, number, names)),
+            )
+
         with overridden(self, compute_metrics=None):
             before = predict()
+            target = self.args.target or self._target_of_request(before)
             return search_selection(
-                self._once(lambda: num_candidates(forget, retain)),
-                lambda number: self._once(lambda: select_largest(forget, retain, number)),
+                {name: part(names) for name, names in self._parts(forget, target).items()},
                 before,
                 lambda selection: self._tried(selection, predict) or before,
-                self.args.target or self._target_of_request(before),
+                target,
                 self.args.num_selection_trials,
             )
+
+    def _parts(self, fisher: FisherDiagonal, target: str) -> dict[str, Collection[str] | None]:
+        """
+        All parameters in scope, and, if they are some of them, those of single tokens by themselves: what tells one
+        text from the next is there, but what makes a class is everywhere.
+        """
+        if target == "chance":
+            return {"all": None}
+        rows = set(token_embeddings(self.model))
+        of_tokens = [name for name, parameter in named_parameters(self.model).items() if parameter in rows]
+        in_scope = [name for name in of_tokens if name in fisher.sums]
+        return {"all": None} | ({"token embeddings": in_scope} if 0 < len(in_scope) < len(fisher.sums) else {})
 
     def _target_of_request(self, samples: Mapping[str, ExamplePredictions]) -> str:
         """By the classes of all examples where they have been evaluated, else by those of the samples."""
