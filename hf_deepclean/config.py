@@ -140,8 +140,8 @@ class FisherUnlearningConfig(TrainingArguments):
     fisher_max_examples: int | None = field(
         default=None,
         metadata={
-            "help": "At most so many random examples of each data set enter its Fisher information; default: all, with "
-            "--selection auto 1,000."
+            "help": "At most so many random examples of each data set enter its Fisher information; by default all, "
+            "with --selection auto 1,000."
         },
     )
     accumulator_device: str | None = field(
