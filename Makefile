@@ -8,13 +8,17 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning coverage model-cards style quality clean
+.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety coverage model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
 
 demo-seeds: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs --seeds 0 1 2
+
+# Does the selection by trials ever destroy a model without a word? Two hundred requests, about twenty minutes.
+benchmark-safety: $(INSTALLED)
+	$(VENV)/bin/python recipes/benchmark/safety.py --output_dir outputs/safety
 
 # Every recipe over three seeds, each with a reference, a random mask and plain fine-tuning beside it; about an hour.
 recipes-seeds: $(INSTALLED)
@@ -44,7 +48,7 @@ benchmark-scale: $(INSTALLED)
 	$(VENV)/bin/python -m tests.benchmarks.scale --markdown recipes/scale.md
 
 # Ours and all rivals on ten tasks and five seeds; hours, and it goes on where it was stopped.
-benchmark-unlearning: $(INSTALLED)
+benchmark-unlearning benchmark-safety: $(INSTALLED)
 	$(VENV)/bin/python recipes/benchmark/run.py --output_dir outputs/benchmark
 	$(VENV)/bin/python recipes/benchmark/tables.py --output_dir outputs/benchmark --markdown recipes/benchmark/README.md
 
