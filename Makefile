@@ -48,7 +48,7 @@ benchmark-scale: $(INSTALLED)
 	$(VENV)/bin/python -m tests.benchmarks.scale --markdown recipes/scale.md
 
 # Ours and all rivals on ten tasks and five seeds; hours, and it goes on where it was stopped.
-benchmark-unlearning benchmark-safety: $(INSTALLED)
+benchmark-unlearning: $(INSTALLED)
 	$(VENV)/bin/python recipes/benchmark/run.py --output_dir outputs/benchmark
 	$(VENV)/bin/python recipes/benchmark/tables.py --output_dir outputs/benchmark --markdown recipes/benchmark/README.md
 

@@ -7,9 +7,9 @@
 Does the selection `"auto"` ever destroy a model without saying so? Two hundred requests on the handwritten digits.
 
 Four kinds: random sets of 1 to 50 % of the training data, one to five whole classes, rows of which the retained data
-hold near-duplicates, and all rows whose labels were wrong in training with others beside them. A run that ends with less than 97 % accuracy on the
-retained data has to be refused or to warn; no reference can know more than all of them, so that the bound holds
-against any.
+hold near-duplicates, and all rows whose labels were wrong in training with others beside them. A run that ends with
+less than 97 % accuracy on the retained data has to be refused or to warn; no reference can know more than all of them,
+so that the bound holds against any.
 
 ```shell
 python recipes/benchmark/safety.py --output_dir outputs/safety
