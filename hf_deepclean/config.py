@@ -26,7 +26,8 @@ class FisherUnlearningConfig(TrainingArguments):
 
     > [!NOTE]
     > Defaults that differ from [`~transformers.TrainingArguments`]: `save_strategy` is `"no"`; the cleaned model is
-    > written at the end in any case.
+    > written at the end in any case. `warmup_steps` is 0.1, a tenth of the repair: weights that have just been reset
+    > stand at the start of a training.
 
     > Parameters that control the Fisher pass
 
@@ -38,8 +39,8 @@ class FisherUnlearningConfig(TrainingArguments):
             Batch size of the Fisher pass. It decides time and memory, never the result.
         fisher_max_examples (`int`, *optional*):
             At most so many examples of each data set, drawn at random by `seed`, enter its Fisher information. By
-            default all.
-
+            default all; with `selection="auto"`, whose trials make up for what a sample leaves open, 1,000, except of
+            streams and beside a kept Fisher.
         accumulator_device (`str`, *optional*):
             `"cpu"` keeps the sums of both Fishers in the memory of the processor, for models that leave no room on
             their device. By default they are where the parameters are.
@@ -122,6 +123,10 @@ class FisherUnlearningConfig(TrainingArguments):
         default="no", metadata={"help": "When to save checkpoints of the repair: 'no', 'steps', 'epoch' or 'best'."}
     )
 
+    warmup_steps: float = field(
+        default=0.1, metadata={"help": "Steps of the warm-up of the repair's learning rate; below 1, a share of all."}
+    )
+
     fisher_type: str = field(
         default="empirical",
         metadata={
@@ -134,7 +139,10 @@ class FisherUnlearningConfig(TrainingArguments):
     )
     fisher_max_examples: int | None = field(
         default=None,
-        metadata={"help": "At most so many random examples of each data set enter its Fisher information."},
+        metadata={
+            "help": "At most so many random examples of each data set enter its Fisher information; by default all, "
+            "with --selection auto 1,000."
+        },
     )
     accumulator_device: str | None = field(
         default=None,

@@ -17,7 +17,7 @@ TARGETS = ("unseen", "chance")
 
 # Of what the model knows of the retained data beyond chance, as much must be left after the reset: from there a repair
 # of a few epochs brings the rest back, and from next to nothing it does not.
-MIN_KNOWLEDGE_LEFT = 0.4
+MIN_KNOWLEDGE_LEFT = 0.5
 
 # The search begins with a trial between these shares of the weights that matter to the forget data.
 _SMALLEST_SHARE = 1e-3

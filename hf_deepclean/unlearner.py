@@ -128,6 +128,9 @@ T = TypeVar("T")
 # Without them nothing takes the files beside them for a model, or for a finished run.
 _LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
 
+# Examples of each data set that enter its Fisher where trials follow.
+_MAX_FISHER_EXAMPLES = 1000
+
 # Arguments that may differ in a resumed run.
 _WITHOUT_EFFECT = (
     *(
@@ -597,7 +600,7 @@ class FisherUnlearner(RepairTrainer):
         for split, dataset in (("forget", self.forget_dataset), ("retain", self.retain_dataset)):
             sample = self._sample(dataset, max(num_examples, 2 * args.per_device_fisher_batch_size * processes))
             fishers[split] = self.compute_fisher(sample, f"{split} Fisher, sample")
-            size = min(len(dataset), args.fisher_max_examples or len(dataset))
+            size = min(len(dataset), self._max_fisher_examples(dataset) or len(dataset))
             seconds[f"{split} Fisher"] = timer.seconds(math.ceil(size / processes))
         self.select_weights(fishers["forget"], fishers["retain"])
         self.reset_weights()
@@ -692,14 +695,15 @@ class FisherUnlearner(RepairTrainer):
 
         Args:
             dataset ([`~datasets.Dataset`] or map-style):
-                The data set; of more than `args.fisher_max_examples` rows as many are drawn at random.
+                The data set; of more than `args.fisher_max_examples` rows, or its default, as many are drawn at
+                random.
             description (`str`, *optional*, defaults to `"Fisher"`):
                 Shown beside the progress bar, and the name of the phase in `seconds`.
 
         Returns:
             [`FisherDiagonal`]
         """
-        limit = self.args.fisher_max_examples
+        limit = self._max_fisher_examples(dataset)
         if limit is not None:
             dataset = self._sample(dataset, limit)
         batch_size = self.args.per_device_fisher_batch_size
@@ -720,6 +724,12 @@ class FisherUnlearner(RepairTrainer):
                 seed=self.args.seed,
                 accumulator_device=self.args.accumulator_device,
             )
+
+    def _max_fisher_examples(self, dataset: Any) -> int | None:
+        if self.args.fisher_max_examples is not None or self.args.selection != "auto":
+            return self.args.fisher_max_examples
+        # The first rows of a stream may all be of one class, and a kept Fisher is that of all rows.
+        return None if is_stream(dataset) or self.kept_fisher is not None else _MAX_FISHER_EXAMPLES
 
     def select_weights(self, forget: FisherDiagonal, retain: FisherDiagonal) -> WeightSelection:
         """

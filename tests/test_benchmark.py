@@ -84,7 +84,14 @@ def test_every_request_for_the_same_data_shares_one_original(benchmark):
 
 def test_every_rival_has_as_many_candidates_and_none_trains_for_more_than_its_budget(benchmark):
     methods = benchmark["methods"]
-    budget = methods.Budget(learning_rate=1e-3, batch_size=64, num_forget=120, num_retain=1080, num_examples=6480)
+    budget = methods.Budget(
+        learning_rate=1e-3,
+        batch_size=64,
+        num_forget=120,
+        num_retain=1080,
+        num_examples=6480,
+        num_repair_epochs=3,
+    )
     for name in methods.RIVALS:
         candidates = methods.candidates_of(name, budget)
         assert len(candidates) == methods.NUM_CANDIDATES == len(set(candidates)), name

@@ -90,11 +90,11 @@ def relearn(model: nn.Module, task: Task, data: TaskData, source: DataSource, se
     """
     recipe = task.training(source)
     batch_size = recipe.original_per_device_train_batch_size
-    num_steps = math.ceil(repair_epochs() * math.ceil(len(data.retain) / batch_size))
+    num_steps = math.ceil(repair_epochs(task) * math.ceil(len(data.retain) / batch_size))
     source_of_batches = UnlearningData(data.forget, data.retain, data.data_collator)
 
     def batches() -> Iterator[Any]:
-        for epoch in range(math.ceil(repair_epochs())):
+        for epoch in range(math.ceil(repair_epochs(task))):
             yield from source_of_batches.batches("retain", batch_size, seed + epoch)
 
     curve = relearning_curve(

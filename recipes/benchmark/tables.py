@@ -81,6 +81,8 @@ def describe(record: dict[str, Any], reference: dict[str, Any]) -> dict[str, flo
     if divergence is not None:
         row["jensen_shannon"] = divergence["forget"]
     row["tpr"] = 100 * record["figures"]["tpr_at_1_percent_fpr"]
+    if "relearning" not in record:
+        return row
     # Beyond what the same training does to the reference.
     row["relearning"] = 100 * (record["relearning"]["movement"] - reference["relearning"]["movement"])
     row["four_bits"] = 100 * (record["four_bits"]["forget"] - record["figures"]["accuracy"]["forget"])
