@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_no_reset_is_chosen_that_leaves_less_than_the_guard(seed):
     for name in ("all", "some"):
         trials = [trial for trial in search.trials if trial.part == name]
         accepted = [trial for trial in trials if trial.retain >= enough]
-        assert all(first.num_selected < second.num_selected for first, second in zip(accepted, accepted[1:]))
+        assert all(first.num_selected < second.num_selected for first, second in pairwise(accepted))
         if accepted:
             assert chosen.retain - chosen.forget >= accepted[-1].retain - accepted[-1].forget
     assert model.tried == [trial.num_selected for trial in search.trials]

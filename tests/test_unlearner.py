@@ -29,6 +29,7 @@ from hf_deepclean import (
     FisherUnlearner,
     FisherUnlearningConfig,
     UnlearningReport,
+    accumulate_fisher_diagonal,
     quantized,
     select_random_weights,
 )
@@ -471,6 +472,23 @@ def test_in_a_run_the_target_follows_from_all_examples_and_not_from_a_sample(tmp
     samples = [unlearner._sample(dataset, 2)[:]["labels"].tolist() for dataset in data.values()]
     assert not set(samples[0]) & set(samples[1]) and len(set(samples[1])) == 2
     assert unlearner.unlearn().search.target == "unseen"
+
+
+def test_where_trials_follow_a_sample_enters_the_fisher_unless_all_rows_must(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_deepclean.unlearner._MAX_FISHER_EXAMPLES", 30)
+    digits = tiny.digits()
+    auto = auto_unlearner_for(tmp_path / "a")
+    assert [fisher.num_examples for fisher in fishers(auto)] == [24, 30]
+    more = auto_unlearner_for(tmp_path / "a", fisher_max_examples=40)
+    assert [fisher.num_examples for fisher in fishers(more)] == [24, 40]
+    assert fishers(unlearner_for(tmp_path / "a"))[1].num_examples == len(RETAIN)
+    streamed = splits(retain_dataset=digits.select(RETAIN).to_iterable_dataset())
+    assert fishers(auto_unlearner_for(tmp_path / "a", streamed, max_steps=1))[1].num_examples == len(RETAIN)
+    rows = digits[: RETAIN.stop]
+    batch = {key: rows[key] for key in ("pixel_values", "labels")}
+    accumulate_fisher_diagonal(auto.model, [batch]).save_pretrained(tmp_path / "kept", auto.model)
+    beside = FisherUnlearner(auto.model, auto.args, kept_fisher=tmp_path / "kept", **splits())
+    assert fishers(beside)[1].num_examples == len(RETAIN)
 
 
 def test_a_run_by_trials_reports_how_it_chose_and_its_sweep_beside(tmp_path):
