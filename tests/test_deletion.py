@@ -28,7 +28,14 @@ def train_dataset():
 def trained(tmp_path_factory):
     """A trained model with its Fisher kept beside it."""
     folder = tmp_path_factory.mktemp("trained") / "model"
-    args = TrainingArguments(str(folder), num_train_epochs=9, learning_rate=1e-2, report_to="none", disable_tqdm=True)
+    args = TrainingArguments(
+        str(folder),
+        num_train_epochs=12,
+        learning_rate=1e-2,
+        per_device_train_batch_size=32,
+        report_to="none",
+        disable_tqdm=True,
+    )
     trainer = Trainer(vit(), args, train_dataset=train_dataset())
     trainer.add_callback(FisherCallback(trainer))
     trainer.train()
@@ -47,7 +54,9 @@ def unlearner_for(output, model, forget=range(20), **kwargs):
     return FisherUnlearner(str(model), config(output, **kwargs), kept_fisher=kept, **parts(forget))
 
 
-@pytest.mark.parametrize("rule", [{"reset_fraction": 0.2}, {"gamma": 2.0}, {"selection": "adaptive"}, {}])
+@pytest.mark.parametrize(
+    "rule", [{"reset_fraction": 0.2}, {"gamma": 2.0}, {"selection": "adaptive"}, {"num_selection_trials": 2}]
+)
 def test_a_kept_fisher_gives_the_selection_of_a_pass_over_the_retain_data_without_one(tmp_path, trained, rule):
     rule = {"reset_fraction": None} | rule
     full = unlearner_for(tmp_path / "full", trained, **rule)
@@ -68,6 +77,7 @@ def test_a_kept_fisher_gives_the_selection_of_a_pass_over_the_retain_data_withou
     assert passes == ["forget Fisher", *(["retain Fisher"] if report.kept_fisher.retain_pass else [])]
     assert report.kept_fisher.retain_pass == report.kept_fisher.cancellation.matters
     assert "one pass over 200 examples" in str(report)
+    assert report.search == kept.search and (report.search is None) == (full.args.selection != "auto")
     assert UnlearningReport.load(tmp_path / "kept" / "report.json") == report
 
 
