@@ -98,7 +98,7 @@ def cancellation_error(kept: FisherDiagonal, forget: FisherDiagonal, selection: 
         undecided[name] = int((crossing & (importance > 0)).sum())
         num_below_error += int(((retain <= error) & (importance > 0)).sum())
         relative_errors.append((error / retain.clamp(min=0)).nan_to_num(0.0, posinf=math.inf).flatten().float().cpu())
-    if selection.rule == "reset_fraction" and sum(undecided.values()) == 1:
+    if selection.rule in ("reset_fraction", "auto") and sum(undecided.values()) == 1:
         # The weight that is the threshold; with no other near it, its rank is certain.
         undecided = {}
     relative_error = torch.cat(relative_errors)

@@ -469,7 +469,7 @@ class UnlearningReport(JsonRecord):
             return found
         forget, membership = after.splits["forget"], after.membership
         if self.search.target == "chance" and forget.accuracy is not None:
-            num_classes = len(before.splits["retain"].per_class) + len(before.splits["forget"].per_class)
+            num_classes = len(before.splits["retain"].per_class.keys() | before.splits["forget"].per_class.keys())
             if forget.accuracy_interval[0] > 1 / num_classes:
                 found.append(
                     f"The target 'chance' was not reached: {100 * forget.accuracy:.1f} % of the forget examples are "

@@ -53,7 +53,8 @@ class SelectionSearch:
         chance (`float`): The knowledge of a model that has collapsed.
         before ([`ResetTrial`]): The model as it was.
         trials (`tuple[ResetTrial, ...]`): Every trial, in order.
-        chosen (`int`): The place in `trials` of the one whose weights were selected.
+        chosen (`int`, *optional*): The place in `trials` of the one whose weights were selected; none if all were
+            rejected.
         num_examples (`dict[str, int]`): Examples of every sample.
     """
 
@@ -62,7 +63,7 @@ class SelectionSearch:
     chance: float
     before: ResetTrial
     trials: tuple[ResetTrial, ...]
-    chosen: int
+    chosen: int | None
     num_examples: dict[str, int]
 
     def rows(self, num_in_scope: int) -> list[list[str]]:
@@ -72,7 +73,7 @@ class SelectionSearch:
         for trial in (self.before, *sorted(self.trials, key=lambda trial: (trial.part, trial.num_selected))):
             name = f"{100 * trial.num_selected / num_in_scope:.3g} %" if trial.num_selected else "nothing"
             name += f", {trial.part}" if several and trial.num_selected else ""
-            mark = " (chosen)" if trial is self.trials[self.chosen] else ""
+            mark = " (chosen)" if self.chosen is not None and trial is self.trials[self.chosen] else ""
             rows.append([name + mark, f"{100 * trial.forget:.1f} %", f"{100 * trial.retain:.1f} %"])
         return rows
 
@@ -157,7 +158,7 @@ def search_selection(
                 low, best = middle, (len(trials) - 1, selection)
         deepest += [] if best is None else [best]
     chosen, selected = max(
-        deepest, key=lambda found: trials[found[0]].retain - trials[found[0]].forget, default=(0, None)
+        deepest, key=lambda found: trials[found[0]].retain - trials[found[0]].forget, default=(None, None)
     )
     sizes = {split: len(answers.labels) for split, answers in before.items()}
     search = SelectionSearch(target, measure, chance, as_it_is, tuple(trials), chosen, sizes)

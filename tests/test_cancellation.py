@@ -1,11 +1,13 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from hf_deepclean import FisherDiagonal, cancellation_error, select_random_weights, select_weights
+from hf_deepclean.selection import select_largest
 
 
 def diagonals(seed=0, forget_part=0.5):
@@ -34,6 +36,19 @@ def test_no_weight_changes_sides_that_was_not_called_undecided(rule, retained):
     chosen, wanted = (set(s.indices["layer.weight"].tolist()) for s in (selected, expected))
     assert len(chosen ^ wanted) <= error.num_undecided
     assert error.num_weights == 2000 and error.num_selected == len(chosen)
+
+
+def test_the_weight_that_is_the_threshold_is_decided_where_the_rule_counts_weights():
+    whole, part = diagonals()
+    kept, forget = as_fisher(whole, 10), as_fisher(part, 2)
+    for selection in (
+        select_weights(forget, kept - forget, reset_fraction=0.02),
+        select_largest(forget, kept - forget, 40),
+    ):
+        error = cancellation_error(kept, forget, selection)
+        assert selection.num_selected == 40 and error.num_undecided == 0 and not error.matters
+        as_gamma = replace(selection, rule="gamma")
+        assert cancellation_error(kept, forget, as_gamma).undecided_per_parameter == {"layer.weight": 1}
 
 
 def test_undecided_weights_call_for_a_pass_and_decided_ones_do_not():

@@ -9,9 +9,16 @@ from hf_deepclean import FisherUnlearningConfig
 
 
 def test_the_rule_follows_from_the_value_that_is_given(tmp_path):
-    assert FisherUnlearningConfig(tmp_path / "a").selection == "adaptive"
+    assert FisherUnlearningConfig(tmp_path / "a").selection == "auto"
+    assert FisherUnlearningConfig(tmp_path / "a", selection="adaptive").selection == "adaptive"
     assert FisherUnlearningConfig(tmp_path / "a", gamma=2.0).selection == "gamma"
     assert FisherUnlearningConfig(tmp_path / "a", reset_fraction=0.1).selection == "reset_fraction"
+
+
+def test_a_target_goes_with_the_rule_by_trials_alone(tmp_path):
+    for target in (None, "unseen", "chance"):
+        config = FisherUnlearningConfig(tmp_path / "a", target=target)
+        assert (config.selection, config.target) == ("auto", target)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +27,13 @@ def test_the_rule_follows_from_the_value_that_is_given(tmp_path):
         ({"gamma": 1.0, "reset_fraction": 0.1}, "Both `gamma`"),
         ({"gamma": float("nan")}, "`gamma` is nan"),
         ({"reset_fraction": -0.1}, "`reset_fraction` is -0.1"),
+        ({"selection": "auto", "gamma": 1.0}, "'adaptive' and 'auto' take neither"),
+        ({"selection": "best"}, "`selection` is 'best'"),
+        ({"target": "forgotten"}, "`target` is 'forgotten' but must be 'unseen'"),
+        ({"target": "chance", "gamma": 1.0}, "`target='chance'` is what `selection='auto'` .* rule is 'gamma'"),
+        ({"target": "unseen", "selection": "adaptive"}, "the rule is 'adaptive'. Leave one of them out"),
+        ({"num_selection_trials": 0}, "`num_selection_trials` is 0"),
+        ({"num_selection_examples": 0}, "`num_selection_examples` is 0"),
         ({"fisher_type": "true"}, "`fisher_type` is 'true'"),
         ({"reset_value": "noise"}, "`reset_value` is 'noise'"),
         ({"reset_value": "pretrained"}, "needs `pretrained_model`"),

@@ -28,7 +28,14 @@ def train_dataset():
 def trained(tmp_path_factory):
     """A trained model with its Fisher kept beside it."""
     folder = tmp_path_factory.mktemp("trained") / "model"
-    args = TrainingArguments(str(folder), num_train_epochs=3, learning_rate=3e-3, report_to="none", disable_tqdm=True)
+    args = TrainingArguments(
+        str(folder),
+        num_train_epochs=12,
+        learning_rate=1e-2,
+        per_device_train_batch_size=32,
+        report_to="none",
+        disable_tqdm=True,
+    )
     trainer = Trainer(vit(), args, train_dataset=train_dataset())
     trainer.add_callback(FisherCallback(trainer))
     trainer.train()
@@ -47,7 +54,9 @@ def unlearner_for(output, model, forget=range(20), **kwargs):
     return FisherUnlearner(str(model), config(output, **kwargs), kept_fisher=kept, **parts(forget))
 
 
-@pytest.mark.parametrize("rule", [{"reset_fraction": 0.2}, {"gamma": 2.0}, {}])
+@pytest.mark.parametrize(
+    "rule", [{"reset_fraction": 0.2}, {"gamma": 2.0}, {"selection": "adaptive"}, {"num_selection_trials": 2}]
+)
 def test_a_kept_fisher_gives_the_selection_of_a_pass_over_the_retain_data_without_one(tmp_path, trained, rule):
     rule = {"reset_fraction": None} | rule
     full = unlearner_for(tmp_path / "full", trained, **rule)
@@ -56,6 +65,7 @@ def test_a_kept_fisher_gives_the_selection_of_a_pass_over_the_retain_data_withou
     compute = kept.compute_fisher
     kept.compute_fisher = lambda dataset, description: passes.append(description) or compute(dataset, description)
     expected, report = full.unlearn(), kept.unlearn()
+    assert report.selection.rule == full.args.selection
     assert report.selection.num_selected == expected.selection.num_selected
     same = sum(
         len(set(indices.tolist()) & set(kept.selection.indices.get(name, torch.tensor([])).tolist()))
@@ -67,6 +77,7 @@ def test_a_kept_fisher_gives_the_selection_of_a_pass_over_the_retain_data_withou
     assert passes == ["forget Fisher", *(["retain Fisher"] if report.kept_fisher.retain_pass else [])]
     assert report.kept_fisher.retain_pass == report.kept_fisher.cancellation.matters
     assert "one pass over 200 examples" in str(report)
+    assert report.search == kept.search and (report.search is None) == (full.args.selection != "auto")
     assert UnlearningReport.load(tmp_path / "kept" / "report.json") == report
 
 

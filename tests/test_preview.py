@@ -101,6 +101,9 @@ MODELS = {
     ),
     "resnet, with running statistics": lambda output: image_unlearner(output, tiny.resnet(10)),
     "init": lambda output: image_unlearner(output, reset_value="init", gradient_accumulation_steps=3),
+    "selected by trials": lambda output: image_unlearner(
+        output, tiny.trained().train(), reset_fraction=None, num_selection_trials=2, gamma_sweep=[1.0]
+    ),
     "bf16": lambda output: image_unlearner(output, bf16=True, use_cpu=True),
     "language model with dropout": text_unlearner,
     "checkpointed": lambda output: text_unlearner(output, **{CHECKPOINTING: True}),

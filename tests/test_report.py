@@ -11,6 +11,7 @@ from hf_deepclean import UnlearningReport, summarize_reports
 from hf_deepclean.evaluation.examples import ClassResult, SplitResult, TokenResult
 from hf_deepclean.evaluation.membership import MembershipAttack
 from hf_deepclean.report import (
+    MAX_RETAIN_DROP,
     GammaTrial,
     IntegrityResult,
     RelearningResult,
@@ -19,6 +20,7 @@ from hf_deepclean.report import (
     StageResult,
     format_figure,
 )
+from hf_deepclean.trials import ResetTrial, SelectionSearch
 
 
 def stage(accuracy, auc=0.6, divergence=None):
@@ -120,6 +122,96 @@ def test_intervals_have_the_names_of_figures_and_survive_the_round_trip(tmp_path
     original = report(stages={"before": full, "after_repair": stage(0.75)})
     original.save(tmp_path / "report.json")
     assert UnlearningReport.load(tmp_path / "report.json") == original
+
+
+def search_for(target):
+    before, trials = (
+        ResetTrial(0, None, None, 1.0, 0.9),
+        (ResetTrial(100, math.inf, "all", 0.2, 0.8), ResetTrial(300, 1.5, "all", 0.1, 0.3)),
+    )
+    return SelectionSearch(target, "accuracy", 0.5, before, trials, 0, {"forget": 10, "retain": 64})
+
+
+def test_a_report_of_a_selection_by_trials_makes_the_round_trip_and_shows_all_trials(tmp_path):
+    original = report(search=search_for("unseen"))
+    original.save(tmp_path / "report.json")
+    assert UnlearningReport.load(tmp_path / "report.json") == original
+    text = str(original)
+    rows = [re.split(" {2,}", line) for line in text.splitlines()]
+    first = rows.index(["reset (trial, without a repair)", "forget accuracy", "retain accuracy"]) + 2
+    assert rows[first : first + 3] == [
+        ["nothing", "100.0 %", "90.0 %"],
+        ["10 % (chosen)", "20.0 %", "80.0 %"],
+        ["30 %", "10.0 %", "30.0 %"],
+    ]
+    assert "by 2 trials on 10 forget, 64 retain examples" in text and "not checked" not in text
+    before, after = (replace(original.stages[stage], membership=None) for stage in ("before", "after_repair"))
+    unchecked = str(report(search=search_for("unseen"), stages={"before": before, "after_repair": after}))
+    assert "the target was 'unseen' (not checked: no unseen data were given)." in unchecked
+
+
+def stages_of(retain, forget=0.5, interval=(0.4, 0.6), auc=0.5, auc_interval=(0.4, 0.6)):
+    """Before and after, with as much known of the retained data and then of the forget data."""
+    before = stage(1.0)
+    classes = {
+        "forget": {"cat": ClassResult(10, forget)},
+        "retain": {"dog": ClassResult(5, retain), "owl": ClassResult(5, retain)},
+    }
+    figures = {"forget": (forget, interval), "retain": (retain, None)}
+    splits = {
+        split: replace(before.splits[split], accuracy=value, accuracy_interval=bounds, per_class=classes[split])
+        for split, (value, bounds) in figures.items()
+    }
+    after = StageResult(splits, MembershipAttack(auc, auc_interval, 0.02, 10, 200))
+    of_before = {split: replace(before.splits[split], per_class=classes[split]) for split in splits}
+    return {"before": replace(before, splits=of_before), "after_repair": after}
+
+
+def test_nothing_falls_short_where_the_repair_brought_all_back_and_the_target_is_met():
+    good = stages_of(1.0 - MAX_RETAIN_DROP / 2, forget=0.3, interval=(0.1, 0.5))
+    for search in (None, search_for("unseen"), search_for("chance")):
+        assert report(stages=good, search=search).shortfalls() == []
+
+
+def test_what_was_not_brought_back_falls_short_whatever_the_rule():
+    for search in (None, search_for("unseen")):
+        (shortfall,) = report(stages=stages_of(0.9), search=search).shortfalls()
+        assert "accuracy 100.0 % before, 90.0 % now" in shortfall and "num_train_epochs" in shortfall
+    text = text_report()
+    assert text.shortfalls() == []
+    worse = text_stage(2)
+    worse.splits["retain"] = replace(
+        worse.splits["retain"], tokens=replace(worse.splits["retain"].tokens, accuracy=0.5)
+    )
+    (shortfall,) = text_report(after_repair=worse).shortfalls()
+    assert "token accuracy 75.0 % before, 50.0 % now" in shortfall
+    likelihood = {
+        stage: StageResult({split: SplitResult(9, loss, (loss,) * 9) for split in ("forget", "retain")})
+        for stage, loss in (("before", 0.1), ("after_repair", 0.2))
+    }
+    (shortfall,) = report(stages=likelihood).shortfalls()
+    assert "likelihood 90.5 % before, 81.9 % now" in shortfall
+
+
+def test_a_target_falls_short_only_beyond_doubt_and_only_where_it_was_one():
+    known = stages_of(1.0, forget=0.6, interval=(0.4, 0.8))
+    # Three classes: the interval is above a third.
+    (shortfall,) = report(stages=known, search=search_for("chance")).shortfalls()
+    assert "60.0 % of the forget examples are still recognised, where chance is 33.3 %" in shortfall
+    assert report(stages=known, search=search_for("unseen")).shortfalls() == []
+    member = stages_of(1.0, interval=(0.1, 0.6), auc=0.7, auc_interval=(0.55, 0.8))
+    (shortfall,) = report(stages=member, search=search_for("unseen")).shortfalls()
+    assert "a membership AUC of 0.700 (95 % interval from 0.550" in shortfall
+    assert report(stages=member, search=search_for("chance")).shortfalls() == report(stages=member).shortfalls() == []
+
+
+def test_a_class_that_occurs_in_both_data_sets_counts_once_towards_chance():
+    both = stages_of(1.0, forget=0.6, interval=(0.4, 0.8))
+    shared = {"dog": ClassResult(5, 0.6), "owl": ClassResult(5, 0.6)}
+    for result in both.values():
+        result.splits["forget"] = replace(result.splits["forget"], per_class=shared)
+    # Of two classes: chance is 50 %, within the interval.
+    assert report(stages=both, search=search_for("chance")).shortfalls() == []
 
 
 def test_a_metric_of_the_callers_that_takes_the_name_of_a_figure_has_no_interval():

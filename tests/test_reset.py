@@ -290,6 +290,8 @@ def test_bad_reset_values_are_refused(reset_value, pretrained, message):
         reset_weights(model, selection_of(model), reset_value, pretrained_model=pretrained)
 
 
-def test_the_default_value_leaves_no_visible_zeros_in_language_models():
-    assert default_reset_value(tiny.vit()) == default_reset_value(tiny.bert()) == "zero"
-    assert default_reset_value(heads.gpt2()) == "init"
+def test_the_default_value_leaves_no_visible_zeros_in_token_embeddings():
+    for model in (tiny.vit(), tiny.resnet(), tiny.convnext()):
+        assert default_reset_value(model) == "zero"
+    for model in (tiny.bert(), tiny.gpt2(), heads.gpt2(), heads.HEADS["t5 generation"][0]()):
+        assert default_reset_value(model) == "init"

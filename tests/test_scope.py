@@ -1,10 +1,11 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 import pytest
+from torch import nn
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 from hf_deepclean import parameters_in_scope
-from hf_deepclean.scope import module_name
+from hf_deepclean.scope import module_name, token_embeddings
 
 from . import heads, tiny
 
@@ -14,26 +15,26 @@ def test_the_whole_model_is_in_scope_by_default():
         assert list(parameters_in_scope(model)) == [name for name, _ in model.named_parameters()]
 
 
-def test_token_embeddings_are_out_of_scope_of_what_is_no_language_model_unless_asked_for():
-    table = "bert.embeddings.word_embeddings.weight"
-    assert table not in parameters_in_scope(tiny.bert())
-    assert "bert.embeddings.position_embeddings.weight" in parameters_in_scope(tiny.bert())
-    assert table in parameters_in_scope(tiny.bert(), exclude_modules=[])
-    assert table in parameters_in_scope(tiny.bert(), target_modules=["word_embeddings"])
-
-
-@pytest.mark.parametrize("kind", ["causal", "masked", "seq2seq"])
-def test_token_embeddings_are_in_scope_of_a_language_model_unless_left_out(kind):
+@pytest.mark.parametrize("kind", ["classification", "causal", "masked", "seq2seq"])
+def test_token_embeddings_are_in_scope_unless_left_out_by_name(kind):
     model = {
+        "classification": tiny.bert,
         "causal": heads.gpt2,
         "masked": lambda: BertForMaskedLM(BertConfig(**tiny.TEXT)),
         "seq2seq": lambda: T5ForConditionalGeneration(T5Config(**heads.T5)),
     }[kind]()
-    table = next(name for name, p in model.named_parameters() if p is model.get_input_embeddings().weight)
+    (rows,) = token_embeddings(model)
+    assert rows is model.get_input_embeddings().weight
+    table = next(name for name, parameter in model.named_parameters() if parameter is rows)
     assert table in parameters_in_scope(model)
+    assert table in parameters_in_scope(model, target_modules=[module_name(table)])
     left = parameters_in_scope(model, exclude_modules=[module_name(table)])
-    assert table not in left
-    assert left
+    assert left.keys() == parameters_in_scope(model).keys() - {table}
+
+
+def test_a_model_of_images_has_no_token_embeddings():
+    for model in (tiny.vit(), tiny.resnet(), nn.Linear(2, 2)):
+        assert token_embeddings(model) == []
 
 
 def test_a_tied_head_is_one_parameter_and_leaves_with_any_of_its_names():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_deepclean import FisherDiagonal, select_random_weights, select_weights
-from hf_deepclean.selection import select_above
+from hf_deepclean.selection import check_selection_rule, num_candidates, select_above, select_largest
 
 
 def diagonals(num_forget=10, num_retain=90):
@@ -140,9 +140,10 @@ def test_the_random_control_has_the_same_size_scope_and_other_weights():
         ({"reset_fraction": 1.5}, "`reset_fraction` is 1.5"),
         ({"reset_fraction": math.nan}, "`reset_fraction` is nan"),
         ({"gamma": 1.0, "reset_fraction": 0.1}, "Both `gamma`"),
-        ({"selection": "best"}, "must be one of 'gamma', 'reset_fraction', 'adaptive'"),
+        ({"selection": "best"}, "must be one of 'auto', 'gamma', 'reset_fraction', 'adaptive'"),
         ({"selection": "gamma"}, "'gamma' takes `gamma`"),
-        ({"selection": "adaptive", "gamma": 1.0}, "'adaptive' takes neither"),
+        ({"selection": "auto"}, "which two Fishers are not. Use `FisherUnlearner`"),
+        ({"selection": "adaptive", "gamma": 1.0}, "'adaptive' and 'auto' take neither"),
         ({"gamma": 1e6}, "No weight was selected: no ratio .* the largest"),
         ({"reset_fraction": 1e-6}, "less than one weight"),
     ],
@@ -150,6 +151,57 @@ def test_the_random_control_has_the_same_size_scope_and_other_weights():
 def test_bad_rules_and_empty_selections_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         select_weights(*diagonals(), **arguments)
+
+
+def test_the_rule_by_trials_is_the_default_where_there_is_a_model_to_try_on():
+    assert check_selection_rule(None, None, None) == "adaptive"
+    assert check_selection_rule(None, None, None, by_trials=True) == "auto"
+    assert check_selection_rule("adaptive", None, None, by_trials=True) == "adaptive"
+    assert check_selection_rule(None, 1.0, None, by_trials=True) == "gamma"
+    with pytest.raises(ValueError, match="'adaptive' and 'auto' take neither"):
+        check_selection_rule("auto", None, 0.1, by_trials=True)
+
+
+@pytest.mark.parametrize("number", [1, 17, 900, 1730])
+def test_as_many_weights_are_those_of_the_fraction_that_is_as_many(number, caplog):
+    forget, retain = diagonals()
+    retain.sums["a.bias"] /= 1e9
+    assert num_candidates(forget, retain) == 1730
+    expected, selection = (
+        select_weights(forget, retain, reset_fraction=min(1.0, (number + 0.5) / 1730)),
+        select_largest(forget, retain, number),
+    )
+    assert selection.num_selected == number
+    assert torch.equal(selected_mask(selection), selected_mask(expected))
+    assert (selection.rule, selection.gamma) == ("auto", expected.gamma)
+    assert selection.num_infinite_ratios == expected.num_infinite_ratios
+    caplog.clear()
+    select_largest(forget, retain, 1730)
+    assert caplog.text == ""
+
+
+def test_more_weights_contain_fewer_and_a_part_holds_its_own_alone():
+    forget, retain = diagonals()
+    smaller, larger = (selected_mask(select_largest(forget, retain, number)) for number in (50, 51))
+    assert (larger & smaller).sum() == 50
+    assert num_candidates(forget, retain, ["b.weight"]) == 500
+    part = select_largest(forget, retain, 40, ["b.weight"])
+    every = forget.sums["b.weight"].double() / retain.sums["b.weight"].double()
+    assert set(part.indices) == {"b.weight"}
+    assert part.indices["b.weight"].tolist() == sorted(every.argsort(descending=True)[:40].tolist())
+    # The share of all weights in scope is told, and not that of the part.
+    assert part.num_in_scope == 1730
+
+
+def test_a_weight_that_does_not_matter_to_the_forget_set_is_no_candidate():
+    forget = FisherDiagonal({"w": torch.tensor([0.0, 0.0, 1e-30, 5.0]), "v": torch.zeros(2)}, 1)
+    retain = FisherDiagonal({"w": torch.tensor([0.0, 1.0, 0.0, 1.0]), "v": torch.ones(2)}, 1)
+    assert num_candidates(forget, retain) == 2
+    assert select_largest(forget, retain, 2).indices["w"].tolist() == [2, 3]
+    with pytest.raises(ValueError, match="the forget Fisher is 0 for every weight"):
+        num_candidates(forget, retain, ["v"])
+    with pytest.raises(ValueError, match="cannot be compared"):
+        num_candidates(forget, FisherDiagonal({"w": retain.sums["w"]}, 1))
 
 
 def test_a_forget_set_without_any_fisher_selects_nothing():

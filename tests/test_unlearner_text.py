@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models of text, end to end: every kind of head with its tokenizer, its collator and its figures."""
 
+import copy
+
 import datasets
 import numpy as np
 import pytest
@@ -147,6 +149,47 @@ def test_every_kind_of_text_model_is_unlearned_with_the_figures_that_fit_it(tmp_
     assert "Min-K% membership AUC" in figures
     assert ("accuracy by class (tokens)" in text) == (kind == "tagging")
     assert ("by class" in text) == (kind == "tagging")
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A causal language model that knows its sentences by heart."""
+    unlearner = unlearner_for("causal", tmp_path_factory.mktemp("learned") / "a")
+    model, rows = unlearner.model.train(), [*unlearner.forget_dataset, *unlearner.retain_dataset]
+    batch, optimizer = unlearner.data_collator(rows), torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({}, ["all", "all", "token embeddings", "token embeddings"]),
+        ({"target": "chance"}, ["all", "all"]),
+        ({"exclude_modules": ["wte"]}, ["all", "all"]),
+        ({"target_modules": ["wte"]}, ["all", "all"]),
+    ],
+)
+def test_the_rows_of_tokens_are_tried_by_themselves_where_they_are_some_of_the_weights(
+    tmp_path, learned, settings, parts
+):
+    settings = {"reset_fraction": None, "num_selection_trials": 2} | settings
+    unlearner = unlearner_for("causal", tmp_path / "a", model=copy.deepcopy(learned), **settings)
+    before = tiny.parameters_and_buffers(unlearner.model)
+    pair = [unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset)]
+    selection, search = unlearner.select_weights(*pair), unlearner.search
+    assert [trial.part for trial in search.trials] == parts
+    assert (search.target, search.measure) == (settings.get("target", "unseen"), "token accuracy")
+    assert search.chance == 0 < search.trials[search.chosen].retain <= search.before.retain
+    if search.trials[search.chosen].part == "token embeddings":
+        assert set(selection.indices) == {"transformer.wte.weight"}
+    if "exclude_modules" in settings:
+        assert "transformer.wte.weight" not in selection.num_weights
+    after = tiny.parameters_and_buffers(unlearner.model)
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked", "tagging", "seq2seq"])

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny configurations of real architectures, and data for them."""
 
+import copy
 from functools import cache
 
 import datasets
@@ -25,6 +26,7 @@ from transformers import (
 
 
 NUM_LABELS = 4
+NUM_TRAINED = 160
 TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TEXT = TRANSFORMER | {"vocab_size": 50, "max_position_embeddings": 16, "num_labels": NUM_LABELS, "pad_token_id": 0}
 
@@ -110,6 +112,26 @@ def digits():
     return datasets.Dataset.from_dict(
         {"pixel_values": images, "labels": source.target}, features=features
     ).with_format("torch")
+
+
+@cache
+def _trained():
+    torch.manual_seed(0)
+    model = resnet(num_labels=10).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    rows = digits()[:NUM_TRAINED]
+    for _ in range(20):
+        for places in torch.randperm(NUM_TRAINED).split(32):
+            model(pixel_values=rows["pixel_values"][places], labels=rows["labels"][places]).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return model.eval()
+
+
+def trained():
+    """A model that has learned the first of the digits, with statistics in buffers."""
+    with torch.random.fork_rng():
+        return copy.deepcopy(_trained())
 
 
 def parameters_and_buffers(model):

@@ -122,6 +122,21 @@ def test_a_sharded_model_is_cleaned_as_a_whole_one_is(worlds, folder):
         assert (first["weights"][name] - value).abs().max() < 1e-5, name
 
 
+@pytest.mark.parametrize("kind", ["whole", "sharded"])
+def test_a_selection_by_trials_does_not_depend_on_the_number_of_processes(worlds, kind):
+    one, *several = (
+        (result if kind == "whole" else result["sharded"])["by_trials"] for world in (1, 2) for result in worlds[world]
+    )
+    assert one["search"]["chosen"] is not None and one.get("unchanged", True)
+    for other in several:
+        assert other["search"] == several[0]["search"] and other.get("unchanged", True)
+        assert other["indices"].keys() == one["indices"].keys()
+        assert all(torch.equal(indices, other["indices"][name]) for name, indices in one["indices"].items())
+        assert other["search"]["chosen"] == one["search"]["chosen"]
+        for expected, trial in zip(one["search"]["trials"], other["search"]["trials"], strict=True):
+            assert trial == expected | {"gamma": pytest.approx(expected["gamma"], rel=1e-5)}
+
+
 def test_the_callback_keeps_the_fisher_of_all_training_data(worlds):
     for results in worlds.values():
         for result in results:

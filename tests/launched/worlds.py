@@ -95,6 +95,20 @@ def streamed(folder):
     return result_of(unlearner.unlearn(), unlearner) | {"retain": sums}
 
 
+def by_trials(folder):
+    """A model that has learned its rows, whose weights to reset are found by trying."""
+    arguments = {"reset_fraction": None, "num_selection_trials": 3, "num_train_epochs": 0}
+    unlearner = FisherUnlearner(tiny.trained(), config(folder / "by-trials", **arguments), **splits(23, 97))
+    before = tiny.parameters_and_buffers(unlearner.model)
+    pair = [unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset)]
+    selection, after = unlearner.select_weights(*pair), tiny.parameters_and_buffers(unlearner.model)
+    return {
+        "indices": dict(selection.indices),
+        "search": dataclasses.asdict(unlearner.search),
+        "unchanged": all(torch.equal(value, before[name]) for name, value in after.items()),
+    }
+
+
 class Together(FisherUnlearner):
     """One process that repairs on the rows that several have in a step."""
 
@@ -157,10 +171,14 @@ def sharded(folder):
     unlearner = (FisherUnlearner if split else Together)(
         LlamaForCausalLM.from_pretrained(source, **split), args, **data
     )
-    sums = unlearner.compute_fisher(unlearner.retain_dataset).sums
+    retain = unlearner.compute_fisher(unlearner.retain_dataset)
+    by_rule, unlearner.args.selection = unlearner.args.selection, "auto"
+    tried = unlearner.select_weights(unlearner.compute_fisher(unlearner.forget_dataset), retain)
+    unlearner.args.selection, sums = by_rule, retain.sums
     report = unlearner.unlearn()
     return {
         "stages": {name: stage.figures() for name, stage in report.stages.items()},
+        "by_trials": {"indices": dict(tried.indices), "search": dataclasses.asdict(unlearner.search)},
         "num_fisher_examples": report.num_fisher_examples,
         "integrity": dataclasses.asdict(report.integrity),
         "indices": dict(unlearner.selection.indices),
@@ -178,6 +196,7 @@ if __name__ == "__main__":
     results = {scenario.__name__: scenario(folder) for scenario in (even, few, streamed, kept)}
     if num_processes() < 3:
         results["sharded"] = sharded(folder)
+        results["by_trials"] = by_trials(folder)
     if num_processes() == 1:
         results["together"] = {world: together(folder, world) for world in (2, 3)}
     torch.save(results, folder / f"{process_index()}-of-{num_processes()}.pt")

@@ -1,0 +1,257 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import json
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from hf_deepclean import WeightSelection
+from hf_deepclean.evaluation.examples import ExamplePredictions, TokenPredictions
+from hf_deepclean.report import from_json_types, to_json_types
+from hf_deepclean.trials import (
+    _SMALLEST_SHARE,
+    MIN_KNOWLEDGE_LEFT,
+    Part,
+    SelectionSearch,
+    UnrecoverableResetError,
+    check_target,
+    knowledge,
+    search_selection,
+    target_of_request,
+)
+
+
+NUM_WEIGHTS = 100_000
+NUM_CLASSES = 10
+CHANCE = 1 / NUM_CLASSES
+
+
+def answers(accuracy, size=1000):
+    """Answers of a classifier, as many of them right, on classes of the same size."""
+    labels = np.arange(size) % NUM_CLASSES
+    given = np.where(np.arange(size) < round(accuracy * size), labels, (labels + 1) % NUM_CLASSES)
+    log_probabilities = np.where(np.eye(NUM_CLASSES)[given], math.log(0.91), math.log(0.01))
+    return ExamplePredictions(None, labels, log_probabilities[np.arange(size), labels], log_probabilities)
+
+
+def both(forget, retain):
+    return {"forget": answers(forget), "retain": answers(retain)}
+
+
+def part(name="weight", num_candidates=NUM_WEIGHTS):
+    def select(number):
+        assert 1 <= number <= num_candidates
+        return WeightSelection({name: torch.arange(number)}, {"weight": NUM_WEIGHTS}, "auto", 1 / number)
+
+    return Part(num_candidates, select)
+
+
+class Model:
+    """What is left of its knowledge of both by the number of weights that were reset, and what was tried."""
+
+    def __init__(self, retain, forget=lambda selection: 0.5):
+        self.retain, self.forget, self.tried = retain, forget, []
+
+    def __call__(self, selection):
+        self.tried.append(selection.num_selected)
+        return both(self.forget(selection), self.retain(selection))
+
+    def search(self, parts=None, num_trials=6, before=None, target="unseen"):
+        return search_selection(parts or {"all": part()}, before or both(1.0, 1.0), self, target, num_trials)
+
+
+def collapsing_above(limit):
+    return Model(lambda selection: 1.0 if selection.num_selected <= limit else CHANCE)
+
+
+@pytest.mark.parametrize("num_trials", [1, 3, 6, 12])
+@pytest.mark.parametrize("share", [0.004, 0.05, 0.3, 0.999, 2.0])
+def test_the_deepest_reset_that_is_no_collapse_is_found_as_finely_as_the_trials_allow(share, num_trials):
+    limit, model = share * NUM_WEIGHTS, collapsing_above(share * NUM_WEIGHTS)
+    # What is left between the bounds, which every trial brings closer together.
+    resolution = (1 / _SMALLEST_SHARE) ** (0.5**num_trials)
+    if limit < _SMALLEST_SHARE * NUM_WEIGHTS * resolution:
+        with pytest.raises(UnrecoverableResetError):
+            model.search(num_trials=num_trials)
+    else:
+        selection, search = model.search(num_trials=num_trials)
+        assert selection.num_selected <= limit
+        assert min(limit, NUM_WEIGHTS) <= resolution * (selection.num_selected + 1)
+        assert search.trials[search.chosen].num_selected == selection.num_selected
+    assert len(model.tried) == num_trials
+
+
+def test_a_part_of_a_single_weight_has_one_reset_to_try():
+    selection, search = collapsing_above(1).search({"all": part(num_candidates=1)}, num_trials=2)
+    assert [trial.num_selected for trial in search.trials] == [1, 1]
+    assert selection.num_selected == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_reset_is_chosen_that_leaves_less_than_the_guard(seed):
+    generator = np.random.default_rng(seed)
+    model = Model(lambda selection: generator.uniform(), lambda selection: generator.uniform())
+    before = both(1.0, generator.uniform(0.2, 1.0))
+    enough = CHANCE + MIN_KNOWLEDGE_LEFT * (knowledge(before["retain"]) - CHANCE)
+    try:
+        selection, search = model.search({"all": part(), "some": part()}, num_trials=4, before=before)
+    except UnrecoverableResetError as error:
+        assert str(error).count("%") == 3 * 8 + 2
+        return
+    chosen = search.trials[search.chosen]
+    assert chosen.retain >= enough
+    assert (chosen.num_selected, chosen.gamma) == (selection.num_selected, selection.gamma)
+    # In each part the last one that was accepted is the deepest.
+    for name in ("all", "some"):
+        trials = [trial for trial in search.trials if trial.part == name]
+        accepted = [trial for trial in trials if trial.retain >= enough]
+        assert all(first.num_selected < second.num_selected for first, second in pairwise(accepted))
+        if accepted:
+            assert chosen.retain - chosen.forget >= accepted[-1].retain - accepted[-1].forget
+    assert model.tried == [trial.num_selected for trial in search.trials]
+
+
+def test_what_is_left_is_counted_from_chance_and_not_from_zero():
+    before = both(1.0, 0.5)
+    enough = CHANCE + MIN_KNOWLEDGE_LEFT * (0.5 - CHANCE)
+    _, search = Model(lambda selection: enough + 0.002).search(before=before)
+    assert search.chosen == len(search.trials) - 1
+    with pytest.raises(UnrecoverableResetError):
+        Model(lambda selection: enough - 0.002).search(before=before)
+
+
+def test_where_every_reset_collapses_the_refusal_shows_what_was_tried_and_what_to_do():
+    model = Model(lambda selection: CHANCE, lambda selection: 0.25)
+    with pytest.raises(UnrecoverableResetError, match="exclude_modules") as refusal:
+        model.search(num_trials=3)
+    text = str(refusal.value)
+    assert f"down to {min(model.tried):,} weights" in text and "nothing was changed" in text
+    assert "forget accuracy  retain accuracy\nnothing  100.0 %  100.0 %\n" in text
+    for number in model.tried:
+        assert f"\n{100 * number / NUM_WEIGHTS:.3g} %  25.0 %  10.0 %\n" in text
+    assert "(chosen)" not in text
+
+
+@pytest.mark.parametrize("known", [CHANCE, CHANCE / 2, 0.0])
+def test_a_model_that_knows_no_more_than_chance_is_refused_before_any_trial(known):
+    model = collapsing_above(NUM_WEIGHTS)
+    with pytest.raises(ValueError, match=f"accuracy on a sample of 1000 retained examples is {known:.3f}, where"):
+        model.search(before=both(1.0, known))
+    assert model.tried == []
+
+
+@pytest.mark.parametrize("best", ["all", "token embeddings"])
+def test_the_part_is_taken_whose_reset_sets_what_is_known_of_both_furthest_apart(best):
+    parts = {name: part(name, size) for name, size in (("all", NUM_WEIGHTS), ("token embeddings", 2000))}
+
+    def forget(selection):
+        return 0.2 if best in selection.indices else 0.6
+
+    model = Model(lambda selection: 0.8, forget)
+    selection, search = model.search(parts, num_trials=5)
+    assert set(selection.indices) == {best}
+    assert search.trials[search.chosen].part == best
+    # Each part is searched on its own, and only what is tried costs an evaluation.
+    assert [trial.part for trial in search.trials] == ["all"] * 5 + ["token embeddings"] * 5
+    assert [trial.num_selected for trial in search.trials] == model.tried
+    assert max(model.tried[5:]) <= 2000
+
+
+def test_a_part_that_collapses_does_not_stand_in_the_way_of_another():
+    parts = {name: part(name) for name in ("all", "some")}
+    selection, search = Model(lambda one: 1.0 if "some" in one.indices else CHANCE).search(parts)
+    assert set(selection.indices) == {"some"} and search.chosen >= 6
+
+
+def test_the_table_has_every_trial_by_its_size_and_marks_the_chosen_one():
+    parts = {name: part(name, size) for name, size in (("all", NUM_WEIGHTS), ("some", 2000))}
+    selection, search = collapsing_above(1000).search(parts, num_trials=3, target="chance")
+    header, nothing, *rows = search.rows(NUM_WEIGHTS)
+    assert header[1:] == ["forget accuracy", "retain accuracy"]
+    assert nothing == ["nothing", "100.0 %", "100.0 %"]
+    assert [row[0].split(", ")[1].split()[0] for row in rows] == ["all"] * 3 + ["some"] * 3
+    shares = [float(row[0].split(" %")[0]) for row in rows]
+    assert shares[:3] == sorted(shares[:3]) and shares[3:] == sorted(shares[3:])
+    (marked,) = (row for row in rows if "(chosen)" in row[0])
+    assert marked[0].startswith(f"{100 * selection.num_selected / NUM_WEIGHTS:.3g} %")
+    # The name of a part says nothing where there is one.
+    _, alone = collapsing_above(1000).search(num_trials=3)
+    assert not any(", all" in row[0] for row in alone.rows(NUM_WEIGHTS))
+
+
+def test_a_search_survives_the_round_trip_through_json():
+    _, search = collapsing_above(1000).search(target="chance")
+    assert from_json_types(SelectionSearch, json.loads(json.dumps(to_json_types(search)))) == search
+    assert search.num_examples == {"forget": 1000, "retain": 1000}
+    assert (search.target, search.measure, search.chance) == ("chance", "accuracy", CHANCE)
+    assert (search.before.num_selected, search.before.gamma, search.before.part) == (0, None, None)
+
+
+def token_answers(correct, counts, classes=None):
+    correct = np.asarray(correct, dtype=bool)
+    scores = np.where(correct, -0.1, -3.0)
+    tokens = TokenPredictions(scores, correct, np.asarray(counts), classes is None, classes)
+    return ExamplePredictions(None, np.zeros((len(counts), 4)), np.zeros(len(counts)), None, tokens)
+
+
+def likelihoods(values):
+    return ExamplePredictions(None, np.zeros(len(values)), np.log(values), None)
+
+
+def test_knowledge_is_the_accuracy_of_a_classifier():
+    assert knowledge(answers(0.25)) == 0.25
+    assert knowledge(answers(0.0)) == 0.0
+
+
+def test_knowledge_of_a_token_level_head_is_its_accuracy_over_all_scored_tokens():
+    assert knowledge(token_answers([1, 0, 0, 1, 1], [1, 4])) == 0.6
+    assert knowledge(token_answers([1, 0, 0, 1, 1], [5, 0])) == 0.6
+
+
+def test_knowledge_by_another_likelihood_is_its_geometric_mean_and_at_most_one():
+    assert knowledge(likelihoods([0.5, 0.125])) == pytest.approx(0.25)
+    assert knowledge(likelihoods([8.0, 2.0])) == 1.0
+    assert 0 < knowledge(likelihoods([1e-30, 1e-20])) < 1e-24
+
+
+@pytest.mark.parametrize(
+    ("before", "left", "measure", "chance"),
+    [
+        (token_answers([1] * 8, [4, 4]), token_answers([1] * 7 + [0], [4, 4]), "token accuracy", 0.0),
+        (
+            token_answers([1] * 8, [4, 4], np.array([0, 1, 1, 1, 1, 1, 2, 2])),
+            token_answers([1] * 7 + [0], [4, 4], np.array([0, 1, 1, 1, 1, 1, 2, 2])),
+            "token accuracy",
+            5 / 8,
+        ),
+        (likelihoods([0.5, 0.5]), likelihoods([0.4, 0.5]), "likelihood", 0.0),
+    ],
+)
+def test_chance_is_what_is_known_by_the_answer_that_fits_most(before, left, measure, chance):
+    _, search = search_selection(
+        {"all": part()},
+        {"forget": before, "retain": before},
+        lambda selection: {"forget": left, "retain": left},
+        "unseen",
+        2,
+    )
+    assert (search.measure, search.chance) == (measure, chance)
+    assert search.before.retain == knowledge(before)
+    assert {trial.retain for trial in search.trials} == {knowledge(left)}
+
+
+def test_whole_classes_are_to_be_gone_and_all_else_is_to_look_unseen():
+    assert target_of_request({"3": None}.keys(), {"1", "2"}) == "chance"
+    assert target_of_request(["3", "4"], ["1", "2"]) == "chance"
+    assert target_of_request(["3", "4"], ["1", "3"]) == "unseen"
+    assert target_of_request([], []) == target_of_request([], ["1"]) == "unseen"
+
+
+def test_an_unknown_target_is_refused_by_the_known_ones():
+    for target in (None, "unseen", "chance"):
+        check_target(target)
+    with pytest.raises(ValueError, match=r"`target` is 'random' but must be 'unseen' \(.*'chance' \(.*left out"):
+        check_target("random")
