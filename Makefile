@@ -32,8 +32,9 @@ recipes-seeds: $(INSTALLED)
 		$(VENV)/bin/hf-deepclean report outputs/$$config-0 outputs/$$config-1 outputs/$$config-2 | tee outputs/$$config.md; \
 	done
 
+# Two processes of one thread each: a test of several threads gains little.
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q -m slow

@@ -126,6 +126,7 @@ def test_fashion_mnist_is_read_from_its_files_and_asked_for_where_there_are_none
     assert data.forget[0]["pixel_values"].shape == (1, 28, 28)
 
 
+@pytest.mark.slow
 def test_a_finished_job_is_not_done_again_and_a_lost_one_comes_out_the_same(benchmark, source, finished, monkeypatch):
     folder, jobs = finished
     contents = {job: job.result(folder).read_bytes() for job in jobs}
@@ -198,6 +199,7 @@ def test_what_the_rule_sees_has_nothing_of_reference_and_test_data(finished):
     assert not list((folder / "models").glob("*reference-10"))
 
 
+@pytest.mark.slow
 def test_tables_of_a_real_run_hold_its_figures(benchmark, finished):
     folder, _ = finished
     tables = benchmark["tables"]

@@ -79,6 +79,7 @@ def test_every_metric_says_what_it_is_what_it_takes_and_what_it_gives(name, tmp_
     assert "Returns:\n    `" in metric.inputs_description
 
 
+@pytest.mark.slow
 def test_evaluate_itself_loads_a_metric_by_its_folder_in_a_process_without_a_network(tmp_path):
     code = (
         "import socket\n"
