@@ -8,13 +8,17 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning coverage model-cards style quality clean
+.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety coverage model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
 
 demo-seeds: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs --seeds 0 1 2
+
+# Does the selection by trials ever destroy a model without a word? Two hundred requests, about twenty minutes.
+benchmark-safety: $(INSTALLED)
+	$(VENV)/bin/python recipes/benchmark/safety.py --output_dir outputs/safety
 
 # Every recipe over three seeds, each with a reference, a random mask and plain fine-tuning beside it; about an hour.
 recipes-seeds: $(INSTALLED)

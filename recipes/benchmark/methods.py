@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -102,26 +102,19 @@ class Budget:
 
 @dataclass
 class Clock:
-    """Seconds of the clock and of the processor; what runs while it is paused does not count."""
+    """Seconds of the clock and of the processor, while it runs."""
 
     seconds: float = 0.0
     processor_seconds: float = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        yield from self._counting(1)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        yield from self._counting(-1)
-
-    def _counting(self, sign: int) -> Iterator[None]:
         start, start_of_processor = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
-            self.seconds += sign * (time.perf_counter() - start)
-            self.processor_seconds += sign * (time.process_time() - start_of_processor)
+            self.seconds += time.perf_counter() - start
+            self.processor_seconds += time.process_time() - start_of_processor
 
 
 @dataclass(frozen=True)
@@ -173,12 +166,13 @@ def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, s
     """
     clock, budget = Clock(), Budget.of(task, data, source)
 
-    class WithoutReport(FisherUnlearner):
-        """Evaluations for the report are no part of the cost."""
+    class Timed(FisherUnlearner):
+        """Both Fishers, selection, reset and repair are the cost; evaluations for the report are not."""
 
-        def evaluate_unlearning(self, model: Any = None) -> Any:
-            with clock.paused():
-                return super().evaluate_unlearning(model)
+        @contextmanager
+        def _timed(self, phase: str) -> Iterator[None]:
+            with super()._timed(phase), nullcontext() if phase == "evaluation" else clock.running():
+                yield
 
     with tempfile.TemporaryDirectory() as folder:
         args = FisherUnlearningConfig(
@@ -194,15 +188,14 @@ def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, s
             use_cpu=True,
             seed=seed,
         )
-        with clock.running():
-            report = WithoutReport(
-                model,
-                args,
-                data.data_collator,
-                forget_dataset=data.forget,
-                retain_dataset=data.retain,
-                unseen_dataset=data.unseen,
-            ).unlearn()
+        report = Timed(
+            model,
+            args,
+            data.data_collator,
+            forget_dataset=data.forget,
+            retain_dataset=data.retain,
+            unseen_dataset=data.unseen,
+        ).unlearn()
     settings = {key: value for key, value in report.settings.items() if _is_plain(value)}
     return Outcome(clock, dict(report.seconds), settings)
 

@@ -1,0 +1,203 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+# /// script
+# dependencies = ["hf-deepclean[demo]"]
+# ///
+"""
+Does the selection `"auto"` ever destroy a model without saying so? Two hundred requests on the handwritten digits.
+
+Four kinds: random sets of 1 to 50 % of the training data, one to five whole classes, rows of which the retained data
+hold near-duplicates, and all rows whose labels were wrong in training with others beside them. A run that ends with
+less than 97 % accuracy on the retained data has to be refused or to warn; no reference can know more than all of them,
+so that the bound holds against any.
+
+```shell
+python recipes/benchmark/safety.py --output_dir outputs/safety
+```
+
+Started again, it goes on where it was.
+"""
+
+import os
+
+
+# Before torch is imported, which reads it then.
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+
+import argparse  # noqa: E402
+import copy  # noqa: E402
+import json  # noqa: E402
+import sys  # noqa: E402
+import tempfile  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed  # noqa: E402
+from transformers.utils import logging  # noqa: E402
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from tasks import TASKS, DataSource, Rows  # noqa: E402
+
+from hf_deepclean import FisherUnlearner, FisherUnlearningConfig  # noqa: E402
+from hf_deepclean.files import replaced  # noqa: E402
+from hf_deepclean.report import markdown_table  # noqa: E402
+from hf_deepclean.trials import UnrecoverableResetError  # noqa: E402
+
+
+KINDS = ("random", "class", "near-duplicates", "mislabelled")
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+NUM_CLASSES = 10
+LEARNING_RATE = 1e-3
+SHARE_OF_WRONG_LABELS = 0.05
+# A model may have lost as much of the retained data, against all of them, without a word.
+MAX_DROP = 0.03
+
+
+def training_rows(kind: str, seed: int) -> tuple[Rows, np.ndarray]:
+    """Rows to train on, and places of those that a request of the kind may name; a half of the rows at most."""
+    parts, _, _ = TASKS["digits-random"].family.load_rows(DataSource(), TASKS["digits-random"].family, seed)
+    rows, generator = parts["train"], np.random.default_rng(seed)
+    order = generator.permutation(len(rows))
+    half = order[: len(rows) // 2]
+    if kind == "near-duplicates":
+        # The second half of the rows gives way to the first, with a little noise.
+        noise = torch.Generator().manual_seed(seed)
+        for place, other in zip(half, order[len(half) :], strict=True):
+            image = rows[place]["pixel_values"]
+            rows[other] = rows[place] | {"pixel_values": image + 0.05 * torch.randn(image.shape, generator=noise)}
+    if kind == "mislabelled":
+        for place in half[: round(SHARE_OF_WRONG_LABELS * len(rows))]:
+            shift = int(generator.integers(1, NUM_CLASSES))
+            rows[place] = rows[place] | {"labels": (rows[place]["labels"] + shift) % NUM_CLASSES}
+    return rows, half
+
+
+def requests(kind: str, rows: Rows, candidates: np.ndarray, seed: int, number: int) -> Iterator[tuple[str, set[int]]]:
+    """So many requests of a kind: what to call their size, and the places of the rows to forget."""
+    generator = np.random.default_rng(seed)
+    for turn in range(number):
+        if kind == "class":
+            size = 1 + turn % 5
+            gone = set(generator.permutation(NUM_CLASSES)[:size].tolist())
+            yield f"{size} of 10", {place for place, row in enumerate(rows) if row["labels"] in gone}
+            continue
+        shares = [share for share in SHARES if kind != "mislabelled" or share >= SHARE_OF_WRONG_LABELS]
+        share = shares[turn % len(shares)]
+        # Those with wrong labels come first.
+        always = round(SHARE_OF_WRONG_LABELS * len(rows)) if kind == "mislabelled" else 0
+        drawn = generator.permutation(candidates[always:])[: round(share * len(rows)) - always]
+        yield f"{100 * share:.0f} %", {*candidates[:always].tolist(), *drawn.tolist()}
+
+
+def train(rows: Rows, seed: int) -> PreTrainedModel:
+    """The classifier of the digits, trained to know its rows by heart."""
+    set_seed(seed)
+    model = TASKS["digits-random"].family.new_model(None)
+    with tempfile.TemporaryDirectory() as folder:
+        args = TrainingArguments(
+            folder,
+            num_train_epochs=40,
+            learning_rate=LEARNING_RATE,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.05,
+            per_device_train_batch_size=64,
+            save_strategy="no",
+            logging_strategy="no",
+            dataloader_pin_memory=False,
+            disable_tqdm=True,
+            use_cpu=True,
+            seed=seed,
+        )
+        Trainer(model, args, train_dataset=rows).train()
+    return model.eval()
+
+
+def answer(model: PreTrainedModel, rows: Rows, forgotten: set[int], seed: int) -> dict[str, Any]:
+    """What came of a request: the accuracies, and whether the run was refused or warned of anything."""
+    splits = {
+        "forget_dataset": [row for place, row in enumerate(rows) if place in forgotten],
+        "retain_dataset": [row for place, row in enumerate(rows) if place not in forgotten],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        args = FisherUnlearningConfig(
+            f"{folder}/result",
+            learning_rate=5 * LEARNING_RATE,
+            per_device_train_batch_size=64,
+            per_device_eval_batch_size=256,
+            logging_strategy="no",
+            dataloader_pin_memory=False,
+            disable_tqdm=True,
+            use_cpu=True,
+            seed=seed,
+        )
+        try:
+            report = FisherUnlearner(copy.deepcopy(model), args, **splits).unlearn()
+        except UnrecoverableResetError:
+            return {"refused": True, "warned": False, "retain": None, "forget": None}
+    last = report.stages["after_repair"].splits
+    return {
+        "refused": False,
+        "warned": bool(report.shortfalls()),
+        "retain": last["retain"].accuracy,
+        "forget": last["forget"].accuracy,
+        "share": report.selection.num_selected / report.selection.num_in_scope,
+    }
+
+
+def summarize(results: list[dict[str, Any]]) -> str:
+    """A Markdown table by kind of request."""
+    rows = []
+    for kind in (*KINDS, "all"):
+        found = [result for result in results if kind in (result["kind"], "all")]
+        known = [result["retain"] for result in found if not result["refused"]]
+        if not known:
+            continue
+        lost = [result for result in found if not result["refused"] and result["retain"] < 1 - MAX_DROP]
+        silent = [result for result in lost if not result["warned"]]
+        cells = [len(found), sum(result["refused"] for result in found), sum(result["warned"] for result in found)]
+        shares = [f"{100 * value:.1f} %" for value in (sum(known) / len(known), min(known))]
+        rows.append([kind, *map(str, cells), *shares, str(len(lost)), str(len(silent))])
+    columns = ["requests", "refused", "warned", "retain accuracy, mean", "lowest", "below 97 %", "without a warning"]
+    return markdown_table(columns, rows)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Two hundred requests to the selection 'auto'.")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/safety"), help="Folder of the results.")
+    parser.add_argument("--num_requests", type=int, default=200, help="Requests in all, a quarter of every kind.")
+    parser.add_argument("--num_models", type=int, default=2, help="Models per kind, each trained anew.")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    number = args.num_requests // (len(KINDS) * args.num_models)
+    results = []
+    for kind in KINDS:
+        for seed in range(args.num_models):
+            path, model = args.output_dir / f"{kind}-{seed}.json", None
+            found = json.loads(path.read_text()) if path.exists() else []
+            rows, candidates = training_rows(kind, seed)
+            for turn, (size, forgotten) in enumerate(requests(kind, rows, candidates, seed, number)):
+                if turn < len(found):
+                    continue
+                model = train(rows, seed) if model is None else model
+                outcome = answer(model, rows, forgotten, 1000 * seed + turn)
+                found.append({"kind": kind, "seed": seed, "size": size} | outcome)
+                with replaced(path) as file:
+                    file.write_text(json.dumps(found, indent=2) + "\n")
+                print(found[-1], flush=True)
+            results += found
+    print(f"\n{summarize(results)}")
+
+
+if __name__ == "__main__":
+    main(make_parser().parse_args())
