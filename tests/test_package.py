@@ -148,7 +148,7 @@ def test_the_readme_example_runs(tmp_path, monkeypatch):
     )
     assert len(example.strip().splitlines()) <= 12
     monkeypatch.chdir(tmp_path)
-    tiny.vit(num_labels=10).save_pretrained(tmp_path / "my-model")
+    tiny.trained().save_pretrained(tmp_path / "my-model")
     digits = tiny.digits()
     names = {
         "forget": digits.select(range(30)),
