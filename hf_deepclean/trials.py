@@ -223,7 +223,9 @@ def _measure(predictions: ExamplePredictions) -> tuple[str, float]:
 
 
 def _largest_share(classes: np.ndarray) -> float:
-    return float(np.unique(classes, return_counts=True)[1].max() / len(classes))
+    numbers = np.unique(classes, return_counts=True)[1]
+    # To give the only class there is is all that can be known.
+    return float(numbers.max() / len(classes)) if len(numbers) > 1 else 0.0
 
 
 def _trial(

@@ -227,6 +227,12 @@ def test_knowledge_by_another_likelihood_is_its_geometric_mean_and_at_most_one()
             "token accuracy",
             5 / 8,
         ),
+        (
+            token_answers([1] * 8, [4, 4], np.full(8, 2)),
+            token_answers([1] * 7 + [0], [4, 4], np.full(8, 2)),
+            "token accuracy",
+            0.0,
+        ),
         (likelihoods([0.5, 0.5]), likelihoods([0.4, 0.5]), "likelihood", 0.0),
     ],
 )
