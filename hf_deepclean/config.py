@@ -318,6 +318,12 @@ class FisherUnlearningConfig(TrainingArguments):
             )
         check_parallelism(fsdp=bool(self.fsdp), deepspeed=bool(self.deepspeed))
 
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Steps of the warm-up; of very few steps none, since the first one of a warm-up changes nothing."""
+        if self.warmup_steps >= 1:
+            return int(self.warmup_steps)
+        return math.floor(num_training_steps * self.warmup_steps)
+
     @classmethod
     def from_training_arguments(cls, args: TrainingArguments, **overrides: Any) -> "FisherUnlearningConfig":
         """
@@ -325,11 +331,14 @@ class FisherUnlearningConfig(TrainingArguments):
 
         Args:
             args ([`~transformers.TrainingArguments`]):
-                The arguments to take over; what concerns the Hub is left out.
+                The arguments to take over; what concerns the Hub is left out, and so is a warm-up of 0.
             overrides:
                 Fields that get another value.
         """
         known = {item.name for item in fields(cls) if item.init}
+        if args.warmup_steps == 0:
+            # The default of a training, which does not start from weights that have just been reset.
+            known.discard("warmup_steps")
         values = {
             item.name: getattr(args, item.name)
             for item in fields(args)

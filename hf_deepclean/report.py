@@ -20,7 +20,7 @@ from .files import replaced
 from .plane import FisherPlane
 from .provenance import Provenance
 from .selection import WeightSelection
-from .trials import MIN_KNOWLEDGE_LEFT, SelectionSearch
+from .trials import MIN_KNOWLEDGE_LEFT, SelectionSearch, knowledge_of_loss
 
 
 REPORT_NAME = "report.json"
@@ -682,7 +682,7 @@ def _retained(before: StageResult, after: StageResult) -> tuple[str, float, floa
         return "accuracy", first.accuracy, last.accuracy
     if first.tokens is not None:
         return "token accuracy", first.tokens.accuracy, last.tokens.accuracy
-    return "likelihood", math.exp(min(0.0, -first.mean_loss)), math.exp(min(0.0, -last.mean_loss))
+    return "1 / (1 + loss)", knowledge_of_loss(first.mean_loss), knowledge_of_loss(last.mean_loss)
 
 
 def load_report(path: str | os.PathLike[str]) -> UnlearningReport:

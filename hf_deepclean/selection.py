@@ -171,12 +171,12 @@ def num_candidates(forget: FisherDiagonal, retain: FisherDiagonal, names: Collec
             As for [`select_largest`].
 
     Raises:
-        `ValueError`: If there are none, or if the two Fishers cannot be compared.
+        `ValueError`: If there are none in all parameters, or if the two Fishers cannot be compared.
     """
     check_comparable(forget, retain)
     ratios = FisherRatios(forget, retain, names)
     number = ratios.count(_matters)
-    if number == 0:
+    if number == 0 and names is None:
         raise ValueError(f"No weight was selected: {_describe(ratios, None, None)}")
     return number
 

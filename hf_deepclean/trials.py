@@ -49,7 +49,7 @@ class SelectionSearch:
 
     Args:
         target (`str`): `"unseen"` or `"chance"`.
-        measure (`str`): What is meant by knowledge: `"accuracy"`, `"token accuracy"` or `"likelihood"`.
+        measure (`str`): What is meant by knowledge: `"accuracy"`, `"token accuracy"` or `"1 / (1 + loss)"`.
         chance (`float`): The knowledge of a model that has collapsed.
         before ([`ResetTrial`]): The model as it was.
         trials (`tuple[ResetTrial, ...]`): Every trial, in order.
@@ -116,7 +116,7 @@ def search_selection(
 
     Args:
         parts (`dict[str, Part]`):
-            The parts of the model by name.
+            The parts of the model by name, of which one has weights that matter to the forget data.
         before (`dict[str, ExamplePredictions]`):
             The model's answers on samples of `"forget"` and `"retain"`.
         evaluate (`Callable`):
@@ -146,6 +146,8 @@ def search_selection(
     trials: list[ResetTrial] = []
     deepest: list[tuple[int, WeightSelection]] = []
     for name, part in parts.items():
+        if part.num_candidates == 0:
+            continue
         low, high = math.log(max(1.0, _SMALLEST_SHARE * part.num_candidates)), math.log(part.num_candidates)
         best = None
         for _ in range(num_trials):
@@ -199,7 +201,7 @@ def check_target(target: str | None) -> None:
 def knowledge(predictions: ExamplePredictions) -> float:
     """
     How much a model knows of a data set, from 0 to 1: the accuracy, for token-level heads over all scored tokens; for
-    a likelihood without classes the geometric mean of the likelihoods, at most 1.
+    a likelihood without classes `1 / (1 + loss)` with the mean loss in nats, at most 1.
 
     Args:
         predictions ([`ExamplePredictions`]):
@@ -209,7 +211,12 @@ def knowledge(predictions: ExamplePredictions) -> float:
         return float((predictions.log_probabilities.argmax(axis=1) == predictions.labels).mean())
     if predictions.tokens is not None:
         return float(predictions.tokens.correct.mean())
-    return math.exp(min(0.0, float(np.mean(predictions.log_likelihood))))
+    return knowledge_of_loss(-float(np.mean(predictions.log_likelihood)))
+
+
+def knowledge_of_loss(loss: float) -> float:
+    """The same of a mean loss: 1 for none, and never 0, however long the sequences are that it is the sum of."""
+    return 1 / (1 + max(0.0, loss))
 
 
 def _measure(predictions: ExamplePredictions) -> tuple[str, float]:
@@ -217,7 +224,7 @@ def _measure(predictions: ExamplePredictions) -> tuple[str, float]:
     if predictions.log_probabilities is not None:
         return "accuracy", _largest_share(predictions.labels)
     if predictions.tokens is None:
-        return "likelihood", 0.0
+        return "1 / (1 + loss)", 0.0
     classes = predictions.tokens.classes
     return "token accuracy", 0.0 if classes is None else _largest_share(classes)
 

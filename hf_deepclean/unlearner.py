@@ -494,7 +494,7 @@ class FisherUnlearner(RepairTrainer):
             further_relearning={data: found for data, found in progress.relearning.items() if data != "forget"},
             search=progress.search,
         )
-        for shortfall in report.shortfalls():
+        for shortfall in report.shortfalls() if is_main_process() else []:
             logger.warning(shortfall)
         state.put_in_place(lambda folder: self._write_result(folder, report), _LAST_FILES)
         state.remove()

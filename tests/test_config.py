@@ -86,3 +86,13 @@ def test_training_arguments_are_taken_over_without_what_concerns_the_hub(tmp_pat
     assert (config.learning_rate, config.seed, config.save_strategy.value) == (1e-3, 7, "epoch")
     assert config.output_dir == str(tmp_path / "b")
     assert config.hub_token is None
+
+
+def test_a_warm_up_takes_no_step_of_very_few_and_one_of_none_is_not_taken_over(tmp_path):
+    args = FisherUnlearningConfig(str(tmp_path))
+    assert [args.get_warmup_steps(number) for number in (1, 9, 10, 100)] == [0, 0, 1, 10]
+    assert FisherUnlearningConfig(str(tmp_path), warmup_steps=7).get_warmup_steps(100) == 7
+    for given, taken_over in ((0, 0.1), (0.2, 0.2), (5, 5)):
+        plain = TrainingArguments(str(tmp_path), warmup_steps=given)
+        assert FisherUnlearningConfig.from_training_arguments(plain).warmup_steps == taken_over
+    assert FisherUnlearningConfig.from_training_arguments(plain, warmup_steps=0).warmup_steps == 0

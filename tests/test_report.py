@@ -190,7 +190,7 @@ def test_what_was_not_brought_back_falls_short_whatever_the_rule():
         for stage, loss in (("before", 0.1), ("after_repair", 0.2))
     }
     (shortfall,) = report(stages=likelihood).shortfalls()
-    assert "likelihood 90.5 % before, 81.9 % now" in shortfall
+    assert "1 / (1 + loss) 90.9 % before, 83.3 % now" in shortfall
 
 
 def test_a_target_falls_short_only_beyond_doubt_and_only_where_it_was_one():

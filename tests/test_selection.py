@@ -198,8 +198,9 @@ def test_a_weight_that_does_not_matter_to_the_forget_set_is_no_candidate():
     retain = FisherDiagonal({"w": torch.tensor([0.0, 1.0, 0.0, 1.0]), "v": torch.ones(2)}, 1)
     assert num_candidates(forget, retain) == 2
     assert select_largest(forget, retain, 2).indices["w"].tolist() == [2, 3]
+    assert num_candidates(forget, retain, ["v"]) == 0
     with pytest.raises(ValueError, match="the forget Fisher is 0 for every weight"):
-        num_candidates(forget, retain, ["v"])
+        num_candidates(FisherDiagonal({"v": torch.zeros(2)}, 1), FisherDiagonal({"v": torch.ones(2)}, 1))
     with pytest.raises(ValueError, match="cannot be compared"):
         num_candidates(forget, FisherDiagonal({"w": retain.sums["w"]}, 1))
 

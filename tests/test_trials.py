@@ -211,10 +211,10 @@ def test_knowledge_of_a_token_level_head_is_its_accuracy_over_all_scored_tokens(
     assert knowledge(token_answers([1, 0, 0, 1, 1], [5, 0])) == 0.6
 
 
-def test_knowledge_by_another_likelihood_is_its_geometric_mean_and_at_most_one():
-    assert knowledge(likelihoods([0.5, 0.125])) == pytest.approx(0.25)
+def test_knowledge_by_another_likelihood_falls_with_the_loss_and_is_never_none():
+    assert knowledge(likelihoods([np.exp(-1), np.exp(-3)])) == pytest.approx(1 / 3)
     assert knowledge(likelihoods([8.0, 2.0])) == 1.0
-    assert 0 < knowledge(likelihoods([1e-30, 1e-20])) < 1e-24
+    assert 0 < knowledge(likelihoods([1e-300, 1e-300])) < knowledge(likelihoods([1e-30, 1e-20])) < 0.02
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_knowledge_by_another_likelihood_is_its_geometric_mean_and_at_most_one()
             "token accuracy",
             0.0,
         ),
-        (likelihoods([0.5, 0.5]), likelihoods([0.4, 0.5]), "likelihood", 0.0),
+        (likelihoods([0.5, 0.5]), likelihoods([0.4, 0.5]), "1 / (1 + loss)", 0.0),
     ],
 )
 def test_chance_is_what_is_known_by_the_answer_that_fits_most(before, left, measure, chance):
