@@ -182,6 +182,7 @@ def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, s
             num_train_epochs=repair_epochs(task),
             per_device_train_batch_size=budget.batch_size,
             per_device_eval_batch_size=256,
+            per_device_fisher_batch_size=128,
             logging_strategy="no",
             dataloader_pin_memory=False,
             disable_tqdm=True,
