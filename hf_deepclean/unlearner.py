@@ -362,7 +362,8 @@ class FisherUnlearner(RepairTrainer):
                 As for [`FisherUnlearner`].
             config_overrides:
                 Fields of [`FisherUnlearningConfig`] that differ from the trainer's arguments. By default the output
-                directory is the trainer's, followed by `-unlearned`, and no checkpoints are saved.
+                directory is the trainer's, followed by `-unlearned`, the learning rate is five times the trainer's,
+                because few weights move, and from far away, and no checkpoints are saved.
 
         Raises:
             `ValueError`: If the trainer has a loss of its own and no `log_likelihood_func` says what it stands for.
@@ -373,6 +374,7 @@ class FisherUnlearner(RepairTrainer):
             "save_strategy": "no",
             "load_best_model_at_end": False,
             "optim": "adamw_torch",
+            "learning_rate": 5 * trainer.args.learning_rate,
         }
         args = FisherUnlearningConfig.from_training_arguments(trainer.args, **(defaults | config_overrides))
         return cls(

@@ -788,8 +788,8 @@ def test_what_a_trainer_user_relies_on_keeps_working(tmp_path):
     history = unlearner.state.log_history
     assert steps == list(range(1, 13))
     assert [entry["learning_rate"] for entry in history if "loss" in entry] == pytest.approx(
-        # By default a tenth of the steps is a warm-up.
-        [1e-2 * min(step / 2, (12 - step) / 10) for step in range(12)]
+        # By default a tenth of the steps, rounded down, is a warm-up.
+        [1e-2 * min(step / 1, (12 - step) / 11) for step in range(12)]
     )
     assert all(entry["grad_norm"] > 0 for entry in history if "loss" in entry)
     assert sum("eval_one_accuracy_again" in entry for entry in history) == 2
@@ -879,7 +879,7 @@ def test_from_trainer_takes_over_model_data_and_arguments(tmp_path):
         trainer, forget_dataset=data["forget_dataset"], retain_dataset=data["retain_dataset"], gamma=1.0
     )
     assert unlearner.model is trainer.model
-    assert unlearner.args.learning_rate == 5e-3
+    assert unlearner.args.learning_rate == 5 * 5e-3
     assert unlearner.args.selection == "gamma"
     assert unlearner.args.output_dir == str(tmp_path / "model-unlearned")
     kinds = [type(callback) for callback in unlearner.callback_handler.callbacks]
