@@ -20,7 +20,7 @@ from .files import replaced
 from .plane import FisherPlane
 from .provenance import Provenance
 from .selection import WeightSelection
-from .trials import MIN_KNOWLEDGE_LEFT, SelectionSearch, knowledge_of_loss
+from .trials import SelectionSearch, knowledge_of_loss
 
 
 REPORT_NAME = "report.json"
@@ -643,7 +643,7 @@ class UnlearningReport(JsonRecord):
         sizes = ", ".join(f"{size} {split}" for split, size in search.num_examples.items())
         return (
             f"The number of weights was found by {len(search.trials)} trials on {sizes} examples, as the deepest "
-            f"reset that leaves {100 * MIN_KNOWLEDGE_LEFT:.0f} % of the retained {search.measure} beyond chance "
+            f"reset that leaves {100 * search.min_left:.0f} % of the retained {search.measure} beyond chance "
             f"({100 * search.chance:.1f} %); the target was {search.target!r}{unchecked}."
         )
 

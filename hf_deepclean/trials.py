@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .batches import IGNORED
 from .evaluation.examples import ExamplePredictions
 from .selection import WeightSelection
 
@@ -16,8 +17,10 @@ from .selection import WeightSelection
 TARGETS = ("unseen", "chance")
 
 # Of what the model knows of the retained data beyond chance, as much must be left after the reset: from there a repair
-# of a few epochs brings the rest back, and from next to nothing it does not.
+# of a few epochs brings the rest back, and from next to nothing it does not. What a model has learnt by heart sits
+# deeper: for every point by which it knows the forget data better than unseen ones a point less, down to the second.
 MIN_KNOWLEDGE_LEFT = 0.5
+LEAST_KNOWLEDGE_LEFT = 0.35
 
 # The search begins with a trial between these shares of the weights that matter to the forget data.
 _SMALLEST_SHARE = 1e-3
@@ -51,6 +54,7 @@ class SelectionSearch:
         target (`str`): `"unseen"` or `"chance"`.
         measure (`str`): What is meant by knowledge: `"accuracy"`, `"token accuracy"` or `"1 / (1 + loss)"`.
         chance (`float`): The knowledge of a model that has collapsed.
+        min_left (`float`): Of the knowledge of the retained data beyond chance, the share that a reset had to leave.
         before ([`ResetTrial`]): The model as it was.
         trials (`tuple[ResetTrial, ...]`): Every trial, in order.
         chosen (`int`, *optional*): The place in `trials` of the one whose weights were selected; none if all were
@@ -61,6 +65,7 @@ class SelectionSearch:
     target: str
     measure: str
     chance: float
+    min_left: float
     before: ResetTrial
     trials: tuple[ResetTrial, ...]
     chosen: int | None
@@ -103,13 +108,14 @@ def search_selection(
     evaluate: Callable[[WeightSelection], Mapping[str, ExamplePredictions]],
     target: str,
     num_trials: int,
+    unseen: ExamplePredictions | None = None,
 ) -> tuple[WeightSelection, SelectionSearch]:
     """
     Finds the deepest reset that a repair can recover from.
 
     The weights are taken in the order of their ratios, and how many of them is found by bisection on a logarithmic
-    scale: a number is tried by a reset and forward passes over samples, and rejected if less is left of what the
-    model knows of the retained data than [`MIN_KNOWLEDGE_LEFT`] of what it knows beyond chance. Of several parts of
+    scale: a number is tried by a reset and forward passes over samples, and rejected if too little is left of what
+    the model knows of the retained data beyond chance ([`min_knowledge_left`]). Of several parts of
     the model that one is taken in which the deepest reset parts the knowledge of both most.
 
     Neither a reference model nor test data take part.
@@ -125,6 +131,8 @@ def search_selection(
             `"unseen"` or `"chance"`; see [`target_of_request`].
         num_trials (`int`):
             Number of trials in every part.
+        unseen ([`ExamplePredictions`], *optional*):
+            The model's answers on a sample of unseen data.
 
     Returns:
         `tuple[WeightSelection, SelectionSearch]`
@@ -142,7 +150,8 @@ def search_selection(
             "nothing that a reset could spare. Pass the trained model and the data it was trained on, or choose a "
             "`gamma` or `reset_fraction` yourself."
         )
-    enough = chance + MIN_KNOWLEDGE_LEFT * (as_it_is.retain - chance)
+    min_left = min_knowledge_left(target, as_it_is.forget, None if unseen is None else knowledge(unseen))
+    enough = chance + min_left * (as_it_is.retain - chance)
     trials: list[ResetTrial] = []
     deepest: list[tuple[int, WeightSelection]] = []
     for name, part in parts.items():
@@ -163,7 +172,7 @@ def search_selection(
         deepest, key=lambda found: trials[found[0]].retain - trials[found[0]].forget, default=(None, None)
     )
     sizes = {split: len(answers.labels) for split, answers in before.items()}
-    search = SelectionSearch(target, measure, chance, as_it_is, tuple(trials), chosen, sizes)
+    search = SelectionSearch(target, measure, chance, min_left, as_it_is, tuple(trials), chosen, sizes)
     if selected is None:
         table = "\n".join("  ".join(row) for row in search.rows(selection.num_in_scope))
         raise UnrecoverableResetError(
@@ -173,6 +182,23 @@ def search_selection(
             "must stay in `exclude_modules`, or choose a `reset_fraction` or `gamma` yourself."
         )
     return selected, search
+
+
+def min_knowledge_left(target: str, forget: float, unseen: float | None) -> float:
+    """
+    The share of what a model knows of the retained data beyond chance that a reset has to leave.
+
+    Args:
+        target (`str`):
+            `"unseen"` or `"chance"`.
+        forget (`float`):
+            What the model knows of the data to forget.
+        unseen (`float`, *optional*):
+            What it knows of data never seen.
+    """
+    if target == "chance" or unseen is None:
+        return MIN_KNOWLEDGE_LEFT
+    return min(MIN_KNOWLEDGE_LEFT, max(LEAST_KNOWLEDGE_LEFT, MIN_KNOWLEDGE_LEFT - (forget - unseen)))
 
 
 def target_of_request(forget_classes: Collection[Any], retain_classes: Collection[Any]) -> str:
@@ -226,7 +252,9 @@ def _measure(predictions: ExamplePredictions) -> tuple[str, float]:
     if predictions.tokens is None:
         return "1 / (1 + loss)", 0.0
     classes = predictions.tokens.classes
-    return "token accuracy", 0.0 if classes is None else _largest_share(classes)
+    return "token accuracy", _largest_share(
+        predictions.labels[predictions.labels != IGNORED] if classes is None else classes
+    )
 
 
 def _largest_share(classes: np.ndarray) -> float:

@@ -778,13 +778,17 @@ class FisherUnlearner(RepairTrainer):
 
         with overridden(self, compute_metrics=None):
             before = predict()
-            target = self.args.target or self._target_of_request(before)
+            target, unseen = self.args.target or self._target_of_request(before), None
+            if self.unseen_dataset is not None:
+                rows = self._sample(self.unseen_dataset, self.args.num_selection_examples)
+                unseen = self._predict(self.model, rows, "try on unseen")
             return search_selection(
                 {name: part(names) for name, names in self._parts(forget, target).items()},
                 before,
                 lambda selection: self._tried(selection, predict) or before,
                 target,
                 self.args.num_selection_trials,
+                unseen,
             )
 
     def _parts(self, fisher: FisherDiagonal, target: str) -> dict[str, Collection[str] | None]:

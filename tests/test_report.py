@@ -129,7 +129,7 @@ def search_for(target):
         ResetTrial(0, None, None, 1.0, 0.9),
         (ResetTrial(100, math.inf, "all", 0.2, 0.8), ResetTrial(300, 1.5, "all", 0.1, 0.3)),
     )
-    return SelectionSearch(target, "accuracy", 0.5, before, trials, 0, {"forget": 10, "retain": 64})
+    return SelectionSearch(target, "accuracy", 0.5, 0.5, before, trials, 0, {"forget": 10, "retain": 64})
 
 
 def test_a_report_of_a_selection_by_trials_makes_the_round_trip_and_shows_all_trials(tmp_path):

@@ -13,12 +13,14 @@ from hf_deepclean.evaluation.examples import ExamplePredictions, TokenPrediction
 from hf_deepclean.report import from_json_types, to_json_types
 from hf_deepclean.trials import (
     _SMALLEST_SHARE,
+    LEAST_KNOWLEDGE_LEFT,
     MIN_KNOWLEDGE_LEFT,
     Part,
     SelectionSearch,
     UnrecoverableResetError,
     check_target,
     knowledge,
+    min_knowledge_left,
     search_selection,
     target_of_request,
 )
@@ -59,8 +61,8 @@ class Model:
         self.tried.append(selection.num_selected)
         return both(self.forget(selection), self.retain(selection))
 
-    def search(self, parts=None, num_trials=6, before=None, target="unseen"):
-        return search_selection(parts or {"all": part()}, before or both(1.0, 1.0), self, target, num_trials)
+    def search(self, parts=None, num_trials=6, before=None, target="unseen", unseen=None):
+        return search_selection(parts or {"all": part()}, before or both(1.0, 1.0), self, target, num_trials, unseen)
 
 
 def collapsing_above(limit):
@@ -261,3 +263,19 @@ def test_an_unknown_target_is_refused_by_the_known_ones():
         check_target(target)
     with pytest.raises(ValueError, match=r"`target` is 'random' but must be 'unseen' \(.*'chance' \(.*left out"):
         check_target("random")
+
+
+def test_the_more_is_known_by_heart_the_less_has_to_be_left_within_bounds_and_never_of_a_class():
+    assert min_knowledge_left("unseen", 0.9, None) == min_knowledge_left("chance", 1.0, 0.2) == MIN_KNOWLEDGE_LEFT
+    assert min_knowledge_left("unseen", 0.8, 0.9) == min_knowledge_left("unseen", 0.9, 0.9) == MIN_KNOWLEDGE_LEFT
+    assert min_knowledge_left("unseen", 1.0, 0.95) == pytest.approx(MIN_KNOWLEDGE_LEFT - 0.05)
+    assert min_knowledge_left("unseen", 1.0, 0.1) == LEAST_KNOWLEDGE_LEFT
+
+
+def test_unseen_data_let_the_search_go_deeper():
+    searches = [
+        Model(lambda selection: 1 - selection.num_selected / NUM_WEIGHTS).search(unseen=unseen)
+        for unseen in (None, answers(0.2))
+    ]
+    assert [search.min_left for _, search in searches] == [MIN_KNOWLEDGE_LEFT, LEAST_KNOWLEDGE_LEFT]
+    assert searches[0][0].num_selected < searches[1][0].num_selected
