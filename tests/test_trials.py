@@ -273,9 +273,7 @@ def test_the_more_is_known_by_heart_the_less_has_to_be_left_within_bounds_and_ne
 
 
 def test_unseen_data_let_the_search_go_deeper():
-    searches = [
-        Model(lambda selection: 1 - selection.num_selected / NUM_WEIGHTS).search(unseen=unseen)
-        for unseen in (None, answers(0.2))
-    ]
-    assert [search.min_left for _, search in searches] == [MIN_KNOWLEDGE_LEFT, LEAST_KNOWLEDGE_LEFT]
-    assert searches[0][0].num_selected < searches[1][0].num_selected
+    model = Model(lambda selection: 1 - selection.num_selected / NUM_WEIGHTS)
+    (shallow, first), (deep, second) = (model.search(unseen=unseen) for unseen in (None, answers(0.2)))
+    assert (first.min_left, second.min_left) == (MIN_KNOWLEDGE_LEFT, LEAST_KNOWLEDGE_LEFT)
+    assert shallow.num_selected < deep.num_selected
