@@ -393,7 +393,7 @@ def test_a_selection_by_trials_leaves_weights_buffers_flags_and_random_states_as
     def noted(*arguments):
         now = tiny.parameters_and_buffers(model)
         tried.append(sum(int((now[name] != value).sum()) for name, value in tensors.items()))
-        if len(tried) > 2:
+        if len(tried) > 3:
             torch.rand(3)
         return predict(*arguments)
 
@@ -401,16 +401,17 @@ def test_a_selection_by_trials_leaves_weights_buffers_flags_and_random_states_as
     selection = unlearner.select_weights(*pair)
     assert selection is unlearner.selection and selection.rule == "auto"
     numbers = [trial.num_selected for trial in unlearner.search.trials]
-    # Two data sets with the weights as they are, then with every selection; an initial value may be the trained one.
-    assert tried[0] == tried[1] == 0 and len(tried) == 2 * (1 + NUM_TRIALS)
-    assert all(0.9 * number <= changed <= number for number, changed in zip(numbers, tried[2::2], strict=True))
+    # Three data sets with the weights as they are, then two with every selection; an initial value may be the trained
+    # one.
+    assert tried[0] == tried[1] == tried[2] == 0 and len(tried) == 3 + 2 * NUM_TRIALS
+    assert all(0.9 * number <= changed <= number for number, changed in zip(numbers, tried[3::2], strict=True))
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), state)
     assert not (tmp_path / "a").exists()
 
     def interrupted(*arguments):
-        if len(tried) > 2 * (2 + NUM_TRIALS):
+        if len(tried) > 3 + 2 * NUM_TRIALS + 4:
             raise KeyboardInterrupt
         return noted(*arguments)
 
@@ -420,13 +421,15 @@ def test_a_selection_by_trials_leaves_weights_buffers_flags_and_random_states_as
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
 
 
-def test_a_selection_by_trials_sees_nothing_but_samples_of_forget_and_retain_data(tmp_path):
+def test_a_selection_by_trials_sees_nothing_but_samples_of_forget_retain_and_unseen_data(tmp_path):
     digits, arguments = tiny.digits(), {"num_selection_examples": 20}
     plain = auto_unlearner_for(tmp_path / "a", **arguments)
     pair = fishers(plain)
     assert plain.select_weights(*pair).num_selected > 0
     assert plain.search.num_examples == {"forget": 20, "retain": 20}
-    known = as_set(plain.forget_dataset[:]) | as_set(plain.retain_dataset[:])
+    known = set.union(
+        *(as_set(rows[:]) for rows in (plain.forget_dataset, plain.retain_dataset, plain.unseen_dataset))
+    )
     for further in (
         {"reference_model": resnet(), "eval_dataset": digits.select(range(200, 230))},
         {"reference_model": tiny.trained(), "eval_dataset": {"far": digits.select(range(300, 310))}},
@@ -443,7 +446,7 @@ def test_a_selection_by_trials_sees_nothing_but_samples_of_forget_and_retain_dat
         unlearner._predict = noted
         unlearner.select_weights(*pair)
         assert same_selection(unlearner, plain)
-        assert len(seen) == 2 * (1 + NUM_TRIALS)
+        assert len(seen) == 3 + 2 * NUM_TRIALS
         assert all(model is unlearner.model and len(rows) == 20 and rows <= known for model, rows in seen)
     again = auto_unlearner_for(tmp_path / "c", seed=7, **arguments)
     again.select_weights(*pair)

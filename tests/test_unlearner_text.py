@@ -183,7 +183,7 @@ def test_the_rows_of_tokens_are_tried_by_themselves_where_they_are_some_of_the_w
     selection, search = unlearner.select_weights(*pair), unlearner.search
     assert [trial.part for trial in search.trials] == parts
     assert (search.target, search.measure) == (settings.get("target", "unseen"), "token accuracy")
-    assert search.chance == 0 < search.trials[search.chosen].retain <= search.before.retain
+    assert 0 < search.chance < search.trials[search.chosen].retain <= search.before.retain
     if search.trials[search.chosen].part == "token embeddings":
         assert set(selection.indices) == {"transformer.wte.weight"}
     if "exclude_modules" in settings:
