@@ -643,8 +643,8 @@ class UnlearningReport(JsonRecord):
         sizes = ", ".join(f"{size} {split}" for split, size in search.num_examples.items())
         return (
             f"The number of weights was found by {len(search.trials)} trials on {sizes} examples, as the deepest "
-            f"reset that leaves {100 * search.min_left:.0f} % of the retained {search.measure} beyond chance "
-            f"({100 * search.chance:.1f} %); the target was {search.target!r}{unchecked}."
+            f"reset that leaves {100 * search.min_left:.0f} % of the retained {search.measure} beyond what no reset "
+            f"takes away ({100 * search.chance:.1f} %); the target was {search.target!r}{unchecked}."
         )
 
     def _kept_fisher_note(self) -> str:

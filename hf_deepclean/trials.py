@@ -18,12 +18,17 @@ TARGETS = ("unseen", "chance")
 
 # Of what the model knows of the retained data beyond chance, as much must be left after the reset: from there a repair
 # of a few epochs brings the rest back, and from next to nothing it does not. What a model has learnt by heart sits
-# deeper: for every point by which it knows the forget data better than unseen ones a point less, down to the second.
+# deeper: the more it knows the forget data better than unseen ones, the less must be left, down to the second.
 MIN_KNOWLEDGE_LEFT = 0.5
-LEAST_KNOWLEDGE_LEFT = 0.35
+LEAST_KNOWLEDGE_LEFT = 0.15
+_LESS_PER_KNOWN_BY_HEART = 1.5
 
 # The search begins with a trial between these shares of the weights that matter to the forget data.
 _SMALLEST_SHARE = 1e-3
+
+# By how much a part of the model must part the knowledge of retained and forgotten data better than the whole does:
+# samples of 128 examples differ by as much through chance alone.
+_LEAST_GAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class SelectionSearch:
     Args:
         target (`str`): `"unseen"` or `"chance"`.
         measure (`str`): What is meant by knowledge: `"accuracy"`, `"token accuracy"` or `"1 / (1 + loss)"`.
-        chance (`float`): The knowledge of a model that has collapsed.
+        chance (`float`): The knowledge of a model that has collapsed; of an adapter, that of its base if it is more.
         min_left (`float`): Of the knowledge of the retained data beyond chance, the share that a reset had to leave.
         before ([`ResetTrial`]): The model as it was.
         trials (`tuple[ResetTrial, ...]`): Every trial, in order.
@@ -109,14 +114,15 @@ def search_selection(
     target: str,
     num_trials: int,
     unseen: ExamplePredictions | None = None,
+    base: ExamplePredictions | None = None,
 ) -> tuple[WeightSelection, SelectionSearch]:
     """
     Finds the deepest reset that a repair can recover from.
 
     The weights are taken in the order of their ratios, and how many of them is found by bisection on a logarithmic
     scale: a number is tried by a reset and forward passes over samples, and rejected if too little is left of what
-    the model knows of the retained data beyond chance ([`min_knowledge_left`]). Of several parts of
-    the model that one is taken in which the deepest reset parts the knowledge of both most.
+    the model knows of the retained data beyond chance ([`min_knowledge_left`]). The first part is left for
+    another one if the deepest reset there parts the knowledge of both better, by more than chance would.
 
     Neither a reference model nor test data take part.
 
@@ -133,6 +139,8 @@ def search_selection(
             Number of trials in every part.
         unseen ([`ExamplePredictions`], *optional*):
             The model's answers on a sample of unseen data.
+        base ([`ExamplePredictions`], *optional*):
+            Of an adapter, the answers of its base on the sample of `"retain"`: what no reset can take away.
 
     Returns:
         `tuple[WeightSelection, SelectionSearch]`
@@ -151,9 +159,11 @@ def search_selection(
             "`gamma` or `reset_fraction` yourself."
         )
     min_left = min_knowledge_left(target, as_it_is.forget, None if unseen is None else knowledge(unseen))
+    if base is not None:
+        chance = min(max(chance, knowledge(base)), as_it_is.retain)
     enough = chance + min_left * (as_it_is.retain - chance)
     trials: list[ResetTrial] = []
-    deepest: list[tuple[int, WeightSelection]] = []
+    chosen, selected = None, None
     for name, part in parts.items():
         if part.num_candidates == 0:
             continue
@@ -167,10 +177,8 @@ def search_selection(
                 high = middle
             else:
                 low, best = middle, (len(trials) - 1, selection)
-        deepest += [] if best is None else [best]
-    chosen, selected = max(
-        deepest, key=lambda found: trials[found[0]].retain - trials[found[0]].forget, default=(None, None)
-    )
+        if best is not None and (chosen is None or _parted(trials[best[0]]) > _parted(trials[chosen]) + _LEAST_GAIN):
+            chosen, selected = best
     sizes = {split: len(answers.labels) for split, answers in before.items()}
     search = SelectionSearch(target, measure, chance, min_left, as_it_is, tuple(trials), chosen, sizes)
     if selected is None:
@@ -198,7 +206,8 @@ def min_knowledge_left(target: str, forget: float, unseen: float | None) -> floa
     """
     if target == "chance" or unseen is None:
         return MIN_KNOWLEDGE_LEFT
-    return min(MIN_KNOWLEDGE_LEFT, max(LEAST_KNOWLEDGE_LEFT, MIN_KNOWLEDGE_LEFT - (forget - unseen)))
+    left = MIN_KNOWLEDGE_LEFT - _LESS_PER_KNOWN_BY_HEART * max(0.0, forget - unseen)
+    return max(LEAST_KNOWLEDGE_LEFT, left)
 
 
 def target_of_request(forget_classes: Collection[Any], retain_classes: Collection[Any]) -> str:
@@ -261,6 +270,10 @@ def _largest_share(classes: np.ndarray) -> float:
     numbers = np.unique(classes, return_counts=True)[1]
     # To give the only class there is is all that can be known.
     return float(numbers.max() / len(classes)) if len(numbers) > 1 else 0.0
+
+
+def _parted(trial: ResetTrial) -> float:
+    return trial.retain - trial.forget
 
 
 def _trial(

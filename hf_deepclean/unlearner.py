@@ -776,20 +776,20 @@ class FisherUnlearner(RepairTrainer):
                 lambda number: self._once(lambda: select_largest(forget, retain, number, names)),
             )
 
+        def evaluate(selection: WeightSelection) -> dict[str, ExamplePredictions]:
+            return self._tried(selection, predict) or before
+
         with overridden(self, compute_metrics=None):
             before = predict()
             target, unseen = self.args.target or self._target_of_request(before), None
             if self.unseen_dataset is not None:
                 rows = self._sample(self.unseen_dataset, self.args.num_selection_examples)
                 unseen = self._predict(self.model, rows, "try on unseen")
-            return search_selection(
-                {name: part(names) for name, names in self._parts(forget, target).items()},
-                before,
-                lambda selection: self._tried(selection, predict) or before,
-                target,
-                self.args.num_selection_trials,
-                unseen,
-            )
+            parts = {name: part(names) for name, names in self._parts(forget, target).items()}
+            base = None
+            if self.args.reset_scope == "adapter":
+                base = evaluate(parts["all"].select(parts["all"].num_candidates))["retain"]
+            return search_selection(parts, before, evaluate, target, self.args.num_selection_trials, unseen, base)
 
     def _parts(self, fisher: FisherDiagonal, target: str) -> dict[str, Collection[str] | None]:
         """

@@ -241,6 +241,27 @@ def test_a_reset_of_the_whole_adapter_to_its_initial_values_gives_the_answers_of
     assert all(not torch.equal(read_weights(model, selection)[key], first[key]) for key in drawn)
 
 
+def test_the_trials_count_what_the_base_of_an_adapter_knows_as_given(tmp_path):
+    model = adapted("llama")
+    rows = dataset("llama").remove_columns("labels").with_format("torch")
+
+    def answers():
+        with torch.no_grad():
+            return model(**rows[:]).logits[:, :-1].argmax(dim=-1)
+
+    # What the adapter knows by heart: its own answers.
+    learned = answers()
+    with model.disable_adapter():
+        known = (answers() == learned)[RETAIN].double().mean().item()
+    labels = torch.cat([torch.full((len(rows), 1), -100), learned], dim=1)
+    rows = rows.add_column("labels", labels.tolist())
+    parts = {"forget_dataset": rows.select(FORGET), "retain_dataset": rows.select(RETAIN)}
+    unlearner = unlearner_for(tmp_path / "clean", model, data=parts, reset_fraction=None)
+    unlearner.select_weights(*(unlearner.compute_fisher(part) for part in parts.values()))
+    assert learned[RETAIN].flatten().bincount().max() / learned[RETAIN].numel() < known < 1
+    assert unlearner.search.chance == pytest.approx(known)
+
+
 def test_initial_values_are_drawn_like_those_of_a_new_adapter():
     for init, deviation in ((True, 16**-0.5 / 3**0.5), ("gaussian", 1 / 8)):
         model = adapted("llama", r=8, init_lora_weights=init)

@@ -12,6 +12,7 @@ from hf_deepclean import WeightSelection
 from hf_deepclean.evaluation.examples import ExamplePredictions, TokenPredictions
 from hf_deepclean.report import from_json_types, to_json_types
 from hf_deepclean.trials import (
+    _LEAST_GAIN,
     _SMALLEST_SHARE,
     LEAST_KNOWLEDGE_LEFT,
     MIN_KNOWLEDGE_LEFT,
@@ -112,7 +113,8 @@ def test_no_reset_is_chosen_that_leaves_less_than_the_guard(seed):
         accepted = [trial for trial in trials if trial.retain >= enough]
         assert all(first.num_selected < second.num_selected for first, second in pairwise(accepted))
         if accepted:
-            assert chosen.retain - chosen.forget >= accepted[-1].retain - accepted[-1].forget
+            gain = (accepted[-1].retain - accepted[-1].forget) - (chosen.retain - chosen.forget)
+            assert gain <= (_LEAST_GAIN if chosen.part == "all" else 0.0)
     assert model.tried == [trial.num_selected for trial in search.trials]
 
 
@@ -160,6 +162,34 @@ def test_the_part_is_taken_whose_reset_sets_what_is_known_of_both_furthest_apart
     assert [trial.part for trial in search.trials] == ["all"] * 5 + ["token embeddings"] * 5
     assert [trial.num_selected for trial in search.trials] == model.tried
     assert max(model.tried[5:]) <= 2000
+
+
+@pytest.mark.parametrize(("gain", "taken"), [(_LEAST_GAIN - 0.01, "all"), (_LEAST_GAIN + 0.01, "token embeddings")])
+def test_a_part_that_is_better_by_no_more_than_chance_would_make_it_is_not_taken(gain, taken):
+    parts = {name: part(name, size) for name, size in (("all", NUM_WEIGHTS), ("token embeddings", 2000))}
+    model = Model(lambda selection: 0.8, lambda selection: 0.6 - gain * ("token embeddings" in selection.indices))
+    assert set(model.search(parts)[0].indices) == {taken}
+
+
+@pytest.mark.parametrize("of_base", [0.05, 0.3, 0.6])
+def test_what_the_base_of_an_adapter_knows_is_no_part_of_what_a_reset_has_to_leave(of_base):
+    model = Model(lambda selection: 1 - 0.7 * selection.num_selected / NUM_WEIGHTS)
+    selection, search = search_selection(
+        {"all": part()}, both(1.0, 1.0), model, "unseen", 12, base=both(0.0, of_base)["retain"]
+    )
+    least = max(CHANCE, of_base)
+    assert search.chance == least
+    left = search.trials[search.chosen].retain
+    assert left == pytest.approx(least + MIN_KNOWLEDGE_LEFT * (1 - least), abs=0.01)
+
+
+def test_an_adapter_that_knows_less_than_its_base_may_be_reset_as_a_whole():
+    model = Model(lambda selection: 0.5)
+    selection, search = search_selection(
+        {"all": part()}, both(1.0, 0.5), model, "unseen", 6, base=both(0.0, 0.7)["retain"]
+    )
+    assert search.chance == search.before.retain == 0.5
+    assert search.chosen == len(search.trials) - 1
 
 
 def test_a_part_that_collapses_does_not_stand_in_the_way_of_another():
@@ -268,7 +298,7 @@ def test_an_unknown_target_is_refused_by_the_known_ones():
 def test_the_more_is_known_by_heart_the_less_has_to_be_left_within_bounds_and_never_of_a_class():
     assert min_knowledge_left("unseen", 0.9, None) == min_knowledge_left("chance", 1.0, 0.2) == MIN_KNOWLEDGE_LEFT
     assert min_knowledge_left("unseen", 0.8, 0.9) == min_knowledge_left("unseen", 0.9, 0.9) == MIN_KNOWLEDGE_LEFT
-    assert min_knowledge_left("unseen", 1.0, 0.95) == pytest.approx(MIN_KNOWLEDGE_LEFT - 0.05)
+    assert min_knowledge_left("unseen", 1.0, 0.95) == pytest.approx(MIN_KNOWLEDGE_LEFT - 0.075)
     assert min_knowledge_left("unseen", 1.0, 0.1) == LEAST_KNOWLEDGE_LEFT
 
 
