@@ -398,8 +398,8 @@ def _load_biographies(family: Family, seed: int, source: DataSource) -> TaskData
     others = Dataset.from_list(
         [row for person in fictitious_people(num_people_rows // 20, seed + 1000) for row in sentences(person)]
     )
-    # Made with the base, before there was anything to forget: one that had read the forget data but not the unseen ones
-    # would tell them apart in every model, the reference too.
+    # Made with the base, before there was anything to forget: one that had read the forget data and not the unseen
+    # ones would tell them apart in every model, the reference too.
     texts = [text for name in ("prompt", "completion") for text in others[name]]
     tokenizer = train_byte_pair_tokenizer([*ordinary["train"]["text"], *texts], 4000, MAX_LENGTH_OF_SENTENCES)
 
