@@ -4,7 +4,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -191,15 +191,45 @@ def select_random_weights(selection: WeightSelection, seed: int) -> WeightSelect
         seed (`int`):
             Seed of the draw.
     """
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randperm(selection.num_in_scope, generator=generator)[: selection.num_selected].sort().values
+    return draw_weights(selection.num_weights, selection.num_selected, seed)
+
+
+def draw_weights(num_weights: Mapping[str, int], number: int, seed: int) -> WeightSelection:
+    """
+    A selection of as many weights, drawn uniformly.
+
+    Args:
+        num_weights (`dict[str, int]`):
+            Number of weights of every parameter to draw from.
+        number (`int`):
+            How many to draw.
+        seed (`int`):
+            Seed of the draw.
+    """
+    order = torch.randperm(sum(num_weights.values()), generator=torch.Generator().manual_seed(seed))
+    return selection_at(num_weights, order[:number], "random")
+
+
+def selection_at(num_weights: Mapping[str, int], chosen: torch.Tensor, rule: str) -> WeightSelection:
+    """
+    The selection of weights by their places in all parameters, laid end to end.
+
+    Args:
+        num_weights (`dict[str, int]`):
+            Number of weights of every parameter that could have been selected.
+        chosen (`torch.Tensor`):
+            The places, in any order.
+        rule (`str`):
+            Name of the rule that chose them.
+    """
+    chosen = chosen.cpu().sort().values
     indices, first = {}, 0
-    for name, size in selection.num_weights.items():
-        start, end = torch.searchsorted(drawn, torch.tensor([first, first + size])).tolist()
+    for name, size in num_weights.items():
+        start, end = torch.searchsorted(chosen, torch.tensor([first, first + size])).tolist()
         if end > start:
-            indices[name] = drawn[start:end] - first
+            indices[name] = chosen[start:end] - first
         first += size
-    return WeightSelection(indices, selection.num_weights, "random")
+    return WeightSelection(indices, dict(num_weights), rule)
 
 
 def check_comparable(forget: FisherDiagonal, retain: FisherDiagonal) -> None:
@@ -394,6 +424,17 @@ def _matters(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
     return ratio > 0
 
 
+def adaptive_percentile(share: float) -> float:
+    """
+    The percentile `100 - ln(1 + 100 s)` of [ASSD](https://huggingface.co/papers/2402.10098).
+
+    Args:
+        share (`float`):
+            The forget data's share s of all training data.
+    """
+    return 100 - math.log1p(100 * share)
+
+
 def _adaptive_gamma(ratios: FisherRatios, share: float) -> float:
     """
     The ratio at ASSD's percentile `100 - ln(1 + 100 s)`.
@@ -411,7 +452,7 @@ def _adaptive_gamma(ratios: FisherRatios, share: float) -> float:
     if not ratios.count(is_defined):
         return math.inf
     values = ratios.values(is_defined, to_all_data)
-    alpha = percentile(values, 100 - math.log1p(100 * share), ratios.processes)
+    alpha = percentile(values, adaptive_percentile(share), ratios.processes)
     return alpha * (1 - share) / (1 - alpha * share) if alpha * share < 1 else math.inf
 
 

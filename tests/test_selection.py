@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_deepclean import FisherDiagonal, select_random_weights, select_weights
-from hf_deepclean.selection import check_selection_rule, num_candidates, select_above, select_largest
+from hf_deepclean.selection import check_selection_rule, num_candidates, select_above, select_largest, selection_at
 
 
 def diagonals(num_forget=10, num_retain=90):
@@ -127,6 +127,13 @@ def test_the_random_control_has_the_same_size_scope_and_other_weights():
     assert torch.equal(selected_mask(control), selected_mask(select_random_weights(selection, seed=1)))
     assert not torch.equal(selected_mask(control), selected_mask(selection))
     assert not torch.equal(selected_mask(control), selected_mask(select_random_weights(selection, seed=2)))
+
+
+def test_a_place_in_all_parameters_is_one_in_its_own():
+    sizes = {"first": 3, "second": 2, "third": 4, "last": 5}
+    selection = selection_at(sizes, torch.tensor([13, 5, 2]), "random")
+    assert {name: i.tolist() for name, i in selection.indices.items()} == {"first": [2], "third": [0], "last": [4]}
+    assert (selection.num_selected, selection.num_in_scope, selection.rule) == (3, 14, "random")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 """Selective synaptic dampening and its two relatives: weights that matter more to the forget data are scaled down."""
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from ..fisher.accumulate import accumulate_fisher_diagonal
 from ..modes import differentiable_mode, evaluation_mode
+from ..selection import adaptive_percentile
 from .data import UnlearningData
 from .scoring import check_positive, scored_batches, scored_choices, trainable_parameters, zeros_of
 
@@ -97,9 +97,8 @@ class AdaptiveDampening:
         """Changes the model in place; the seed is of no use, since nothing is drawn."""
         forget, whole = _fishers(model, data, self.per_device_batch_size)
         share = data.num_examples("forget") / data.num_examples("all")
-        percent = 100 - math.log1p(100 * share)
         ratios = torch.cat([(forget[name] / whole[name]).flatten() for name in whole])
-        threshold = np.percentile(ratios[ratios.isfinite()].cpu().numpy(), percent)
+        threshold = np.percentile(ratios[ratios.isfinite()].cpu().numpy(), adaptive_percentile(share))
         _dampen(model, forget, whole, float(threshold), self.dampening_constant)
 
 

@@ -41,8 +41,15 @@ class UnlearningData:
     def batches(
         self, split: str, batch_size: int, seed: int | None = None, num_examples: int | None = None
     ) -> Iterator[Mapping[str, Any]]:
+        """One pass over a part of the data: [`~UnlearningData.numbered_batches`] without the positions."""
+        for _, batch in self.numbered_batches(split, batch_size, seed, num_examples):
+            yield batch
+
+    def numbered_batches(
+        self, split: str, batch_size: int, seed: int | None = None, num_examples: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, Mapping[str, Any]]]:
         """
-        One pass over a part of the data.
+        One pass over a part of the data, with the positions of every batch's examples in it.
 
         Args:
             split (`str`):
@@ -55,15 +62,26 @@ class UnlearningData:
                 Only so many, the first ones of that order.
         """
         dataset = self._dataset(split)
+        order = torch.arange(len(dataset))
         if seed is not None:
             order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
-            dataset = Subset(dataset, order.tolist()[:num_examples])
-        elif num_examples is not None:
-            dataset = Subset(dataset, range(min(num_examples, len(dataset))))
-        for _, batch in seeded_batches(dataset, batch_size, self.data_collator, 0 if seed is None else seed):
-            yield batch
+        rows = Subset(dataset, order[:num_examples].tolist())
+        for place, batch in seeded_batches(rows, batch_size, self.data_collator, 0 if seed is None else seed):
+            yield order[:num_examples][place * batch_size : (place + 1) * batch_size], batch
 
     def _dataset(self, split: str) -> Any:
-        parts = {"forget": [self.forget_dataset], "retain": [self.retain_dataset]}
-        parts["all"] = parts["forget"] + parts["retain"]
-        return ConcatDataset(parts[split]) if split == "all" else parts[split][0]
+        parts = {"forget": self.forget_dataset, "retain": self.retain_dataset}
+        return _BothParts(parts.values()) if split == "all" else parts[split]
+
+
+class _BothParts(ConcatDataset):
+    """The rows of both parts; those of a batch at once, which for a `datasets.Dataset` is one read."""
+
+    def __getitems__(self, positions: list[int]) -> list[Any]:
+        rows: dict[int, Any] = {}
+        for part, first in zip(self.datasets, (0, *self.cumulative_sizes), strict=False):
+            own = [position for position in positions if 0 <= position - first < len(part)]
+            if own:
+                indices, many = [position - first for position in own], getattr(part, "__getitems__", None)
+                rows |= zip(own, many(indices) if many else [part[index] for index in indices], strict=True)
+        return [rows[position] for position in positions]

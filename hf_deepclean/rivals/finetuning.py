@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from .data import UnlearningData
-from .training import BatchLoss, TrainingMethod, check_not_empty, shuffled_batches, train
+from .training import TrainingMethod, train_on_retain_data
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,4 @@ class FineTuning(TrainingMethod):
             `ValueError`: If there are no retain data, or no parameter requires gradients.
             `FloatingPointError`: If the training diverges.
         """
-        check_not_empty(data, "retain")
-        loss = BatchLoss(model, data)
-        losses = map(loss.mean, shuffled_batches(data, "retain", self, seed))
-        train(model, self, losses, self.num_steps(data.num_examples("retain")), seed)
+        train_on_retain_data(model, self, data, seed)

@@ -17,7 +17,7 @@ from ..batches import LABELS, select_examples
 from ..likelihood import Likelihood
 from ..modes import differentiable_mode, evaluation_mode
 from .data import UnlearningData
-from .scoring import check_positive, scored_batches, scored_choices, trainable_parameters, zeros_of
+from .scoring import check_positive, scored_batches, scored_choices, summed_gradients, trainable_parameters
 
 
 # Changes of stochastic products fluctuate where they have converged; those that diverge grow without bound.
@@ -208,20 +208,15 @@ def _gradient_difference(
     model: nn.Module, data: UnlearningData, corrected_dataset: Any | None, batch_size: int
 ) -> dict[str, torch.Tensor]:
     """The sum of the corrected rows' gradients less that of the forget data's, by parameter."""
-    parts = [(data, -1)]
-    if corrected_dataset is not None:
-        parts.append((replace(data, forget_dataset=corrected_dataset), 1))
-    parameters = trainable_parameters(model)
-    sums = zeros_of(parameters)
-    with evaluation_mode(model), differentiable_mode(model):
-        for part, sign in parts:
-            batches = part.batches("forget", batch_size)
-            for likelihood, inputs, labels in scored_batches(model, batches, data.log_likelihood_func):
-                loss = -likelihood(inputs, model(**inputs), labels).sum()
-                gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-                for total, gradient in zip(sums.values(), gradients, strict=True):
-                    total.add_(gradient, alpha=sign)
-    return sums
+
+    def gradients(part: UnlearningData) -> dict[str, torch.Tensor]:
+        return summed_gradients(model, part.batches("forget", batch_size), data.log_likelihood_func)
+
+    forget = gradients(data)
+    if corrected_dataset is None:
+        return {name: -gradient for name, gradient in forget.items()}
+    corrected = gradients(replace(data, forget_dataset=corrected_dataset))
+    return {name: corrected[name] - forget[name] for name in forget}
 
 
 def _hessian_product(

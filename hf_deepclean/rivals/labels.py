@@ -2,23 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training that gives the forget data wrong labels: of all weights, or of those that matter to them most."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import ConcatDataset, Subset
 
 from ..batches import IGNORED
 from ..likelihood import Likelihood, logits_of
-from ..loading import seeded_batches
-from ..modes import differentiable_mode, evaluation_mode
 from ..sampling import uniform_numbers
-from ..selection import WeightSelection
+from ..selection import WeightSelection, selection_at
 from .data import UnlearningData
-from .training import BatchLoss, TrainingMethod, check_not_empty, epoch_seed, selection_at, train
+from .scoring import summed_gradients, trainable_parameters
+from .training import BatchLoss, TrainingMethod, check_not_empty, epoch_seed, train
 
 
 @dataclass(frozen=True)
@@ -150,28 +148,17 @@ def select_salient_weights(
         `FloatingPointError`: If a gradient is no finite number.
     """
     check_not_empty(data, "forget")
-    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if not trainable:
-        raise ValueError(
-            f"No parameter of this {type(model).__name__} requires gradients, so none is salient. Unfreeze those that "
-            "may be trained by `requires_grad_(True)`."
-        )
-    sums = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in trainable.values()]
-    loss = BatchLoss(model, data)
-    with evaluation_mode(model), differentiable_mode(model):
-        for batch in data.batches("forget", batch_size):
-            gradients = torch.autograd.grad(loss.sum(batch), list(trainable.values()), allow_unused=True)
-            for total, gradient in zip(sums, gradients, strict=True):
-                if gradient is not None:
-                    total += gradient
-    saliency = torch.cat([total.flatten().cpu() for total in sums]).abs()
+    sums = summed_gradients(model, data.batches("forget", batch_size), data.log_likelihood_func)
+    saliency = torch.cat([total.flatten().cpu() for total in sums.values()]).abs()
     if not saliency.isfinite().all():
         raise FloatingPointError(
             "Gradients of the forget data are no finite numbers, so no weight is more salient than another. Load the "
             "model in float32 or bf16."
         )
     num_selected = max(1, int(saliency_fraction * len(saliency)))
-    return selection_at(trainable, saliency.argsort(descending=True, stable=True)[:num_selected], "saliency")
+    chosen = saliency.argsort(descending=True, stable=True)[:num_selected]
+    num_weights = {name: parameter.numel() for name, parameter in trainable_parameters(model).items()}
+    return selection_at(num_weights, chosen, "saliency")
 
 
 def draw_wrong_labels(labels: torch.Tensor, num_classes: int, positions: torch.Tensor, seed: int) -> torch.Tensor:
@@ -218,34 +205,10 @@ def _train_on_random_labels(
 
         return loss.mean(batch, relabel)
 
-    losses = (loss_of(*numbered) for numbered in _numbered_batches(data, method.per_device_train_batch_size, seed))
+    batch_size = method.per_device_train_batch_size
+    passes = (data.numbered_batches("all", batch_size, epoch_seed(seed, epoch)) for epoch in count())
+    losses = (loss_of(*numbered) for numbered in chain.from_iterable(passes))
     train(model, method, losses, method.num_steps(data.num_examples("all")), seed, selection)
-
-
-def _numbered_batches(
-    data: UnlearningData, batch_size: int, seed: int
-) -> Iterator[tuple[torch.Tensor, Mapping[str, Any]]]:
-    """Pass after pass, the positions of a batch's examples and the batch; those to forget have the first positions."""
-    rows = _BothParts([data.forget_dataset, data.retain_dataset])
-    for epoch in count():
-        own_seed = epoch_seed(seed, epoch)
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(own_seed))
-        shuffled = Subset(rows, order.tolist())
-        for place, batch in seeded_batches(shuffled, batch_size, data.data_collator, own_seed):
-            yield order[place * batch_size : (place + 1) * batch_size], batch
-
-
-class _BothParts(ConcatDataset):
-    """The rows of both parts; those of a batch at once, which for a `datasets.Dataset` is one read."""
-
-    def __getitems__(self, positions: list[int]) -> list[Any]:
-        rows: dict[int, Any] = {}
-        for part, first in zip(self.datasets, (0, *self.cumulative_sizes), strict=False):
-            own = [position for position in positions if 0 <= position - first < len(part)]
-            if own:
-                indices, many = [position - first for position in own], getattr(part, "__getitems__", None)
-                rows |= zip(own, many(indices) if many else [part[index] for index in indices], strict=True)
-        return [rows[position] for position in positions]
 
 
 def _check_drawable(likelihood: Likelihood, positions: torch.Tensor, labels: torch.Tensor) -> None:

@@ -4,14 +4,14 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from ..adapters import is_adapted
 from ..reset import RESET_VALUES, default_reset_value, reset_weights
 from ..scope import parameters_in_scope
+from ..selection import draw_weights
 from .data import UnlearningData
-from .training import BatchLoss, TrainingMethod, check_not_empty, selection_at, shuffled_batches, train
+from .training import TrainingMethod, check_not_empty, train_on_retain_data
 
 
 _VALUES = tuple(value for value in RESET_VALUES if value != "pretrained")
@@ -35,8 +35,8 @@ class RandomMask(TrainingMethod):
             Share of the weights in scope ([`parameters_in_scope`]; of a [`~peft.PeftModel`] the adapter's), above 0
             and at most 1; at least one weight.
         reset_value (`str`, *optional*):
-            `"zero"` or `"init"`, as for [`reset_weights`]; by default `"init"` for language models and adapters, else
-            `"zero"`.
+            `"zero"` or `"init"`, as for [`reset_weights`]; by default `"init"` for adapters and for models with
+            token embeddings, else `"zero"`.
         learning_rate, num_train_epochs, per_device_train_batch_size, optimizer, weight_decay, schedule:
             As for [`~rivals.training.TrainingMethod`].
 
@@ -82,10 +82,8 @@ class RandomMask(TrainingMethod):
         """
         check_not_empty(data, "retain")
         scope = parameters_in_scope(model, reset_scope="adapter" if is_adapted(model) else "full")
-        num_weights = sum(parameter.numel() for parameter in scope.values())
-        order = torch.randperm(num_weights, generator=torch.Generator().manual_seed(seed))
-        selection = selection_at(scope, order[: max(1, int(self.reset_fraction * num_weights))], "random")
+        num_weights = {name: parameter.numel() for name, parameter in scope.items()}
+        number = max(1, int(self.reset_fraction * sum(num_weights.values())))
+        selection = draw_weights(num_weights, number, seed)
         reset_weights(model, selection, self.reset_value or default_reset_value(model), seed=seed)
-        loss = BatchLoss(model, data)
-        losses = map(loss.mean, shuffled_batches(data, "retain", self, seed))
-        train(model, self, losses, self.num_steps(data.num_examples("retain")), seed, selection)
+        train_on_retain_data(model, self, data, seed, selection)

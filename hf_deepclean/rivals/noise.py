@@ -2,18 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fisher forgetting: noise on every weight, the more the less the retain data need it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from ..batches import split_labels
 from ..fisher.accumulate import accumulate_fisher_diagonal
 from ..heads import base_model, classifies_tokens, num_classes
 from .data import UnlearningData
-from .scoring import check_positive, scored_batches, trainable_parameters
+from .scoring import check_positive, noting_classes, scored_batches, trainable_parameters
 
 
 # Bounds of 1 / F, and the variance of a forgotten class's row, as in the paper's code.
@@ -70,7 +67,7 @@ class FisherForgetting:
         batches = data.batches("retain", self.per_device_batch_size)
         fisher = accumulate_fisher_diagonal(
             model,
-            (_noting_classes(batch, classes) for batch in batches),
+            noting_classes(batches, classes),
             fisher_type="expected" if likelihood.kind == "classification" else "sampled",
             parameters=parameters,
             seed=seed,
@@ -96,14 +93,9 @@ class FisherForgetting:
     def _forgotten_class(self, data: UnlearningData, retained: set[int]) -> int | None:
         """The class of which all examples, and no others, are to be forgotten."""
         classes: set[int] = set()
-        for batch in data.batches("forget", self.per_device_batch_size):
-            _noting_classes(batch, classes)
+        for _ in noting_classes(data.batches("forget", self.per_device_batch_size), classes):
+            pass
         return classes.pop() if len(classes) == 1 and not classes & retained else None
-
-
-def _noting_classes(batch: Mapping[str, Any], classes: set[int]) -> Mapping[str, Any]:
-    classes.update(split_labels(batch)[1].flatten().tolist())
-    return batch
 
 
 def _head_parameters(model: nn.Module) -> set[nn.Parameter]:

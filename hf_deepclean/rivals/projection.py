@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unlearning within, or without, the subspaces that the inputs of layers span."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +12,7 @@ from ..heads import num_classes
 from ..modes import differentiable_mode, evaluation_mode
 from .data import UnlearningData
 from .inputs import input_covariances, multiply_inputs, projectable_layers
-from .scoring import check_positive, scored_batches, scored_choices
+from .scoring import check_positive, noting_classes, scored_batches, scored_choices
 
 
 @dataclass(frozen=True)
@@ -230,8 +228,8 @@ class SubspaceForgetting:
         """The matrix M of every weight, and the classes of the sample."""
         classes: set[int] = set()
         num_samples = min(self.num_samples, data.num_examples(split))
-        batches = data.batches(split, self.per_device_batch_size, seed, num_samples)
-        scored = _noting_classes(scored_batches(model, batches, data.log_likelihood_func), classes)
+        batches = noting_classes(data.batches(split, self.per_device_batch_size, seed, num_samples), classes)
+        scored = scored_batches(model, batches, data.log_likelihood_func)
         covariances = input_covariances(model, scored, projectable_layers(model), self.max_rows / num_samples, seed)
         importances = {}
         for weight in list(covariances):
@@ -239,11 +237,3 @@ class SubspaceForgetting:
             shares = eigenvalues.clamp_min(0) / eigenvalues.clamp_min(0).sum()
             importances[weight] = (eigenvectors * (alpha * shares / ((alpha - 1) * shares + 1))) @ eigenvectors.T
         return importances, classes
-
-
-def _noting_classes(
-    scored: Iterable[tuple[Any, dict[str, Any], torch.Tensor]], classes: set[int]
-) -> Iterator[tuple[Any, dict[str, Any], torch.Tensor]]:
-    for likelihood, inputs, labels in scored:
-        classes.update(labels.flatten().tolist())
-        yield likelihood, inputs, labels

@@ -13,6 +13,7 @@ from ..batches import IGNORED, move_batch, split_labels
 from ..fisher.layouts import sum_dtype
 from ..heads import find_likelihood, prepare_batch
 from ..likelihood import Likelihood, LogLikelihoodFunction
+from ..modes import differentiable_mode, evaluation_mode
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -36,31 +37,79 @@ def zeros_of(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: torch.zeros_like(p, dtype=sum_dtype(p), requires_grad=False) for name, p in parameters.items()}
 
 
+class Scorer:
+    """
+    Makes of a collated batch what a forward pass and a score of it need.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model.
+        log_likelihood_func (`Callable`, *optional*):
+            The caller's likelihood, by default that of the model's head, which is found with the first batch.
+    """
+
+    def __init__(self, model: nn.Module, log_likelihood_func: LogLikelihoodFunction | None = None) -> None:
+        self.model = model
+        self.log_likelihood_func = log_likelihood_func
+        self.device = next(model.parameters()).device
+        self._likelihood: Likelihood | None = None
+
+    def __call__(self, batch: Mapping[str, Any]) -> tuple[Likelihood, dict[str, Any], torch.Tensor]:
+        """How the examples are scored, the inputs and the labels."""
+        batch = move_batch(prepare_batch(self.model, batch), self.device)
+        if self._likelihood is None:
+            self._likelihood = find_likelihood(self.model, batch, self.log_likelihood_func)
+        return self._likelihood, *split_labels(batch)
+
+
 def scored_batches(
     model: nn.Module,
     batches: Iterable[Mapping[str, Any]],
     log_likelihood_func: LogLikelihoodFunction | None = None,
 ) -> Iterator[tuple[Likelihood, dict[str, Any], torch.Tensor]]:
     """
-    Batches as a forward pass needs them.
+    What a [`Scorer`] makes of batches.
 
     Args:
-        model ([`~transformers.PreTrainedModel`]):
-            The model.
+        model, log_likelihood_func:
+            As for [`Scorer`].
         batches (`Iterable[dict[str, Any]]`):
             Collated batches.
-        log_likelihood_func (`Callable`, *optional*):
-            The caller's likelihood, by default that of the model's head.
-
-    Yields:
-        `tuple[Likelihood, dict[str, Any], torch.Tensor]`: How the examples are scored, the inputs and the labels.
     """
-    device, likelihood = next(model.parameters()).device, None
+    return map(Scorer(model, log_likelihood_func), batches)
+
+
+def noting_classes(batches: Iterable[Mapping[str, Any]], classes: set[int]) -> Iterator[Mapping[str, Any]]:
+    """The same batches, whose labels are added to `classes` as they pass."""
     for batch in batches:
-        batch = move_batch(prepare_batch(model, batch), device)
-        if likelihood is None:
-            likelihood = find_likelihood(model, batch, log_likelihood_func)
-        yield likelihood, *split_labels(batch)
+        classes.update(split_labels(batch)[1].flatten().tolist())
+        yield batch
+
+
+def summed_gradients(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    log_likelihood_func: LogLikelihoodFunction | None = None,
+) -> dict[str, torch.Tensor]:
+    """
+    The gradient of the sum of all examples' negative log-likelihoods, in eval mode, by trainable parameter.
+
+    Args:
+        model, batches, log_likelihood_func:
+            As for [`scored_batches`].
+
+    Raises:
+        `ValueError`: If no parameter requires gradients.
+    """
+    parameters = trainable_parameters(model)
+    sums = zeros_of(parameters)
+    with evaluation_mode(model), differentiable_mode(model):
+        for likelihood, inputs, labels in scored_batches(model, batches, log_likelihood_func):
+            loss = -likelihood(inputs, model(**inputs), labels).sum()
+            gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+            for total, gradient in zip(sums.values(), gradients, strict=True):
+                total += gradient
+    return sums
 
 
 def scored_choices(

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..batches import IGNORED, move_batch, split_labels
-from ..heads import find_likelihood, prepare_batch
+from ..batches import IGNORED
 from ..likelihood import Likelihood
 from ..modes import all_seeded, evaluation_mode, only_trainable
 from ..repair import SparseAdamW, freeze_running_statistics
 from ..selection import WeightSelection
 from .data import UnlearningData
+from .scoring import Scorer
 
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -108,9 +108,7 @@ class BatchLoss:
 
     def __init__(self, model: nn.Module, data: UnlearningData) -> None:
         self.model = model
-        self.log_likelihood_func = data.log_likelihood_func
-        self.device = next(model.parameters()).device
-        self._likelihood: Likelihood | None = None
+        self._scorer = Scorer(model, data.log_likelihood_func)
 
     def mean(self, batch: Mapping[str, Any], relabel: Relabel | None = None) -> torch.Tensor:
         """
@@ -130,17 +128,14 @@ class BatchLoss:
         return self._total(batch, None)[0]
 
     def _total(self, batch: Mapping[str, Any], relabel: Relabel | None) -> tuple[torch.Tensor, int | torch.Tensor]:
-        batch = move_batch(prepare_batch(self.model, batch), self.device)
-        if self._likelihood is None:
-            self._likelihood = find_likelihood(self.model, batch, self.log_likelihood_func)
-        inputs, labels = split_labels(batch)
+        likelihood, inputs, labels = self._scorer(batch)
         outputs = self.model(**inputs)
         if relabel is not None:
-            labels = relabel(self._likelihood, outputs, labels)
-        total = -self._likelihood(inputs, outputs, labels).sum()
-        if self._likelihood.kind not in ("token", "next_token"):
+            labels = relabel(likelihood, outputs, labels)
+        total = -likelihood(inputs, outputs, labels).sum()
+        if likelihood.kind not in ("token", "next_token"):
             return total, len(labels)
-        targets = self._likelihood.targets(inputs, outputs, labels)[1]
+        targets = likelihood.targets(inputs, outputs, labels)[1]
         return total, (targets != IGNORED).sum().clamp_min(1)
 
 
@@ -212,6 +207,23 @@ def train(
         raise FloatingPointError(f"After {num_steps} steps some weights are no finite numbers. {_DIVERGED}")
 
 
+def train_on_retain_data(
+    model: nn.Module, method: TrainingMethod, data: UnlearningData, seed: int, selection: WeightSelection | None = None
+) -> None:
+    """
+    Trains a model in place on the retain data alone, by the loss of [`BatchLoss`].
+
+    Args:
+        model, method, seed, selection:
+            As for [`train`].
+        data ([`~rivals.data.UnlearningData`]):
+            The data.
+    """
+    check_not_empty(data, "retain")
+    losses = map(BatchLoss(model, data).mean, shuffled_batches(data, "retain", method, seed))
+    train(model, method, losses, method.num_steps(data.num_examples("retain")), seed, selection)
+
+
 def shuffled_batches(
     data: UnlearningData, split: str, method: TrainingMethod, seed: int
 ) -> Iterator[Mapping[str, Any]]:
@@ -233,26 +245,6 @@ def check_not_empty(data: UnlearningData, *splits: str) -> None:
             raise ValueError(
                 f"The {split} data are empty, and this method trains on them. Pass a `{split}_dataset` with examples."
             )
-
-
-def selection_at(parameters: Mapping[str, nn.Parameter], chosen: torch.Tensor, rule: str) -> WeightSelection:
-    """
-    The selection of weights by their places in all parameters, laid end to end.
-
-    Args:
-        parameters (`dict[str, torch.nn.Parameter]`):
-            The named parameters that could have been selected.
-        chosen (`torch.Tensor`):
-            The places, in any order.
-        rule (`str`):
-            Name of the rule that chose them.
-    """
-    num_weights = {name: parameter.numel() for name, parameter in parameters.items()}
-    mask = torch.zeros(sum(num_weights.values()), dtype=torch.bool)
-    mask[chosen.cpu()] = True
-    parts = zip(num_weights, mask.split(list(num_weights.values())), strict=True)
-    indices = {name: part.nonzero().squeeze(1) for name, part in parts if part.any()}
-    return WeightSelection(indices, num_weights, rule)
 
 
 class SparseSGD(torch.optim.Optimizer):

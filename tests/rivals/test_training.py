@@ -16,9 +16,8 @@ from hf_deepclean import (
     RandomMask,
     SalUn,
     UnlearningData,
-    WeightSelection,
 )
-from hf_deepclean.rivals.training import BatchLoss, SparseSGD, TrainingMethod, selection_at, shuffled_batches
+from hf_deepclean.rivals.training import BatchLoss, SparseSGD, TrainingMethod, shuffled_batches
 
 from .. import heads, tiny
 from ..test_reset import selection_of
@@ -267,16 +266,3 @@ def test_sparse_sgd_equals_sgd_with_all_other_weights_put_back():
     guard.verify(model)
     num_states = sum(value.numel() for state in ours.state.values() for value in state.values())
     assert num_states == selection.num_selected
-
-
-def test_a_place_in_all_parameters_is_one_in_its_own():
-    model = tiny.vit()
-    parameters = dict(model.named_parameters())
-    sizes = [parameter.numel() for parameter in parameters.values()]
-    chosen = torch.tensor([sum(sizes) - 1, sizes[0] + sizes[1], 2])
-    selection = selection_at(parameters, chosen, "random")
-    names = list(parameters)
-    expected = {names[0]: [2], names[2]: [0], names[-1]: [sizes[-1] - 1]}
-    assert {name: indices.tolist() for name, indices in selection.indices.items()} == expected
-    assert isinstance(selection, WeightSelection)
-    assert (selection.num_selected, selection.num_in_scope) == (3, sum(sizes))
