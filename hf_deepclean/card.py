@@ -268,6 +268,7 @@ def _context(report: PublicReport, repo_id: str | None, plots: Collection[str]) 
         "fisher_labels": _FISHER_LABELS[report.settings.get("fisher_type", "empirical")],
         "reset_value": _RESET_VALUES[report.settings.get("reset_value", "zero")],
         "repair": _repair(report.settings),
+        "penalty": report.settings.get("forget_penalty", 0.0),
         "beside_the_plane": _beside_the_plane(report),
         "plane": _plane(report),
         "shares_by_gamma": _shares_by_gamma(report),

@@ -39,7 +39,7 @@ class FisherUnlearningConfig(TrainingArguments):
             Batch size of the Fisher pass. It decides time and memory, never the result.
         fisher_max_examples (`int`, *optional*):
             At most so many examples of each data set, drawn at random by `seed`, enter its Fisher information. By
-            default all; with `selection="auto"`, whose trials make up for what a sample leaves open, 1,000, except of
+            default all; with `selection="auto"`, whose trials make up for what a sample leaves open, 500, except of
             streams and beside a kept Fisher.
         accumulator_device (`str`, *optional*):
             `"cpu"` keeps the sums of both Fishers in the memory of the processor, for models that leave no room on
@@ -63,9 +63,8 @@ class FisherUnlearningConfig(TrainingArguments):
             (data never seen) or `"chance"` (their classes are gone). By default it follows from whether their classes
             also occur in the retain data.
         num_selection_trials (`int`, *optional*, defaults to `6`):
-            Trials of `selection="auto"`; towards `"unseen"`, of a model with token embeddings, as many with these
-            alone.
-        num_selection_examples (`int`, *optional*, defaults to `128`):
+            Trials of `selection="auto"`.
+        num_selection_examples (`int`, *optional*, defaults to `64`):
             At most so many examples of each data set, drawn at random by `seed`, are evaluated in a trial.
         reset_scope (`str`, *optional*, defaults to `"full"`):
             `"full"` (all weights) or `"adapter"` (those of the active LoRA adapter; the base is only read).
@@ -87,6 +86,14 @@ class FisherUnlearningConfig(TrainingArguments):
             initialisation instead. Checked before any work; see [`reset.check_pretrained_model`].
         random_mask_control (`bool`, *optional*, defaults to `False`):
             Whether to reset and repair as many weights drawn at random beside, for comparison. Doubles the repair.
+
+        > Parameters that control the repair
+
+        forget_penalty (`float`, *optional*):
+            Weight of a penalty on forget examples that are known better than unseen ones, in every eighth step of the
+            repair; see [`~penalty.ForgetPenalty`]. 0 leaves it out: then the repair reads retained data alone. By
+            default 1 with `selection="auto"`, where it acts towards the target `"unseen"` if there is an
+            `unseen_dataset`; the other rules have none.
 
         > Parameters that control what is published
 
@@ -141,7 +148,7 @@ class FisherUnlearningConfig(TrainingArguments):
         default=None,
         metadata={
             "help": "At most so many random examples of each data set enter its Fisher information; by default all, "
-            "with --selection auto 1,000."
+            "with --selection auto 500."
         },
     )
     accumulator_device: str | None = field(
@@ -173,7 +180,7 @@ class FisherUnlearningConfig(TrainingArguments):
     )
     num_selection_trials: int = field(default=6, metadata={"help": "Trials of --selection auto."})
     num_selection_examples: int = field(
-        default=128, metadata={"help": "At most so many examples of each data set are evaluated in a trial."}
+        default=64, metadata={"help": "At most so many examples of each data set are evaluated in a trial."}
     )
     reset_scope: str = field(
         default="full",
@@ -203,6 +210,13 @@ class FisherUnlearningConfig(TrainingArguments):
     )
     random_mask_control: bool = field(
         default=False, metadata={"help": "Also reset and repair as many weights drawn at random, for comparison."}
+    )
+    forget_penalty: float | None = field(
+        default=None,
+        metadata={
+            "help": "Weight of the penalty on forget examples that are known better than unseen ones, in the repair; "
+            "0: none. By default 1 with --selection auto, else 0."
+        },
     )
     gamma_sweep: list[float] | None = field(
         default=None,
@@ -254,6 +268,15 @@ class FisherUnlearningConfig(TrainingArguments):
             raise ValueError(
                 f"`target={self.target!r}` is what `selection='auto'` works for, and the rule is {self.selection!r}. "
                 "Leave one of them out."
+            )
+        if self.forget_penalty is None:
+            self.forget_penalty = 1.0 if self.selection == "auto" else 0.0
+        if not 0 <= self.forget_penalty < math.inf:
+            raise ValueError(f"`forget_penalty` is {self.forget_penalty} but must be a finite weight, 0 or more.")
+        if self.forget_penalty > 0 and self.selection != "auto":
+            raise ValueError(
+                f"`forget_penalty={self.forget_penalty}` holds the forget data to what `selection='auto'` finds of the "
+                f"unseen data, and the rule is {self.selection!r}. Leave one of them out."
             )
         check_reset_scope(self.reset_scope)
         if self.reset_value is None and self.pretrained_model is not None:

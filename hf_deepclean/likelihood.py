@@ -229,6 +229,24 @@ class Likelihood:
             return ctc_log_likelihood(outputs, labels, lengths, config.pad_token_id, config.ctc_zero_infinity)
         return _log_probability(*self.targets(inputs, outputs, labels))
 
+    def losses(self, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        """
+        Negative log-likelihoods of the examples, for token-level heads per scored token; examples without any are left
+        out.
+
+        Args:
+            inputs, outputs, labels:
+                As for the likelihood itself.
+
+        Returns:
+            `torch.Tensor`: Shape `(num_scored_examples,)`, in nats.
+        """
+        log_likelihood = self(inputs, outputs, labels)
+        if self.kind not in ("token", "next_token"):
+            return -log_likelihood
+        counts = (self.targets(inputs, outputs, labels)[1] != IGNORED).sum(dim=1)
+        return (-log_likelihood / counts.clamp_min(1))[counts > 0]
+
     def targets(
         self, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,9 +9,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.adamw import adamw
 
 from .selection import WeightSelection
 from .shards import holders_of, is_sharded, local_indices, local_part, reshard, whole
+
+
+# Where torch updates all tensors of a list in one kernel.
+_FUSED_DEVICES = ("cpu", "cuda")
 
 
 class SparseAdamW(torch.optim.Optimizer):
@@ -87,16 +92,19 @@ class SparseAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        gradients = []
+        taken = []
         for name, parameter, group in self._entries():
             if parameter.grad is not None:
                 values, _ = local_part(parameter)
                 chosen = self.indices[name] = self.indices[name].to(values.device)
                 gradient = _at_least_float32(torch.take(local_part(parameter.grad)[0], chosen))
-                gradients.append((parameter, chosen, group, gradient))
-        scale = self._clipping_scale([gradient for *_, gradient in gradients])
-        for parameter, chosen, group, gradient in gradients:
-            self._update(parameter, chosen, group, gradient * scale)
+                taken.append((parameter, chosen, group, gradient))
+        gradients = [gradient for *_, gradient in taken]
+        scale = self._clipping_scale(gradients)
+        if scale != 1:
+            torch._foreach_mul_(gradients, scale)
+        for group in self.param_groups:
+            self._update(group, [(p, chosen, gradient) for p, chosen, owner, gradient in taken if owner is group])
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -123,7 +131,7 @@ class SparseAdamW(torch.optim.Optimizer):
         # The base class casts the state to the parameter's dtype, which would halve the precision of the moments.
         for name, parameter, _ in self._entries():
             for key, value in saved.get(name, {}).items():
-                self.state[parameter][key] = value.clone() if key == "step" else value.to(parameter.device, copy=True)
+                self.state[parameter][key] = value.to(parameter.device, copy=True)
 
     def _entries(self) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
         for group in self.param_groups:
@@ -132,9 +140,7 @@ class SparseAdamW(torch.optim.Optimizer):
                     yield name, parameter, group
 
     def _clipping_scale(self, gradients: list[torch.Tensor]) -> float:
-        norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
-        # Read at once, so that a device waits once per step and not once per parameter.
-        norm = math.hypot(*torch.stack(norms).tolist()) if norms else 0.0
+        norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
         norm = math.hypot(*self._holders.gather(norm))
         if not math.isfinite(norm):
             raise ValueError(
@@ -144,26 +150,38 @@ class SparseAdamW(torch.optim.Optimizer):
         self.last_grad_norm = norm
         return min(1.0, self.max_grad_norm / (norm + 1e-6)) if self.max_grad_norm > 0 else 1.0
 
-    def _update(
-        self, parameter: nn.Parameter, chosen: torch.Tensor, group: dict[str, Any], gradient: torch.Tensor
-    ) -> None:
-        state, (part, _) = self.state[parameter], local_part(parameter)
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"] = torch.zeros_like(gradient)
-            state["exp_avg_sq"] = torch.zeros_like(gradient)
-            if parameter.dtype != gradient.dtype:
-                state["master"] = torch.take(part, chosen).to(gradient.dtype)
-        values = state["master"] if "master" in state else torch.take(part, chosen)
+    def _update(self, group: dict[str, Any], taken: list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]]) -> None:
+        """Of all parameters of a group at once: one by one, most of the time would pass between the kernels."""
+        values = []
+        for parameter, chosen, gradient in taken:
+            state, (part, _) = self.state[parameter], local_part(parameter)
+            if not state:
+                state["step"] = torch.zeros((), device=gradient.device)
+                state["exp_avg"] = torch.zeros_like(gradient)
+                state["exp_avg_sq"] = torch.zeros_like(gradient)
+                if parameter.dtype != gradient.dtype:
+                    state["master"] = torch.take(part, chosen).to(gradient.dtype)
+            values.append(state["master"] if "master" in state else torch.take(part, chosen))
+        states = [self.state[parameter] for parameter, *_ in taken]
         beta1, beta2 = group["betas"]
-        state["step"] += 1
-        step = state["step"].item()
-        state["exp_avg"].lerp_(gradient, 1 - beta1)
-        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        denominator = (state["exp_avg_sq"].sqrt() / math.sqrt(1 - beta2**step)).add_(group["eps"])
-        values.mul_(1 - group["lr"] * group["weight_decay"])
-        values.addcdiv_(state["exp_avg"], denominator, value=-group["lr"] / (1 - beta1**step))
-        part.put_(chosen, values.to(part.dtype))
+        adamw(
+            values,
+            [gradient for *_, gradient in taken],
+            *([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq")),
+            [],
+            [state["step"] for state in states],
+            fused=all(value.device.type in _FUSED_DEVICES for value in values),
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+        for (parameter, chosen, _), value in zip(taken, values, strict=True):
+            part, _ = local_part(parameter)
+            part.put_(chosen, value.to(part.dtype))
 
 
 class FreezeGuard:

@@ -24,6 +24,7 @@ from .interruption import Interruption
 from .likelihood import Likelihood, LogLikelihoodFunction, class_log_probabilities
 from .loading import EpochLoader, ProcessBatchSampler, ProcessRows, is_stream, rows_and_collator
 from .modes import end_mixed_precision, only_trainable
+from .penalty import STEPS_PER_PENALTY, ForgetPenalty
 from .processes import broadcast_object, gather_objects, num_processes, on_main_process, process_index
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .reset import read_weights, write_weights
@@ -57,13 +58,14 @@ class RepairTrainer(Trainer):
     _interruption: Interruption
     _state: RunState | None = None
     _is_control: bool = False
+    _penalty: ForgetPenalty | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput | None:
         """
         Repairs the selected weights on the retain set, and proves that nothing else changed.
 
-        The loss is the mean negative log-likelihood, over the whole accumulated batch. With `num_train_epochs=0` and
-        no `max_steps` there is nothing to train.
+        The loss is the mean negative log-likelihood, over the whole accumulated batch, and in some steps the
+        [`~penalty.ForgetPenalty`]. With `num_train_epochs=0` and no `max_steps` there is nothing to train.
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
@@ -94,6 +96,7 @@ class RepairTrainer(Trainer):
                 # Trainer clips by the norm of all gradients, frozen ones included; the optimizer clips instead.
                 with (
                     overridden(self.args, max_grad_norm=0.0),
+                    overridden(self, _penalty=self._forget_penalty()),
                     overridden(self.callback_handler, callbacks=callbacks),
                     self._only_selected_trainable(),
                 ):
@@ -169,6 +172,41 @@ class RepairTrainer(Trainer):
             self._likelihood = find_likelihood(self.model, batch, self.log_likelihood_func)
         self._repair_inputs, labels = split_labels(batch)
         return super().compute_loss(model, {**self._repair_inputs, LABELS: labels}, *args, **kwargs)
+
+    def training_step(self, model: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As for [`~transformers.Trainer`]; some optimizer steps add the gradients of the penalty."""
+        loss = super().training_step(model, *args, **kwargs)
+        is_due = self.accelerator.sync_gradients and self.state.global_step % STEPS_PER_PENALTY == 0
+        if self._penalty is not None and is_due:
+            self._add_penalty(model, self._penalty)
+        return loss
+
+    def _forget_penalty(self) -> ForgetPenalty | None:
+        """What keeps the repair from bringing the forget data back, if anything does."""
+        return None
+
+    def _add_penalty(self, model: torch.nn.Module, penalty: ForgetPenalty) -> None:
+        share = (self.state.global_step, process_index(), num_processes())
+
+        def losses(rows: Any) -> tuple[torch.Tensor, list[list[float]]]:
+            batch, counts = penalty.batch(rows, *share)
+            inputs, labels = split_labels(prepare_batch(self.model, self._prepare_inputs(batch)))
+            with self.compute_loss_context_manager():
+                own = self._likelihood.losses(inputs, model(**inputs), labels)
+            own = own if counts else own[:0]
+            return own, gather_objects(own.tolist())
+
+        with torch.no_grad():
+            _, unseen = losses(penalty.unseen_rows)
+        own, forget = losses(penalty.forget_rows)
+        targets = penalty.targets(sum(forget, []), sum(unseen, []))
+        if targets is None:
+            return
+        first = sum(map(len, forget[: process_index()]))
+        excess = torch.as_tensor(targets[first : first + len(own)]).to(own) - own
+        # Gradients are averaged over the processes.
+        total = num_processes() * penalty.weight * excess.clamp_min(0).sum() / len(targets)
+        self.accelerator.backward(total)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As for [`~transformers.Trainer`]; the gradient norm is that of the selected weights."""

@@ -641,10 +641,16 @@ class UnlearningReport(JsonRecord):
             search.target == "unseen" and self.stages["after_repair"].membership is None
         )
         sizes = ", ".join(f"{size} {split}" for split, size in search.num_examples.items())
+        weight, penalty = self.settings.get("forget_penalty", 0.0), ""
+        if weight > 0 and search.unseen_losses is not None:
+            penalty = (
+                f" In every eighth step the repair held the forget data to the losses of the unseen ones (weight "
+                f"{weight:g}), so that the membership AUC against these is what it worked towards."
+            )
         return (
             f"The number of weights was found by {len(search.trials)} trials on {sizes} examples, as the deepest "
             f"reset that leaves {100 * search.min_left:.0f} % of the retained {search.measure} beyond what no reset "
-            f"takes away ({100 * search.chance:.1f} %); the target was {search.target!r}{unchecked}."
+            f"takes away ({100 * search.chance:.1f} %); the target was {search.target!r}{unchecked}.{penalty}"
         )
 
     def _kept_fisher_note(self) -> str:

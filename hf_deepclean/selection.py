@@ -4,7 +4,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -144,9 +144,7 @@ def select_above(forget: FisherDiagonal, retain: FisherDiagonal, gamma: float) -
     return _selection_of(ratios, ratios.where(lambda ratio, _: ratio > gamma), gamma, "gamma")
 
 
-def select_largest(
-    forget: FisherDiagonal, retain: FisherDiagonal, number: int, names: Collection[str] | None = None
-) -> WeightSelection:
+def select_largest(forget: FisherDiagonal, retain: FisherDiagonal, number: int) -> WeightSelection:
     """
     As many weights with the largest ratios, for the trials of the rule `"auto"`; nothing is warned of.
 
@@ -155,28 +153,26 @@ def select_largest(
             As for [`select_weights`], which compares them.
         number (`int`):
             How many, at least 1 and at most [`num_candidates`].
-        names (`Collection[str]`, *optional*):
-            The parameters to select from, by default all.
     """
-    ratios = FisherRatios(forget, retain, names)
+    ratios = FisherRatios(forget, retain)
     return _selection_of(ratios, *_top(ratios, number), rule="auto")
 
 
-def num_candidates(forget: FisherDiagonal, retain: FisherDiagonal, names: Collection[str] | None = None) -> int:
+def num_candidates(forget: FisherDiagonal, retain: FisherDiagonal) -> int:
     """
     Number of weights that matter to the forget set.
 
     Args:
-        forget, retain, names:
+        forget, retain:
             As for [`select_largest`].
 
     Raises:
-        `ValueError`: If there are none in all parameters, or if the two Fishers cannot be compared.
+        `ValueError`: If there are none, or if the two Fishers cannot be compared.
     """
     check_comparable(forget, retain)
-    ratios = FisherRatios(forget, retain, names)
+    ratios = FisherRatios(forget, retain)
     number = ratios.count(_matters)
-    if number == 0 and names is None:
+    if number == 0:
         raise ValueError(f"No weight was selected: {_describe(ratios, None, None)}")
     return number
 
@@ -294,13 +290,11 @@ class FisherRatios:
     Args:
         forget, retain ([`FisherDiagonal`]):
             The two diagonals.
-        names (`Collection[str]`, *optional*):
-            The parameters whose ratios are meant, by default all.
     """
 
-    def __init__(self, forget: FisherDiagonal, retain: FisherDiagonal, names: Collection[str] | None = None) -> None:
+    def __init__(self, forget: FisherDiagonal, retain: FisherDiagonal) -> None:
         self.forget, self.retain = forget, retain
-        self.names = [name for name in forget.sums if names is None or name in names]
+        self.names = list(forget.sums)
         self.num_weights = sum(forget.sums[name].numel() for name in self.names)
         self.processes = holders_of([*forget.sums.values(), *retain.sums.values()])
 

@@ -18,17 +18,18 @@ TARGETS = ("unseen", "chance")
 
 # Of what the model knows of the retained data beyond chance, as much must be left after the reset: from there a repair
 # of a few epochs brings the rest back, and from next to nothing it does not. What a model has learnt by heart sits
-# deeper: the more it knows the forget data better than unseen ones, the less must be left, down to the second.
+# deeper: the more it knows the forget data better than unseen ones, the less must be left, down to the second. What a
+# language model knows comes from more than the retained data, so that they bring less of it back.
 MIN_KNOWLEDGE_LEFT = 0.5
 LEAST_KNOWLEDGE_LEFT = 0.15
+MIN_LANGUAGE_LEFT = 0.75
 _LESS_PER_KNOWN_BY_HEART = 1.5
 
 # The search begins with a trial between these shares of the weights that matter to the forget data.
 _SMALLEST_SHARE = 1e-3
 
-# By how much a part of the model must part the knowledge of retained and forgotten data better than the whole does:
-# samples of 128 examples differ by as much through chance alone.
-_LEAST_GAIN = 0.1
+# The losses of unseen data are kept as so many quantiles, the least and the largest among them.
+_NUM_LOSS_QUANTILES = 101
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,11 @@ class ResetTrial:
     Args:
         num_selected (`int`): Number of weights that were reset.
         gamma (`float`, *optional*): The smallest ratio of forget to retain Fisher among them; none if none were.
-        part (`str`, *optional*): The part of the model they were taken from; none if none were.
         forget, retain (`float`): What the model knows of the data to forget and to keep; see [`knowledge`].
     """
 
     num_selected: int
     gamma: float | None
-    part: str | None
     forget: float
     retain: float
 
@@ -65,6 +64,9 @@ class SelectionSearch:
         chosen (`int`, *optional*): The place in `trials` of the one whose weights were selected; none if all were
             rejected.
         num_examples (`dict[str, int]`): Examples of every sample.
+        unseen_losses (`tuple[float, ...]`, *optional*): For the target `"unseen"` evenly spaced quantiles of the loss
+            of unseen examples under the model as it was, in nats, for token-level heads per scored token; none without
+            unseen data.
     """
 
     target: str
@@ -75,14 +77,13 @@ class SelectionSearch:
     trials: tuple[ResetTrial, ...]
     chosen: int | None
     num_examples: dict[str, int]
+    unseen_losses: tuple[float, ...] | None = None
 
     def rows(self, num_in_scope: int) -> list[list[str]]:
         """The trade-off as a table for people: every trial by its number of weights, the chosen one marked."""
         rows = [["reset (trial, without a repair)", f"forget {self.measure}", f"retain {self.measure}"]]
-        several = len({trial.part for trial in self.trials}) > 1
-        for trial in (self.before, *sorted(self.trials, key=lambda trial: (trial.part, trial.num_selected))):
+        for trial in (self.before, *sorted(self.trials, key=lambda trial: trial.num_selected)):
             name = f"{100 * trial.num_selected / num_in_scope:.3g} %" if trial.num_selected else "nothing"
-            name += f", {trial.part}" if several and trial.num_selected else ""
             mark = " (chosen)" if self.chosen is not None and trial is self.trials[self.chosen] else ""
             rows.append([name + mark, f"{100 * trial.forget:.1f} %", f"{100 * trial.retain:.1f} %"])
         return rows
@@ -92,23 +93,9 @@ class UnrecoverableResetError(ValueError):
     """Every reset that was tried costs more of what is to be kept than a repair can be expected to bring back."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """
-    A part of the model to take weights from.
-
-    Args:
-        num_candidates (`int`): Number of its weights that matter to the forget data.
-        select (`Callable`): Called with a number of weights, at least 1; returns as many of them with the largest
-            ratios.
-    """
-
-    num_candidates: int
-    select: Callable[[int], WeightSelection]
-
-
 def search_selection(
-    parts: Mapping[str, Part],
+    num_candidates: int,
+    select: Callable[[int], WeightSelection],
     before: Mapping[str, ExamplePredictions],
     evaluate: Callable[[WeightSelection], Mapping[str, ExamplePredictions]],
     target: str,
@@ -121,14 +108,16 @@ def search_selection(
 
     The weights are taken in the order of their ratios, and how many of them is found by bisection on a logarithmic
     scale: a number is tried by a reset and forward passes over samples, and rejected if too little is left of what
-    the model knows of the retained data beyond chance ([`min_knowledge_left`]). The first part is left for
-    another one if the deepest reset there parts the knowledge of both better, by more than chance would.
+    the model knows of the retained data beyond chance ([`min_knowledge_left`]).
 
     Neither a reference model nor test data take part.
 
     Args:
-        parts (`dict[str, Part]`):
-            The parts of the model by name, of which one has weights that matter to the forget data.
+        num_candidates (`int`):
+            Number of weights that matter to the forget data, at least 1.
+        select (`Callable`):
+            Called with a number of weights, at least 1 and at most `num_candidates`; returns as many of them with the
+            largest ratios.
         before (`dict[str, ExamplePredictions]`):
             The model's answers on samples of `"forget"` and `"retain"`.
         evaluate (`Callable`):
@@ -136,7 +125,7 @@ def search_selection(
         target (`str`):
             `"unseen"` or `"chance"`; see [`target_of_request`].
         num_trials (`int`):
-            Number of trials in every part.
+            Number of trials.
         unseen ([`ExamplePredictions`], *optional*):
             The model's answers on a sample of unseen data.
         base ([`ExamplePredictions`], *optional*):
@@ -150,7 +139,7 @@ def search_selection(
         [`UnrecoverableResetError`]: If every trial was rejected; its message holds the table.
     """
     measure, chance = _measure(before["retain"])
-    as_it_is = _trial(None, None, before)
+    as_it_is = _trial(None, before)
     if not as_it_is.retain > chance:
         raise ValueError(
             f"The model's {measure} on a sample of {len(before['retain'].labels)} retained examples is "
@@ -158,29 +147,27 @@ def search_selection(
             "nothing that a reset could spare. Pass the trained model and the data it was trained on, or choose a "
             "`gamma` or `reset_fraction` yourself."
         )
-    min_left = min_knowledge_left(target, as_it_is.forget, None if unseen is None else knowledge(unseen))
+    min_left = min_knowledge_left(target, before["forget"], unseen)
     if base is not None:
         chance = min(max(chance, knowledge(base)), as_it_is.retain)
     enough = chance + min_left * (as_it_is.retain - chance)
+    low, high = math.log(max(1.0, _SMALLEST_SHARE * num_candidates)), math.log(num_candidates)
     trials: list[ResetTrial] = []
     chosen, selected = None, None
-    for name, part in parts.items():
-        if part.num_candidates == 0:
-            continue
-        low, high = math.log(max(1.0, _SMALLEST_SHARE * part.num_candidates)), math.log(part.num_candidates)
-        best = None
-        for _ in range(num_trials):
-            middle = (low + high) / 2
-            selection = part.select(max(1, round(math.exp(middle))))
-            trials.append(_trial(name, selection, evaluate(selection)))
-            if trials[-1].retain < enough:
-                high = middle
-            else:
-                low, best = middle, (len(trials) - 1, selection)
-        if best is not None and (chosen is None or _parted(trials[best[0]]) > _parted(trials[chosen]) + _LEAST_GAIN):
-            chosen, selected = best
+    for number in range(num_trials):
+        middle = (low + high) / 2
+        selection = select(max(1, round(math.exp(middle))))
+        trials.append(_trial(selection, evaluate(selection)))
+        if trials[-1].retain < enough:
+            high = middle
+        else:
+            low, chosen, selected = middle, number, selection
     sizes = {split: len(answers.labels) for split, answers in before.items()}
-    search = SelectionSearch(target, measure, chance, min_left, as_it_is, tuple(trials), chosen, sizes)
+    losses = None
+    if unseen is not None and target == "unseen":
+        quantiles = np.quantile(-unseen.confidence(), np.linspace(0, 1, _NUM_LOSS_QUANTILES))
+        losses, sizes["unseen"] = tuple(quantiles.tolist()), len(unseen.labels)
+    search = SelectionSearch(target, measure, chance, min_left, as_it_is, tuple(trials), chosen, sizes, losses)
     if selected is None:
         table = "\n".join("  ".join(row) for row in search.rows(selection.num_in_scope))
         raise UnrecoverableResetError(
@@ -192,21 +179,24 @@ def search_selection(
     return selected, search
 
 
-def min_knowledge_left(target: str, forget: float, unseen: float | None) -> float:
+def min_knowledge_left(target: str, forget: ExamplePredictions, unseen: ExamplePredictions | None) -> float:
     """
     The share of what a model knows of the retained data beyond chance that a reset has to leave.
 
     Args:
         target (`str`):
             `"unseen"` or `"chance"`.
-        forget (`float`):
-            What the model knows of the data to forget.
-        unseen (`float`, *optional*):
-            What it knows of data never seen.
+        forget ([`ExamplePredictions`]):
+            The model's answers on the data to forget.
+        unseen ([`ExamplePredictions`], *optional*):
+            Its answers on data never seen. Without them there is nothing that holds the forget data down in the
+            repair, so that all depends on the reset.
     """
     if target == "chance" or unseen is None:
         return MIN_KNOWLEDGE_LEFT
-    left = MIN_KNOWLEDGE_LEFT - _LESS_PER_KNOWN_BY_HEART * max(0.0, forget - unseen)
+    if forget.tokens is not None and forget.tokens.classes is None:
+        return MIN_LANGUAGE_LEFT
+    left = MIN_KNOWLEDGE_LEFT - _LESS_PER_KNOWN_BY_HEART * max(0.0, knowledge(forget) - knowledge(unseen))
     return max(LEAST_KNOWLEDGE_LEFT, left)
 
 
@@ -272,14 +262,8 @@ def _largest_share(classes: np.ndarray) -> float:
     return float(numbers.max() / len(classes)) if len(numbers) > 1 else 0.0
 
 
-def _parted(trial: ResetTrial) -> float:
-    return trial.retain - trial.forget
-
-
-def _trial(
-    part: str | None, selection: WeightSelection | None, answers: Mapping[str, ExamplePredictions]
-) -> ResetTrial:
+def _trial(selection: WeightSelection | None, answers: Mapping[str, ExamplePredictions]) -> ResetTrial:
     known = {split: knowledge(answer) for split, answer in answers.items()}
     if selection is None:
-        return ResetTrial(0, None, None, **known)
-    return ResetTrial(selection.num_selected, selection.gamma, part, **known)
+        return ResetTrial(0, None, **known)
+    return ResetTrial(selection.num_selected, selection.gamma, **known)

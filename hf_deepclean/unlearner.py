@@ -85,9 +85,11 @@ from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type
 from .loading import (
     first_rows,
     is_stream,
+    rows_and_collator,
     trainer_batches,
 )
 from .modes import end_mixed_precision
+from .penalty import STEPS_PER_PENALTY, ForgetPenalty
 from .plane import fisher_plane
 from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
 from .processes import gather_objects, is_main_process, num_processes, on_main_process
@@ -106,7 +108,7 @@ from .report import (
     UnlearningReport,
 )
 from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
-from .scope import parameters_in_scope, token_embeddings
+from .scope import parameters_in_scope
 from .selection import (
     WeightSelection,
     num_candidates,
@@ -118,7 +120,7 @@ from .selection import (
 from .shards import named_parameters, plain_class
 from .staging import Publication, save_published, write_card
 from .state import RunState
-from .trials import Part, SelectionSearch, search_selection, target_of_request
+from .trials import SelectionSearch, search_selection, target_of_request
 
 
 logger = logging.getLogger(__name__)
@@ -129,7 +131,9 @@ T = TypeVar("T")
 _LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
 
 # Examples of each data set that enter its Fisher where trials follow.
-_MAX_FISHER_EXAMPLES = 1000
+_MAX_FISHER_EXAMPLES = 500
+# Unseen examples whose losses the forget data are held to.
+_MAX_UNSEEN_EXAMPLES = 1000
 
 # Arguments that may differ in a resumed run.
 _WITHOUT_EFFECT = (
@@ -177,7 +181,8 @@ class FisherUnlearner(RepairTrainer):
         eval_dataset ([`~datasets.Dataset`], map-style, iterable or `dict` of them, *optional*):
             Test data for the report, and for `eval_strategy`.
         unseen_dataset ([`~datasets.Dataset`], map-style or iterable, *optional*):
-            Data of the forget set's distribution that no model here was trained on, for the membership attack.
+            Data of the forget set's distribution that no model here was trained on: for the membership attack, and with
+            `selection="auto"` for what the forget data are to be like afterwards. Nothing is ever trained on them.
         reference_model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
             A model retrained without the forget data. Only evaluated; nothing is fitted to it.
         kept_fisher (`str` or [`FisherDiagonal`], *optional*):
@@ -455,6 +460,7 @@ class FisherUnlearner(RepairTrainer):
         if selection is None:
             selection = self._select_by_fishers(state)
             state.save_selection(selection)
+        self.search = progress.search
         self.reset_weights(selection)
         stages["after_reset"] = state.stage("after_reset", self.evaluate_unlearning)
         repaired = state.load_repaired()
@@ -621,6 +627,9 @@ class FisherUnlearner(RepairTrainer):
         self.evaluate_unlearning()
         evaluation = timer.seconds(math.ceil(num_evaluated / processes))
         num_steps = self._num_repair_steps()
+        if self._forget_penalty() is not None:
+            # A batch to forget forwards and backwards, and an unseen one forwards.
+            step *= 1 + (1 + 1 / 3) / (STEPS_PER_PENALTY * args.gradient_accumulation_steps)
         seconds |= {
             "evaluation": (3 + (self.reference_model is not None)) * evaluation,
             "selection": self.seconds["selection"],
@@ -770,38 +779,25 @@ class FisherUnlearner(RepairTrainer):
         def predict() -> dict[str, ExamplePredictions]:
             return {split: self._predict(self.model, rows, f"try on {split}") for split, rows in samples.items()}
 
-        def part(names: Collection[str] | None) -> Part:
-            return Part(
-                self._once(lambda: num_candidates(forget, retain, names)),
-                lambda number: self._once(lambda: select_largest(forget, retain, number, names)),
-            )
+        def select(number: int) -> WeightSelection:
+            return self._once(lambda: select_largest(forget, retain, number))
 
         def evaluate(selection: WeightSelection) -> dict[str, ExamplePredictions]:
             return self._tried(selection, predict) or before
 
+        number = self._once(lambda: num_candidates(forget, retain))
         with overridden(self, compute_metrics=None):
             before = predict()
-            target, unseen = self.args.target or self._target_of_request(before), None
+            target = self.args.target or self._target_of_request(before)
+            unseen = base = None
             if self.unseen_dataset is not None:
-                rows = self._sample(self.unseen_dataset, self.args.num_selection_examples)
+                rows = self._sample(self.unseen_dataset, _MAX_UNSEEN_EXAMPLES)
                 unseen = self._predict(self.model, rows, "try on unseen")
-            parts = {name: part(names) for name, names in self._parts(forget, target).items()}
-            base = None
             if self.args.reset_scope == "adapter":
-                base = evaluate(parts["all"].select(parts["all"].num_candidates))["retain"]
-            return search_selection(parts, before, evaluate, target, self.args.num_selection_trials, unseen, base)
-
-    def _parts(self, fisher: FisherDiagonal, target: str) -> dict[str, Collection[str] | None]:
-        """
-        All parameters in scope, and, if they are some of them, those of single tokens by themselves: what tells one
-        text from the next is there, but what makes a class is everywhere.
-        """
-        if target == "chance":
-            return {"all": None}
-        rows = set(token_embeddings(self.model))
-        of_tokens = [name for name, parameter in named_parameters(self.model).items() if parameter in rows]
-        in_scope = [name for name in of_tokens if name in fisher.sums]
-        return {"all": None} | ({"token embeddings": in_scope} if 0 < len(in_scope) < len(fisher.sums) else {})
+                base = evaluate(select(number))["retain"]
+            return search_selection(
+                number, select, before, evaluate, target, self.args.num_selection_trials, unseen, base
+            )
 
     def _target_of_request(self, samples: Mapping[str, ExamplePredictions]) -> str:
         """By the classes of all examples where they have been evaluated, else by those of the samples."""
@@ -845,6 +841,27 @@ class FisherUnlearner(RepairTrainer):
             self.reset_value,
             pretrained_model=self.args.pretrained_model,
             seed=self.args.seed,
+        )
+
+    def _forget_penalty(self) -> ForgetPenalty | None:
+        if self.search is None or self.search.unseen_losses is None or self.args.forget_penalty == 0:
+            return None
+
+        def rows(dataset: Any) -> Any:
+            # A stream cannot be read in another order; its first rows are kept in memory.
+            return list(first_rows(dataset, _MAX_UNSEEN_EXAMPLES)) if is_stream(dataset) else dataset
+
+        (forget, collator), (unseen, _) = (
+            rows_and_collator(self, rows(dataset), "penalty") for dataset in (self.forget_dataset, self.unseen_dataset)
+        )
+        return ForgetPenalty(
+            forget,
+            unseen,
+            collator,
+            self.search.unseen_losses,
+            self.args.forget_penalty,
+            self.args.train_batch_size,
+            self.args.seed,
         )
 
     def evaluate_unlearning(self, model: PreTrainedModel | None = None) -> StageResult:
