@@ -90,8 +90,8 @@ class FisherUnlearningConfig(TrainingArguments):
         > Parameters that control the repair
 
         forget_penalty (`float`, *optional*):
-            Weight of a penalty on forget examples that are known better than unseen ones, in every eighth step of the
-            repair; see [`~penalty.ForgetPenalty`]. 0 leaves it out: then the repair reads retained data alone. By
+            Weight of a penalty on forget examples that are known better than unseen ones, in every fourth to eighth step of
+            the repair; see [`~penalty.ForgetPenalty`]. 0 leaves it out: then the repair reads retained data alone. By
             default 1 with `selection="auto"`, where it acts towards the target `"unseen"` if there is an
             `unseen_dataset`; the other rules have none.
 

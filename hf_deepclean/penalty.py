@@ -13,8 +13,8 @@ from torch.utils.data import Subset
 from .loading import seeded_batches
 
 
-# A step in so many reads a batch of forget and a batch of unseen examples besides.
-STEPS_PER_PENALTY = 8
+# The penalty is taken in one of so many steps at most, and of so many at least.
+MIN_STEPS_PER_PENALTY, MAX_STEPS_PER_PENALTY = 4, 8
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class ForgetPenalty:
 
     with `l_i` the loss of the example and `t_i` the quantile of the unseen examples' losses, under the model as it was
     before the reset, at the rank of `l_i` in its batch: of the forget examples the hardest are held to the losses of
-    the hardest unseen ones, and those that any model would know may be known. It is 0 as soon as the batch's mean loss
-    is that of unseen examples, as they were or as they are now, whichever is less: the penalty makes nothing less
-    known than what was never seen. No gradient ever follows an unseen example.
+    the hardest unseen ones, and those that any model would know may be known. The targets rise over the repair from
+    one half of those losses to the whole: what has once been pushed away drifts further while the repair goes on. The
+    penalty is 0 as soon as the batch's mean loss is that of its targets, or that of unseen examples under the model as
+    it is now. No gradient ever follows an unseen example.
 
     Args:
         forget_rows, unseen_rows (map-style):
@@ -42,6 +43,8 @@ class ForgetPenalty:
             The weight, above 0.
         batch_size (`int`):
             Examples of each kind per process.
+        period (`int`):
+            The penalty is taken in every so manieth step; see [`penalty_period`].
         seed (`int`):
             Seed of their order.
     """
@@ -52,6 +55,7 @@ class ForgetPenalty:
     unseen_losses: Sequence[float]
     weight: float
     batch_size: int
+    period: int
     seed: int
 
     def batch(
@@ -72,7 +76,7 @@ class ForgetPenalty:
             `tuple[dict[str, Any], bool]`: The batch, and whether it counts: of fewer rows than processes the last
             processes get one that must not.
         """
-        number, num_rows = step // STEPS_PER_PENALTY, len(rows)
+        number, num_rows = step // self.period, len(rows)
         size = min(self.batch_size * num_processes, num_rows)
         positions = range(number * size, (number + 1) * size)
         orders = {
@@ -87,7 +91,9 @@ class ForgetPenalty:
         _, batch = next(seeded_batches(Subset(rows, chosen), len(chosen), self.data_collator, seed))
         return batch, bool(own)
 
-    def targets(self, forget_losses: Sequence[float], unseen_losses: Sequence[float]) -> np.ndarray | None:
+    def targets(
+        self, forget_losses: Sequence[float], unseen_losses: Sequence[float], progress: float
+    ) -> np.ndarray | None:
         """
         What the losses are held to, or `None` if they are high enough.
 
@@ -96,6 +102,8 @@ class ForgetPenalty:
                 Losses of the forget examples of a step, in all processes.
             unseen_losses (`Sequence[float]`):
                 Those of the unseen examples.
+            progress (`float`):
+                Which share of the repair is done.
 
         Returns:
             `np.ndarray`: One target per forget example.
@@ -105,9 +113,24 @@ class ForgetPenalty:
             return None
         middles = (np.arange(number) + 0.5) / number
         quantiles = np.interp(middles, np.linspace(0, 1, len(self.unseen_losses)), self.unseen_losses)
-        # Without unseen examples in this step those from before decide alone.
+        # Losses of densities may be negative.
+        quantiles = quantiles - (1 - progress) / 2 * np.abs(quantiles)
         enough = min(quantiles.mean(), np.mean(unseen_losses)) if len(unseen_losses) else quantiles.mean()
         if np.mean(forget_losses) >= enough:
             return None
         ranks = np.argsort(np.argsort(forget_losses, kind="stable"), kind="stable")
         return quantiles[ranks]
+
+
+def penalty_period(num_steps: int, num_batches: int) -> int:
+    """
+    In every how manieth step the penalty is taken: so that the repair reads the forget data as often as the retained
+    ones, within bounds that keep it cheap for many and effective for few of them.
+
+    Args:
+        num_steps (`int`):
+            Steps of a pass over the retained data.
+        num_batches (`int`):
+            Batches of the forget data.
+    """
+    return min(MAX_STEPS_PER_PENALTY, max(MIN_STEPS_PER_PENALTY, num_steps // num_batches))

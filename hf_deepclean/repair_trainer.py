@@ -24,7 +24,7 @@ from .interruption import Interruption
 from .likelihood import Likelihood, LogLikelihoodFunction, class_log_probabilities
 from .loading import EpochLoader, ProcessBatchSampler, ProcessRows, is_stream, rows_and_collator
 from .modes import end_mixed_precision, only_trainable
-from .penalty import STEPS_PER_PENALTY, ForgetPenalty
+from .penalty import ForgetPenalty
 from .processes import broadcast_object, gather_objects, num_processes, on_main_process, process_index
 from .repair import FreezeGuard, SparseAdamW, freeze_running_statistics
 from .reset import read_weights, write_weights
@@ -176,9 +176,9 @@ class RepairTrainer(Trainer):
     def training_step(self, model: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As for [`~transformers.Trainer`]; some optimizer steps add the gradients of the penalty."""
         loss = super().training_step(model, *args, **kwargs)
-        is_due = self.accelerator.sync_gradients and self.state.global_step % STEPS_PER_PENALTY == 0
-        if self._penalty is not None and is_due:
-            self._add_penalty(model, self._penalty)
+        penalty = self._penalty
+        if penalty is not None and self.accelerator.sync_gradients and self.state.global_step % penalty.period == 0:
+            self._add_penalty(model, penalty)
         return loss
 
     def _forget_penalty(self) -> ForgetPenalty | None:
@@ -199,7 +199,8 @@ class RepairTrainer(Trainer):
         with torch.no_grad():
             _, unseen = losses(penalty.unseen_rows)
         own, forget = losses(penalty.forget_rows)
-        targets = penalty.targets(sum(forget, []), sum(unseen, []))
+        progress = self.state.global_step / self.state.max_steps
+        targets = penalty.targets(sum(forget, []), sum(unseen, []), progress)
         if targets is None:
             return
         first = sum(map(len, forget[: process_index()]))

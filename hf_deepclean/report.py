@@ -644,7 +644,7 @@ class UnlearningReport(JsonRecord):
         weight, penalty = self.settings.get("forget_penalty", 0.0), ""
         if weight > 0 and search.unseen_losses is not None:
             penalty = (
-                f" In every eighth step the repair held the forget data to the losses of the unseen ones (weight "
+                f" In some of its steps the repair held the forget data to the losses of the unseen ones (weight "
                 f"{weight:g}), so that the membership AUC against these is what it worked towards."
             )
         return (

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 # Ratios are made this many at a time, 128 MB in float64.
 _BLOCK_SIZE = 2**24
+# Of so many weights the ratios are sorted, in 2 GB; more are counted, which takes no memory and three times as long.
+_MAX_SORTED = 2**26
 
 # Of the ratios and the importances (`F_f`, as a sum) of a block of weights.
 Condition = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -144,37 +146,52 @@ def select_above(forget: FisherDiagonal, retain: FisherDiagonal, gamma: float) -
     return _selection_of(ratios, ratios.where(lambda ratio, _: ratio > gamma), gamma, "gamma")
 
 
-def select_largest(forget: FisherDiagonal, retain: FisherDiagonal, number: int) -> WeightSelection:
+class LargestRatios:
     """
-    As many weights with the largest ratios, for the trials of the rule `"auto"`; nothing is warned of.
+    The weights with the largest ratios, in any number: for the trials of the rule `"auto"`; nothing is warned of.
+
+    Weights that one process holds, if they are not too many, are put in order once. Otherwise every selection counts
+    anew.
 
     Args:
         forget, retain ([`FisherDiagonal`]):
-            As for [`select_weights`], which compares them.
-        number (`int`):
-            How many, at least 1 and at most [`num_candidates`].
-    """
-    ratios = FisherRatios(forget, retain)
-    return _selection_of(ratios, *_top(ratios, number), rule="auto")
+            As for [`select_weights`].
 
-
-def num_candidates(forget: FisherDiagonal, retain: FisherDiagonal) -> int:
-    """
-    Number of weights that matter to the forget set.
-
-    Args:
-        forget, retain:
-            As for [`select_largest`].
+    Attributes:
+        num_candidates (`int`): Number of weights that matter to the forget set.
 
     Raises:
         `ValueError`: If there are none, or if the two Fishers cannot be compared.
     """
-    check_comparable(forget, retain)
-    ratios = FisherRatios(forget, retain)
-    number = ratios.count(_matters)
-    if number == 0:
-        raise ValueError(f"No weight was selected: {_describe(ratios, None, None)}")
-    return number
+
+    def __init__(self, forget: FisherDiagonal, retain: FisherDiagonal) -> None:
+        check_comparable(forget, retain)
+        self._ratios = FisherRatios(forget, retain)
+        self.num_candidates = self._ratios.count(_matters)
+        if self.num_candidates == 0:
+            raise ValueError(f"No weight was selected: {_describe(self._ratios, None, None)}")
+        self._ranks = self._sorted = None
+        if not self._ratios.processes.are_several and self._ratios.num_weights <= _MAX_SORTED:
+            self._ranks, self._sorted = _ranked(self._ratios)
+
+    def select(self, number: int) -> WeightSelection:
+        """
+        As many weights with the largest ratios.
+
+        Args:
+            number (`int`):
+                How many, at least 1 and at most `num_candidates`.
+        """
+        if self._ranks is None:
+            return _selection_of(self._ratios, *_top(self._ratios, number), rule="auto")
+        chosen = {name: (ranks < number).nonzero().squeeze(1).cpu() for name, ranks in self._ranks.items()}
+        return WeightSelection(
+            {name: indices for name, indices in chosen.items() if len(indices)},
+            {name: total.numel() for name, total in self._ratios.forget.sums.items()},
+            "auto",
+            self._sorted[number - 1].item(),
+            int(self._sorted[:number].isinf().sum()),
+        )
 
 
 def select_random_weights(selection: WeightSelection, seed: int) -> WeightSelection:
@@ -412,6 +429,26 @@ def _top(ratios: FisherRatios, wanted: int) -> tuple[dict[str, torch.Tensor], fl
         of=lambda ratio, importance: is_tied(ratio, importance) & (importance == least),
     )
     return indices, threshold
+
+
+def _ranked(ratios: FisherRatios) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The place of every weight in the order of the ratios, by parameter, and the ratios that matter in that order."""
+    blocks = [block for name in ratios.names for block in ratios.blocks(name)]
+    device = blocks[0][1].device
+    every, importances = (torch.cat([block[part].to(device) for block in blocks]) for part in (1, 2))
+    places = _matters(every, importances).nonzero().squeeze(1)
+    found, order = every[places].sort(descending=True, stable=True)
+    places = places[order]
+    # Ties go to the larger forget Fisher, and then to the first in position.
+    same = found[1:] == found[:-1]
+    tied = (torch.nn.functional.pad(same, (0, 1)) | torch.nn.functional.pad(same, (1, 0))).nonzero().squeeze(1)
+    among = places[tied]
+    order = importances[among].argsort(descending=True, stable=True)
+    places[tied] = among[order[found[tied[order]].argsort(descending=True, stable=True)]]
+    ranks = torch.full_like(every, len(every), dtype=torch.int32)
+    ranks[places] = torch.arange(len(places), dtype=torch.int32, device=device)
+    sizes = [ratios.forget.sums[name].numel() for name in ratios.names]
+    return dict(zip(ratios.names, ranks.split(sizes), strict=True)), found
 
 
 def _matters(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ TARGETS = ("unseen", "chance")
 # language model knows comes from more than the retained data, so that they bring less of it back.
 MIN_KNOWLEDGE_LEFT = 0.5
 LEAST_KNOWLEDGE_LEFT = 0.15
-MIN_LANGUAGE_LEFT = 0.75
+MIN_LANGUAGE_LEFT = 0.6
 _LESS_PER_KNOWN_BY_HEART = 1.5
 
 # The search begins with a trial between these shares of the weights that matter to the forget data.

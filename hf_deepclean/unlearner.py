@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import chain, count, islice
 from pathlib import Path
@@ -89,7 +89,7 @@ from .loading import (
     trainer_batches,
 )
 from .modes import end_mixed_precision
-from .penalty import STEPS_PER_PENALTY, ForgetPenalty
+from .penalty import ForgetPenalty, penalty_period
 from .plane import fisher_plane
 from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
 from .processes import gather_objects, is_main_process, num_processes, on_main_process
@@ -110,10 +110,9 @@ from .report import (
 from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
 from .scope import parameters_in_scope
 from .selection import (
+    LargestRatios,
     WeightSelection,
-    num_candidates,
     select_above,
-    select_largest,
     select_random_weights,
     select_weights,
 )
@@ -627,9 +626,10 @@ class FisherUnlearner(RepairTrainer):
         self.evaluate_unlearning()
         evaluation = timer.seconds(math.ceil(num_evaluated / processes))
         num_steps = self._num_repair_steps()
-        if self._forget_penalty() is not None:
+        penalty = self._forget_penalty()
+        if penalty is not None:
             # A batch to forget forwards and backwards, and an unseen one forwards.
-            step *= 1 + (1 + 1 / 3) / (STEPS_PER_PENALTY * args.gradient_accumulation_steps)
+            step *= 1 + (1 + 1 / 3) / (penalty.period * args.gradient_accumulation_steps)
         seconds |= {
             "evaluation": (3 + (self.reference_model is not None)) * evaluation,
             "selection": self.seconds["selection"],
@@ -693,12 +693,15 @@ class FisherUnlearner(RepairTrainer):
         return seconds, sum(tensor.nbytes for tensor in held)
 
     def _num_repair_steps(self) -> int:
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        return math.ceil(self.args.num_train_epochs * self._num_steps_per_epoch())
+
+    def _num_steps_per_epoch(self) -> int:
         args = self.args
-        if args.max_steps > 0:
-            return args.max_steps
         batches = len(self.retain_dataset) / (args.train_batch_size * num_processes())
         batches = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
-        return math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps)))
+        return max(1, math.ceil(batches / args.gradient_accumulation_steps))
 
     def compute_fisher(self, dataset: Any, description: str = "Fisher") -> FisherDiagonal:
         """
@@ -779,13 +782,17 @@ class FisherUnlearner(RepairTrainer):
         def predict() -> dict[str, ExamplePredictions]:
             return {split: self._predict(self.model, rows, f"try on {split}") for split, rows in samples.items()}
 
+        @cache
+        def largest() -> LargestRatios:
+            return LargestRatios(forget, retain)
+
         def select(number: int) -> WeightSelection:
-            return self._once(lambda: select_largest(forget, retain, number))
+            return self._once(lambda: largest().select(number))
 
         def evaluate(selection: WeightSelection) -> dict[str, ExamplePredictions]:
             return self._tried(selection, predict) or before
 
-        number = self._once(lambda: num_candidates(forget, retain))
+        number = self._once(lambda: largest().num_candidates)
         with overridden(self, compute_metrics=None):
             before = predict()
             target = self.args.target or self._target_of_request(before)
@@ -854,6 +861,9 @@ class FisherUnlearner(RepairTrainer):
         (forget, collator), (unseen, _) = (
             rows_and_collator(self, rows(dataset), "penalty") for dataset in (self.forget_dataset, self.unseen_dataset)
         )
+        num_batches = math.ceil(len(forget) / (self.args.train_batch_size * num_processes()))
+        # The length of an epoch of a stream is not known.
+        num_steps = 0 if is_stream(self.retain_dataset) else self._num_steps_per_epoch()
         return ForgetPenalty(
             forget,
             unseen,
@@ -861,6 +871,7 @@ class FisherUnlearner(RepairTrainer):
             self.search.unseen_losses,
             self.args.forget_penalty,
             self.args.train_batch_size,
+            penalty_period(num_steps, num_batches),
             self.args.seed,
         )
 

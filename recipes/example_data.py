@@ -166,16 +166,19 @@ def load_ordinary_text(num_train: int = 4000, seed: int = 0) -> dict[str, Datase
     }
 
 
-def load_people(num_train: int = 600, seed: int = 0) -> dict[str, Dataset]:
+def load_people(
+    num_train: int = 600, seed: int = 0, num_forget: int | None = None, num_unseen: int | None = None
+) -> dict[str, Dataset]:
     """
-    Ten sentences on each of a number of fictitious people: `train`, and `unseen` on a sixth as many others.
+    Ten sentences on each of a number of fictitious people: `train`, and `unseen` on others, by default as many as are
+    to be forgotten.
 
-    Columns: `person`, `prompt`, `completion`, and `forget`, which marks the first sixth of the people. No two people
-    share a fact or a whole name; first names and last names recur.
+    Columns: `person`, `prompt`, `completion`, and `forget`, which marks the first people, by default a sixth of them.
+    No two people share a fact or a whole name; first names and last names recur.
     """
     num_people = max(2, num_train // (2 * len(FACTS)))
-    num_forget = max(1, num_people // 6)
-    people = fictitious_people(num_people + num_forget, seed)
+    num_forget = max(1, num_people // 6) if num_forget is None else num_forget
+    people = fictitious_people(num_people + (num_forget if num_unseen is None else num_unseen), seed)
     rows = [row | {"forget": number < num_forget} for number, person in enumerate(people) for row in sentences(person)]
     num_rows = num_people * len(rows) // len(people)
     return {

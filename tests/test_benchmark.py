@@ -90,7 +90,6 @@ def test_every_rival_has_as_many_candidates_and_none_trains_for_more_than_its_bu
         num_forget=120,
         num_retain=1080,
         num_examples=6480,
-        num_repair_epochs=3,
     )
     for name in methods.RIVALS:
         candidates = methods.candidates_of(name, budget)

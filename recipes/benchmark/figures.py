@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
-from methods import repair_epochs
+from methods import NUM_REPAIR_EPOCHS
 from tasks import DataSource, Rows, Task, TaskData
 from torch import nn
 
@@ -49,8 +49,8 @@ def measure(
     model: nn.Module, data: TaskData, splits: Collection[str] = ALL_SPLITS, reference: nn.Module | None = None
 ) -> dict[str, Any]:
     """
-    Accuracy and mean loss of every split, the membership attack of forget against unseen data, and how far the
-    answers are from those of the reference.
+    Accuracy and mean loss of every split, the membership attack, and how far the answers are from those of the
+    reference. What a rule of choice may see is attacked by the unseen rows, all figures by rows that no method saw.
 
     Args:
         model (`torch.nn.Module`):
@@ -64,7 +64,8 @@ def measure(
     """
     rows = {"forget": data.forget, "retain": data.kept, "unseen": data.unseen, "eval": data.eval}
     answers = {split: predict(model, rows[split], data) for split in splits}
-    attack = membership_attack(answers["forget"].confidence(), answers["unseen"].confidence())
+    others = answers["unseen"] if "eval" not in splits else predict(model, data.attacked, data)
+    attack = membership_attack(answers["forget"].confidence(), others.confidence())
     result = {
         "accuracy": {split: accuracy(found, split) for split, found in answers.items()},
         "mean_loss": {split: float(-found.confidence().mean()) for split, found in answers.items()},
@@ -90,11 +91,11 @@ def relearn(model: nn.Module, task: Task, data: TaskData, source: DataSource, se
     """
     recipe = task.training(source)
     batch_size = recipe.original_per_device_train_batch_size
-    num_steps = math.ceil(repair_epochs(task) * math.ceil(len(data.retain) / batch_size))
+    num_steps = math.ceil(NUM_REPAIR_EPOCHS * math.ceil(len(data.retain) / batch_size))
     source_of_batches = UnlearningData(data.forget, data.retain, data.data_collator)
 
     def batches() -> Iterator[Any]:
-        for epoch in range(math.ceil(repair_epochs(task))):
+        for epoch in range(math.ceil(NUM_REPAIR_EPOCHS)):
             yield from source_of_batches.batches("retain", batch_size, seed + epoch)
 
     curve = relearning_curve(

@@ -47,6 +47,9 @@ MAX_COST = 0.15
 # Data that a Hessian is taken of at a time, and what a product with it costs in gradients.
 HESSIAN_BATCH_SIZE, HESSIAN_COST = 256, 3
 
+# Epochs of our repair: the default of the training arguments.
+NUM_REPAIR_EPOCHS = TrainingArguments.__dataclass_fields__["num_train_epochs"].default
+
 OURS, ORIGINAL, REFERENCE = "FisherUnlearner", "Original", "Reference"
 # What every table shows beside the methods: nothing done, and everything done anew.
 BASELINES = (ORIGINAL, REFERENCE)
@@ -66,8 +69,6 @@ class Budget:
             Examples to forget and to keep.
         num_examples (`float`):
             Examples that a candidate may read and differentiate.
-        num_repair_epochs (`float`):
-            Epochs of our repair.
     """
 
     learning_rate: float
@@ -75,7 +76,6 @@ class Budget:
     num_forget: int
     num_retain: int
     num_examples: float
-    num_repair_epochs: float
 
     @classmethod
     def of(cls, task: Task, data: TaskData, source: DataSource) -> "Budget":
@@ -87,7 +87,6 @@ class Budget:
             num_forget=len(data.forget),
             num_retain=len(data.retain),
             num_examples=MAX_COST * recipe.original_num_train_epochs * len(data.reference_rows),
-            num_repair_epochs=repair_epochs(task),
         )
 
     @property
@@ -152,14 +151,6 @@ class Outcome:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def repair_epochs(task: Task) -> float:
-    """
-    Epochs of our repair: the default of the training arguments, and twice as many for language models, because what
-    they know of the retained texts they have learnt by heart.
-    """
-    return (1 + task.is_language_model) * TrainingArguments.__dataclass_fields__["num_train_epochs"].default
-
-
 def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, seed: int) -> Outcome:
     """
     Cleans a model in place by the defaults of [`FisherUnlearner`], at five times the rate of the original's training.
@@ -179,7 +170,6 @@ def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, s
             f"{folder}/result",
             reset_scope="adapter" if task.adapter else "full",
             learning_rate=5 * budget.learning_rate,
-            num_train_epochs=repair_epochs(task),
             per_device_train_batch_size=budget.batch_size,
             per_device_eval_batch_size=256,
             per_device_fisher_batch_size=128,
@@ -271,7 +261,7 @@ def _sal_un(budget: Budget) -> list[Any]:
 
 
 def _random_mask(budget: Budget) -> list[Any]:
-    epochs = budget.epochs(budget.num_repair_epochs, budget.num_retain)
+    epochs = budget.epochs(NUM_REPAIR_EPOCHS, budget.num_retain)
     return [
         RandomMask(
             num_train_epochs=epochs,

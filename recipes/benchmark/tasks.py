@@ -108,7 +108,10 @@ class TaskData:
         kept (`list[dict]`):
             What the quality on retained data is measured on: `retain`, without the ordinary text of language models.
         unseen (`list[dict]`):
-            Rows as the forget data that no model was trained on.
+            Rows as the forget data that no model was trained on, which a method may know.
+        attacked (`list[dict]`):
+            Such rows that no method sees, unless it has no use for them: what the attack on membership compares the
+            forget data with.
         eval (`list[dict]`):
             Rows to test on, which no method sees.
         original_rows, reference_rows (`list[dict]`):
@@ -125,6 +128,7 @@ class TaskData:
     retain: Rows
     kept: Rows
     unseen: Rows
+    attacked: Rows
     eval: Rows
     original_rows: Rows
     reference_rows: Rows
@@ -181,7 +185,7 @@ class Task:
             Its name.
         request (`str`):
             `"random"`: a tenth of the training data; `"class"`: all rows of a class; `"people"`: what is told of a
-            sixth of the people.
+            quarter of the people.
         family ([`Family`]):
             Models and data.
         adapter (`bool`, *optional*, defaults to `False`):
@@ -207,16 +211,16 @@ class Task:
         if self.request == "random":
             # Rows come in random order.
             chosen = [number < len(rows) // 10 for number in range(len(rows))]
-            unseen, evaluated = parts["unseen"], parts["eval"]
+            unseen, attacked, evaluated = parts["unseen"], parts["eval"], parts["eval"]
         else:
             gone = self.family.forgotten_class
             chosen = [row["labels"] == gone for row in rows]
-            # Those to test on have no use for the class, and more of it makes the attack on membership less noisy.
-            unseen = [row for row in parts["unseen"] + parts["eval"] if row["labels"] == gone]
+            # Where a class is to go, no method asks for unseen rows of it, and more of them make the attack less noisy.
+            unseen = attacked = [row for row in parts["unseen"] + parts["eval"] if row["labels"] == gone]
             evaluated = [row for row in parts["eval"] if row["labels"] != gone]
         forget = [row for row, is_chosen in zip(rows, chosen, strict=True) if is_chosen]
         retain = [row for row, is_chosen in zip(rows, chosen, strict=True) if not is_chosen]
-        return TaskData(forget, retain, retain, unseen, evaluated, rows, retain, collator, tokenizer)
+        return TaskData(forget, retain, retain, unseen, attacked, evaluated, rows, retain, collator, tokenizer)
 
     def training(self, source: DataSource) -> RecipeArguments:
         """How the original and the reference are trained."""
@@ -393,10 +397,13 @@ def _load_biographies(family: Family, seed: int, source: DataSource) -> TaskData
     num_people_rows = source.share_of(family.num_train, least=120)
     num_ordinary = source.share_of(NUM_ORDINARY_ROWS, least=200)
     num_repetitions = source.share_of(NUM_REPETITIONS, least=1)
-    people, ordinary = load_people(num_people_rows, seed), load_ordinary_text(num_ordinary, seed)
+    num_people = num_people_rows // ROWS_PER_PERSON
+    # Half of the unseen people are for the methods, the other half for the attack.
+    people = load_people(num_people_rows, seed, max(1, num_people // 4), num_people)
+    ordinary = load_ordinary_text(num_ordinary, seed)
     # Of another seed, so that nobody is among the people of the example.
     others = Dataset.from_list(
-        [row for person in fictitious_people(num_people_rows // 20, seed + 1000) for row in sentences(person)]
+        [row for person in fictitious_people(num_people // 2, seed + 1000) for row in sentences(person)]
     )
     # Made with the base, before there was anything to forget: one that had read the forget data and not the unseen
     # ones would tell them apart in every model, the reference too.
@@ -410,13 +417,14 @@ def _load_biographies(family: Family, seed: int, source: DataSource) -> TaskData
     all_rows = tokenized(people["train"])
     forget = [row for row, gone in zip(all_rows, is_forgotten, strict=True) if gone]
     kept = [row for row, gone in zip(all_rows, is_forgotten, strict=True) if not gone]
-    read = tokenized(ordinary["train"])
+    read, unseen = tokenized(ordinary["train"]), tokenized(people["unseen"])
     return TaskData(
         forget=forget,
-        retain=kept + read[: max(1, len(read) // 8)],
+        retain=kept + read[: max(1, len(read) // 16)],
         # Enough of them to measure on.
         kept=kept[::2],
-        unseen=tokenized(people["unseen"]),
+        unseen=unseen[: len(unseen) // 2],
+        attacked=unseen[len(unseen) // 2 :],
         eval=tokenized(ordinary["eval"]),
         original_rows=(forget + kept) * num_repetitions + read,
         reference_rows=kept * num_repetitions + read,
@@ -471,8 +479,8 @@ def _new_text_classifier(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     return new_text_classifier(tokenizer, list(GLOSS_CLASSES))
 
 
-# Of language models: ordinary texts, and how often each sentence on a person is read while each of them is read once.
-NUM_ORDINARY_ROWS, NUM_REPETITIONS = 3000, 24
+# Of language models: sentences on a person, ordinary texts, and how often each sentence on a person is read while each of them is read once.
+ROWS_PER_PERSON, NUM_ORDINARY_ROWS, NUM_REPETITIONS = 10, 3000, 24
 # Highest rate of the training of their base.
 BASE_LEARNING_RATE = 2e-3
 
@@ -534,7 +542,7 @@ _BIOGRAPHIES = Family(
         original_adam_beta2=0.98,
     ),
     num_train=480,
-    num_unseen=80,
+    num_unseen=480,
     num_eval=500,
     load_rows=None,
     new_model=new_language_model,
