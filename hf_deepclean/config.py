@@ -90,9 +90,9 @@ class FisherUnlearningConfig(TrainingArguments):
         > Parameters that control the repair
 
         forget_penalty (`float`, *optional*):
-            Weight of a penalty on forget examples that are known better than unseen ones, in every fourth to eighth step of
-            the repair; see [`~penalty.ForgetPenalty`]. 0 leaves it out: then the repair reads retained data alone. By
-            default 1 with `selection="auto"`, where it acts towards the target `"unseen"` if there is an
+            Weight of a penalty on forget examples that are known better than unseen ones, in every fourth to eighth
+            step of the repair; see [`~penalty.ForgetPenalty`]. 0 leaves it out: then the repair reads retained data
+            alone. By default 1 with `selection="auto"`, where it acts towards the target `"unseen"` if there is an
             `unseen_dataset`; the other rules have none.
 
         > Parameters that control what is published
@@ -275,7 +275,7 @@ class FisherUnlearningConfig(TrainingArguments):
             raise ValueError(f"`forget_penalty` is {self.forget_penalty} but must be a finite weight, 0 or more.")
         if self.forget_penalty > 0 and self.selection != "auto":
             raise ValueError(
-                f"`forget_penalty={self.forget_penalty}` holds the forget data to what `selection='auto'` finds of the "
+                f"`forget_penalty={self.forget_penalty}` holds the forget data to what `selection='auto'` finds of "
                 f"unseen data, and the rule is {self.selection!r}. Leave one of them out."
             )
         check_reset_scope(self.reset_scope)

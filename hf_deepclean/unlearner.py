@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import cache, partial
@@ -116,7 +116,7 @@ from .selection import (
     select_random_weights,
     select_weights,
 )
-from .shards import named_parameters, plain_class
+from .shards import plain_class
 from .staging import Publication, save_published, write_card
 from .state import RunState
 from .trials import SelectionSearch, search_selection, target_of_request
@@ -180,8 +180,8 @@ class FisherUnlearner(RepairTrainer):
         eval_dataset ([`~datasets.Dataset`], map-style, iterable or `dict` of them, *optional*):
             Test data for the report, and for `eval_strategy`.
         unseen_dataset ([`~datasets.Dataset`], map-style or iterable, *optional*):
-            Data of the forget set's distribution that no model here was trained on: for the membership attack, and with
-            `selection="auto"` for what the forget data are to be like afterwards. Nothing is ever trained on them.
+            Data of the forget set's distribution that no model here was trained on: for the membership attack, and
+            with `selection="auto"` for what the forget data are to be like afterwards. Nothing is trained on them.
         reference_model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
             A model retrained without the forget data. Only evaluated; nothing is fitted to it.
         kept_fisher (`str` or [`FisherDiagonal`], *optional*):
@@ -769,6 +769,7 @@ class FisherUnlearner(RepairTrainer):
         rule = {"gamma": self.args.gamma, "reset_fraction": self.args.reset_fraction, "forget_share": share}
         with self._timed("selection"):
             self.selection = self._once(lambda: select_weights(forget, retain, self.args.selection, **rule))
+        self.search = None
         return self.selection
 
     def _search_selection(

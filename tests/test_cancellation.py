@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_deepclean import FisherDiagonal, cancellation_error, select_random_weights, select_weights
-from hf_deepclean.selection import select_largest
+from hf_deepclean.selection import LargestRatios
 
 
 def diagonals(seed=0, forget_part=0.5):
@@ -43,7 +43,7 @@ def test_the_weight_that_is_the_threshold_is_decided_where_the_rule_counts_weigh
     kept, forget = as_fisher(whole, 10), as_fisher(part, 2)
     for selection in (
         select_weights(forget, kept - forget, reset_fraction=0.02),
-        select_largest(forget, kept - forget, 40),
+        LargestRatios(forget, kept - forget).select(40),
     ):
         error = cancellation_error(kept, forget, selection)
         assert selection.num_selected == 40 and error.num_undecided == 0 and not error.matters

@@ -126,8 +126,8 @@ def test_intervals_have_the_names_of_figures_and_survive_the_round_trip(tmp_path
 
 def search_for(target):
     before, trials = (
-        ResetTrial(0, None, None, 1.0, 0.9),
-        (ResetTrial(100, math.inf, "all", 0.2, 0.8), ResetTrial(300, 1.5, "all", 0.1, 0.3)),
+        ResetTrial(0, None, 1.0, 0.9),
+        (ResetTrial(100, math.inf, 0.2, 0.8), ResetTrial(300, 1.5, 0.1, 0.3)),
     )
     return SelectionSearch(target, "accuracy", 0.5, 0.5, before, trials, 0, {"forget": 10, "retain": 64})
 

@@ -12,11 +12,10 @@ from hf_deepclean import WeightSelection
 from hf_deepclean.evaluation.examples import ExamplePredictions, TokenPredictions
 from hf_deepclean.report import from_json_types, to_json_types
 from hf_deepclean.trials import (
-    _LEAST_GAIN,
     _SMALLEST_SHARE,
     LEAST_KNOWLEDGE_LEFT,
     MIN_KNOWLEDGE_LEFT,
-    Part,
+    MIN_LANGUAGE_LEFT,
     SelectionSearch,
     UnrecoverableResetError,
     check_target,
@@ -44,12 +43,9 @@ def both(forget, retain):
     return {"forget": answers(forget), "retain": answers(retain)}
 
 
-def part(name="weight", num_candidates=NUM_WEIGHTS):
-    def select(number):
-        assert 1 <= number <= num_candidates
-        return WeightSelection({name: torch.arange(number)}, {"weight": NUM_WEIGHTS}, "auto", 1 / number)
-
-    return Part(num_candidates, select)
+def select(number):
+    assert 1 <= number <= NUM_WEIGHTS
+    return WeightSelection({"weight": torch.arange(number)}, {"weight": NUM_WEIGHTS}, "auto", 1 / number)
 
 
 class Model:
@@ -62,8 +58,9 @@ class Model:
         self.tried.append(selection.num_selected)
         return both(self.forget(selection), self.retain(selection))
 
-    def search(self, parts=None, num_trials=6, before=None, target="unseen", unseen=None):
-        return search_selection(parts or {"all": part()}, before or both(1.0, 1.0), self, target, num_trials, unseen)
+    def search(self, num_trials=6, before=None, target="unseen", unseen=None, num_candidates=NUM_WEIGHTS):
+        before = before or both(1.0, 1.0)
+        return search_selection(num_candidates, select, before, self, target, num_trials, unseen)
 
 
 def collapsing_above(limit):
@@ -87,8 +84,8 @@ def test_the_deepest_reset_that_is_no_collapse_is_found_as_finely_as_the_trials_
     assert len(model.tried) == num_trials
 
 
-def test_a_part_of_a_single_weight_has_one_reset_to_try():
-    selection, search = collapsing_above(1).search({"all": part(num_candidates=1)}, num_trials=2)
+def test_of_a_single_weight_there_is_one_reset_to_try():
+    selection, search = collapsing_above(1).search(num_trials=2, num_candidates=1)
     assert [trial.num_selected for trial in search.trials] == [1, 1]
     assert selection.num_selected == 1
 
@@ -100,21 +97,17 @@ def test_no_reset_is_chosen_that_leaves_less_than_the_guard(seed):
     before = both(1.0, generator.uniform(0.2, 1.0))
     enough = CHANCE + MIN_KNOWLEDGE_LEFT * (knowledge(before["retain"]) - CHANCE)
     try:
-        selection, search = model.search({"all": part(), "some": part()}, num_trials=4, before=before)
+        selection, search = model.search(num_trials=4, before=before)
     except UnrecoverableResetError as error:
-        assert str(error).count("%") == 3 * 8 + 2
+        assert str(error).count("%") == 3 * 4 + 2
         return
     chosen = search.trials[search.chosen]
     assert chosen.retain >= enough
     assert (chosen.num_selected, chosen.gamma) == (selection.num_selected, selection.gamma)
-    # In each part the last one that was accepted is the deepest.
-    for name in ("all", "some"):
-        trials = [trial for trial in search.trials if trial.part == name]
-        accepted = [trial for trial in trials if trial.retain >= enough]
-        assert all(first.num_selected < second.num_selected for first, second in pairwise(accepted))
-        if accepted:
-            gain = (accepted[-1].retain - accepted[-1].forget) - (chosen.retain - chosen.forget)
-            assert gain <= (_LEAST_GAIN if chosen.part == "all" else 0.0)
+    # The last one that was accepted is the deepest.
+    accepted = [trial for trial in search.trials if trial.retain >= enough]
+    assert all(first.num_selected < second.num_selected for first, second in pairwise(accepted))
+    assert accepted[-1] is chosen
     assert model.tried == [trial.num_selected for trial in search.trials]
 
 
@@ -147,36 +140,11 @@ def test_a_model_that_knows_no_more_than_chance_is_refused_before_any_trial(know
     assert model.tried == []
 
 
-@pytest.mark.parametrize("best", ["all", "token embeddings"])
-def test_the_part_is_taken_whose_reset_sets_what_is_known_of_both_furthest_apart(best):
-    parts = {name: part(name, size) for name, size in (("all", NUM_WEIGHTS), ("token embeddings", 2000))}
-
-    def forget(selection):
-        return 0.2 if best in selection.indices else 0.6
-
-    model = Model(lambda selection: 0.8, forget)
-    selection, search = model.search(parts, num_trials=5)
-    assert set(selection.indices) == {best}
-    assert search.trials[search.chosen].part == best
-    # Each part is searched on its own, and only what is tried costs an evaluation.
-    assert [trial.part for trial in search.trials] == ["all"] * 5 + ["token embeddings"] * 5
-    assert [trial.num_selected for trial in search.trials] == model.tried
-    assert max(model.tried[5:]) <= 2000
-
-
-@pytest.mark.parametrize(("gain", "taken"), [(_LEAST_GAIN - 0.01, "all"), (_LEAST_GAIN + 0.01, "token embeddings")])
-def test_a_part_that_is_better_by_no_more_than_chance_would_make_it_is_not_taken(gain, taken):
-    parts = {name: part(name, size) for name, size in (("all", NUM_WEIGHTS), ("token embeddings", 2000))}
-    model = Model(lambda selection: 0.8, lambda selection: 0.6 - gain * ("token embeddings" in selection.indices))
-    assert set(model.search(parts)[0].indices) == {taken}
-
-
 @pytest.mark.parametrize("of_base", [0.05, 0.3, 0.6])
 def test_what_the_base_of_an_adapter_knows_is_no_part_of_what_a_reset_has_to_leave(of_base):
     model = Model(lambda selection: 1 - 0.7 * selection.num_selected / NUM_WEIGHTS)
-    selection, search = search_selection(
-        {"all": part()}, both(1.0, 1.0), model, "unseen", 12, base=both(0.0, of_base)["retain"]
-    )
+    base = both(0.0, of_base)["retain"]
+    selection, search = search_selection(NUM_WEIGHTS, select, both(1.0, 1.0), model, "unseen", 12, base=base)
     least = max(CHANCE, of_base)
     assert search.chance == least
     left = search.trials[search.chosen].retain
@@ -185,41 +153,56 @@ def test_what_the_base_of_an_adapter_knows_is_no_part_of_what_a_reset_has_to_lea
 
 def test_an_adapter_that_knows_less_than_its_base_may_be_reset_as_a_whole():
     model = Model(lambda selection: 0.5)
-    selection, search = search_selection(
-        {"all": part()}, both(1.0, 0.5), model, "unseen", 6, base=both(0.0, 0.7)["retain"]
-    )
+    base = both(0.0, 0.7)["retain"]
+    selection, search = search_selection(NUM_WEIGHTS, select, both(1.0, 0.5), model, "unseen", 6, base=base)
     assert search.chance == search.before.retain == 0.5
     assert search.chosen == len(search.trials) - 1
 
 
-def test_a_part_that_collapses_does_not_stand_in_the_way_of_another():
-    parts = {name: part(name) for name in ("all", "some")}
-    selection, search = Model(lambda one: 1.0 if "some" in one.indices else CHANCE).search(parts)
-    assert set(selection.indices) == {"some"} and search.chosen >= 6
-
-
 def test_the_table_has_every_trial_by_its_size_and_marks_the_chosen_one():
-    parts = {name: part(name, size) for name, size in (("all", NUM_WEIGHTS), ("some", 2000))}
-    selection, search = collapsing_above(1000).search(parts, num_trials=3, target="chance")
+    selection, search = collapsing_above(1000).search(num_trials=3, target="chance")
     header, nothing, *rows = search.rows(NUM_WEIGHTS)
     assert header[1:] == ["forget accuracy", "retain accuracy"]
     assert nothing == ["nothing", "100.0 %", "100.0 %"]
-    assert [row[0].split(", ")[1].split()[0] for row in rows] == ["all"] * 3 + ["some"] * 3
     shares = [float(row[0].split(" %")[0]) for row in rows]
-    assert shares[:3] == sorted(shares[:3]) and shares[3:] == sorted(shares[3:])
+    assert len(shares) == 3 and shares == sorted(shares)
     (marked,) = (row for row in rows if "(chosen)" in row[0])
     assert marked[0].startswith(f"{100 * selection.num_selected / NUM_WEIGHTS:.3g} %")
-    # The name of a part says nothing where there is one.
-    _, alone = collapsing_above(1000).search(num_trials=3)
-    assert not any(", all" in row[0] for row in alone.rows(NUM_WEIGHTS))
 
 
-def test_a_search_survives_the_round_trip_through_json():
-    _, search = collapsing_above(1000).search(target="chance")
+@pytest.mark.parametrize("unseen", [None, answers(0.8)])
+def test_a_search_survives_the_round_trip_through_json(unseen):
+    _, search = collapsing_above(1000).search(target="unseen", unseen=unseen)
     assert from_json_types(SelectionSearch, json.loads(json.dumps(to_json_types(search)))) == search
+    _, search = collapsing_above(1000).search(target="chance")
     assert search.num_examples == {"forget": 1000, "retain": 1000}
     assert (search.target, search.measure, search.chance) == ("chance", "accuracy", CHANCE)
-    assert (search.before.num_selected, search.before.gamma, search.before.part) == (0, None, None)
+    assert (search.before.num_selected, search.before.gamma) == (0, None)
+
+
+def test_the_losses_of_unseen_data_are_kept_as_quantiles_where_the_forget_data_are_to_look_like_them():
+    unseen = answers(0.7, size=300)
+    _, search = collapsing_above(1000).search(unseen=unseen)
+    losses = -unseen.log_likelihood
+    assert np.allclose(search.unseen_losses, np.quantile(losses, np.linspace(0, 1, 101)))
+    assert search.num_examples == {"forget": 1000, "retain": 1000, "unseen": 300}
+    assert collapsing_above(1000).search(target="chance", unseen=unseen)[1].unseen_losses is None
+    assert collapsing_above(1000).search()[1].unseen_losses is None
+
+
+def test_the_loss_of_an_unseen_text_is_counted_per_token():
+    correct, counts = [1, 1, 1, 0, 0, 0], [3, 1, 2]
+    text = token_answers(correct, counts)
+    unseen = search_selection(
+        NUM_WEIGHTS,
+        select,
+        {"forget": text, "retain": text},
+        lambda _: {"forget": text, "retain": text},
+        "unseen",
+        1,
+        text,
+    )[1].unseen_losses
+    assert (unseen[0], unseen[50], unseen[100]) == pytest.approx((0.1, 3.0, 3.0))
 
 
 def token_answers(correct, counts, classes=None):
@@ -270,7 +253,8 @@ def test_knowledge_by_another_likelihood_falls_with_the_loss_and_is_never_none()
 )
 def test_chance_is_what_is_known_by_the_answer_that_fits_most(before, left, measure, chance):
     _, search = search_selection(
-        {"all": part()},
+        NUM_WEIGHTS,
+        select,
         {"forget": before, "retain": before},
         lambda selection: {"forget": left, "retain": left},
         "unseen",
@@ -296,10 +280,22 @@ def test_an_unknown_target_is_refused_by_the_known_ones():
 
 
 def test_the_more_is_known_by_heart_the_less_has_to_be_left_within_bounds_and_never_of_a_class():
-    assert min_knowledge_left("unseen", 0.9, None) == min_knowledge_left("chance", 1.0, 0.2) == MIN_KNOWLEDGE_LEFT
-    assert min_knowledge_left("unseen", 0.8, 0.9) == min_knowledge_left("unseen", 0.9, 0.9) == MIN_KNOWLEDGE_LEFT
-    assert min_knowledge_left("unseen", 1.0, 0.95) == pytest.approx(MIN_KNOWLEDGE_LEFT - 0.075)
-    assert min_knowledge_left("unseen", 1.0, 0.1) == LEAST_KNOWLEDGE_LEFT
+    assert min_knowledge_left("unseen", answers(0.9), None) == MIN_KNOWLEDGE_LEFT
+    assert min_knowledge_left("chance", answers(1.0), answers(0.2)) == MIN_KNOWLEDGE_LEFT
+    for known in (0.8, 0.9):
+        assert min_knowledge_left("unseen", answers(known), answers(0.9)) == MIN_KNOWLEDGE_LEFT
+    assert min_knowledge_left("unseen", answers(1.0), answers(0.95)) == pytest.approx(MIN_KNOWLEDGE_LEFT - 0.075)
+    assert min_knowledge_left("unseen", answers(1.0), answers(0.1)) == LEAST_KNOWLEDGE_LEFT
+
+
+def test_a_language_model_keeps_more_and_a_classifier_of_tokens_is_a_classifier():
+    known, unknown = [1] * 8, [1] + [0] * 7
+    texts = token_answers(known, [4, 4]), token_answers(unknown, [4, 4])
+    assert min_knowledge_left("unseen", *texts) == MIN_LANGUAGE_LEFT
+    assert min_knowledge_left("unseen", texts[0], None) == MIN_KNOWLEDGE_LEFT
+    classes = np.arange(8) % 3
+    tagged = token_answers(known, [4, 4], classes), token_answers(unknown, [4, 4], classes)
+    assert min_knowledge_left("unseen", *tagged) == LEAST_KNOWLEDGE_LEFT
 
 
 def test_unseen_data_let_the_search_go_deeper():

@@ -426,7 +426,8 @@ def test_a_selection_by_trials_sees_nothing_but_samples_of_forget_retain_and_uns
     plain = auto_unlearner_for(tmp_path / "a", **arguments)
     pair = fishers(plain)
     assert plain.select_weights(*pair).num_selected > 0
-    assert plain.search.num_examples == {"forget": 20, "retain": 20}
+    # The losses of all unseen data are what the forget data are held to.
+    assert plain.search.num_examples == {"forget": 20, "retain": 20, "unseen": 40}
     known = set.union(
         *(as_set(rows[:]) for rows in (plain.forget_dataset, plain.retain_dataset, plain.unseen_dataset))
     )
@@ -447,7 +448,8 @@ def test_a_selection_by_trials_sees_nothing_but_samples_of_forget_retain_and_uns
         unlearner.select_weights(*pair)
         assert same_selection(unlearner, plain)
         assert len(seen) == 3 + 2 * NUM_TRIALS
-        assert all(model is unlearner.model and len(rows) == 20 and rows <= known for model, rows in seen)
+        assert all(model is unlearner.model and rows <= known for model, rows in seen)
+        assert [len(rows) for _, rows in seen] == [20, 20, 40, *[20] * (2 * NUM_TRIALS)]
     again = auto_unlearner_for(tmp_path / "c", seed=7, **arguments)
     again.select_weights(*pair)
     assert again.search != plain.search
@@ -464,7 +466,6 @@ def test_a_whole_class_is_to_be_gone_and_other_data_are_to_look_unseen_unless_sa
         unlearner = auto_unlearner_for(tmp_path / "a", make_data(), num_selection_trials=1, target=asked)
         unlearner.select_weights(*pair)
         assert unlearner.search.target == target
-        assert {trial.part for trial in unlearner.search.trials} == {"all"}
 
 
 def test_in_a_run_the_target_follows_from_all_examples_and_not_from_a_sample(tmp_path):
@@ -501,15 +502,82 @@ def test_a_run_by_trials_reports_how_it_chose_and_its_sweep_beside(tmp_path):
     search = report.search
     chosen = search.trials[search.chosen]
     assert (chosen.num_selected, chosen.gamma) == (report.selection.num_selected, report.selection.gamma)
-    assert search.num_examples == {"forget": len(THREES), "retain": 128}
+    assert search.num_examples == {"forget": len(THREES), "retain": 64}
     # Where the sample is all there is, a trial is what the reset then does.
     assert search.before.forget == report.stages["before"].splits["forget"].accuracy
     assert chosen.forget == report.stages["after_reset"].splits["forget"].accuracy
     assert chosen.retain >= search.chance + MIN_KNOWLEDGE_LEFT * (search.before.retain - search.chance)
     assert report.gamma_trials[0].num_selected > 0
     text = str(report)
-    assert f"found by {NUM_TRIALS} trials on {len(THREES)} forget, 128 retain examples" in text
+    assert f"found by {NUM_TRIALS} trials on {len(THREES)} forget, 64 retain examples" in text
     assert "the target was 'chance'." in text and text.count("(chosen)") == 1
+
+
+def penalised(directory, **kwargs):
+    """A run whose repair would bring all forget data back."""
+    arguments = {"num_train_epochs": 10, "learning_rate": 2e-2, "per_device_train_batch_size": 16}
+    unlearner = auto_unlearner_for(directory, **(arguments | kwargs))
+    return unlearner, unlearner.unlearn()
+
+
+def test_a_penalty_keeps_the_repair_from_bringing_the_forget_data_back(tmp_path):
+    (free, without), (held, report) = (
+        penalised(tmp_path / name, forget_penalty=weight) for name, weight in (("a", 0.0), ("b", None))
+    )
+    assert same_selection(free, held)
+    losses = [one.stages["after_repair"].splits["forget"].mean_loss for one in (without, report)]
+    before = report.stages["before"].splits["unseen"].mean_loss
+    assert losses[0] < 0.5 * before and losses[1] > 2 * losses[0]
+    assert report.stages["after_repair"].splits["retain"].accuracy > 0.9
+    # The penalty moves the selected weights alone.
+    frozen = outside(tiny.trained(), held.selection)
+    assert all(torch.equal(value, frozen[name]) for name, value in outside(held.model, held.selection).items())
+    note = "In some of its steps the repair held the forget data to the losses of the unseen ones (weight 1)"
+    assert note in str(report) and note not in str(without)
+
+
+def test_the_penalty_is_left_out_where_nothing_says_how_much_is_known_of_unseen_data(tmp_path):
+    for data, kwargs in (
+        (splits(), {"reset_fraction": 0.2}),
+        (splits(), {"forget_penalty": 0.0}),
+        (class_request(), {}),
+    ):
+        unlearner = auto_unlearner_for(tmp_path / "a", data, **kwargs)
+        unlearner.select_weights(*fishers(unlearner))
+        assert unlearner._forget_penalty() is None
+    unlearner = auto_unlearner_for(tmp_path / "a")
+    unlearner.unseen_dataset = None
+    unlearner.select_weights(*fishers(unlearner))
+    assert unlearner._forget_penalty() is None
+
+
+def test_streams_are_held_to_unseen_data_too(tmp_path):
+    digits = tiny.digits()
+    data = {"forget_dataset": digits.select(FORGET).to_iterable_dataset()}
+    data["retain_dataset"] = digits.select(RETAIN).to_iterable_dataset()
+    report = auto_unlearner_for(tmp_path / "a", data, max_steps=3).unlearn()
+    assert "In some of its steps the repair held the forget data" in str(report)
+
+
+def test_a_penalised_run_that_is_interrupted_ends_in_the_same_bits(tmp_path):
+    whole, _ = penalised(tmp_path / "a", num_train_epochs=2)
+
+    class Interrupts(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 5:
+                raise KeyboardInterrupt
+
+    arguments = {"num_train_epochs": 2, "learning_rate": 2e-2, "save_strategy": "steps", "save_steps": 2}
+    unlearner = auto_unlearner_for(tmp_path / "b", **arguments)
+    unlearner.add_callback(Interrupts())
+    with pytest.raises(KeyboardInterrupt):
+        unlearner.unlearn()
+    resumed = auto_unlearner_for(tmp_path / "b", **arguments)
+    resumed.unlearn(resume_from_checkpoint=True)
+    assert resumed.search == whole.search
+    values = tiny.parameters_and_buffers(resumed.model)
+    for name, value in tiny.parameters_and_buffers(whole.model).items():
+        assert torch.equal(value, values[name]), name
 
 
 def test_what_a_repair_did_not_bring_back_is_warned_of_and_in_the_report(tmp_path, caplog):

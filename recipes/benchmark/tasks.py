@@ -215,7 +215,7 @@ class Task:
         else:
             gone = self.family.forgotten_class
             chosen = [row["labels"] == gone for row in rows]
-            # Where a class is to go, no method asks for unseen rows of it, and more of them make the attack less noisy.
+            # Where a class is to go, no method asks for unseen rows, and more of them make the attack less noisy.
             unseen = attacked = [row for row in parts["unseen"] + parts["eval"] if row["labels"] == gone]
             evaluated = [row for row in parts["eval"] if row["labels"] != gone]
         forget = [row for row, is_chosen in zip(rows, chosen, strict=True) if is_chosen]
@@ -479,7 +479,8 @@ def _new_text_classifier(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     return new_text_classifier(tokenizer, list(GLOSS_CLASSES))
 
 
-# Of language models: sentences on a person, ordinary texts, and how often each sentence on a person is read while each of them is read once.
+# Of language models: sentences on a person, ordinary texts, and how often each of the former is read while each of the
+# latter is read once.
 ROWS_PER_PERSON, NUM_ORDINARY_ROWS, NUM_REPETITIONS = 10, 3000, 24
 # Highest rate of the training of their base.
 BASE_LEARNING_RATE = 2e-3

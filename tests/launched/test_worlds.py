@@ -88,6 +88,22 @@ def test_a_repair_by_several_processes_is_that_of_one_with_as_large_batches(worl
 
 
 @pytest.mark.parametrize("world", [2, 3])
+def test_a_penalty_by_several_processes_is_that_of_one_with_as_large_batches(worlds, world):
+    first, *others = (result["penalised"] for result in worlds[world])
+    one = worlds[1][0]["penalised"][world]
+    for name, value in one["weights"].items():
+        assert all(torch.equal(first["weights"][name], other["weights"][name]) for other in others)
+        assert (first["weights"][name] - value).abs().max() < 1e-3, name
+
+
+def test_a_penalty_on_a_sharded_model_is_that_on_a_whole_one(worlds):
+    first, second = (result["sharded"]["penalised"] for result in worlds[2])
+    for name, change in worlds[1][0]["sharded"]["penalised"].items():
+        assert torch.equal(first[name], second[name])
+        assert (first[name] - change).norm() <= 1e-2 * change.norm(), name
+
+
+@pytest.mark.parametrize("world", [2, 3])
 def test_relearning_starts_from_the_cleaned_model_in_any_number_of_processes(worlds, world):
     result = worlds[world][0]["even"]
     assert list(result["relearning"]) == ["forget", "few_forget"]

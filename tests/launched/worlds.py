@@ -125,6 +125,16 @@ def together(folder, world):
     return result_of(unlearner.unlearn(), unlearner)
 
 
+def penalised(folder, world=1):
+    """A repair that is held to unseen data, of which there are fewer than processes times the batch size."""
+    arguments = {"reset_fraction": None, "num_selection_trials": 2, "per_device_train_batch_size": 8 * world}
+    args = config(folder / f"penalised-{world}", **arguments)
+    unlearner = (FisherUnlearner if num_processes() > 1 else Together)(tiny.trained(), args, **splits(23, 97))
+    result = result_of(unlearner.unlearn(), unlearner)
+    assert unlearner._forget_penalty() is not None
+    return result
+
+
 def kept(folder):
     """The Fisher that a callback keeps, and that of all rows by one process at the weights that the training left."""
     rows = tiny.digits().select(range(43))
@@ -184,11 +194,25 @@ def sharded(folder):
     retain = unlearner.compute_fisher(unlearner.retain_dataset)
     by_rule, unlearner.args.selection = unlearner.args.selection, "auto"
     tried = unlearner.select_weights(unlearner.compute_fisher(unlearner.forget_dataset), retain)
+    search = unlearner.search
     unlearner.args.selection, sums = by_rule, retain.sums
     report = unlearner.unlearn()
+    held = FisherUnlearner if split else Together
+    arguments |= {"reset_fraction": None, "gamma_sweep": None, "num_selection_trials": 2, "learning_rate": 1e-3}
+    held = held(
+        LlamaForCausalLM.from_pretrained(source, **split),
+        config(folder / "sharded-penalised", **arguments, forget_penalty=10.0),
+        **data,
+        unseen_dataset=datasets.Dataset.from_list(
+            [{"input_ids": row, "labels": row} for row in torch.randint(1, 30, (5, 6)).tolist()]
+        ),
+    )
+    before = {name: whole(p).clone() for name, p in named_parameters(held.model).items()}
+    held.unlearn()
     return {
+        "penalised": {name: whole(p).clone() - before[name] for name, p in named_parameters(held.model).items()},
         "stages": {name: stage.figures() for name, stage in report.stages.items()},
-        "by_trials": {"indices": dict(tried.indices), "search": dataclasses.asdict(unlearner.search)},
+        "by_trials": {"indices": dict(tried.indices), "search": dataclasses.asdict(search)},
         "num_fisher_examples": report.num_fisher_examples,
         "integrity": dataclasses.asdict(report.integrity),
         "indices": dict(unlearner.selection.indices),
@@ -204,9 +228,12 @@ def sharded(folder):
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     results = {scenario.__name__: scenario(folder) for scenario in (even, few, streamed, kept)}
+    if num_processes() > 1:
+        results["penalised"] = penalised(folder)
     if num_processes() < 3:
         results["sharded"] = sharded(folder)
         results["by_trials"] = by_trials(folder)
     if num_processes() == 1:
         results["together"] = {world: together(folder, world) for world in (2, 3)}
+        results["penalised"] = {world: penalised(folder, world) for world in (2, 3)}
     torch.save(results, folder / f"{process_index()}-of-{num_processes()}.pt")
