@@ -7,9 +7,10 @@
 Does the selection `"auto"` ever destroy a model without saying so? Two hundred requests on the handwritten digits.
 
 Four kinds: random sets of 1 to 50 % of the training data, one to five whole classes, rows of which the retained data
-hold near-duplicates, and all rows whose labels were wrong in training with others beside them. A run that ends with
-less than 97 % accuracy on the retained data has to be refused or to warn; no reference can know more than all of them,
-so that the bound holds against any.
+hold near-duplicates, and all rows whose labels were wrong in training with others beside them. Every second request
+comes with unseen data, so that its repair has the penalty on the forget data. A run that ends with less than 97 %
+accuracy on the retained data has to be refused or to warn; no reference can know more than all of them, so that the
+bound holds against any.
 
 ```shell
 python recipes/benchmark/safety.py --output_dir outputs/safety
@@ -58,8 +59,11 @@ SHARE_OF_WRONG_LABELS = 0.05
 MAX_DROP = 0.03
 
 
-def training_rows(kind: str, seed: int) -> tuple[Rows, np.ndarray]:
-    """Rows to train on, and places of those that a request of the kind may name; a half of the rows at most."""
+def training_rows(kind: str, seed: int) -> tuple[Rows, np.ndarray, Rows]:
+    """
+    Rows to train on, places of those that a request of the kind may name (a half of the rows at most), and unseen
+    rows.
+    """
     parts, _, _ = TASKS["digits-random"].family.load_rows(DataSource(), TASKS["digits-random"].family, seed)
     rows, generator = parts["train"], np.random.default_rng(seed)
     order = generator.permutation(len(rows))
@@ -74,7 +78,7 @@ def training_rows(kind: str, seed: int) -> tuple[Rows, np.ndarray]:
         for place in half[: round(SHARE_OF_WRONG_LABELS * len(rows))]:
             shift = int(generator.integers(1, NUM_CLASSES))
             rows[place] = rows[place] | {"labels": (rows[place]["labels"] + shift) % NUM_CLASSES}
-    return rows, half
+    return rows, half, parts["unseen"]
 
 
 def requests(kind: str, rows: Rows, candidates: np.ndarray, seed: int, number: int) -> Iterator[tuple[str, set[int]]]:
@@ -117,11 +121,12 @@ def train(rows: Rows, seed: int) -> PreTrainedModel:
     return model.eval()
 
 
-def answer(model: PreTrainedModel, rows: Rows, forgotten: set[int], seed: int) -> dict[str, Any]:
+def answer(model: PreTrainedModel, rows: Rows, forgotten: set[int], unseen: Rows | None, seed: int) -> dict[str, Any]:
     """What came of a request: the accuracies, and whether the run was refused or warned of anything."""
     splits = {
         "forget_dataset": [row for place, row in enumerate(rows) if place in forgotten],
         "retain_dataset": [row for place, row in enumerate(rows) if place not in forgotten],
+        "unseen_dataset": unseen,
     }
     with tempfile.TemporaryDirectory() as folder:
         args = FisherUnlearningConfig(
@@ -185,13 +190,15 @@ def main(args: argparse.Namespace) -> None:
         for seed in range(args.num_models):
             path, model = args.output_dir / f"{kind}-{seed}.json", None
             found = json.loads(path.read_text()) if path.exists() else []
-            rows, candidates = training_rows(kind, seed)
+            rows, candidates, unseen = training_rows(kind, seed)
             for turn, (size, forgotten) in enumerate(requests(kind, rows, candidates, seed, number)):
                 if turn < len(found):
                     continue
                 model = train(rows, seed) if model is None else model
-                outcome = answer(model, rows, forgotten, 1000 * seed + turn)
-                found.append({"kind": kind, "seed": seed, "size": size} | outcome)
+                # Sizes come in cycles of even length, or of five.
+                with_unseen = (turn // 8 + turn) % 2 == 1
+                outcome = answer(model, rows, forgotten, unseen if with_unseen else None, 1000 * seed + turn)
+                found.append({"kind": kind, "seed": seed, "size": size, "unseen": with_unseen} | outcome)
                 with replaced(path) as file:
                     file.write_text(json.dumps(found, indent=2) + "\n")
                 print(found[-1], flush=True)
