@@ -115,6 +115,18 @@ def test_no_split_shares_a_row_and_a_class_is_forgotten_whole(benchmark, source,
             assert gone not in {row["labels"] for row in data.retain + data.eval}
 
 
+@pytest.mark.parametrize("name", ["digits-random", "text-random", "biographies-full"])
+def test_membership_is_attacked_by_rows_that_neither_a_model_nor_a_method_saw(benchmark, source, name):
+    data = benchmark["tasks"].TASKS[name].data(0, source)
+
+    def rows(*parts):
+        return {str([np.asarray(value).tolist() for value in row.values()]) for part in parts for row in part}
+
+    attacked = rows(data.attacked)
+    assert attacked.isdisjoint(rows(data.forget, data.retain, data.unseen, data.original_rows, data.reference_rows))
+    assert len(attacked) == len(data.attacked) >= len(data.forget)
+
+
 def test_fashion_mnist_is_read_from_its_files_and_asked_for_where_there_are_none(benchmark, tmp_path):
     tasks = benchmark["tasks"]
     with pytest.raises(FileNotFoundError, match="apt-get install dataset-fashion-mnist"):
