@@ -41,6 +41,7 @@ LAYERS = [
     "cancellation",
     "reset",
     "repair",
+    "penalty",
     "rivals",
     "evaluation",
     "metrics",
