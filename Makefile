@@ -51,7 +51,8 @@ benchmark-scale: $(INSTALLED)
 # Ours and all rivals on ten tasks and five seeds; hours, and it goes on where it was stopped.
 benchmark-unlearning: $(INSTALLED)
 	$(VENV)/bin/python recipes/benchmark/run.py --output_dir outputs/benchmark
-	$(VENV)/bin/python recipes/benchmark/tables.py --output_dir outputs/benchmark --markdown recipes/benchmark/README.md
+	$(VENV)/bin/python recipes/benchmark/tables.py --output_dir outputs/benchmark \
+		--markdown recipes/benchmark/README.md --records recipes/benchmark/records.jsonl
 
 # The cards in model_cards/, from real runs of five recipes; about twenty minutes.
 model-cards: $(INSTALLED)

@@ -1,5 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import functools
 import gzip
 import importlib
 import json
@@ -14,7 +16,7 @@ import torch
 
 
 FOLDER = Path(__file__).parent.parent / "recipes" / "benchmark"
-MODULES = ["tasks", "methods", "choose", "figures", "jobs", "run", "tables"]
+MODULES = ["tasks", "methods", "choose", "figures", "jobs", "records", "run", "tables"]
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,46 @@ def test_fashion_mnist_is_read_from_its_files_and_asked_for_where_there_are_none
     data = tasks.TASKS["fashion-vit-random"].data(0, tasks.DataSource(str(tmp_path), fraction=0.05))
     assert (len(data.forget), len(data.retain), len(data.unseen)) == (20, 180, 200)
     assert data.forget[0]["pixel_values"].shape == (1, 28, 28)
+
+
+def write_results(benchmark, needs, folder, source):
+    """Results of all jobs but those that train, without the work."""
+    for job in needs:
+        if job.kind != "train":
+            job.result(folder).parent.mkdir(parents=True, exist_ok=True)
+            record = dataclasses.asdict(job) | {"source": dataclasses.asdict(source)}
+            job.result(folder).write_text(json.dumps(record, indent=2) + "\n")
+
+
+def test_records_bring_all_results_back_but_those_to_do_again(benchmark, source, tmp_path):
+    records, jobs = benchmark["records"], benchmark["jobs"]
+    needs = jobs.all_jobs(["digits-random", "digits-class"], [0, 1], ["FisherUnlearner", "FineTuning"])
+    write_results(benchmark, needs, tmp_path / "a", source)
+    num_records = records.save_records(tmp_path / "a", tmp_path / "records.jsonl")
+    restore = functools.partial(records.restore_records, tmp_path / "records.jsonl", tmp_path / "b", source)
+    assert restore(redo=["FisherUnlearner"]) == num_records - 4 and restore() == 4 and restore() == 0
+    texts = {
+        folder: {path.relative_to(tmp_path / folder): path.read_text() for path in tmp_path.glob(f"{folder}/*/*/*")}
+        for folder in "ab"
+    }
+    assert texts["a"] == texts["b"] and len(texts["a"]) == num_records
+    with pytest.raises(ValueError, match="--fraction 0.05"):
+        records.restore_records(tmp_path / "records.jsonl", tmp_path / "c", benchmark["tasks"].DataSource())
+
+
+def test_what_only_finished_jobs_need_is_not_done(benchmark, source, tmp_path):
+    jobs = benchmark["jobs"]
+    needs = jobs.all_jobs(["digits-random"], [0, 1], ["FisherUnlearner", "FineTuning"])
+    assert jobs.wanted(needs, tmp_path) == list(needs)
+    write_results(benchmark, needs, tmp_path, source)
+    assert jobs.wanted(needs, tmp_path) == []
+    lost = next(job for job in needs if job.kind == "run" and job.what == "FineTuning" and job.seed == 1)
+    lost.result(tmp_path).unlink()
+    assert {(job.kind, job.what, job.seed) for job in jobs.wanted(needs, tmp_path)} == {
+        ("train", "original", 1),
+        ("train", "reference", 1),
+        ("run", "FineTuning", 1),
+    }
 
 
 @pytest.mark.slow

@@ -127,6 +127,23 @@ def all_jobs(tasks: Collection[str], seeds: Collection[int], methods: Collection
     return needs
 
 
+def wanted(needs: dict[Job, list[Job]], output_dir: Path) -> list[Job]:
+    """
+    Those jobs that are to be done: runs without a result, and what they need that has none.
+
+    Args:
+        needs (`dict[Job, list[Job]]`):
+            The jobs in order, each with those before, as of [`all_jobs`].
+        output_dir (`Path`):
+            Where results are.
+    """
+    missing: set[Job] = set()
+    for job in reversed(needs):
+        if (job.kind == "run" or job in missing) and not job.is_done(output_dir):
+            missing.update([job, *needs[job]])
+    return [job for job in needs if job in missing and not job.is_done(output_dir)]
+
+
 def do(job: Job, output_dir: Path, source: DataSource) -> None:
     """Does a job; a result that is there already stays."""
     if job.is_done(output_dir):

@@ -11,7 +11,15 @@ python recipes/benchmark/run.py --output_dir outputs/benchmark
 python recipes/benchmark/tables.py --output_dir outputs/benchmark --markdown recipes/benchmark/README.md
 ```
 
-Started again, it goes on where it was; what is done is not done again. A few minutes, of small data:
+Started again, it goes on where it was; what is done is not done again. The results behind the page are at hand, and a
+method that changed is all that has to be done anew:
+
+```shell
+python recipes/benchmark/run.py --output_dir outputs/benchmark --records recipes/benchmark/records.jsonl \
+    --redo FisherUnlearner
+```
+
+A few minutes, of small data:
 
 ```shell
 python recipes/benchmark/run.py --output_dir outputs/benchmark-trial --tasks digits-random --seeds 0 --fraction 0.2
@@ -40,8 +48,9 @@ from pathlib import Path  # noqa: E402
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER))
 
-from jobs import Job, all_jobs, do_in_process  # noqa: E402
+from jobs import Job, all_jobs, do_in_process, wanted  # noqa: E402
 from methods import METHODS  # noqa: E402
+from records import restore_records  # noqa: E402
 from tasks import FASHION_MNIST_DIR, TASKS, DataSource  # noqa: E402
 
 
@@ -110,9 +119,9 @@ def run(needs: dict[Job, list[Job]], output_dir: Path, source: DataSource, num_p
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
     logs = output_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    waiting = [job for job in needs if not job.is_done(output_dir)]
+    waiting = wanted(needs, output_dir)
     progress = Progress(waiting, num_processes)
-    print(f"{len(needs) - len(waiting)} of {len(needs)} jobs are done already.", flush=True)
+    print(f"{len(needs) - len(waiting)} of {len(needs)} jobs are done, or not needed for what is left.", flush=True)
     running: dict[BaseProcess, tuple[Job, float]] = {}
     failures: dict[Job, str] = {}
     try:
@@ -178,6 +187,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help=", ".join(METHODS)
     )
+    parser.add_argument("--records", type=Path, help="a file of results, as of tables.py, that are not done again")
+    parser.add_argument(
+        "--redo", nargs="+", choices=METHODS, default=[], metavar="METHOD", help="methods of --records to do again"
+    )
     parser.add_argument("--num_processes", type=int, default=2, help="jobs at a time, each with one thread")
     parser.add_argument("--fashion_mnist_dir", default=str(FASHION_MNIST_DIR), help="folder of its four idx files")
     parser.add_argument("--fashion_mnist_dataset", help="a copy of it that `datasets` reads, in the place of those")
@@ -188,6 +201,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> int:
     source = DataSource(args.fashion_mnist_dir, args.fashion_mnist_dataset, args.fraction)
     check_settings(args.output_dir, source)
+    if args.records is not None:
+        print(f"{restore_records(args.records, args.output_dir, source, args.redo)} results come from {args.records}.")
     start = time.perf_counter()
     failures = run(all_jobs(args.tasks, args.seeds, args.methods), args.output_dir, source, args.num_processes)
     reasons = {job: reason for job, reason in failures.items() if reason}

@@ -4,10 +4,11 @@
 # dependencies = ["hf-deepclean[demo,plots]"]
 # ///
 """
-What the results of `run.py` add up to: tables, `results.json` and a plot beside them.
+What the results of `run.py` add up to: tables, `results.json` and a plot beside them, and all results in one file.
 
 ```shell
-python recipes/benchmark/tables.py --output_dir outputs/benchmark --markdown recipes/benchmark/README.md
+python recipes/benchmark/tables.py --output_dir outputs/benchmark --markdown recipes/benchmark/README.md \
+    --records recipes/benchmark/records.jsonl
 ```
 """
 
@@ -26,6 +27,7 @@ from scipy.stats import t
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from methods import BASELINES, METHODS, ORIGINAL, OURS, REFERENCE, RIVALS, applies  # noqa: E402
+from records import save_records  # noqa: E402
 from tasks import TASKS  # noqa: E402
 
 
@@ -302,12 +304,15 @@ def main(args: argparse.Namespace) -> None:
     print(text)
     if args.markdown:
         write_between_markers(args.markdown, text)
+    if args.records:
+        save_records(args.output_dir, args.records)
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Tables, JSON and a plot of the benchmark's results.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmark"), help="folder of the results")
     parser.add_argument("--markdown", type=Path, help="write the tables into this page")
+    parser.add_argument("--records", type=Path, help="write all results into this file, one a line")
     return parser
 
 
