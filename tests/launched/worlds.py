@@ -169,7 +169,8 @@ def sharded(folder):
     config_of_model = LlamaConfig(
         vocab_size=30, hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2, pad_token_id=0
     )
-    rows = [{"input_ids": row, "labels": row} for row in torch.randint(1, 30, (24, 6)).tolist()]
+    rows = [{"input_ids": row, "labels": row} for row in torch.randint(1, 30, (29, 6)).tolist()]
+    rows, unseen = rows[:24], datasets.Dataset.from_list(rows[24:])
     arguments = {"reset_fraction": 0.1, "per_device_train_batch_size": 8 // num_processes(), "max_steps": 3}
     arguments |= {"gamma_sweep": [1.0, 5.0]}
     args = config(folder / "sharded", **arguments, per_device_fisher_batch_size=2, per_device_eval_batch_size=2)
@@ -197,20 +198,21 @@ def sharded(folder):
     search = unlearner.search
     unlearner.args.selection, sums = by_rule, retain.sums
     report = unlearner.unlearn()
-    held = FisherUnlearner if split else Together
     arguments |= {"reset_fraction": None, "gamma_sweep": None, "num_selection_trials": 2, "learning_rate": 1e-3}
-    held = held(
-        LlamaForCausalLM.from_pretrained(source, **split),
-        config(folder / "sharded-penalised", **arguments, forget_penalty=10.0),
-        **data,
-        unseen_dataset=datasets.Dataset.from_list(
-            [{"input_ids": row, "labels": row} for row in torch.randint(1, 30, (5, 6)).tolist()]
-        ),
-    )
-    before = {name: whole(p).clone() for name, p in named_parameters(held.model).items()}
-    held.unlearn()
+    # With so large an epsilon the steps follow the gradients themselves, not their signs alone.
+    changes = {}
+    for weight in (0.0, 10.0):
+        held = (FisherUnlearner if split else Together)(
+            LlamaForCausalLM.from_pretrained(source, **split),
+            config(folder / f"held-{weight}", **arguments, forget_penalty=weight, adam_epsilon=1e-3),
+            **data,
+            unseen_dataset=unseen,
+        )
+        before = {name: whole(p).clone() for name, p in named_parameters(held.model).items()}
+        held.unlearn()
+        changes[weight] = {name: whole(p).clone() - before[name] for name, p in named_parameters(held.model).items()}
     return {
-        "penalised": {name: whole(p).clone() - before[name] for name, p in named_parameters(held.model).items()},
+        "changes": changes,
         "stages": {name: stage.figures() for name, stage in report.stages.items()},
         "by_trials": {"indices": dict(tried.indices), "search": dataclasses.asdict(search)},
         "num_fisher_examples": report.num_fisher_examples,
