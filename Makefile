@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 demo-seeds: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs --seeds 0 1 2
 
-# Does the selection by trials ever destroy a model without a word? Two hundred requests, about twenty minutes.
+# Does the selection by trials ever destroy a model without a word? Two hundred requests, about a quarter of an hour.
 benchmark-safety: $(INSTALLED)
 	$(VENV)/bin/python recipes/benchmark/safety.py --output_dir outputs/safety
 
