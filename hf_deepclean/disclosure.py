@@ -250,6 +250,9 @@ class PublicReport(JsonRecord):
         )
         selection, gamma = report.selection, report.selection.gamma
         share = selection.num_selected / selection.num_in_scope
+        settings = {name: report.settings[name] for name in _SETTINGS if name in report.settings}
+        if "forget_penalty" in settings:
+            settings["forget_penalty"] = report.forget_penalty()
         of_tokens = stages["before"].splits["forget"].tokens is not None
         trial_measure = _trial_measure(stages["before"].splits["forget"])
         relearning = {} if "forget" in left_out else report.relearning_by_data()
@@ -258,7 +261,7 @@ class PublicReport(JsonRecord):
             disclosure=disclosure,
             description=description if disclosure == "description" else None,
             model_class=report.model_class,
-            settings={name: report.settings[name] for name in _SETTINGS if name in report.settings},
+            settings=settings,
             rule=None if policy.withholds else selection.rule,
             # Infinite where all selected weights have a retain Fisher of 0.
             gamma=_significant(gamma, 4) if gamma is not None and math.isfinite(gamma) else None,

@@ -450,6 +450,12 @@ class UnlearningReport(JsonRecord):
             name: value - reference[name] for name, value in self.stages[stage].figures().items() if name in reference
         }
 
+    def forget_penalty(self) -> float:
+        """The weight of the [`~penalty.ForgetPenalty`] that the repair had; 0 where nothing called for one."""
+        if self.search is None or self.search.unseen_losses is None:
+            return 0.0
+        return self.settings.get("forget_penalty", 0.0)
+
     def shortfalls(self) -> list[str]:
         """
         What the run has not reached, in words for its owner: retained data that the repair did not bring back, and a
@@ -641,8 +647,8 @@ class UnlearningReport(JsonRecord):
             search.target == "unseen" and self.stages["after_repair"].membership is None
         )
         sizes = ", ".join(f"{size} {split}" for split, size in search.num_examples.items())
-        weight, penalty = self.settings.get("forget_penalty", 0.0), ""
-        if weight > 0 and search.unseen_losses is not None:
+        weight, penalty = self.forget_penalty(), ""
+        if weight > 0:
             penalty = (
                 f" In some of its steps the repair held the forget data to the losses of the unseen ones (weight "
                 f"{weight:g}), so that the membership AUC against these is what it worked towards."

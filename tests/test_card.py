@@ -11,6 +11,7 @@ from hf_deepclean import PublicReport, UnlearningCard
 from hf_deepclean.card import _template
 from hf_deepclean.disclosure import FORGET_DISCLOSURES
 from hf_deepclean.report import StageResult
+from hf_deepclean.trials import ResetTrial, SelectionSearch
 
 from .card_checks import assert_is_a_valid_card, numbers_missing_in
 from .test_disclosure import relearning, report, split, stage, text_split
@@ -200,3 +201,12 @@ def test_an_infinite_result_is_shown_but_not_in_the_metadata():
     assert "perplexity" not in {
         metric["type"] for r in card.data.to_dict()["model-index"][0]["results"] for metric in r["metrics"]
     }
+
+
+@pytest.mark.parametrize("losses", [None, (0.0, 1.0, 2.0)])
+def test_a_card_tells_of_the_penalty_that_the_repair_had_and_of_none_that_it_had_not(losses):
+    trial = ResetTrial(250, 1.2, 0.1, 0.8)
+    search = SelectionSearch("unseen", "accuracy", 0.1, 0.5, trial, (trial,), 0, {"forget": 64}, losses)
+    penalised = report(search=search, settings={"reset_value": "zero", "forget_penalty": 1.0})
+    text = str(UnlearningCard.from_report(PublicReport.of(penalised)))
+    assert ("a penalty on them was added (weight 1)" in text) == (losses is not None)
