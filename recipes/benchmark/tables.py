@@ -32,6 +32,7 @@ from tasks import TASKS  # noqa: E402
 
 
 BEGIN, END = "<!-- begin: written by tables.py -->", "<!-- end: written by tables.py -->"
+PLOT_NAME = "results.png"
 # The gaps whose mean is the average gap, in points.
 GAPS = ("forget", "retain", "eval", "auc")
 
@@ -300,10 +301,12 @@ def main(args: argparse.Namespace) -> None:
     # Infinite widths are no JSON.
     known = json.loads(json.dumps(known).replace("Infinity", "null"))
     (args.output_dir / "results.json").write_text(json.dumps(known, indent=2) + "\n")
-    save_plot(summary, args.output_dir / "results.png")
+    save_plot(summary, args.output_dir / PLOT_NAME)
     print(text)
     if args.markdown:
-        write_between_markers(args.markdown, text)
+        image = f"![Forgetting gap against utility gap, by task and method]({PLOT_NAME})"
+        write_between_markers(args.markdown, f"{image}\n\n{text}")
+        save_plot(summary, args.markdown.parent / PLOT_NAME)
     if args.records:
         save_records(args.output_dir, args.records)
 
@@ -311,7 +314,7 @@ def main(args: argparse.Namespace) -> None:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Tables, JSON and a plot of the benchmark's results.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmark"), help="folder of the results")
-    parser.add_argument("--markdown", type=Path, help="write the tables into this page")
+    parser.add_argument("--markdown", type=Path, help="write tables and plot into this page")
     parser.add_argument("--records", type=Path, help="write all results into this file, one a line")
     return parser
 
