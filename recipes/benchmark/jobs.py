@@ -84,6 +84,13 @@ class Job:
         """Whether its result is there."""
         return self.result(output_dir).exists()
 
+    def write(self, result: dict[str, Any], output_dir: Path) -> None:
+        """Writes its result, whole or not at all."""
+        path = self.result(output_dir)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as file:
+            file.write_text(json.dumps(result, indent=2) + "\n")
+
 
 def all_jobs(tasks: Collection[str], seeds: Collection[int], methods: Collection[str]) -> dict[Job, list[Job]]:
     """
@@ -137,11 +144,12 @@ def wanted(needs: dict[Job, list[Job]], output_dir: Path) -> list[Job]:
         output_dir (`Path`):
             Where results are.
     """
-    missing: set[Job] = set()
+    missing = {job for job in needs if not job.is_done(output_dir)}
+    needed = {job for job in missing if job.kind == "run"}
     for job in reversed(needs):
-        if (job.kind == "run" or job in missing) and not job.is_done(output_dir):
-            missing.update([job, *needs[job]])
-    return [job for job in needs if job in missing and not job.is_done(output_dir)]
+        if job in needed:
+            needed.update(missing.intersection(needs[job]))
+    return [job for job in needs if job in needed]
 
 
 def do(job: Job, output_dir: Path, source: DataSource) -> None:
@@ -155,13 +163,10 @@ def do(job: Job, output_dir: Path, source: DataSource) -> None:
     if job.kind == "train":
         train_model(TASKS[job.task], job.what, job.seed, source, models)
         return
-    path = job.result(output_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
     work = _tune if job.kind == "tune" else _run
     result = asdict(job) | work(job, output_dir, source)
     result |= {"job_seconds": time.perf_counter() - start, "source": asdict(source), "versions": _versions()}
-    with replaced(path) as file:
-        file.write_text(json.dumps(result, indent=2) + "\n")
+    job.write(result, output_dir)
 
 
 def _tune(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:

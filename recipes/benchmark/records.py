@@ -64,11 +64,9 @@ def restore_records(path: Path, output_dir: Path, source: DataSource, redo: Coll
                 f"{path} holds results with --fraction {record['source'][FRACTION]}, and now it is {source.fraction}. "
                 "Leave --records out, or choose the same fraction."
             )
-        file = _job(record).result(output_dir)
-        if record["what"] in redo or file.exists():
+        job = _job(record)
+        if record["what"] in redo or job.is_done(output_dir):
             continue
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(file) as new:
-            new.write_text(json.dumps(record | {"source": asdict(source)}, indent=2) + "\n")
+        job.write(record | {"source": asdict(source)}, output_dir)
         num_written += 1
     return num_written

@@ -306,7 +306,7 @@ def main(args: argparse.Namespace) -> None:
     if args.markdown:
         image = f"![Forgetting gap against utility gap, by task and method]({PLOT_NAME})"
         write_between_markers(args.markdown, f"{image}\n\n{text}")
-        save_plot(summary, args.markdown.parent / PLOT_NAME)
+        (args.markdown.parent / PLOT_NAME).write_bytes((args.output_dir / PLOT_NAME).read_bytes())
     if args.records:
         save_records(args.output_dir, args.records)
 
