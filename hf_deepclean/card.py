@@ -335,7 +335,12 @@ def _repair(settings: Mapping[str, Any]) -> str:
     length = f"{steps:,} steps" if steps > 0 else f"{settings.get('num_train_epochs', 0):g} epochs"
     batch = settings.get("per_device_train_batch_size", 1) * settings.get("gradient_accumulation_steps", 1)
     schedule = settings.get("lr_scheduler_type", "linear")
-    return f"{length}, learning rate {_number(settings.get('learning_rate', 0.0))} ({schedule}), batches of {batch}"
+    rate = _number(settings.get("learning_rate", 0.0))
+    text = f"{length}, learning rate {rate} ({schedule}), batches of {batch}"
+    share = settings.get("hard_example_share", 1.0)
+    if share < 1:
+        text += f"; after the first epoch on the {_percent(share)} of the retained data with the largest losses alone"
+    return text
 
 
 def _modules(report: PublicReport) -> str:

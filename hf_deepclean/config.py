@@ -94,6 +94,11 @@ class FisherUnlearningConfig(TrainingArguments):
             step of the repair; see [`~penalty.ForgetPenalty`]. 0 leaves it out: then the repair reads retained data
             alone. By default 1 with `selection="auto"`, where it acts towards the target `"unseen"` if there is an
             `unseen_dataset`; the other rules have none.
+        hard_example_share (`float`, *optional*):
+            After the first epoch the repair reads this share of the retained data alone, those with the largest
+            losses, as often as makes up an epoch; see [`~hard_examples.HardExampleSampler`]. 1 reads all. By default
+            0.5 with `selection="auto"` for a model that gave 98 % of a sample of them the right class before the
+            reset: then the largest losses are those of what the reset took. Else 1, and always 1 of a stream.
 
         > Parameters that control what is published
 
@@ -218,6 +223,13 @@ class FisherUnlearningConfig(TrainingArguments):
             "0: none. By default 1 with --selection auto, else 0."
         },
     )
+    hard_example_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "After its first epoch the repair reads this share of the retained data alone, those with the "
+            "largest losses. By default 0.5 with --selection auto and a model that knew the classes of all, else 1."
+        },
+    )
     gamma_sweep: list[float] | None = field(
         default=None,
         metadata={"help": "Also try these thresholds of the ratio: reset, evaluate without a repair, and put back."},
@@ -277,6 +289,16 @@ class FisherUnlearningConfig(TrainingArguments):
             raise ValueError(
                 f"`forget_penalty={self.forget_penalty}` holds the forget data to what `selection='auto'` finds of "
                 f"unseen data, and the rule is {self.selection!r}. Leave one of them out."
+            )
+        if self.hard_example_share is not None and not 0 < self.hard_example_share <= 1:
+            raise ValueError(
+                f"`hard_example_share` is {self.hard_example_share} but must be a share of the retained data, above 0 "
+                "and at most 1 (all of them)."
+            )
+        if (self.hard_example_share or 1) < 1 and self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"`hard_example_share={self.hard_example_share}` orders the rows by their losses, and "
+                f"`train_sampling_strategy={str(self.train_sampling_strategy)!r}` otherwise. Leave one of them out."
             )
         check_reset_scope(self.reset_scope)
         if self.reset_value is None and self.pretrained_model is not None:

@@ -35,7 +35,7 @@ _MIN_EXAMPLES_PER_BIN = 10
 _SETTINGS = (
     *("fisher_type", "reset_value", "reset_scope", "num_train_epochs", "max_steps", "learning_rate"),
     *("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "per_device_train_batch_size"),
-    *("gradient_accumulation_steps", "bf16", "fp16", "forget_penalty"),
+    *("gradient_accumulation_steps", "bf16", "fp16", "forget_penalty", "hard_example_share"),
 )
 
 # Shares of independent examples, and all shares.

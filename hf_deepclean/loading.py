@@ -245,6 +245,8 @@ class ProcessBatchSampler(Sampler[list[int]]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of that epoch."""
         self.epoch = epoch
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
         size, full = len(self.sampler), self.batch_size * self.num_processes

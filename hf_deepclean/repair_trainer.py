@@ -19,6 +19,7 @@ from transformers.trainer_utils import TrainOutput, sort_checkpoints
 from .adapters import saving_the_adapter_alone
 from .batches import LABELS, num_examples, split_labels
 from .files import read_tensors, remove_folder, told_where, write_tensors
+from .hard_examples import ROW_NUMBERS, HardExampleSampler, NumberedCollator, NumberedRows
 from .heads import find_likelihood, prepare_batch
 from .interruption import Interruption
 from .likelihood import Likelihood, LogLikelihoodFunction, class_log_probabilities
@@ -35,6 +36,8 @@ from .state import STAGING_FOLDER, STATE_FOLDER, RunState
 
 # The selected weights in a checkpoint of the repair.
 _SELECTED_NAME = "selected_weights.safetensors"
+# Beside them, where the order of the rows follows their losses.
+_ROW_LOSSES_NAME = "row_losses.safetensors"
 
 
 class RepairTrainer(Trainer):
@@ -59,13 +62,16 @@ class RepairTrainer(Trainer):
     _state: RunState | None = None
     _is_control: bool = False
     _penalty: ForgetPenalty | None = None
+    _row_order: HardExampleSampler | None = None
+    _row_numbers: list[int] | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput | None:
         """
         Repairs the selected weights on the retain set, and proves that nothing else changed.
 
         The loss is the mean negative log-likelihood, over the whole accumulated batch, and in some steps the
-        [`~penalty.ForgetPenalty`]. With `num_train_epochs=0` and no `max_steps` there is nothing to train.
+        [`~penalty.ForgetPenalty`]. After the first epoch it may read the rows with the largest losses alone; see
+        [`~hard_examples.HardExampleSampler`]. With `num_train_epochs=0` and no `max_steps` there is nothing to train.
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
@@ -96,7 +102,7 @@ class RepairTrainer(Trainer):
                 # Trainer clips by the norm of all gradients, frozen ones included; the optimizer clips instead.
                 with (
                     overridden(self.args, max_grad_norm=0.0),
-                    overridden(self, _penalty=self._forget_penalty()),
+                    overridden(self, _penalty=self._forget_penalty(), _row_order=self._new_row_order()),
                     overridden(self.callback_handler, callbacks=callbacks),
                     self._only_selected_trainable(),
                 ):
@@ -110,9 +116,12 @@ class RepairTrainer(Trainer):
         return output
 
     def get_train_dataloader(self) -> DataLoader:
-        """As for [`~transformers.Trainer`]; with several processes every row comes once, and none is repeated."""
-        args = self.args
-        if num_processes() == 1 or args.train_sampling_strategy == "batch_rebalance":
+        """
+        As for [`~transformers.Trainer`]; with several processes every row comes once, and none is repeated to make the
+        numbers even.
+        """
+        args, order = self.args, self._row_order
+        if order is None and (num_processes() == 1 or args.train_sampling_strategy == "batch_rebalance"):
             return super().get_train_dataloader()
         dataset, collator = rows_and_collator(self, self.train_dataset, "training")
         seed = args.seed if args.data_seed is None else args.data_seed
@@ -124,8 +133,12 @@ class RepairTrainer(Trainer):
         }
         if is_stream(dataset):
             return EpochLoader(ProcessRows(dataset, args.train_batch_size, **share), batch_size=None, **common)
+        if order is None:
+            order = self._get_train_sampler(dataset)
+        else:
+            dataset, common["collate_fn"] = NumberedRows(dataset), NumberedCollator(collator)
         sampler = ProcessBatchSampler(
-            self._get_train_sampler(dataset),
+            order,
             args.train_batch_size,
             seed,
             **share,
@@ -167,6 +180,7 @@ class RepairTrainer(Trainer):
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As for [`~transformers.Trainer`]; layers with running statistics are kept from updating them."""
         freeze_running_statistics(model)
+        self._row_numbers = inputs.pop(ROW_NUMBERS, None)
         batch = prepare_batch(self.model, inputs)
         if self._likelihood is None:
             self._likelihood = find_likelihood(self.model, batch, self.log_likelihood_func)
@@ -184,6 +198,14 @@ class RepairTrainer(Trainer):
     def _forget_penalty(self) -> ForgetPenalty | None:
         """What keeps the repair from bringing the forget data back, if anything does."""
         return None
+
+    def _hard_example_share(self) -> float:
+        """Which share of the rows later epochs of the repair read."""
+        return 1.0
+
+    def _new_row_order(self) -> HardExampleSampler | None:
+        share = self._hard_example_share()
+        return None if share == 1 else HardExampleSampler(len(self.train_dataset), share)
 
     def _add_penalty(self, model: torch.nn.Module, penalty: ForgetPenalty) -> None:
         share = (self.state.global_step, process_index(), num_processes())
@@ -209,6 +231,9 @@ class RepairTrainer(Trainer):
         total = num_processes() * penalty.weight * excess.clamp_min(0).sum() / len(targets)
         self.accelerator.backward(total)
 
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> None:
+        """Not taken of all gradients, for every step: the optimizer takes that of the selected weights."""
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As for [`~transformers.Trainer`]; the gradient norm is that of the selected weights."""
         if "loss" in logs and self.optimizer is not None:
@@ -218,6 +243,8 @@ class RepairTrainer(Trainer):
     def _repair_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         """Normalised over the accumulated batch: several heads ignore its size and scale with the accumulation."""
         log_likelihood = self._likelihood(self._repair_inputs, outputs, labels)
+        if self._row_numbers is not None:
+            self._row_order.record(self._row_numbers.tolist(), (-log_likelihood).tolist())
         smoothing = self.args.label_smoothing_factor
         if smoothing != 0:
             log_likelihood = (1 - smoothing) * log_likelihood + smoothing * class_log_probabilities(outputs).mean(
@@ -280,11 +307,14 @@ class RepairTrainer(Trainer):
         with told_where(output), overridden(self, _get_output_dir=lambda trial: str(staging)):
             super()._save_checkpoint(model, trial)
         values = read_weights(self.model, self.selection)
+        losses = None if self._row_order is None else self._row_order.state()
         gather_objects(None)
 
         def put_in_place() -> None:
             with told_where(output):
                 write_tensors(staging / name / _SELECTED_NAME, values, {"frozen": self.freeze_guard.checksum})
+                if losses is not None:
+                    write_tensors(staging / name / _ROW_LOSSES_NAME, losses)
             if self.state.best_model_checkpoint == str(staging / name):
                 self.state.best_model_checkpoint = str(final / name)
                 self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))
@@ -323,6 +353,9 @@ class RepairTrainer(Trainer):
                 "data, the seed and the selection rule that the checkpoint was made with."
             )
         write_weights(self.model, self.selection, values)
+        if self._row_order is not None:
+            losses, _ = read_tensors(path.with_name(_ROW_LOSSES_NAME))
+            self._row_order.load_state(losses)
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)

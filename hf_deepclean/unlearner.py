@@ -133,6 +133,8 @@ _LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
 _MAX_FISHER_EXAMPLES = 500
 # Unseen examples whose losses the forget data are held to.
 _MAX_UNSEEN_EXAMPLES = 1000
+# Of retained data that a model knew by heart, with at least that accuracy, what the later epochs of a repair read.
+_KNOWN_BY_HEART, _HARD_EXAMPLE_SHARE = 0.98, 0.5
 
 # Arguments that may differ in a resumed run.
 _WITHOUT_EFFECT = (
@@ -278,6 +280,11 @@ class FisherUnlearner(RepairTrainer):
             raise ValueError(
                 "`retain_dataset` is a stream, so the length of an epoch is not known. Set `max_steps`, the number of "
                 "steps of the repair (or `num_train_epochs=0` for none)."
+            )
+        if is_stream(retain_dataset) and (args.hard_example_share or 1) < 1:
+            raise ValueError(
+                f"`hard_example_share={args.hard_example_share}` reads rows again by their losses, and "
+                "`retain_dataset` is a stream. Leave it out, or pass a `datasets.Dataset`."
             )
         check_requests(requests, forget_dataset)
         self.kept_fisher = None
@@ -876,6 +883,15 @@ class FisherUnlearner(RepairTrainer):
             self.args.seed,
         )
 
+    def _hard_example_share(self) -> float:
+        share, is_ordered = self.args.hard_example_share, self.args.train_sampling_strategy == "random"
+        if share is not None or is_stream(self.retain_dataset) or not is_ordered:
+            return 1.0 if share is None else share
+        # Otherwise the largest losses are also those of rows that the model never knew, and is not to learn now.
+        search = self.search
+        is_known = search is not None and search.measure == "accuracy" and search.before.retain >= _KNOWN_BY_HEART
+        return _HARD_EXAMPLE_SHARE if is_known else 1.0
+
     def evaluate_unlearning(self, model: PreTrainedModel | None = None) -> StageResult:
         """
         Results on the forget, retain, eval and unseen data, with the membership attack of forget against unseen.
@@ -1179,7 +1195,7 @@ class FisherUnlearner(RepairTrainer):
         }
         # `to_dict` turns enumerations into their values.
         settings = {name: value for name, value in self.args.to_dict().items() if name in own | repair}
-        return settings | {"reset_value": self.reset_value}
+        return settings | {"reset_value": self.reset_value, "hard_example_share": self._hard_example_share()}
 
     def _identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the interrupted one to end in the same bits."""

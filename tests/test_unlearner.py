@@ -33,6 +33,7 @@ from hf_deepclean import (
     quantized,
     select_random_weights,
 )
+from hf_deepclean.hard_examples import HardExampleSampler
 from hf_deepclean.report import MAX_RETAIN_DROP, GammaTrial
 from hf_deepclean.trials import MIN_KNOWLEDGE_LEFT
 
@@ -551,6 +552,62 @@ def test_the_penalty_is_left_out_where_nothing_says_how_much_is_known_of_unseen_
     assert unlearner._forget_penalty() is None
 
 
+def rows_of_the_epochs(unlearner):
+    """The rows that every epoch of a repair reads, each with its loss."""
+    epochs, record = {}, HardExampleSampler.record
+
+    def noted(order, rows, losses):
+        epochs.setdefault(order.epoch, []).extend(zip(rows, losses, strict=True))
+        record(order, rows, losses)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HardExampleSampler, "record", noted)
+        unlearner.unlearn()
+    return epochs
+
+
+def test_after_its_first_epoch_a_repair_reads_the_rows_with_the_largest_losses(tmp_path):
+    arguments = {"num_train_epochs": 2, "per_device_train_batch_size": 16, "hard_example_share": 0.5}
+    unlearner = auto_unlearner_for(tmp_path / "a", **arguments)
+    epochs = rows_of_the_epochs(unlearner)
+    assert sorted(row for row, _ in epochs[0]) == list(range(len(RETAIN)))
+    hardest = sorted(epochs[0], key=lambda pair: pair[1])[len(RETAIN) // 2 :]
+    assert sorted(row for row, _ in epochs[1]) == sorted(2 * [row for row, _ in hardest])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "share"),
+    [
+        ({}, 0.5),
+        ({"hard_example_share": 1.0}, 1.0),
+        ({"hard_example_share": 0.25}, 0.25),
+        ({"reset_fraction": 0.2}, 1.0),
+        ({"reset_fraction": 0.2, "hard_example_share": 0.25}, 0.25),
+        ({"train_sampling_strategy": "sequential"}, 1.0),
+    ],
+)
+def test_rows_are_ordered_by_their_losses_where_all_were_known_or_where_that_is_asked_for(tmp_path, kwargs, share):
+    unlearner = auto_unlearner_for(tmp_path / "a")
+    answers = unlearner._predict(unlearner.model, tiny.digits(), "try").log_probabilities.argmax(axis=1)
+    known = [row for row in RETAIN if answers[row] == tiny.digits()[row]["labels"]]
+    data = splits(retain_dataset=tiny.digits().select(known))
+    report = auto_unlearner_for(tmp_path / "a", data, num_train_epochs=2, **kwargs).unlearn()
+    assert report.settings["hard_example_share"] == share
+
+
+def test_rows_that_a_model_never_knew_are_not_what_its_repair_is_about(tmp_path):
+    report = auto_unlearner_for(tmp_path / "a").unlearn()
+    assert report.search.before.retain < 0.95
+    assert report.settings["hard_example_share"] == 1.0
+
+
+def test_rows_of_a_stream_cannot_be_ordered_by_their_losses(tmp_path):
+    data = splits(retain_dataset=tiny.digits().select(RETAIN).to_iterable_dataset())
+    assert auto_unlearner_for(tmp_path / "a", data, max_steps=3).unlearn().settings["hard_example_share"] == 1.0
+    with pytest.raises(ValueError, match="`retain_dataset` is a stream"):
+        auto_unlearner_for(tmp_path / "b", data, max_steps=3, hard_example_share=0.5)
+
+
 def test_streams_are_held_to_unseen_data_too(tmp_path):
     digits = tiny.digits()
     data = {"forget_dataset": digits.select(FORGET).to_iterable_dataset()}
@@ -559,15 +616,17 @@ def test_streams_are_held_to_unseen_data_too(tmp_path):
     assert "In some of its steps the repair held the forget data" in str(report)
 
 
-def test_a_penalised_run_that_is_interrupted_ends_in_the_same_bits(tmp_path):
-    whole, _ = penalised(tmp_path / "a", num_train_epochs=2)
+@pytest.mark.parametrize("step", [5, 7, 10, 17])
+def test_a_penalised_run_that_is_interrupted_in_any_epoch_ends_in_the_same_bits(tmp_path, step):
+    whole, _ = penalised(tmp_path / "a", num_train_epochs=3, hard_example_share=0.5)
 
     class Interrupts(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == 5:
+            if state.global_step == step:
                 raise KeyboardInterrupt
 
-    arguments = {"num_train_epochs": 2, "learning_rate": 2e-2, "save_strategy": "steps", "save_steps": 2}
+    arguments = {"num_train_epochs": 3, "learning_rate": 2e-2, "save_strategy": "steps", "save_steps": 2}
+    arguments["hard_example_share"] = 0.5
     unlearner = auto_unlearner_for(tmp_path / "b", **arguments)
     unlearner.add_callback(Interrupts())
     with pytest.raises(KeyboardInterrupt):

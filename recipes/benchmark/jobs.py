@@ -4,6 +4,7 @@
 
 import contextlib
 import copy
+import gc
 import json
 import platform
 import resource
@@ -157,6 +158,9 @@ def do(job: Job, output_dir: Path, source: DataSource) -> None:
     if job.is_done(output_dir):
         return
     set_one_thread()
+    # The training loop of transformers begins with a collection, which would look through all that has been imported:
+    # a constant that is a percent of trainings as short as these, and nothing of real ones.
+    gc.freeze()
     start = time.perf_counter()
     models = output_dir / "models"
     models.mkdir(parents=True, exist_ok=True)

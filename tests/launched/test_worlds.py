@@ -88,7 +88,7 @@ def test_a_repair_by_several_processes_is_that_of_one_with_as_large_batches(worl
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_a_penalty_by_several_processes_is_that_of_one_with_as_large_batches(worlds, world):
+def test_a_penalty_and_an_order_by_losses_of_several_processes_are_those_of_one_with_as_large_batches(worlds, world):
     first, *others = (result["penalised"] for result in worlds[world])
     one = worlds[1][0]["penalised"][world]
     for name, value in one["weights"].items():

@@ -126,10 +126,13 @@ def together(folder, world):
 
 
 def penalised(folder, world=1):
-    """A repair that is held to unseen data, of which there are fewer than processes times the batch size."""
-    arguments = {"reset_fraction": None, "num_selection_trials": 2, "per_device_train_batch_size": 8 * world}
-    args = config(folder / f"penalised-{world}", **arguments)
-    unlearner = (FisherUnlearner if num_processes() > 1 else Together)(tiny.trained(), args, **splits(23, 97))
+    """
+    A repair that is held to unseen data, of which there are fewer than processes times the batch size, and whose second
+    epoch reads the rows with the largest losses.
+    """
+    arguments = {"reset_fraction": None, "num_selection_trials": 2, "hard_example_share": 0.5}
+    args = config(folder / f"penalised-{world}", **arguments, per_device_train_batch_size=8 * world)
+    unlearner = FisherUnlearner(tiny.trained(), args, **splits(23, 97))
     result = result_of(unlearner.unlearn(), unlearner)
     assert unlearner._forget_penalty() is not None
     return result
