@@ -127,8 +127,8 @@ def together(folder, world):
 
 def penalised(folder, world=1):
     """
-    A repair that is held to unseen data, of which there are fewer than processes times the batch size, and whose second
-    epoch reads the rows with the largest losses.
+    A repair that is held to unseen data, of which there are fewer than processes times the batch size, and whose
+    second epoch reads the rows with the largest losses.
     """
     arguments = {"reset_fraction": None, "num_selection_trials": 2, "hard_example_share": 0.5}
     args = config(folder / f"penalised-{world}", **arguments, per_device_train_batch_size=8 * world)
