@@ -634,6 +634,8 @@ class UnlearningReport(JsonRecord):
             )
         if self.kept_fisher is not None:
             lines.append(self._kept_fisher_note())
+        if self.settings.get("hard_example_share", 1.0) < 1 and self.settings.get("num_train_epochs", 0) > 1:
+            lines.append(self._order_note())
         lines.append(
             "Seconds: " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in self.seconds.items()) + "."
         )
@@ -657,6 +659,13 @@ class UnlearningReport(JsonRecord):
             f"The number of weights was found by {len(search.trials)} trials on {sizes} examples, as the deepest "
             f"reset that leaves {100 * search.min_left:.0f} % of the retained {search.measure} beyond what no reset "
             f"takes away ({100 * search.chance:.1f} %); the target was {search.target!r}{unchecked}.{penalty}"
+        )
+
+    def _order_note(self) -> str:
+        share = self.settings["hard_example_share"]
+        return (
+            f"After its first epoch the repair read the {100 * share:g} % of the retained data with the largest losses "
+            "alone."
         )
 
     def _kept_fisher_note(self) -> str:

@@ -210,3 +210,12 @@ def test_a_card_tells_of_the_penalty_that_the_repair_had_and_of_none_that_it_had
     penalised = report(search=search, settings={"reset_value": "zero", "forget_penalty": 1.0})
     text = str(UnlearningCard.from_report(PublicReport.of(penalised)))
     assert ("a penalty on them was added (weight 1)" in text) == (losses is not None)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_card_and_report_tell_which_rows_the_later_epochs_of_the_repair_read(share):
+    settings = {"reset_value": "zero", "num_train_epochs": 3, "hard_example_share": share}
+    ordered = report(settings=settings)
+    text = str(UnlearningCard.from_report(PublicReport.of(ordered)))
+    assert ("3 epochs" in text) and ("50 % of the retained data with the largest losses alone" in text) == (share < 1)
+    assert ("read the 50 % of the retained data with the largest losses" in str(ordered)) == (share < 1)

@@ -42,6 +42,7 @@ LAYERS = [
     "reset",
     "repair",
     "penalty",
+    "hard_examples",
     "rivals",
     "evaluation",
     "metrics",
