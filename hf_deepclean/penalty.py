@@ -45,6 +45,8 @@ class ForgetPenalty:
             Examples of each kind per process.
         period (`int`):
             The penalty is taken in every so manieth step; see [`penalty_period`].
+        rise (`float`):
+            The share of the repair after which the targets are whole.
         seed (`int`):
             Seed of their order.
     """
@@ -56,6 +58,7 @@ class ForgetPenalty:
     weight: float
     batch_size: int
     period: int
+    rise: float
     seed: int
 
     def batch(
@@ -114,7 +117,7 @@ class ForgetPenalty:
         middles = (np.arange(number) + 0.5) / number
         quantiles = np.interp(middles, np.linspace(0, 1, len(self.unseen_losses)), self.unseen_losses)
         # Losses of densities may be negative.
-        quantiles = quantiles - (1 - progress) / 2 * np.abs(quantiles)
+        quantiles = quantiles - max(0.0, 1 - progress / self.rise) / 2 * np.abs(quantiles)
         enough = min(quantiles.mean(), np.mean(unseen_losses)) if len(unseen_losses) else quantiles.mean()
         if np.mean(forget_losses) >= enough:
             return None

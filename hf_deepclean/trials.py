@@ -17,10 +17,12 @@ from .selection import WeightSelection
 TARGETS = ("unseen", "chance")
 
 # Of what the model knows of the retained data beyond chance, as much must be left after the reset: from there a repair
-# of a few epochs brings the rest back, and from next to nothing it does not. What a model has learnt by heart sits
-# deeper: the more it knows the forget data better than unseen ones, the less must be left, down to the second. What a
-# language model knows comes from more than the retained data, so that they bring less of it back.
+# of a few epochs brings the rest back, and from next to nothing it does not. Where classes are to go it may be less,
+# because nothing in the repair draws the model back to them. What a model has learnt by heart sits deeper: the more it
+# knows the forget data better than unseen ones, the less must be left, down to the least. What a language model knows
+# comes from more than the retained data, so that they bring less of it back.
 MIN_KNOWLEDGE_LEFT = 0.5
+MIN_LEFT_FOR_CHANCE = 0.3
 LEAST_KNOWLEDGE_LEFT = 0.15
 MIN_LANGUAGE_LEFT = 0.6
 _LESS_PER_KNOWN_BY_HEART = 1.5
@@ -192,7 +194,9 @@ def min_knowledge_left(target: str, forget: ExamplePredictions, unseen: ExampleP
             Its answers on data never seen. Without them there is nothing that holds the forget data down in the
             repair, so that all depends on the reset.
     """
-    if target == "chance" or unseen is None:
+    if target == "chance":
+        return MIN_LEFT_FOR_CHANCE
+    if unseen is None:
         return MIN_KNOWLEDGE_LEFT
     if forget.tokens is not None and forget.tokens.classes is None:
         return MIN_LANGUAGE_LEFT

@@ -133,6 +133,8 @@ _LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
 _MAX_FISHER_EXAMPLES = 500
 # Unseen examples whose losses the forget data are held to.
 _MAX_UNSEEN_EXAMPLES = 1000
+# Examples hardly drift further from an adapter: it has to be pushed all the way while its learning rate still moves it.
+_ADAPTER_PENALTY_RISE = 0.85
 # Of retained data that a model knew by heart, with at least that accuracy, what the later epochs of a repair read.
 _KNOWN_BY_HEART, _HARD_EXAMPLE_SHARE = 0.98, 0.5
 
@@ -880,6 +882,7 @@ class FisherUnlearner(RepairTrainer):
             self.args.forget_penalty,
             self.args.train_batch_size,
             penalty_period(num_steps, num_batches),
+            _ADAPTER_PENALTY_RISE if self.args.reset_scope == "adapter" else 1.0,
             self.args.seed,
         )
 

@@ -13,7 +13,7 @@ QUANTILES = np.linspace(0.0, 4.0, 101).tolist()
 
 
 def penalty(num_forget=30, num_unseen=40, losses=QUANTILES, **kwargs):
-    defaults = {"weight": 1.0, "batch_size": 8, "period": 4, "seed": 3}
+    defaults = {"weight": 1.0, "batch_size": 8, "period": 4, "rise": 1.0, "seed": 3}
 
     def collate(rows):
         return {"rows": rows, "draw": torch.rand(()).item()}
@@ -35,6 +35,9 @@ def test_targets_rise_from_one_half_of_the_losses_to_the_whole():
     end = penalty().targets(losses, [4.0], 1.0)
     for progress in (0.0, 0.3, 0.8):
         assert penalty().targets(losses, [4.0], progress) == pytest.approx((1 + progress) / 2 * end)
+    for progress in (0.0, 0.2, 0.4, 0.5, 0.9):
+        reached = (1 + min(1, 2 * progress)) / 2 * end
+        assert penalty(rise=0.5).targets(losses, [4.0], progress) == pytest.approx(reached)
     # Losses of densities may be negative, and then too a smaller one asks for less.
     below = penalty(losses=[-2.0, -1.0, 1.0])
     assert (below.targets([-5.0, -5.0, -5.0], [1.0], 0.0) < below.targets([-5.0, -5.0, -5.0], [1.0], 1.0)).all()

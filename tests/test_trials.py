@@ -15,6 +15,7 @@ from hf_deepclean.trials import (
     _SMALLEST_SHARE,
     LEAST_KNOWLEDGE_LEFT,
     MIN_KNOWLEDGE_LEFT,
+    MIN_LEFT_FOR_CHANCE,
     MIN_LANGUAGE_LEFT,
     SelectionSearch,
     UnrecoverableResetError,
@@ -281,7 +282,7 @@ def test_an_unknown_target_is_refused_by_the_known_ones():
 
 def test_the_more_is_known_by_heart_the_less_has_to_be_left_within_bounds_and_never_of_a_class():
     assert min_knowledge_left("unseen", answers(0.9), None) == MIN_KNOWLEDGE_LEFT
-    assert min_knowledge_left("chance", answers(1.0), answers(0.2)) == MIN_KNOWLEDGE_LEFT
+    assert min_knowledge_left("chance", answers(1.0), answers(0.2)) == MIN_LEFT_FOR_CHANCE
     for known in (0.8, 0.9):
         assert min_knowledge_left("unseen", answers(known), answers(0.9)) == MIN_KNOWLEDGE_LEFT
     assert min_knowledge_left("unseen", answers(1.0), answers(0.95)) == pytest.approx(MIN_KNOWLEDGE_LEFT - 0.075)
