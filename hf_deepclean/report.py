@@ -662,11 +662,8 @@ class UnlearningReport(JsonRecord):
         )
 
     def _order_note(self) -> str:
-        share = self.settings["hard_example_share"]
-        return (
-            f"After its first epoch the repair read the {100 * share:g} % of the retained data with the largest losses "
-            "alone."
-        )
+        share = 100 * self.settings["hard_example_share"]
+        return f"After its first epoch the repair read {share:g} % of the retained data, those with the largest losses."
 
     def _kept_fisher_note(self) -> str:
         kept = self.kept_fisher

@@ -133,7 +133,7 @@ _LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
 _MAX_FISHER_EXAMPLES = 500
 # Unseen examples whose losses the forget data are held to.
 _MAX_UNSEEN_EXAMPLES = 1000
-# Examples hardly drift further from an adapter: it has to be pushed all the way while its learning rate still moves it.
+# An adapter hardly drifts on by itself: it has to be pushed all the way while its learning rate still moves it.
 _ADAPTER_PENALTY_RISE = 0.85
 # Of retained data that a model knew by heart, with at least that accuracy, what the later epochs of a repair read.
 _KNOWN_BY_HEART, _HARD_EXAMPLE_SHARE = 0.98, 0.5

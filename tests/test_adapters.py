@@ -29,6 +29,7 @@ from hf_deepclean.likelihood import classification_log_likelihood, next_token_lo
 from hf_deepclean.repair import FreezeGuard
 from hf_deepclean.reset import default_reset_value, read_weights
 from hf_deepclean.scope import token_embeddings
+from hf_deepclean.trials import ResetTrial, SelectionSearch
 
 from . import heads, tiny
 from .test_reset import saved
@@ -127,6 +128,20 @@ def unlearner_for(directory, model, kind="bert", data=None, **kwargs):
     defaults = {"reset_scope": "adapter", "reset_fraction": 0.3, "num_train_epochs": 1}
     args = config(directory, **(defaults | kwargs))
     return FisherUnlearner(model, args, **(data or splits(kind)))
+
+
+def test_the_targets_of_a_penalty_on_an_adapter_are_whole_before_the_repair_ends(tmp_path):
+    models = {"adapter": adapted("bert"), "full": base_model("bert")}
+    penalties = {}
+    for scope, model in models.items():
+        unlearner = unlearner_for(tmp_path / scope, model, reset_scope=scope, reset_fraction=None)
+        trial = ResetTrial(1, 1.0, 0.5, 0.5)
+        unlearner.search = SelectionSearch("unseen", "accuracy", 0.1, 0.5, trial, (trial,), 0, {}, (1.0, 2.0))
+        penalties[scope] = unlearner._forget_penalty()
+    assert penalties["full"].rise == 1.0
+    at = penalties["adapter"].rise
+    assert at < 1
+    assert list(penalties["adapter"].targets([0.0], [9.0], at)) == [1.5]
 
 
 def on_disk(tmp_path, kind="bert", **lora):
