@@ -92,8 +92,9 @@ class FisherUnlearningConfig(TrainingArguments):
         forget_penalty (`float`, *optional*):
             Weight of a penalty on forget examples that are known better than unseen ones, in every fourth to eighth
             step of the repair; see [`~penalty.ForgetPenalty`]. 0 leaves it out: then the repair reads retained data
-            alone. By default 1 with `selection="auto"`, where it acts towards the target `"unseen"` if there is an
-            `unseen_dataset`; the other rules have none.
+            alone. By default 1.5 with `selection="auto"`, and 1 for language models and other heads without a class
+            per example; it acts towards the target `"unseen"` if there is an `unseen_dataset`. The other rules have
+            none.
         hard_example_share (`float`, *optional*):
             After the first epoch the repair reads this share of the retained data alone, those with the largest
             losses, as often as makes up an epoch; see [`~hard_examples.HardExampleSampler`]. 1 reads all. By default
@@ -220,7 +221,7 @@ class FisherUnlearningConfig(TrainingArguments):
         default=None,
         metadata={
             "help": "Weight of the penalty on forget examples that are known better than unseen ones, in the repair; "
-            "0: none. By default 1 with --selection auto, else 0."
+            "0: none. By default with --selection auto 1.5, for language models 1; else 0."
         },
     )
     hard_example_share: float | None = field(
@@ -281,11 +282,12 @@ class FisherUnlearningConfig(TrainingArguments):
                 f"`target={self.target!r}` is what `selection='auto'` works for, and the rule is {self.selection!r}. "
                 "Leave one of them out."
             )
-        if self.forget_penalty is None:
-            self.forget_penalty = 1.0 if self.selection == "auto" else 0.0
-        if not 0 <= self.forget_penalty < math.inf:
+        if self.forget_penalty is None and self.selection != "auto":
+            self.forget_penalty = 0.0
+        weight = self.forget_penalty or 0.0
+        if not 0 <= weight < math.inf:
             raise ValueError(f"`forget_penalty` is {self.forget_penalty} but must be a finite weight, 0 or more.")
-        if self.forget_penalty > 0 and self.selection != "auto":
+        if weight > 0 and self.selection != "auto":
             raise ValueError(
                 f"`forget_penalty={self.forget_penalty}` holds the forget data to what `selection='auto'` finds of "
                 f"unseen data, and the rule is {self.selection!r}. Leave one of them out."

@@ -662,8 +662,11 @@ class UnlearningReport(JsonRecord):
         )
 
     def _order_note(self) -> str:
-        share = 100 * self.settings["hard_example_share"]
-        return f"After its first epoch the repair read {share:g} % of the retained data, those with the largest losses."
+        share = self.settings["hard_example_share"]
+        return (
+            f"After its first epoch the repair read {100 * share:g} % of the retained data, those with the largest "
+            "losses."
+        )
 
     def _kept_fisher_note(self) -> str:
         kept = self.kept_fisher

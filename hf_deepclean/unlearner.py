@@ -133,6 +133,7 @@ _LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
 _MAX_FISHER_EXAMPLES = 500
 # Unseen examples whose losses the forget data are held to.
 _MAX_UNSEEN_EXAMPLES = 1000
+_FORGET_PENALTY, _FORGET_PENALTY_WITHOUT_CLASSES = 1.5, 1.0
 # An adapter hardly drifts on by itself: it has to be pushed all the way while its learning rate still moves it.
 _ADAPTER_PENALTY_RISE = 0.85
 # Of retained data that a model knew by heart, with at least that accuracy, what the later epochs of a repair read.
@@ -861,7 +862,8 @@ class FisherUnlearner(RepairTrainer):
         )
 
     def _forget_penalty(self) -> ForgetPenalty | None:
-        if self.search is None or self.search.unseen_losses is None or self.args.forget_penalty == 0:
+        weight = self._forget_penalty_weight()
+        if self.search is None or self.search.unseen_losses is None or weight == 0:
             return None
 
         def rows(dataset: Any) -> Any:
@@ -879,12 +881,19 @@ class FisherUnlearner(RepairTrainer):
             unseen,
             collator,
             self.search.unseen_losses,
-            self.args.forget_penalty,
+            weight,
             self.args.train_batch_size,
             penalty_period(num_steps, num_batches),
             _ADAPTER_PENALTY_RISE if self.args.reset_scope == "adapter" else 1.0,
             self.args.seed,
         )
+
+    def _forget_penalty_weight(self) -> float:
+        if self.args.forget_penalty is not None:
+            return self.args.forget_penalty
+        # What a language model has been pushed away from drifts further than the answers of a classifier.
+        gives_classes = self.search is not None and self.search.measure == "accuracy"
+        return _FORGET_PENALTY if gives_classes else _FORGET_PENALTY_WITHOUT_CLASSES
 
     def _hard_example_share(self) -> float:
         share, is_ordered = self.args.hard_example_share, self.args.train_sampling_strategy == "random"
@@ -1198,7 +1207,11 @@ class FisherUnlearner(RepairTrainer):
         }
         # `to_dict` turns enumerations into their values.
         settings = {name: value for name, value in self.args.to_dict().items() if name in own | repair}
-        return settings | {"reset_value": self.reset_value, "hard_example_share": self._hard_example_share()}
+        return settings | {
+            "reset_value": self.reset_value,
+            "forget_penalty": self._forget_penalty_weight(),
+            "hard_example_share": self._hard_example_share(),
+        }
 
     def _identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the interrupted one to end in the same bits."""

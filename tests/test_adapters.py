@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 import copy
+import dataclasses
 import importlib.util
 import logging
 import subprocess
@@ -130,7 +131,7 @@ def unlearner_for(directory, model, kind="bert", data=None, **kwargs):
     return FisherUnlearner(model, args, **(data or splits(kind)))
 
 
-def test_the_targets_of_a_penalty_on_an_adapter_are_whole_before_the_repair_ends(tmp_path):
+def test_a_penalty_on_an_adapter_is_whole_before_the_repair_ends_and_one_on_a_language_model_weighs_less(tmp_path):
     models = {"adapter": adapted("bert"), "full": base_model("bert")}
     penalties = {}
     for scope, model in models.items():
@@ -138,6 +139,9 @@ def test_the_targets_of_a_penalty_on_an_adapter_are_whole_before_the_repair_ends
         trial = ResetTrial(1, 1.0, 0.5, 0.5)
         unlearner.search = SelectionSearch("unseen", "accuracy", 0.1, 0.5, trial, (trial,), 0, {}, (1.0, 2.0))
         penalties[scope] = unlearner._forget_penalty()
+    unlearner.search = dataclasses.replace(unlearner.search, measure="1 / (1 + loss)")
+    # Without a class per example it weighs less.
+    assert unlearner._forget_penalty().weight == 1.0 < penalties["full"].weight
     assert penalties["full"].rise == 1.0
     at = penalties["adapter"].rise
     assert at < 1

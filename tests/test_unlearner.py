@@ -533,7 +533,7 @@ def test_a_penalty_keeps_the_repair_from_bringing_the_forget_data_back(tmp_path)
     # The penalty moves the selected weights alone.
     frozen = outside(tiny.trained(), held.selection)
     assert all(torch.equal(value, frozen[name]) for name, value in outside(held.model, held.selection).items())
-    note = "In some of its steps the repair held the forget data to the losses of the unseen ones (weight 1)"
+    note = "In some of its steps the repair held the forget data to the losses of the unseen ones (weight 1.5)"
     assert note in str(report) and note not in str(without)
 
 
