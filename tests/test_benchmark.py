@@ -299,6 +299,12 @@ def synthetic(ours, rivals):
     }
 
 
+def test_the_cost_is_a_share_of_retraining_on_the_machine_on_which_a_method_ran(benchmark):
+    slower = record("digits-random", "FisherUnlearner", 0, 0.8, 30.0) | {"retraining": {"processor_seconds": 200.0}}
+    reference = record("digits-random", "Reference", 0, 0.8, 0.0)
+    assert benchmark["tables"].describe(slower, reference)["cost"] == pytest.approx(15.0)
+
+
 def test_intervals_are_those_of_the_t_distribution(benchmark):
     tables = benchmark["tables"]
     summary = tables.summarize(synthetic(([0.82, 0.84, 0.86], 10), {}))["digits-random"]

@@ -71,10 +71,10 @@ def gaps(figures: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]
 def describe(record: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
     """The figures of the tables, of a method on a seed."""
     row = gaps(record["figures"], reference["figures"])
-    # Of the processor, because jobs that run beside each other slow each other down.
-    retraining = reference["retraining"]["processor_seconds"]
     if record["what"] in METHODS:
-        row["cost"] = 100 * record["processor_seconds"] / retraining
+        # Of the processor, because jobs that run beside each other slow each other down; and of the machine on which
+        # the method ran, which need not be that of the others.
+        row["cost"] = 100 * record["processor_seconds"] / record["retraining"]["processor_seconds"]
         row["peak_megabytes"] = record["peak_bytes"] / 1e6
     elif record["what"] == REFERENCE:
         row["cost"] = 100.0
