@@ -27,10 +27,10 @@ class ForgetPenalty:
 
     with `l_i` the loss of the example and `t_i` the quantile of the unseen examples' losses, under the model as it was
     before the reset, at the rank of `l_i` in its batch: of the forget examples the hardest are held to the losses of
-    the hardest unseen ones, and those that any model would know may be known. The targets rise over the repair from
-    one half of those losses to the whole: what has once been pushed away drifts further while the repair goes on. The
-    penalty is 0 as soon as the batch's mean loss is that of its targets, or that of unseen examples under the model as
-    it is now. No gradient ever follows an unseen example.
+    the hardest unseen ones, and those that any model would know may be known. The targets rise in the course of the
+    repair from one half of those losses towards the whole: what has once been pushed away drifts further while the
+    repair goes on. The penalty is 0 as soon as the batch's mean loss is that of its targets, or that of unseen
+    examples under the model as it is now. No gradient ever follows an unseen example.
 
     Args:
         forget_rows, unseen_rows (map-style):
@@ -46,7 +46,7 @@ class ForgetPenalty:
         period (`int`):
             The penalty is taken in every so manieth step; see [`penalty_period`].
         rise (`float`):
-            The share of the repair after which the targets are whole.
+            The share of the repair after which the targets are whole; above 1 they never are.
         seed (`int`):
             Seed of their order.
     """

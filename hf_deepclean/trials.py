@@ -26,6 +26,8 @@ MIN_LEFT_FOR_CHANCE = 0.3
 LEAST_KNOWLEDGE_LEFT = 0.15
 MIN_LANGUAGE_LEFT = 0.6
 _LESS_PER_KNOWN_BY_HEART = 1.5
+# Of a repair with fewer steps nothing deeper than the first is asked.
+_FEW_REPAIR_STEPS = 100
 
 # The search begins with a trial between these shares of the weights that matter to the forget data.
 _SMALLEST_SHARE = 1e-3
@@ -102,6 +104,7 @@ def search_selection(
     evaluate: Callable[[WeightSelection], Mapping[str, ExamplePredictions]],
     target: str,
     num_trials: int,
+    num_repair_steps: int,
     unseen: ExamplePredictions | None = None,
     base: ExamplePredictions | None = None,
 ) -> tuple[WeightSelection, SelectionSearch]:
@@ -128,6 +131,8 @@ def search_selection(
             `"unseen"` or `"chance"`; see [`target_of_request`].
         num_trials (`int`):
             Number of trials.
+        num_repair_steps (`int`):
+            Optimizer steps of the repair.
         unseen ([`ExamplePredictions`], *optional*):
             The model's answers on a sample of unseen data.
         base ([`ExamplePredictions`], *optional*):
@@ -149,7 +154,7 @@ def search_selection(
             "nothing that a reset could spare. Pass the trained model and the data it was trained on, or choose a "
             "`gamma` or `reset_fraction` yourself."
         )
-    min_left = min_knowledge_left(target, before["forget"], unseen)
+    min_left = min_knowledge_left(target, num_repair_steps, before["forget"], unseen)
     if base is not None:
         chance = min(max(chance, knowledge(base)), as_it_is.retain)
     enough = chance + min_left * (as_it_is.retain - chance)
@@ -181,25 +186,31 @@ def search_selection(
     return selected, search
 
 
-def min_knowledge_left(target: str, forget: ExamplePredictions, unseen: ExamplePredictions | None) -> float:
+def min_knowledge_left(
+    target: str, num_repair_steps: int, forget: ExamplePredictions, unseen: ExamplePredictions | None
+) -> float:
     """
     The share of what a model knows of the retained data beyond chance that a reset has to leave.
 
     Args:
         target (`str`):
             `"unseen"` or `"chance"`.
+        num_repair_steps (`int`):
+            Optimizer steps of the repair; few of them do not bring back what a deep reset takes.
         forget ([`ExamplePredictions`]):
             The model's answers on the data to forget.
         unseen ([`ExamplePredictions`], *optional*):
             Its answers on data never seen. Without them there is nothing that holds the forget data down in the
             repair, so that all depends on the reset.
     """
+    if forget.tokens is not None and forget.tokens.classes is None:
+        return MIN_LANGUAGE_LEFT if target == "unseen" and unseen is not None else MIN_KNOWLEDGE_LEFT
+    if num_repair_steps < _FEW_REPAIR_STEPS:
+        return MIN_KNOWLEDGE_LEFT
     if target == "chance":
         return MIN_LEFT_FOR_CHANCE
     if unseen is None:
         return MIN_KNOWLEDGE_LEFT
-    if forget.tokens is not None and forget.tokens.classes is None:
-        return MIN_LANGUAGE_LEFT
     left = MIN_KNOWLEDGE_LEFT - _LESS_PER_KNOWN_BY_HEART * max(0.0, knowledge(forget) - knowledge(unseen))
     return max(LEAST_KNOWLEDGE_LEFT, left)
 

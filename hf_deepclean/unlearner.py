@@ -133,9 +133,11 @@ _LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
 _MAX_FISHER_EXAMPLES = 500
 # Unseen examples whose losses the forget data are held to.
 _MAX_UNSEEN_EXAMPLES = 1000
-_FORGET_PENALTY, _FORGET_PENALTY_WITHOUT_CLASSES = 1.5, 1.0
-# An adapter hardly drifts on by itself: it has to be pushed all the way while its learning rate still moves it.
-_ADAPTER_PENALTY_RISE = 0.85
+# Weight of the penalty, and how much of the repair its targets take to rise. What a language model has been pushed
+# away from drifts on by itself, so that it is pushed less and not all the way; an adapter hardly drifts, and has to be
+# pushed all the way while its learning rate still moves it.
+_PENALTY_OF_CLASSIFIERS, _PENALTY_OF_LANGUAGE_MODELS = (1.5, 1.0), (1.0, 1.25)
+_PENALTY_RISE_OF_ADAPTERS = 0.85
 # Of retained data that a model knew by heart, with at least that accuracy, what the later epochs of a repair read.
 _KNOWN_BY_HEART, _HARD_EXAMPLE_SHARE = 0.98, 0.5
 
@@ -813,9 +815,8 @@ class FisherUnlearner(RepairTrainer):
                 unseen = self._predict(self.model, rows, "try on unseen")
             if self.args.reset_scope == "adapter":
                 base = evaluate(select(number))["retain"]
-            return search_selection(
-                number, select, before, evaluate, target, self.args.num_selection_trials, unseen, base
-            )
+            trials, steps = self.args.num_selection_trials, self._num_repair_steps()
+            return search_selection(number, select, before, evaluate, target, trials, steps, unseen, base)
 
     def _target_of_request(self, samples: Mapping[str, ExamplePredictions]) -> str:
         """By the classes of all examples where they have been evaluated, else by those of the samples."""
@@ -862,7 +863,7 @@ class FisherUnlearner(RepairTrainer):
         )
 
     def _forget_penalty(self) -> ForgetPenalty | None:
-        weight = self._forget_penalty_weight()
+        weight, rise = self._weight_and_rise_of_penalty()
         if self.search is None or self.search.unseen_losses is None or weight == 0:
             return None
 
@@ -884,16 +885,16 @@ class FisherUnlearner(RepairTrainer):
             weight,
             self.args.train_batch_size,
             penalty_period(num_steps, num_batches),
-            _ADAPTER_PENALTY_RISE if self.args.reset_scope == "adapter" else 1.0,
+            rise,
             self.args.seed,
         )
 
-    def _forget_penalty_weight(self) -> float:
-        if self.args.forget_penalty is not None:
-            return self.args.forget_penalty
-        # What a language model has been pushed away from drifts further than the answers of a classifier.
+    def _weight_and_rise_of_penalty(self) -> tuple[float, float]:
         gives_classes = self.search is not None and self.search.measure == "accuracy"
-        return _FORGET_PENALTY if gives_classes else _FORGET_PENALTY_WITHOUT_CLASSES
+        weight, rise = _PENALTY_OF_CLASSIFIERS if gives_classes else _PENALTY_OF_LANGUAGE_MODELS
+        if self.args.reset_scope == "adapter":
+            rise = _PENALTY_RISE_OF_ADAPTERS
+        return weight if self.args.forget_penalty is None else self.args.forget_penalty, rise
 
     def _hard_example_share(self) -> float:
         share, is_ordered = self.args.hard_example_share, self.args.train_sampling_strategy == "random"
@@ -1209,7 +1210,7 @@ class FisherUnlearner(RepairTrainer):
         settings = {name: value for name, value in self.args.to_dict().items() if name in own | repair}
         return settings | {
             "reset_value": self.reset_value,
-            "forget_penalty": self._forget_penalty_weight(),
+            "forget_penalty": self._weight_and_rise_of_penalty()[0],
             "hard_example_share": self._hard_example_share(),
         }
 

@@ -12,6 +12,7 @@ from hf_deepclean import WeightSelection
 from hf_deepclean.evaluation.examples import ExamplePredictions, TokenPredictions
 from hf_deepclean.report import from_json_types, to_json_types
 from hf_deepclean.trials import (
+    _FEW_REPAIR_STEPS,
     _SMALLEST_SHARE,
     LEAST_KNOWLEDGE_LEFT,
     MIN_KNOWLEDGE_LEFT,
@@ -28,6 +29,8 @@ from hf_deepclean.trials import (
 
 
 NUM_WEIGHTS = 100_000
+# Steps of a repair.
+MANY = 1000
 NUM_CLASSES = 10
 CHANCE = 1 / NUM_CLASSES
 
@@ -61,7 +64,7 @@ class Model:
 
     def search(self, num_trials=6, before=None, target="unseen", unseen=None, num_candidates=NUM_WEIGHTS):
         before = before or both(1.0, 1.0)
-        return search_selection(num_candidates, select, before, self, target, num_trials, unseen)
+        return search_selection(num_candidates, select, before, self, target, num_trials, MANY, unseen)
 
 
 def collapsing_above(limit):
@@ -145,7 +148,7 @@ def test_a_model_that_knows_no_more_than_chance_is_refused_before_any_trial(know
 def test_what_the_base_of_an_adapter_knows_is_no_part_of_what_a_reset_has_to_leave(of_base):
     model = Model(lambda selection: 1 - 0.7 * selection.num_selected / NUM_WEIGHTS)
     base = both(0.0, of_base)["retain"]
-    selection, search = search_selection(NUM_WEIGHTS, select, both(1.0, 1.0), model, "unseen", 12, base=base)
+    selection, search = search_selection(NUM_WEIGHTS, select, both(1.0, 1.0), model, "unseen", 12, MANY, base=base)
     least = max(CHANCE, of_base)
     assert search.chance == least
     left = search.trials[search.chosen].retain
@@ -155,7 +158,7 @@ def test_what_the_base_of_an_adapter_knows_is_no_part_of_what_a_reset_has_to_lea
 def test_an_adapter_that_knows_less_than_its_base_may_be_reset_as_a_whole():
     model = Model(lambda selection: 0.5)
     base = both(0.0, 0.7)["retain"]
-    selection, search = search_selection(NUM_WEIGHTS, select, both(1.0, 0.5), model, "unseen", 6, base=base)
+    selection, search = search_selection(NUM_WEIGHTS, select, both(1.0, 0.5), model, "unseen", 6, MANY, base=base)
     assert search.chance == search.before.retain == 0.5
     assert search.chosen == len(search.trials) - 1
 
@@ -201,6 +204,7 @@ def test_the_loss_of_an_unseen_text_is_counted_per_token():
         lambda _: {"forget": text, "retain": text},
         "unseen",
         1,
+        MANY,
         text,
     )[1].unseen_losses
     assert (unseen[0], unseen[50], unseen[100]) == pytest.approx((0.1, 3.0, 3.0))
@@ -260,6 +264,7 @@ def test_chance_is_what_is_known_by_the_answer_that_fits_most(before, left, meas
         lambda selection: {"forget": left, "retain": left},
         "unseen",
         2,
+        MANY,
     )
     assert (search.measure, search.chance) == (measure, chance)
     assert search.before.retain == knowledge(before)
@@ -281,22 +286,29 @@ def test_an_unknown_target_is_refused_by_the_known_ones():
 
 
 def test_the_more_is_known_by_heart_the_less_has_to_be_left_within_bounds_and_never_of_a_class():
-    assert min_knowledge_left("unseen", answers(0.9), None) == MIN_KNOWLEDGE_LEFT
-    assert min_knowledge_left("chance", answers(1.0), answers(0.2)) == MIN_LEFT_FOR_CHANCE
+    assert min_knowledge_left("unseen", MANY, answers(0.9), None) == MIN_KNOWLEDGE_LEFT
+    assert min_knowledge_left("chance", MANY, answers(1.0), answers(0.2)) == MIN_LEFT_FOR_CHANCE
     for known in (0.8, 0.9):
-        assert min_knowledge_left("unseen", answers(known), answers(0.9)) == MIN_KNOWLEDGE_LEFT
-    assert min_knowledge_left("unseen", answers(1.0), answers(0.95)) == pytest.approx(MIN_KNOWLEDGE_LEFT - 0.075)
-    assert min_knowledge_left("unseen", answers(1.0), answers(0.1)) == LEAST_KNOWLEDGE_LEFT
+        assert min_knowledge_left("unseen", MANY, answers(known), answers(0.9)) == MIN_KNOWLEDGE_LEFT
+    assert min_knowledge_left("unseen", MANY, answers(1.0), answers(0.95)) == pytest.approx(MIN_KNOWLEDGE_LEFT - 0.075)
+    assert min_knowledge_left("unseen", MANY, answers(1.0), answers(0.1)) == LEAST_KNOWLEDGE_LEFT
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, _FEW_REPAIR_STEPS - 1, _FEW_REPAIR_STEPS])
+def test_no_deep_reset_is_left_to_a_repair_of_few_steps(num_steps):
+    for target, deep in (("chance", MIN_LEFT_FOR_CHANCE), ("unseen", LEAST_KNOWLEDGE_LEFT)):
+        left = min_knowledge_left(target, num_steps, answers(1.0), answers(0.1))
+        assert left == (MIN_KNOWLEDGE_LEFT if num_steps < _FEW_REPAIR_STEPS else deep)
 
 
 def test_a_language_model_keeps_more_and_a_classifier_of_tokens_is_a_classifier():
     known, unknown = [1] * 8, [1] + [0] * 7
     texts = token_answers(known, [4, 4]), token_answers(unknown, [4, 4])
-    assert min_knowledge_left("unseen", *texts) == MIN_LANGUAGE_LEFT
-    assert min_knowledge_left("unseen", texts[0], None) == MIN_KNOWLEDGE_LEFT
+    assert min_knowledge_left("unseen", MANY, *texts) == MIN_LANGUAGE_LEFT
+    assert min_knowledge_left("unseen", MANY, texts[0], None) == MIN_KNOWLEDGE_LEFT
     classes = np.arange(8) % 3
     tagged = token_answers(known, [4, 4], classes), token_answers(unknown, [4, 4], classes)
-    assert min_knowledge_left("unseen", *tagged) == LEAST_KNOWLEDGE_LEFT
+    assert min_knowledge_left("unseen", MANY, *tagged) == LEAST_KNOWLEDGE_LEFT
 
 
 def test_unseen_data_let_the_search_go_deeper():

@@ -35,7 +35,7 @@ from hf_deepclean import (
 )
 from hf_deepclean.hard_examples import HardExampleSampler
 from hf_deepclean.report import MAX_RETAIN_DROP, GammaTrial
-from hf_deepclean.trials import MIN_LEFT_FOR_CHANCE
+from hf_deepclean.trials import MIN_KNOWLEDGE_LEFT
 
 from . import heads, tiny
 from .test_reset import outside
@@ -507,7 +507,7 @@ def test_a_run_by_trials_reports_how_it_chose_and_its_sweep_beside(tmp_path):
     # Where the sample is all there is, a trial is what the reset then does.
     assert search.before.forget == report.stages["before"].splits["forget"].accuracy
     assert chosen.forget == report.stages["after_reset"].splits["forget"].accuracy
-    assert chosen.retain >= search.chance + MIN_LEFT_FOR_CHANCE * (search.before.retain - search.chance)
+    assert chosen.retain >= search.chance + MIN_KNOWLEDGE_LEFT * (search.before.retain - search.chance)
     assert report.gamma_trials[0].num_selected > 0
     text = str(report)
     assert f"found by {NUM_TRIALS} trials on {len(THREES)} forget, 64 retain examples" in text
