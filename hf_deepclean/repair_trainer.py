@@ -63,7 +63,7 @@ class RepairTrainer(Trainer):
     _is_control: bool = False
     _penalty: ForgetPenalty | None = None
     _row_order: HardExampleSampler | None = None
-    _row_numbers: list[int] | None = None
+    _row_numbers: torch.Tensor | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput | None:
         """

@@ -340,6 +340,7 @@ class FisherUnlearner(RepairTrainer):
             check_quantization(self.model, self.reference_model)
         self.selection: WeightSelection | None = None
         self.search: SelectionSearch | None = None
+        self._row_numbers = None
         self.freeze_guard: FreezeGuard | None = None
         self.seconds: dict[str, float] = {}
         self._max_grad_norm = args.max_grad_norm
