@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from .loading import rows_at
 from .processes import gather_objects
 
 
@@ -116,10 +117,8 @@ class NumberedRows(Dataset):
         return number, self.dataset[number]
 
     def __getitems__(self, numbers: list[int]) -> list[tuple[int, Any]]:
-        """The rows at once, which for a [`~datasets.Dataset`] is one read."""
-        many = getattr(self.dataset, "__getitems__", None)
-        rows = many(numbers) if many else [self.dataset[number] for number in numbers]
-        return list(zip(numbers, rows, strict=True))
+        """The rows at once."""
+        return list(zip(numbers, rows_at(self.dataset, numbers), strict=True))
 
 
 class NumberedCollator:

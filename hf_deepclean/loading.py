@@ -152,6 +152,12 @@ def is_stream(dataset: Any) -> bool:
     return isinstance(dataset, (IterableDataset, datasets.IterableDataset))
 
 
+def rows_at(dataset: Any, indices: list[int]) -> list[Any]:
+    """The rows at once, which for a [`~datasets.Dataset`] is one read."""
+    many = getattr(dataset, "__getitems__", None)
+    return many(indices) if many else [dataset[index] for index in indices]
+
+
 def first_rows(dataset: Any, size: int) -> Any:
     """A stream that ends after so many rows."""
     return dataset.take(size) if isinstance(dataset, datasets.IterableDataset) else _FirstRows(dataset, size)
@@ -183,10 +189,7 @@ class _SeededBatches(Dataset):
         indices = list(range(first, min(first + self.batch_size, len(self.dataset))))
         batch_seed = _seed_of(self.seed, place)
         with all_seeded(batch_seed):
-            # The rows at once, which for a `datasets.Dataset` is one read.
-            many = getattr(self.dataset, "__getitems__", None)
-            rows = many(indices) if many else [self.dataset[index] for index in indices]
-            return _collated(self.collator, rows, batch_seed)
+            return _collated(self.collator, rows_at(self.dataset, indices), batch_seed)
 
 
 def _collated(collator: Callable[[list[Any]], Any], rows: list[Any], batch_seed: int) -> Any:

@@ -32,6 +32,9 @@ _FEW_REPAIR_STEPS = 100
 # The search begins with a trial between these shares of the weights that matter to the forget data.
 _SMALLEST_SHARE = 1e-3
 
+# What is meant by the knowledge of a model that gives a class per example.
+_CLASS_MEASURE = "accuracy"
+
 # The losses of unseen data are kept as so many quantiles, the least and the largest among them.
 _NUM_LOSS_QUANTILES = 101
 
@@ -82,6 +85,11 @@ class SelectionSearch:
     chosen: int | None
     num_examples: dict[str, int]
     unseen_losses: tuple[float, ...] | None = None
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether the model gives a class per example."""
+        return self.measure == _CLASS_MEASURE
 
     def rows(self, num_in_scope: int) -> list[list[str]]:
         """The trade-off as a table for people: every trial by its number of weights, the chosen one marked."""
@@ -262,7 +270,7 @@ def knowledge_of_loss(loss: float) -> float:
 def _measure(predictions: ExamplePredictions) -> tuple[str, float]:
     """What [`knowledge`] is of such answers, and how much of it a model has that always gives the same one."""
     if predictions.log_probabilities is not None:
-        return "accuracy", _largest_share(predictions.labels)
+        return _CLASS_MEASURE, _largest_share(predictions.labels)
     if predictions.tokens is None:
         return "1 / (1 + loss)", 0.0
     classes = predictions.tokens.classes

@@ -891,8 +891,8 @@ class FisherUnlearner(RepairTrainer):
         )
 
     def _weight_and_rise_of_penalty(self) -> tuple[float, float]:
-        gives_classes = self.search is not None and self.search.measure == "accuracy"
-        weight, rise = _PENALTY_OF_CLASSIFIERS if gives_classes else _PENALTY_OF_LANGUAGE_MODELS
+        is_classifier = self.search is not None and self.search.is_of_classes
+        weight, rise = _PENALTY_OF_CLASSIFIERS if is_classifier else _PENALTY_OF_LANGUAGE_MODELS
         if self.args.reset_scope == "adapter":
             rise = _PENALTY_RISE_OF_ADAPTERS
         return weight if self.args.forget_penalty is None else self.args.forget_penalty, rise
@@ -903,7 +903,7 @@ class FisherUnlearner(RepairTrainer):
             return 1.0 if share is None else share
         # Otherwise the largest losses are also those of rows that the model never knew, and is not to learn now.
         search = self.search
-        is_known = search is not None and search.measure == "accuracy" and search.before.retain >= _KNOWN_BY_HEART
+        is_known = search is not None and search.is_of_classes and search.before.retain >= _KNOWN_BY_HEART
         return _HARD_EXAMPLE_SHARE if is_known else 1.0
 
     def evaluate_unlearning(self, model: PreTrainedModel | None = None) -> StageResult:

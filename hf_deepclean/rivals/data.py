@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import ConcatDataset, Subset
 
 from ..likelihood import LogLikelihoodFunction
-from ..loading import seeded_batches
+from ..loading import rows_at, seeded_batches
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,12 @@ class UnlearningData:
 
 
 class _BothParts(ConcatDataset):
-    """The rows of both parts; those of a batch at once, which for a `datasets.Dataset` is one read."""
+    """The rows of both parts; those of a batch at once."""
 
     def __getitems__(self, positions: list[int]) -> list[Any]:
         rows: dict[int, Any] = {}
         for part, first in zip(self.datasets, (0, *self.cumulative_sizes), strict=False):
             own = [position for position in positions if 0 <= position - first < len(part)]
             if own:
-                indices, many = [position - first for position in own], getattr(part, "__getitems__", None)
-                rows |= zip(own, many(indices) if many else [part[index] for index in indices], strict=True)
+                rows |= zip(own, rows_at(part, [position - first for position in own]), strict=True)
         return [rows[position] for position in positions]
