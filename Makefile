@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety coverage model-cards style quality clean
+.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety coverage golden-record golden-compare model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -60,6 +60,13 @@ model-cards: $(INSTALLED)
 
 coverage: $(INSTALLED)
 	$(VENV)/bin/python -m tests.architectures.coverage --output tests/architectures/README.md
+
+# Does a change of the code's shape leave every bit of the results alone? Two minutes each, on one machine.
+golden-record: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.golden_record --output outputs/golden.json
+
+golden-compare: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.golden_record --compare outputs/golden.json
 
 style: $(INSTALLED)
 	$(VENV)/bin/ruff check --fix .
