@@ -9,106 +9,142 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULES = {
-    "AdaptiveDampening": "rivals.dampening",
-    "CancellationError": "cancellation",
-    "DataArguments": "data",
-    "FineTuning": "rivals.finetuning",
-    "FirstOrderInfluence": "rivals.influence",
-    "FisherCallback": "callback",
+    "AdaptiveDampening": "baselines.dampening",
+    "CancellationError": "selection.subtraction",
+    "DataArguments": "data.sources",
+    "FineTuning": "baselines.finetuning",
+    "FirstOrderInfluence": "baselines.influence",
+    "FisherCallback": "fisher.callback",
     "FisherDiagonal": "fisher.diagonal",
-    "FisherForgetting": "rivals.noise",
+    "FisherForgetting": "baselines.noise",
     "FisherUnlearner": "unlearner",
     "FisherUnlearningConfig": "config",
-    "ForgetCommitment": "commitment",
-    "FreezeGuard": "repair",
-    "HistoryReport": "hub",
-    "LeakError": "leaks",
-    "LossFreeDampening": "rivals.dampening",
-    "NegGradPlus": "rivals.neggrad",
-    "ProjectedGradientUnlearning": "rivals.projection",
-    "PublicReport": "disclosure",
-    "Publication": "staging",
-    "PushResult": "hub",
-    "RandomLabels": "rivals.labels",
-    "RandomMask": "rivals.mask",
-    "SalUn": "rivals.labels",
-    "SecondOrderInfluence": "rivals.influence",
-    "SelectiveSynapticDampening": "rivals.dampening",
-    "SparseAdamW": "repair",
-    "SubspaceForgetting": "rivals.projection",
-    "UnlearningCard": "card",
-    "UnlearningData": "rivals.data",
-    "UnlearningParser": "parser",
-    "UnlearningPreview": "preview",
-    "UnlearningReport": "report",
-    "WeightSelection": "selection",
+    "ForgetCommitment": "publishing.commitment",
+    "FreezeGuard": "repair.optimizer",
+    "HistoryReport": "publishing.push",
+    "LeakError": "publishing.leaks",
+    "LossFreeDampening": "baselines.dampening",
+    "NegGradPlus": "baselines.neggrad",
+    "ProjectedGradientUnlearning": "baselines.projection",
+    "PublicReport": "publishing.public_report",
+    "Publication": "publishing.folder",
+    "PushResult": "publishing.push",
+    "RandomLabels": "baselines.labels",
+    "RandomMask": "baselines.mask",
+    "SalUn": "baselines.labels",
+    "SecondOrderInfluence": "baselines.influence",
+    "SelectiveSynapticDampening": "baselines.dampening",
+    "SparseAdamW": "repair.optimizer",
+    "SubspaceForgetting": "baselines.projection",
+    "UnlearningCard": "publishing.card",
+    "UnlearningData": "baselines.data",
+    "UnlearningParser": "cli.parser",
+    "UnlearningPreview": "planning.preview",
+    "UnlearningReport": "report.report",
+    "WeightSelection": "selection.rules",
     "accumulate_fisher_diagonal": "fisher.accumulate",
     "accumulate_fisher_diagonals": "fisher.accumulate",
-    "accuracy_gaps": "evaluation.accuracy",
-    "answer_requests": "deletion",
-    "average_gap": "evaluation.accuracy",
-    "cancellation_error": "cancellation",
-    "check_for_leaks": "leaks",
-    "check_tokenizer": "preprocessing",
-    "classification_log_likelihood": "likelihood",
-    "ctc_log_likelihood": "likelihood",
+    "accuracy_gaps": "evaluation.gaps",
+    "answer_requests": "deletion_requests",
+    "average_gap": "evaluation.gaps",
+    "cancellation_error": "selection.subtraction",
+    "check_for_leaks": "publishing.leaks",
+    "check_tokenizer": "data.preprocessing",
+    "classification_log_likelihood": "models.likelihood",
+    "ctc_log_likelihood": "models.likelihood",
     "exact_memorization": "evaluation.memorization",
     "extraction_strength": "evaluation.memorization",
-    "find_leaks": "leaks",
-    "find_old_weights": "hub",
-    "fisher_plane": "plane",
+    "find_leaks": "publishing.leaks",
+    "find_old_weights": "publishing.push",
+    "fisher_plane": "selection.fisher_plane",
     "is_verbatim": "evaluation.memorization",
     "jensen_shannon_divergence": "evaluation.divergence",
     "klom": "evaluation.ensembles",
     "klom_percentile": "evaluation.ensembles",
     "lira_scores": "evaluation.membership",
-    "load_unlearning_datasets": "data",
+    "load_unlearning_datasets": "data.sources",
     "logit_scaled_confidence": "evaluation.membership",
     "margins": "evaluation.ensembles",
     "membership_attack": "evaluation.membership",
     "min_k_score": "evaluation.memorization",
-    "needles_of_dataset": "leaks",
-    "needles_of_machine": "leaks",
-    "next_token_log_likelihood": "likelihood",
-    "parameters_in_scope": "scope",
-    "per_class_accuracy": "evaluation.accuracy",
+    "needles_of_dataset": "publishing.leaks",
+    "needles_of_machine": "publishing.leaks",
+    "next_token_log_likelihood": "models.likelihood",
+    "parameters_in_scope": "models.scope",
+    "per_class_accuracy": "evaluation.gaps",
     "perplexity": "evaluation.memorization",
-    "prepare_images": "preprocessing",
-    "push_folder_to_hub": "hub",
+    "prepare_images": "data.preprocessing",
+    "push_folder_to_hub": "publishing.push",
     "quantized": "evaluation.quantization",
     "relearning_curve": "evaluation.relearning",
     "relearning_excess": "evaluation.relearning",
-    "reset_weights": "reset",
+    "reset_weights": "reset.values",
     "rmia_scores": "evaluation.membership",
-    "save_plots": "plots",
-    "save_published": "staging",
-    "select_random_weights": "selection",
-    "select_weights": "selection",
-    "span_log_likelihood": "likelihood",
-    "split_forget_rows": "data",
-    "squash_history": "hub",
+    "save_plots": "publishing.plots",
+    "save_published": "publishing.folder",
+    "select_random_weights": "selection.rules",
+    "select_weights": "selection.rules",
+    "span_log_likelihood": "models.likelihood",
+    "split_forget_rows": "data.sources",
+    "squash_history": "publishing.push",
     "steps_to_reach": "evaluation.relearning",
-    "summarize_reports": "report",
-    "token_log_likelihood": "likelihood",
-    "tokenize_causal_lm": "preprocessing",
-    "tokenize_text_classification": "preprocessing",
-    "tokenize_token_classification": "preprocessing",
-    "tug_of_war": "evaluation.accuracy",
-    "weights_fingerprint": "fingerprint",
+    "summarize_reports": "report.report",
+    "token_log_likelihood": "models.likelihood",
+    "tokenize_causal_lm": "data.preprocessing",
+    "tokenize_text_classification": "data.preprocessing",
+    "tokenize_token_classification": "data.preprocessing",
+    "tug_of_war": "evaluation.gaps",
+    "weights_fingerprint": "models.fingerprint",
 }
 
 __all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
-    from .callback import FisherCallback
-    from .cancellation import CancellationError, cancellation_error
-    from .card import UnlearningCard
-    from .commitment import ForgetCommitment
+    from ..baselines.dampening import AdaptiveDampening, LossFreeDampening, SelectiveSynapticDampening
+    from ..baselines.data import UnlearningData
+    from ..baselines.finetuning import FineTuning
+    from ..baselines.influence import FirstOrderInfluence, SecondOrderInfluence
+    from ..baselines.labels import RandomLabels, SalUn
+    from ..baselines.mask import RandomMask
+    from ..baselines.neggrad import NegGradPlus
+    from ..baselines.noise import FisherForgetting
+    from ..baselines.projection import ProjectedGradientUnlearning, SubspaceForgetting
+    from ..cli.parser import UnlearningParser
+    from ..data.preprocessing import (
+        check_tokenizer,
+        prepare_images,
+        tokenize_causal_lm,
+        tokenize_text_classification,
+        tokenize_token_classification,
+    )
+    from ..data.sources import DataArguments, load_unlearning_datasets, split_forget_rows
+    from ..deletion_requests import answer_requests
+    from ..evaluation.gaps import accuracy_gaps, average_gap, per_class_accuracy, tug_of_war
+    from ..fisher.callback import FisherCallback
+    from ..models.fingerprint import weights_fingerprint
+    from ..models.likelihood import (
+        classification_log_likelihood,
+        ctc_log_likelihood,
+        next_token_log_likelihood,
+        span_log_likelihood,
+        token_log_likelihood,
+    )
+    from ..models.scope import parameters_in_scope
+    from ..planning.preview import UnlearningPreview
+    from ..publishing.card import UnlearningCard
+    from ..publishing.commitment import ForgetCommitment
+    from ..publishing.folder import Publication, save_published
+    from ..publishing.leaks import LeakError, check_for_leaks, find_leaks, needles_of_dataset, needles_of_machine
+    from ..publishing.plots import save_plots
+    from ..publishing.public_report import PublicReport
+    from ..publishing.push import HistoryReport, PushResult, find_old_weights, push_folder_to_hub, squash_history
+    from ..repair.optimizer import FreezeGuard, SparseAdamW
+    from ..report.report import UnlearningReport, summarize_reports
+    from ..reset.values import reset_weights
+    from ..selection.fisher_plane import fisher_plane
+    from ..selection.rules import WeightSelection, select_random_weights, select_weights
+    from ..selection.subtraction import CancellationError, cancellation_error
     from .config import FisherUnlearningConfig
-    from .data import DataArguments, load_unlearning_datasets, split_forget_rows
-    from .deletion import answer_requests
-    from .disclosure import PublicReport
-    from .evaluation.accuracy import accuracy_gaps, average_gap, per_class_accuracy, tug_of_war
     from .evaluation.divergence import jensen_shannon_divergence
     from .evaluation.ensembles import klom, klom_percentile, margins
     from .evaluation.membership import lira_scores, logit_scaled_confidence, membership_attack, rmia_scores
@@ -121,44 +157,8 @@ if TYPE_CHECKING:
     )
     from .evaluation.quantization import quantized
     from .evaluation.relearning import relearning_curve, relearning_excess, steps_to_reach
-    from .fingerprint import weights_fingerprint
     from .fisher.accumulate import accumulate_fisher_diagonal, accumulate_fisher_diagonals
     from .fisher.diagonal import FisherDiagonal
-    from .hub import HistoryReport, PushResult, find_old_weights, push_folder_to_hub, squash_history
-    from .leaks import LeakError, check_for_leaks, find_leaks, needles_of_dataset, needles_of_machine
-    from .likelihood import (
-        classification_log_likelihood,
-        ctc_log_likelihood,
-        next_token_log_likelihood,
-        span_log_likelihood,
-        token_log_likelihood,
-    )
-    from .parser import UnlearningParser
-    from .plane import fisher_plane
-    from .plots import save_plots
-    from .preprocessing import (
-        check_tokenizer,
-        prepare_images,
-        tokenize_causal_lm,
-        tokenize_text_classification,
-        tokenize_token_classification,
-    )
-    from .preview import UnlearningPreview
-    from .repair import FreezeGuard, SparseAdamW
-    from .report import UnlearningReport, summarize_reports
-    from .reset import reset_weights
-    from .rivals.dampening import AdaptiveDampening, LossFreeDampening, SelectiveSynapticDampening
-    from .rivals.data import UnlearningData
-    from .rivals.finetuning import FineTuning
-    from .rivals.influence import FirstOrderInfluence, SecondOrderInfluence
-    from .rivals.labels import RandomLabels, SalUn
-    from .rivals.mask import RandomMask
-    from .rivals.neggrad import NegGradPlus
-    from .rivals.noise import FisherForgetting
-    from .rivals.projection import ProjectedGradientUnlearning, SubspaceForgetting
-    from .scope import parameters_in_scope
-    from .selection import WeightSelection, select_random_weights, select_weights
-    from .staging import Publication, save_published
     from .unlearner import FisherUnlearner
 
 

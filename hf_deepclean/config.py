@@ -8,14 +8,14 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from .disclosure import FORGET_DISCLOSURES, check_disclosure
-from .likelihood import check_fisher_type
-from .processes import check_parallelism
-from .report import RELEARNING_DATA
-from .reset import check_reset_value
-from .scope import check_reset_scope
-from .selection import SELECTION_RULES, check_selection_rule
-from .trials import TARGETS, check_target
+from .models.likelihood import check_fisher_type
+from .models.scope import check_reset_scope
+from .publishing.public_report import FORGET_DISCLOSURES, check_disclosure
+from .report.report import RELEARNING_DATA
+from .reset.values import check_reset_value
+from .runtime.processes import check_parallelism
+from .selection.rules import SELECTION_RULES, check_selection_rule
+from .selection.search import TARGETS, check_target
 
 
 @dataclass

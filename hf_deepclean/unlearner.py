@@ -34,7 +34,24 @@ from transformers import (
 from transformers.trainer import DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
-from .adapters import (
+from .config import FisherUnlearningConfig
+from .data.loaders import first_rows, is_stream, rows_and_collator, trainer_batches
+from .evaluation.divergence import jensen_shannon_divergence
+from .evaluation.intervals import mean_interval
+from .evaluation.membership import MembershipAttack, membership_attack
+from .evaluation.predictions import (
+    ExamplePredictions,
+    SplitResult,
+    join_predictions,
+    predict_batches,
+    summarize_predictions,
+)
+from .evaluation.quantization import quantized
+from .evaluation.relearning import evaluated_steps, relearning_curve
+from .fisher.callback import FisherCallback
+from .fisher.diagonal import FisherDiagonal
+from .fisher.passes import accumulate_over_processes
+from .models.adapters.parameters import (
     is_adapted,
     is_adapter_path,
     keep_base_differentiable,
@@ -42,9 +59,7 @@ from .adapters import (
     num_base_weights,
     save_adapter,
 )
-from .callback import FisherCallback
-from .cancellation import cancellation_error
-from .checks import (
+from .models.checks import (
     check_batch_has_labels,
     check_dataset,
     check_devices,
@@ -60,43 +75,21 @@ from .checks import (
     check_scope_of_model,
     check_sequence_lengths,
 )
-from .commitment import COMMITMENT_NAME, ForgetCommitment
-from .config import FisherUnlearningConfig
-from .evaluation.divergence import jensen_shannon_divergence
-from .evaluation.examples import (
-    ExamplePredictions,
-    SplitResult,
-    join_predictions,
-    predict_batches,
-    summarize_predictions,
-)
-from .evaluation.intervals import mean_interval
-from .evaluation.membership import MembershipAttack, membership_attack
-from .evaluation.quantization import quantized
-from .evaluation.relearning import evaluated_steps, relearning_curve
-from .fingerprint import dataset_fingerprint, weights_fingerprint
-from .fisher.diagonal import FisherDiagonal
-from .fisher.passes import accumulate_over_processes
-from .heads import base_model, num_classes
-from .hub import PushResult, push_folder_to_hub
-from .interruption import Interruption
-from .leaks import Needles, needles_of_dataset, needles_of_machine
-from .likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type
-from .loading import (
-    first_rows,
-    is_stream,
-    rows_and_collator,
-    trainer_batches,
-)
-from .modes import end_mixed_precision
-from .penalty import ForgetPenalty, penalty_period
-from .plane import fisher_plane
-from .preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
-from .processes import gather_objects, is_main_process, num_processes, on_main_process
-from .provenance import Provenance
-from .repair import FreezeGuard
-from .repair_trainer import RepairTrainer, overridden
-from .report import (
+from .models.contexts import end_mixed_precision
+from .models.fingerprint import dataset_fingerprint, weights_fingerprint
+from .models.heads import base_model, num_classes
+from .models.likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type
+from .models.scope import parameters_in_scope
+from .planning.preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
+from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
+from .publishing.folder import Publication, save_published, write_card
+from .publishing.leaks import Needles, needles_of_dataset, needles_of_machine
+from .publishing.push import PushResult, push_folder_to_hub
+from .repair.optimizer import FreezeGuard
+from .repair.penalty import ForgetPenalty, penalty_period
+from .repair.trainer import RepairTrainer, overridden
+from .report.provenance import Provenance
+from .report.report import (
     REPORT_NAME,
     GammaTrial,
     IntegrityResult,
@@ -107,19 +100,15 @@ from .report import (
     StageResult,
     UnlearningReport,
 )
-from .reset import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
-from .scope import parameters_in_scope
-from .selection import (
-    LargestRatios,
-    WeightSelection,
-    select_above,
-    select_random_weights,
-    select_weights,
-)
-from .shards import plain_class
-from .staging import Publication, save_published, write_card
-from .state import RunState
-from .trials import SelectionSearch, search_selection, target_of_request
+from .reset.values import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
+from .run_state import RunState
+from .runtime.interruption import Interruption
+from .runtime.processes import gather_objects, is_main_process, num_processes, on_main_process
+from .runtime.shards import plain_class
+from .selection.fisher_plane import fisher_plane
+from .selection.rules import LargestRatios, WeightSelection, select_above, select_random_weights, select_weights
+from .selection.search import SelectionSearch, search_selection, target_of_request
+from .selection.subtraction import cancellation_error
 
 
 logger = logging.getLogger(__name__)

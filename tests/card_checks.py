@@ -7,7 +7,7 @@ import re
 import yaml
 from huggingface_hub import ModelCard
 
-from hf_deepclean.card import static_text
+from hf_deepclean.publishing.card import static_text
 
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])")

@@ -38,10 +38,10 @@ from hf_deepclean import (
     reset_weights,
     select_weights,
 )
-from hf_deepclean.modes import only_trainable
-from hf_deepclean.plane import fisher_plane
-from hf_deepclean.reset import read_weights, write_weights
-from hf_deepclean.shards import local_part, named_parameters, whole
+from hf_deepclean.models.contexts import only_trainable
+from hf_deepclean.reset.values import read_weights, write_weights
+from hf_deepclean.runtime.shards import local_part, named_parameters, whole
+from hf_deepclean.selection.fisher_plane import fisher_plane
 from tests import tiny
 from tests.fisher.test_accumulate import Halved, Hidden, gaussian, worst_relative_difference
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers as hf
 
-from hf_deepclean.batches import (
+from hf_deepclean.data.batches import (
     cut_padding,
     num_examples,
     pad_right,

@@ -19,7 +19,7 @@ from hf_deepclean import (
     parameters_in_scope,
     select_weights,
 )
-from hf_deepclean.cancellation import cancellation_error
+from hf_deepclean.selection.subtraction import cancellation_error
 
 from . import tiny
 

@@ -8,10 +8,10 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_deepclean import PublicReport, UnlearningCard
-from hf_deepclean.card import _template
-from hf_deepclean.disclosure import FORGET_DISCLOSURES
-from hf_deepclean.report import StageResult
-from hf_deepclean.trials import ResetTrial, SelectionSearch
+from hf_deepclean.publishing.card import _template
+from hf_deepclean.publishing.public_report import FORGET_DISCLOSURES
+from hf_deepclean.report.report import StageResult
+from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 
 from .card_checks import assert_is_a_valid_card, numbers_missing_in
 from .test_disclosure import relearning, report, split, stage, text_split

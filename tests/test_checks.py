@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
-from hf_deepclean.checks import (
+from hf_deepclean.models.checks import (
     check_dataset,
     check_disjoint,
     check_model,

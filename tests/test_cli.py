@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from hf_deepclean import FisherDiagonal, UnlearningReport, accumulate_fisher_diagonal, parameters_in_scope
-from hf_deepclean.cli import main
+from hf_deepclean.cli.commands import main
 
 from . import tiny
 from .tokenizers import byte_tokenizer

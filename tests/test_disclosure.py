@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 
 from hf_deepclean import PublicReport
-from hf_deepclean.disclosure import FORGET_DISCLOSURES, check_disclosure
-from hf_deepclean.evaluation.examples import ClassResult, SplitResult, TokenResult
 from hf_deepclean.evaluation.intervals import wilson_interval
 from hf_deepclean.evaluation.membership import MembershipAttack
-from hf_deepclean.plane import FisherPlane
-from hf_deepclean.provenance import Provenance
-from hf_deepclean.report import IntegrityResult, RelearningResult, SelectionResult, StageResult, UnlearningReport
+from hf_deepclean.evaluation.predictions import ClassResult, SplitResult, TokenResult
+from hf_deepclean.publishing.public_report import FORGET_DISCLOSURES, check_disclosure
+from hf_deepclean.report.provenance import Provenance
+from hf_deepclean.report.report import (
+    IntegrityResult,
+    RelearningResult,
+    SelectionResult,
+    StageResult,
+    UnlearningReport,
+)
+from hf_deepclean.selection.fisher_plane import FisherPlane
 
 
 # What must not get out, put into every place of a report that can hold it.

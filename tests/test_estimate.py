@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from hf_deepclean import SparseAdamW, accumulate_fisher_diagonal, select_weights
-from hf_deepclean.capacity import EstimateReport, alternatives, throughput
-from hf_deepclean.cli import main
-from hf_deepclean.estimate import DEVICES, Device, Job, ModelSize, Setting, calibrate, estimate
+from hf_deepclean.cli.commands import main
+from hf_deepclean.planning.formulas import DEVICES, Device, Job, ModelSize, Setting, calibrate, estimate
+from hf_deepclean.planning.report import EstimateReport, alternatives, throughput
 
 from . import tiny
 from .benchmarks.scale import BEGIN, ROOT, RUNS, compare, examples, measure_run, output_of

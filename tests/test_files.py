@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from hf_deepclean.files import remove_folder, remove_incomplete, replaced, staged
+from hf_deepclean.runtime.files import remove_folder, remove_incomplete, replaced, staged
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_deepclean.hard_examples import ROW_NUMBERS, HardExampleSampler, NumberedCollator, NumberedRows
-from hf_deepclean.loading import ProcessBatchSampler
+from hf_deepclean.data.loaders import ProcessBatchSampler
+from hf_deepclean.repair.hard_examples import ROW_NUMBERS, HardExampleSampler, NumberedCollator, NumberedRows
 
 
 def order_of(sampler, epoch, seed=0):

@@ -24,9 +24,9 @@ from hf_deepclean import (
     needles_of_dataset,
     push_folder_to_hub,
     squash_history,
-    staging,
 )
-from hf_deepclean.staging import Publication
+from hf_deepclean.publishing import folder as staging
+from hf_deepclean.publishing.folder import Publication
 
 from . import published
 from .card_checks import assert_is_a_valid_card, numbers_missing_in

@@ -28,8 +28,8 @@ from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hf_deepclean import PublicReport, UnlearningCard, save_plots
-from hf_deepclean.fingerprint import dataset_fingerprint
-from hf_deepclean.leaks import (
+from hf_deepclean.models.fingerprint import dataset_fingerprint
+from hf_deepclean.publishing.leaks import (
     Leak,
     LeakError,
     Needles,
@@ -40,7 +40,7 @@ from hf_deepclean.leaks import (
     search,
     words,
 )
-from hf_deepclean.leaks.words import Words
+from hf_deepclean.publishing.leaks.words import Words
 
 from . import tiny
 from .test_report import report, text_report

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_deepclean.likelihood import (
+from hf_deepclean.models.likelihood import (
     Likelihood,
     classification_log_likelihood,
     fisher_scores,

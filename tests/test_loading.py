@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import IterableDataset, SequentialSampler
 from transformers import Trainer, TrainingArguments, default_data_collator
 
-from hf_deepclean.loading import (
+from hf_deepclean.data.loaders import (
     EpochLoader,
     ProcessBatchSampler,
     ProcessRows,

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LevitConfig, LevitForImageClassification, MixtralConfig, MixtralForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from hf_deepclean.modes import checkpointing_mode, differentiable_mode, evaluation_mode
+from hf_deepclean.models.contexts import checkpointing_mode, differentiable_mode, evaluation_mode
 
 from . import tiny
 

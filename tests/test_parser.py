@@ -6,7 +6,7 @@ import pytest
 from transformers import TrainingArguments
 
 from hf_deepclean import DataArguments, FisherUnlearningConfig, UnlearningParser
-from hf_deepclean.parser import REPAIR_OPTIONS
+from hf_deepclean.cli.parser import REPAIR_OPTIONS
 
 
 @dataclass

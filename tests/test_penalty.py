@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_deepclean.penalty import MAX_STEPS_PER_PENALTY, MIN_STEPS_PER_PENALTY, ForgetPenalty, penalty_period
+from hf_deepclean.repair.penalty import MAX_STEPS_PER_PENALTY, MIN_STEPS_PER_PENALTY, ForgetPenalty, penalty_period
 
 
 QUANTILES = np.linspace(0.0, 4.0, 101).tolist()

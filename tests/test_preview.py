@@ -10,7 +10,7 @@ import torch
 from transformers import DataCollatorForLanguageModeling, GPT2Config, GPT2LMHeadModel
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, WeightSelection
-from hf_deepclean.preview import TimedCollator
+from hf_deepclean.planning.preview import TimedCollator
 
 from . import tiny
 from .tokenizers import byte_tokenizer
@@ -150,7 +150,7 @@ def test_a_preview_that_fails_leaves_everything_as_it_was(tmp_path, monkeypatch)
     def fail(*args):
         raise ValueError("broken")
 
-    monkeypatch.setattr("hf_deepclean.repair.SparseAdamW.step", fail)
+    monkeypatch.setattr("hf_deepclean.repair.optimizer.SparseAdamW.step", fail)
     with pytest.raises(ValueError, match="broken"):
         unlearner.preview(20)
     assert_equal(before, state_of(unlearner))

@@ -5,8 +5,8 @@
 import pytest
 import torch
 
-from hf_deepclean import processes
-from hf_deepclean.processes import (
+from hf_deepclean.runtime import processes
+from hf_deepclean.runtime.processes import (
     broadcast_object,
     check_launch,
     check_parallelism,

@@ -3,7 +3,7 @@
 from huggingface_hub import hf_hub_download
 from transformers import ViTForImageClassification
 
-from hf_deepclean.provenance import Provenance
+from hf_deepclean.report.provenance import Provenance
 
 from . import tiny
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_deepclean.ranking import count, percentile, value_at_rank
-from hf_deepclean.shards import Processes
+from hf_deepclean.runtime.shards import Processes
+from hf_deepclean.selection.ranking import count, percentile, value_at_rank
 
 
 def draws(kind, size):

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from hf_deepclean import UnlearningReport, summarize_reports
-from hf_deepclean.evaluation.examples import ClassResult, SplitResult, TokenResult
 from hf_deepclean.evaluation.membership import MembershipAttack
-from hf_deepclean.report import (
+from hf_deepclean.evaluation.predictions import ClassResult, SplitResult, TokenResult
+from hf_deepclean.report.report import (
     MAX_RETAIN_DROP,
     GammaTrial,
     IntegrityResult,
@@ -20,7 +20,7 @@ from hf_deepclean.report import (
     StageResult,
     format_figure,
 )
-from hf_deepclean.trials import ResetTrial, SelectionSearch
+from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 
 
 def stage(accuracy, auc=0.6, divergence=None):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_deepclean.sampling import draw_targets, uniform_numbers
+from hf_deepclean.models.label_draws import draw_targets, uniform_numbers
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -30,7 +30,8 @@ def test_draws_follow_the_probabilities(num_outcomes, dtype):
 @pytest.mark.parametrize("num_outcomes", [11, 300])
 def test_the_largest_number_does_not_draw_what_is_impossible(monkeypatch, num_outcomes):
     monkeypatch.setattr(
-        "hf_deepclean.sampling.uniform_numbers", lambda seed, positions, indices: np.full(len(indices), 1 - 2**-53)
+        "hf_deepclean.models.label_draws.uniform_numbers",
+        lambda seed, positions, indices: np.full(len(indices), 1 - 2**-53),
     )
     probabilities = torch.zeros(1, 3, num_outcomes)
     probabilities[0, 0, 4], probabilities[0, 1, :9], probabilities[0, 2, [0, 10]] = 1, 1 / 9, 0.5

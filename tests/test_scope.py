@@ -5,7 +5,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 from hf_deepclean import parameters_in_scope
-from hf_deepclean.scope import module_name, token_embeddings
+from hf_deepclean.models.scope import module_name, token_embeddings
 
 from . import heads, tiny
 

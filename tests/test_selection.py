@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hf_deepclean import FisherDiagonal, select_random_weights, select_weights
-from hf_deepclean import selection as selection_module
-from hf_deepclean.selection import LargestRatios, check_selection_rule, select_above, selection_at
+from hf_deepclean.selection import rules as selection_module
+from hf_deepclean.selection.rules import LargestRatios, check_selection_rule, select_above, selection_at
 
 
 def diagonals(num_forget=10, num_retain=90):
@@ -247,7 +247,7 @@ def test_the_size_of_the_blocks_does_not_matter(monkeypatch, arguments):
     # With few values, so that there are ties in different blocks.
     forget, retain = (FisherDiagonal({n: (30 * v).ceil() for n, v in f.sums.items()}, 7) for f in (forget, retain))
     expected = select_weights(forget, retain, **arguments)
-    monkeypatch.setattr("hf_deepclean.selection._BLOCK_SIZE", 37)
+    monkeypatch.setattr("hf_deepclean.selection.rules._BLOCK_SIZE", 37)
     selection = select_weights(forget, retain, **arguments)
     assert (selection.gamma, selection.num_infinite_ratios) == (expected.gamma, expected.num_infinite_ratios)
     assert torch.equal(selected_mask(selection), selected_mask(expected))

@@ -8,7 +8,7 @@ from accelerate import dispatch_model
 
 from hf_deepclean import accumulate_fisher_diagonal
 from hf_deepclean.fisher.accumulate import FisherAccumulation
-from hf_deepclean.shards import Processes, Turns, add_whole_, local_indices, local_part, whole
+from hf_deepclean.runtime.shards import Processes, Turns, add_whole_, local_indices, local_part, whole
 
 from . import tiny
 from .fisher.test_accumulate import worst_relative_difference

@@ -19,7 +19,7 @@ from hf_deepclean import (
     needles_of_dataset,
     save_published,
 )
-from hf_deepclean.staging import card_of_run, relative_files
+from hf_deepclean.publishing.folder import card_of_run, relative_files
 
 from . import published
 

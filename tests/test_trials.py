@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hf_deepclean import WeightSelection
-from hf_deepclean.evaluation.examples import ExamplePredictions, TokenPredictions
-from hf_deepclean.report import from_json_types, to_json_types
-from hf_deepclean.trials import (
+from hf_deepclean.evaluation.predictions import ExamplePredictions, TokenPredictions
+from hf_deepclean.report.report import from_json_types, to_json_types
+from hf_deepclean.selection.search import (
     _FEW_REPAIR_STEPS,
     _SMALLEST_SHARE,
     LEAST_KNOWLEDGE_LEFT,

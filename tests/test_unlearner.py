@@ -33,9 +33,9 @@ from hf_deepclean import (
     quantized,
     select_random_weights,
 )
-from hf_deepclean.hard_examples import HardExampleSampler
-from hf_deepclean.report import MAX_RETAIN_DROP, GammaTrial
-from hf_deepclean.trials import MIN_KNOWLEDGE_LEFT
+from hf_deepclean.repair.hard_examples import HardExampleSampler
+from hf_deepclean.report.report import MAX_RETAIN_DROP, GammaTrial
+from hf_deepclean.selection.search import MIN_KNOWLEDGE_LEFT
 
 from . import heads, tiny
 from .test_reset import outside
@@ -685,7 +685,7 @@ def test_a_run_by_trials_that_is_interrupted_ends_in_the_same_bits(tmp_path):
 
 
 def test_a_model_that_no_reset_spares_is_left_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_deepclean.trials.MIN_KNOWLEDGE_LEFT", 1.5)
+    monkeypatch.setattr("hf_deepclean.selection.search.MIN_KNOWLEDGE_LEFT", 1.5)
     unlearner = auto_unlearner_for(tmp_path / "a")
     before = tiny.parameters_and_buffers(unlearner.model)
     with pytest.raises(ValueError, match="Every reset that was tried, down to .* and nothing was changed:\nreset"):

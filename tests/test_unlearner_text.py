@@ -14,7 +14,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from hf_deepclean import FisherUnlearner, UnlearningReport
-from hf_deepclean.heads import num_classes
+from hf_deepclean.models.heads import num_classes
 
 from . import heads, tiny
 from .test_unlearner import config

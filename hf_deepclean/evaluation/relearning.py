@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ..batches import move_batch, split_labels
-from ..heads import find_likelihood, prepare_batch
-from ..likelihood import LogLikelihoodFunction
-from ..modes import evaluation_mode, only_trainable
-from ..repair import freeze_running_statistics
+from ..data.batches import move_batch, split_labels
+from ..models.contexts import evaluation_mode, only_trainable
+from ..models.heads import find_likelihood, prepare_batch
+from ..models.likelihood import LogLikelihoodFunction
+from ..repair.optimizer import freeze_running_statistics
 
 
 logger = logging.getLogger(__name__)

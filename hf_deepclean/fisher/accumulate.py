@@ -12,16 +12,11 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from ..batches import move_batch, num_examples, select_examples, split_labels
-from ..heads import find_likelihood, prepare_batch
-from ..likelihood import (
-    LogLikelihoodFunction,
-    check_finite_log_likelihood,
-    check_fisher_type,
-    fisher_scores,
-)
-from ..modes import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
-from ..shards import (
+from ..data.batches import move_batch, num_examples, select_examples, split_labels
+from ..models.contexts import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
+from ..models.heads import find_likelihood, prepare_batch
+from ..models.likelihood import LogLikelihoodFunction, check_finite_log_likelihood, check_fisher_type, fisher_scores
+from ..runtime.shards import (
     add_whole_,
     held_parameters,
     local_part,
@@ -33,10 +28,10 @@ from ..shards import (
 )
 from .checkpoint import PassRecord
 from .diagonal import FisherDiagonal
-from .layouts import sum_dtype
-from .probe import CallKey, Layouts, probe_layouts
-from .reference import visit_example_gradients
-from .taps import FisherTaps
+from .engine.layouts import sum_dtype
+from .engine.probe import CallKey, Layouts, probe_layouts
+from .engine.reference import visit_example_gradients
+from .engine.taps import FisherTaps
 
 
 logger = logging.getLogger(__name__)

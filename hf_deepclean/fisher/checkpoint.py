@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ..files import read_tensors, replaced, write_tensors
-from ..interruption import Interruption
+from ..runtime.files import read_tensors, replaced, write_tensors
+from ..runtime.interruption import Interruption
 
 
 # Savings take at most one part in so many of a pass.

@@ -14,8 +14,8 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from torch import nn
 
 from .. import __version__
-from ..files import check_new_file, read_tensors, replaced, staged, write_tensors
-from ..fingerprint import weights_fingerprint
+from ..models.fingerprint import weights_fingerprint
+from ..runtime.files import check_new_file, read_tensors, replaced, staged, write_tensors
 
 
 FISHER_NAME = "fisher.safetensors"

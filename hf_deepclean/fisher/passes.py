@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..processes import gather_objects, sum_over_processes_
+from ..runtime.processes import gather_objects, sum_over_processes_
 from .accumulate import FisherAccumulation
 from .checkpoint import FisherCheckpoint, PassRecord
 from .diagonal import FisherDiagonal

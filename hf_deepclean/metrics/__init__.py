@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.accuracy import per_class_accuracy
+from ..evaluation.gaps import per_class_accuracy
 from ..evaluation.membership import membership_attack
 from ..evaluation.memorization import extraction_strength, is_verbatim, score_tokens
 

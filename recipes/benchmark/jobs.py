@@ -37,7 +37,7 @@ from methods import (
 from tasks import TASKS, DataSource, train_model
 
 import hf_deepclean
-from hf_deepclean.files import replaced
+from hf_deepclean.runtime.files import replaced
 
 
 # Of a rival, relearning and rounding are measured on as many seeds alone.

@@ -11,7 +11,7 @@ from typing import Any
 from jobs import Job
 from tasks import DataSource
 
-from hf_deepclean.files import replaced
+from hf_deepclean.runtime.files import replaced
 
 
 # Where data lie on a machine is no property of the results.

@@ -45,9 +45,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tasks import TASKS, DataSource, Rows  # noqa: E402
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig  # noqa: E402
-from hf_deepclean.files import replaced  # noqa: E402
-from hf_deepclean.report import markdown_table  # noqa: E402
-from hf_deepclean.trials import UnrecoverableResetError  # noqa: E402
+from hf_deepclean.report.report import markdown_table
+from hf_deepclean.runtime.files import replaced
+from hf_deepclean.selection.search import UnrecoverableResetError
 
 
 KINDS = ("random", "class", "near-duplicates", "mislabelled")

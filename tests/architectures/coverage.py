@@ -25,10 +25,10 @@ import transformers
 from torch import nn
 
 from hf_deepclean import accumulate_fisher_diagonal
-from hf_deepclean.batches import num_examples, select_examples, split_labels
-from hf_deepclean.fisher.reference import add_reference_squares_
-from hf_deepclean.fisher.rules import Call, any_op
-from hf_deepclean.likelihood import Likelihood
+from hf_deepclean.data.batches import num_examples, select_examples, split_labels
+from hf_deepclean.fisher.engine.reference import add_reference_squares_
+from hf_deepclean.fisher.engine.rules import Call, any_op
+from hf_deepclean.models.likelihood import Likelihood
 
 from .tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
 

@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hf_deepclean.cli import main as hf_deepclean
-from hf_deepclean.estimate import Device, Estimate, ModelSize, Setting, estimate
+from hf_deepclean.cli.commands import main as hf_deepclean
+from hf_deepclean.planning.formulas import Device, Estimate, ModelSize, Setting, estimate
 
 from .fisher_pass import processor
 from .report import table, write_between_markers

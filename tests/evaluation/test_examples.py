@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_deepclean.evaluation import examples
-from hf_deepclean.evaluation.examples import ExamplePredictions, predict_examples, summarize_predictions
+from hf_deepclean.evaluation import predictions as examples
+from hf_deepclean.evaluation.predictions import ExamplePredictions, predict_examples, summarize_predictions
 
 from .. import heads, tiny
 

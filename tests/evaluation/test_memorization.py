@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from hf_deepclean.evaluation.examples import predict_examples
 from hf_deepclean.evaluation.memorization import (
     exact_memorization,
     extraction_strength,
@@ -15,6 +14,7 @@ from hf_deepclean.evaluation.memorization import (
     min_k_score,
     perplexity,
 )
+from hf_deepclean.evaluation.predictions import predict_examples
 
 from .. import heads, tiny
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from hf_deepclean import accumulate_fisher_diagonal
-from hf_deepclean.fisher.reference import add_reference_squares_
-from hf_deepclean.heads import find_likelihood
+from hf_deepclean.fisher.engine.reference import add_reference_squares_
+from hf_deepclean.models.heads import find_likelihood
 
 from .. import tiny
 from ..architectures.tiny_models import batch as architecture_batch

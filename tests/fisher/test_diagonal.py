@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hf_deepclean import FisherDiagonal, accumulate_fisher_diagonal, files, weights_fingerprint
+from hf_deepclean import FisherDiagonal, accumulate_fisher_diagonal, weights_fingerprint
+from hf_deepclean.runtime import files
 
 from .. import tiny
 

@@ -5,7 +5,7 @@
 import pytest
 import torch
 
-from hf_deepclean.fisher.gradients import (
+from hf_deepclean.fisher.engine.gradients import (
     ConvolutionGradient,
     DerivedGradient,
     EmbeddingGradient,

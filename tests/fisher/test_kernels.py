@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_deepclean.fisher import kernels
+from hf_deepclean.fisher.engine import kernels
 
 
 @pytest.mark.parametrize("block", [7, 2**18])

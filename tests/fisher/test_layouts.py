@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_deepclean.fisher.layouts import Ragged, Regular, UnknownLayout, layout_of
+from hf_deepclean.fisher.engine.layouts import Ragged, Regular, UnknownLayout, layout_of
 
 
 def examples(*indices):

@@ -5,7 +5,7 @@
 import torch
 from torch import nn
 
-from hf_deepclean.fisher.reference import add_reference_squares_, visit_example_gradients
+from hf_deepclean.fisher.engine.reference import add_reference_squares_, visit_example_gradients
 
 
 class LogisticRegression(nn.Module):

@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hf_deepclean import accumulate_fisher_diagonal, next_token_log_likelihood
-from hf_deepclean.fisher import kernels
-from hf_deepclean.fisher.gradients import EmbeddingGradient, LinearGradient, TiedGradient
+from hf_deepclean.fisher.engine import kernels
+from hf_deepclean.fisher.engine.gradients import EmbeddingGradient, LinearGradient, TiedGradient
 
 from .. import tiny
 from ..architectures.tiny_models import batch as architecture_batch

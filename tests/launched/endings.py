@@ -4,7 +4,7 @@
 
 import torch.distributed as dist
 
-from hf_deepclean.processes import check_launch, on_main_process
+from hf_deepclean.runtime.processes import check_launch, on_main_process
 
 
 if __name__ == "__main__":

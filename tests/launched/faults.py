@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from hf_deepclean import FisherUnlearner
-from hf_deepclean.processes import process_index
+from hf_deepclean.runtime.processes import process_index
 from tests.launched.worlds import config, model, splits
 
 

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from transformers import AutoModelForImageClassification
 
 from hf_deepclean import FisherUnlearner, UnlearningReport
-from hf_deepclean.state import STATE_FOLDER
+from hf_deepclean.run_state import STATE_FOLDER
 
 from .. import tiny
 from .worlds import config

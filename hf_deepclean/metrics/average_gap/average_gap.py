@@ -5,8 +5,9 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.accuracy import average_gap
 from hf_deepclean.metrics import description_of, numbered
+
+from ...evaluation.gaps import average_gap
 
 
 _INPUTS = """

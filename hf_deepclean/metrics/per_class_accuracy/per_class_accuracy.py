@@ -5,8 +5,9 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.accuracy import per_class_accuracy
 from hf_deepclean.metrics import accuracy_figures, description_of
+
+from ...evaluation.gaps import per_class_accuracy
 
 
 _INPUTS = """

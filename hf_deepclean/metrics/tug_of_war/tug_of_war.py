@@ -5,8 +5,9 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.accuracy import tug_of_war
 from hf_deepclean.metrics import description_of, numbered
+
+from ...evaluation.gaps import tug_of_war
 
 
 _INPUTS = """

@@ -1,0 +1,320 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The batches of a data set: the same in every pass, shared out over processes without a remainder."""
+
+import copy
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import count, islice
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from tqdm.auto import tqdm
+from transformers import Trainer
+
+from ..models.contexts import all_seeded
+from ..runtime.processes import is_main_process, num_processes, process_index
+
+
+def seeded_batches(
+    dataset: Any,
+    batch_size: int,
+    collator: Callable[[list[Any]], Mapping[str, Any]],
+    seed: int,
+    *,
+    process_index: int = 0,
+    num_processes: int = 1,
+    start: int = 0,
+    earlier: Collection[int] = (),
+    num_workers: int = 0,
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """
+    The batches of a data set in its order, every one of them made under a seed of its own.
+
+    What is random in a batch, as masks or augmentation, follows the seed and the batch's place alone: it comes out the
+    same in every pass, on any number of processes and after an interruption. The global random states of Python, numpy
+    and torch (CPU) are outside of that what they would have been.
+
+    Several processes take turns batch by batch, so that every example is in exactly one batch of one process. Of a
+    stream every process reads all rows, and makes its own batches only.
+
+    Args:
+        dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data set. Rows of a map-style one may be read by `num_workers` workers.
+        batch_size (`int`):
+            Examples of a batch; the last one may have fewer.
+        collator (`Callable`):
+            Makes a batch of rows.
+        seed (`int`):
+            The seed.
+        process_index, num_processes (`int`, *optional*, defaults to `0` and `1`):
+            Which share of the batches.
+        start (`int`, *optional*, defaults to `0`):
+            Place of the first batch in the whole data set.
+        earlier (`Collection[int]`, *optional*):
+            Places before `start` of batches to make all the same.
+        num_workers (`int`, *optional*, defaults to `0`):
+            Workers that read ahead.
+
+    Yields:
+        `tuple[int, dict[str, Any]]`: The place of the batch in the whole data set, and the batch.
+    """
+
+    def is_wanted(place: int) -> bool:
+        return place % num_processes == process_index and (place >= start or place in earlier)
+
+    if not is_stream(dataset):
+        batches = _SeededBatches(dataset, batch_size, collator, seed)
+        places = [place for place in range(len(batches)) if is_wanted(place)]
+        loader = DataLoader(
+            batches,
+            None,
+            sampler=places,
+            collate_fn=_unchanged,
+            num_workers=num_workers,
+            # Its own, because a loader draws from the global one even if nothing is random.
+            generator=torch.Generator(),
+        )
+        yield from zip(places, loader, strict=True)
+        return
+    rows = iter(dataset)
+    for place in count():
+        batch_seed = _seed_of(seed, place)
+        with all_seeded(batch_seed):
+            taken = list(islice(rows, batch_size))
+            batch = _collated(collator, taken, batch_seed) if taken and is_wanted(place) else None
+        if batch is not None:
+            yield place, batch
+        if len(taken) < batch_size:
+            return
+
+
+def trainer_batches(
+    trainer: Trainer,
+    dataset: Any,
+    batch_size: int,
+    description: str | None = None,
+    *,
+    start: int = 0,
+    earlier: Collection[int] = (),
+    in_turns: bool = True,
+    seed: int | None = None,
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """
+    As [`seeded_batches`], by a trainer's collator and arguments, under a progress bar of the main process.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            Whose collator, columns, seed and workers to use.
+        dataset, batch_size, start, earlier:
+            As for [`seeded_batches`].
+        description (`str`, *optional*):
+            Shown beside the progress bar; without it there is none.
+        in_turns (`bool`, *optional*, defaults to `True`):
+            Whether every process gets its own batches, or each of them all.
+        seed (`int`, *optional*):
+            The seed, by default the trainer's.
+    """
+    rows, collator = rows_and_collator(trainer, dataset, description)
+    processes = num_processes() if in_turns else 1
+    index = process_index() if in_turns else 0
+    batches = seeded_batches(
+        rows,
+        batch_size,
+        collator,
+        trainer.args.seed if seed is None else seed,
+        process_index=index,
+        num_processes=processes,
+        start=start,
+        earlier=earlier,
+        num_workers=trainer.args.dataloader_num_workers,
+    )
+    total = None if is_stream(rows) else len(range(index, math.ceil(len(rows) / batch_size), processes))
+    hidden = description is None or trainer.args.disable_tqdm or not is_main_process()
+    done = len(range(index, start, processes)) - len(earlier)
+    return iter(tqdm(batches, desc=description, total=total, initial=done, disable=hidden, leave=False))
+
+
+def rows_and_collator(
+    trainer: Trainer, dataset: Any, description: str | None
+) -> tuple[Any, Callable[[list[Any]], Any]]:
+    """Rows with the columns that a trainer's model takes, or a collator that leaves the others out."""
+    if isinstance(dataset, datasets.Dataset):
+        return trainer._remove_unused_columns(dataset, description), trainer.data_collator
+    return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator, description)
+
+
+def is_stream(dataset: Any) -> bool:
+    """Whether a data set can only be iterated over, as a streamed one."""
+    return isinstance(dataset, (IterableDataset, datasets.IterableDataset))
+
+
+def rows_at(dataset: Any, indices: list[int]) -> list[Any]:
+    """The rows at once, which for a [`~datasets.Dataset`] is one read."""
+    many = getattr(dataset, "__getitems__", None)
+    return many(indices) if many else [dataset[index] for index in indices]
+
+
+def first_rows(dataset: Any, size: int) -> Any:
+    """A stream that ends after so many rows."""
+    return dataset.take(size) if isinstance(dataset, datasets.IterableDataset) else _FirstRows(dataset, size)
+
+
+class _FirstRows(IterableDataset):
+    def __init__(self, dataset: IterableDataset, size: int) -> None:
+        self.dataset = dataset
+        self.size = size
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self.dataset, self.size)
+
+
+class _SeededBatches(Dataset):
+    """Whole batches as the items of a data set, which workers can make in any order."""
+
+    def __init__(self, dataset: Any, batch_size: int, collator: Callable[[list[Any]], Any], seed: int) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.collator = collator
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.dataset) / self.batch_size)
+
+    def __getitem__(self, place: int) -> Mapping[str, Any]:
+        first = place * self.batch_size
+        indices = list(range(first, min(first + self.batch_size, len(self.dataset))))
+        batch_seed = _seed_of(self.seed, place)
+        with all_seeded(batch_seed):
+            return _collated(self.collator, rows_at(self.dataset, indices), batch_seed)
+
+
+def _collated(collator: Callable[[list[Any]], Any], rows: list[Any], batch_seed: int) -> Any:
+    if getattr(collator, "seed", None) is not None and hasattr(collator, "get_generator"):
+        # A masking collator with a seed of its own goes on in its random numbers from batch to batch.
+        collator = copy.copy(collator)
+        collator.generator = collator.get_generator(batch_seed)
+    return collator(rows)
+
+
+def _seed_of(seed: int, place: int) -> int:
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+class ProcessBatchSampler(Sampler[list[int]]):
+    """
+    The training batches of one process. In every step the processes together have the next rows, each row once and
+    every process about as many, so that nothing is repeated to make the numbers even.
+
+    With fewer rows than processes the last processes get a row that must not count.
+
+    Args:
+        sampler (`Sampler`):
+            The order of the rows, drawn anew for every epoch.
+        batch_size (`int`):
+            At most so many rows per process and step; one more where otherwise a process would have none.
+        seed (`int`):
+            Seed of the order, which must be the same in all processes.
+        process_index, num_processes (`int`):
+            Which share.
+        drop_last (`bool`, *optional*, defaults to `False`):
+            Whether to leave out the rows that do not fill a step.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler[int],
+        batch_size: int,
+        seed: int,
+        process_index: int,
+        num_processes: int,
+        drop_last: bool = False,
+    ) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.seed = seed
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self.drop_last = drop_last
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of that epoch."""
+        self.epoch = epoch
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        size, full = len(self.sampler), self.batch_size * self.num_processes
+        if self.drop_last:
+            return size // full
+        steps = math.ceil(size / full)
+        # A step needs a row for every process.
+        return max(1, min(steps, size // self.num_processes))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        with all_seeded(_seed_of(self.seed, self.epoch)):
+            rows = np.fromiter(self.sampler, dtype=np.int64)
+        if self.drop_last:
+            rows = rows[: len(self) * self.batch_size * self.num_processes]
+        for step in np.array_split(rows, len(self)) if len(self) else ():
+            own = np.array_split(step, self.num_processes)[self.process_index]
+            yield (own if len(own) else step[:1]).tolist()
+
+
+class ProcessRows(IterableDataset):
+    """
+    The training rows of one process from a stream that every process reads, in lists of one step each.
+
+    Args:
+        dataset ([`~datasets.IterableDataset`] or iterable):
+            The stream.
+        batch_size (`int`):
+            Rows per process and step, up to twice as many in the last one.
+        process_index, num_processes (`int`):
+            Which share.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int, process_index: int, num_processes: int) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.process_index = process_index
+        self.num_processes = num_processes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Passes the epoch on to the stream, which may shuffle by it."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        full = self.batch_size * self.num_processes
+        rows = iter(self.dataset)
+        step, following = list(islice(rows, full)), list(islice(rows, full))
+        while step:
+            if len(following) < self.num_processes:
+                step, following = step + following, []
+            if len(step) < self.num_processes:
+                raise ValueError(
+                    f"The stream has {len(step)} rows for {self.num_processes} processes. Launch fewer processes."
+                )
+            bounds = [
+                len(step) * index // self.num_processes for index in (self.process_index, self.process_index + 1)
+            ]
+            yield step[slice(*bounds)]
+            step, following = following, list(islice(rows, full))
+
+
+class EpochLoader(DataLoader):
+    """A data loader that tells its sampler, or its stream, which epoch begins."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of that epoch."""
+        source = self.dataset if is_stream(self.dataset) else self.batch_sampler
+        source.set_epoch(epoch)

@@ -1,0 +1,305 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of text or images made inputs of a model, in memory: no file with the user's rows is written."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from datasets.fingerprint import generate_random_fingerprint
+from torch import nn
+
+from .batches import IGNORED, LABELS
+from .sources import progress_bars_on_main_process
+
+
+# Tokenizers without a limit say so by a number of this size.
+_NO_LIMIT = 10**9
+
+
+def check_tokenizer(tokenizer: Any, model: nn.Module) -> None:
+    """
+    Refuses a tokenizer that cannot pad, or that knows more tokens than the model.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The tokenizer.
+        model ([`~transformers.PreTrainedModel`]):
+            The model whose inputs it makes.
+
+    Raises:
+        `ValueError`: If it has no padding token, or the model has no embedding for some of its tokens.
+    """
+    if tokenizer.pad_token is None:
+        raise ValueError(
+            "The tokenizer has no padding token, so sequences of different lengths make no batch. Set one before, for "
+            "example `tokenizer.pad_token = tokenizer.eos_token` (padding is masked, whatever token it is)."
+        )
+    num_embeddings = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > num_embeddings:
+        raise ValueError(
+            f"The tokenizer has {len(tokenizer)} tokens and the model has embeddings for {num_embeddings}: they do "
+            "not belong together. Load both from the same checkpoint, or `model.resize_token_embeddings` before the "
+            "training that is to be undone."
+        )
+
+
+def tokenize_text_classification(
+    dataset: Dataset,
+    tokenizer: Any,
+    max_length: int | None = None,
+    text_column: str | None = None,
+    label2id: Mapping[str, int] | None = None,
+) -> Dataset:
+    """
+    Token ids and labels of a data set of texts, one label each.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Rows with the text under `text` or `sentence`, optionally a second text under `text_pair`, and the class
+            under `label` or `labels`.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The tokenizer.
+        max_length (`int`, *optional*):
+            Number of tokens to cut longer texts to. By default none is cut.
+        text_column (`str`, *optional*):
+            Name of the column of the text, if it is another.
+        label2id (`dict[str, int]`, *optional*):
+            The model's `config.label2id`, for classes that are given by name.
+
+    Returns:
+        [`~datasets.Dataset`]: The tokenizer's columns and `labels`; collate with
+        [`~transformers.DataCollatorWithPadding`].
+
+    Raises:
+        `ValueError`: If a column is missing or holds something else, or texts are longer than the tokenizer's
+            `model_max_length` and `max_length` is not given.
+    """
+    text = _column(dataset, "text", [text_column] if text_column else ["text", "sentence"])
+    columns = [text] + [name for name in ("text_pair",) if name in dataset.column_names]
+    dataset = _with_labels(dataset, ["label", LABELS], label2id)
+    _check_strings(dataset, columns)
+
+    def tokenize(rows: Mapping[str, list[Any]]) -> Mapping[str, list[Any]]:
+        return tokenizer(*(rows[name] for name in columns), truncation=max_length is not None, max_length=max_length)
+
+    return _tokenized(dataset, tokenize, tokenizer, max_length, keep=[LABELS])
+
+
+def tokenize_token_classification(
+    dataset: Dataset,
+    tokenizer: Any,
+    max_length: int | None = None,
+    label2id: Mapping[str, int] | None = None,
+) -> Dataset:
+    """
+    Token ids of sentences that are split into words, and the class of every word on its first word piece.
+
+    Special tokens and the later pieces of a word have the label -100, which is not scored.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Rows with a list of words under `tokens` and as many classes under `tags`, `ner_tags` or `labels`.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            A fast tokenizer, which knows the word a piece belongs to.
+        max_length (`int`, *optional*):
+            Number of tokens to cut longer sentences to. By default none is cut.
+        label2id (`dict[str, int]`, *optional*):
+            The model's `config.label2id`, for classes that are given by name.
+
+    Returns:
+        [`~datasets.Dataset`]: The tokenizer's columns and `labels`; collate with
+        [`~transformers.DataCollatorForTokenClassification`].
+
+    Raises:
+        `ValueError`: As for [`tokenize_text_classification`]; also if the tokenizer is not a fast one, if words and
+            classes differ in number, or if no word of a sentence is scored.
+    """
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__} does not say which word a piece belongs to. Load the fast tokenizer "
+            "(`AutoTokenizer.from_pretrained(..., use_fast=True)`)."
+        )
+    _column(dataset, "words", ["tokens"])
+    dataset = _with_labels(dataset, ["tags", "ner_tags", LABELS], label2id)
+    wrong = sum(len(words) != len(tags) for words, tags in zip(dataset["tokens"][:], dataset[LABELS][:], strict=True))
+    if wrong:
+        raise ValueError(f"{wrong} of {len(dataset)} rows have another number of words than of classes.")
+
+    def tokenize(rows: Mapping[str, list[Any]]) -> Mapping[str, list[Any]]:
+        encoding = tokenizer(
+            rows["tokens"], is_split_into_words=True, truncation=max_length is not None, max_length=max_length
+        )
+        labels = []
+        for row, tags in enumerate(rows[LABELS]):
+            words = encoding.word_ids(row)
+            firsts = [word is not None and word != before for word, before in zip(words, [None, *words], strict=False)]
+            labels.append([tags[word] if first else IGNORED for word, first in zip(words, firsts, strict=True)])
+        return {**encoding, LABELS: labels}
+
+    return _tokenized(dataset, tokenize, tokenizer, max_length)
+
+
+def tokenize_causal_lm(dataset: Dataset, tokenizer: Any, max_length: int | None = None) -> Dataset:
+    """
+    Token ids of texts, every token of which is scored; or of prompts with completions, where only the latter is.
+
+    The end-of-sequence token is appended where the tokenizer does not do so, and scored. A prompt and its completion
+    are tokenised as one text; the prompt is what its tokens have in common with those of the prompt alone.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Rows with a text under `text`, or with texts under `prompt` and `completion`.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            The tokenizer.
+        max_length (`int`, *optional*):
+            Number of tokens to cut longer texts to, at the end. By default none is cut.
+
+    Returns:
+        [`~datasets.Dataset`]: The tokenizer's columns and `labels`, which are -100 on the prompt; collate with
+        `DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)`.
+
+    Raises:
+        `ValueError`: As for [`tokenize_text_classification`]; also if no token of a row is scored.
+    """
+    prompted = "prompt" in dataset.column_names and "completion" in dataset.column_names
+    columns = ["prompt", "completion"] if prompted else [_column(dataset, "text", ["text"])]
+    _check_strings(dataset, columns)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
+    def tokenize(rows: Mapping[str, list[Any]]) -> Mapping[str, list[Any]]:
+        texts = list(map("".join, zip(*(rows[name] for name in columns), strict=True)))
+        tokens = [ids if ids[-1:] == end else ids + end for ids in tokenizer(texts)["input_ids"]]
+        prompts = tokenizer(rows["prompt"])["input_ids"] if prompted else [[]] * len(tokens)
+        labels = []
+        for ids, prompt in zip(tokens, prompts, strict=True):
+            masked = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, prompt, strict=False)))
+            labels.append([IGNORED] * masked + ids[masked:])
+        columns_of_ids = {"input_ids": tokens, LABELS: labels}
+        cut = {name: [row[:max_length] for row in values] for name, values in columns_of_ids.items()}
+        return cut | {"attention_mask": [[1] * len(row) for row in cut["input_ids"]]}
+
+    return _tokenized(dataset, tokenize, tokenizer, max_length)
+
+
+def prepare_images(
+    dataset: Dataset,
+    image_processor: Any | None = None,
+    image_column: str | None = None,
+    label2id: Mapping[str, int] | None = None,
+) -> Dataset:
+    """
+    Pixel values and labels of a data set of images, made whenever a row is read.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Rows with an image under `image` or `img`, or with pixel values, and the class under `label` or `labels`.
+        image_processor ([`~transformers.BaseImageProcessor`], *optional*):
+            Makes pixel values of an image. By default they are the image's own, divided by 255.
+        image_column (`str`, *optional*):
+            Name of the column of the image, if it is another.
+        label2id (`dict[str, int]`, *optional*):
+            The model's `config.label2id`, for classes that are given by name.
+
+    Returns:
+        [`~datasets.Dataset`]: `pixel_values` of shape `(num_channels, height, width)` and `labels`.
+
+    Raises:
+        `ValueError`: If a column is missing.
+    """
+    dataset = _with_labels(dataset, ["label", LABELS], label2id)
+    if image_column is None and "pixel_values" in dataset.column_names:
+        return dataset.select_columns(["pixel_values", LABELS]).with_format("torch")
+    image = _column(dataset, "image", [image_column] if image_column else ["image", "img"])
+    # Under this name Trainer keeps the column; rows are compared by the files' bytes, which stay as they are.
+    dataset = dataset.select_columns([image, LABELS]).rename_column(image, "pixel_values")
+    return dataset.with_transform(partial(_read_images, image_processor=image_processor))
+
+
+def _read_images(rows: dict[str, list[Any]], image_processor: Any | None) -> dict[str, Any]:
+    if "pixel_values" not in rows:
+        return rows
+    images = [image.convert("RGB") if image.mode not in ("L", "RGB") else image for image in rows["pixel_values"]]
+    if image_processor is not None:
+        pixels = image_processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+    else:
+        arrays = [np.atleast_3d(np.asarray(image, dtype=np.float32)).transpose(2, 0, 1) / 255 for image in images]
+        pixels = [torch.from_numpy(array) for array in arrays]
+    return rows | {"pixel_values": pixels}
+
+
+def _column(dataset: Dataset, what: str, names: Sequence[str]) -> str:
+    found = [name for name in names if name in dataset.column_names]
+    if not found:
+        raise ValueError(
+            f"No column {' or '.join(map(repr, names))} holds the {what}; the columns are "
+            f"{', '.join(dataset.column_names)}. Rename one of them (`dataset.rename_column`)."
+        )
+    return found[0]
+
+
+def _with_labels(dataset: Dataset, names: Sequence[str], label2id: Mapping[str, int] | None) -> Dataset:
+    """The data set with its classes, as numbers, in the column `labels`."""
+    name = _column(dataset, "classes", names)
+    if name != LABELS:
+        dataset = dataset.rename_column(name, LABELS)
+    first = dataset.select_columns(LABELS)[0][LABELS] if len(dataset) else None
+    nested = isinstance(first, list)
+    if not isinstance(first[0] if nested and first else first, str):
+        return dataset
+    known = label2id or {}
+    values = dataset[LABELS][:]
+    unknown = sum(label not in known for row in values for label in (row if nested else [row]))
+    if unknown:
+        raise ValueError(
+            f"The column {name!r} names classes, and {unknown} of its entries are none of the model's "
+            f"(`config.label2id`): {', '.join(known) or 'no names were given'}. Map them to numbers."
+        )
+    numbers = [[known[label] for label in row] if nested else known[row] for row in values]
+    return dataset.remove_columns(LABELS).add_column(LABELS, numbers)
+
+
+def _check_strings(dataset: Dataset, columns: Sequence[str]) -> None:
+    for name in columns:
+        wrong = sum(not isinstance(value, str) for value in dataset[name][:])
+        if wrong:
+            raise ValueError(f"The column {name!r} holds no text in {wrong} of {len(dataset)} rows.")
+
+
+def _tokenized(
+    dataset: Dataset,
+    tokenize: Callable[[Mapping[str, list[Any]]], Mapping[str, list[Any]]],
+    tokenizer: Any,
+    max_length: int | None,
+    keep: Sequence[str] = (),
+) -> Dataset:
+    with progress_bars_on_main_process():
+        tokenized = dataset.map(
+            tokenize,
+            batched=True,
+            remove_columns=[name for name in dataset.column_names if name not in keep],
+            keep_in_memory=True,
+            load_from_cache_file=False,
+            new_fingerprint=generate_random_fingerprint(),
+            desc="tokenising",
+        )
+    limit = tokenizer.model_max_length
+    longer = sum(len(row) > limit for row in tokenized["input_ids"]) if limit < _NO_LIMIT else 0
+    if longer and max_length is None:
+        raise ValueError(
+            f"{longer} of {len(tokenized)} rows have more than the {limit} tokens that the model takes. Pass "
+            f"`max_length={limit}` to cut them, as was done in training, or leave them out."
+        )
+    if not keep:
+        empty = sum(all(label == IGNORED for label in row) for row in tokenized[LABELS])
+        if empty:
+            raise ValueError(
+                f"{empty} of {len(tokenized)} rows have no scored token"
+                f"{f' among the first {max_length}' if max_length else ''}: nothing of them would be forgotten or "
+                "kept. Leave them out, or raise `max_length`."
+            )
+    return tokenized

@@ -1,0 +1,187 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Several deletion requests: all in one run, or one after the other, each with its own report."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from .config import FisherUnlearningConfig
+from .fisher.diagonal import FisherDiagonal
+from .report.report import REPORT_NAME, UnlearningReport
+from .runtime.processes import on_main_process
+from .unlearner import FisherUnlearner
+
+
+REQUEST_MODES = ("batched", "sequential")
+
+
+def answer_requests(
+    model: str | os.PathLike[str] | PreTrainedModel,
+    args: FisherUnlearningConfig,
+    *,
+    train_dataset: Dataset,
+    requests: Mapping[str, Sequence[int]],
+    mode: str = "batched",
+    kept_fisher: str | os.PathLike[str] | FisherDiagonal | None = None,
+    resume_from_checkpoint: bool = False,
+    **kwargs: Any,
+) -> dict[str, UnlearningReport]:
+    """
+    Makes a model forget the rows of several requests.
+
+    `"batched"` is one run for all of them, at the price of one: the model in `args.output_dir` has forgotten all, and
+    every request's report shows that request's rows. `"sequential"` is a run for each on the result of the one before,
+    in `args.output_dir/00000`, `00001` and so on, the last of which has forgotten all: for requests that come in one
+    by one, or that must be answered before the next is known. A kept Fisher serves the first of these runs alone;
+    then the weights are others, and each later run computes its retain Fisher by a pass.
+
+    Args:
+        model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The trained model, as for [`FisherUnlearner`].
+        args ([`FisherUnlearningConfig`]):
+            The configuration of every run.
+        train_dataset ([`~datasets.Dataset`]):
+            The data that the model was trained on.
+        requests (`dict[str, Sequence[int]]`):
+            The rows of `train_dataset` to forget, by the name of the request; no row belongs to two. Names stay in
+            the report of a batched run, which is not for others' eyes.
+        mode (`str`, *optional*, defaults to `"batched"`):
+            `"batched"` or `"sequential"`.
+        kept_fisher (`str` or [`FisherDiagonal`], *optional*):
+            The Fisher diagonal of `train_dataset`, as for [`FisherUnlearner`].
+        resume_from_checkpoint (`bool`, *optional*, defaults to `False`):
+            Whether to go on where an earlier call was interrupted.
+        kwargs:
+            Further arguments of [`FisherUnlearner`], such as `data_collator`, `eval_dataset` or `unseen_dataset`.
+
+    Returns:
+        `dict[str, UnlearningReport]`: By the name of the request. The reports are also in the output directories, of a
+        batched run as `request-00000.json` and so on, in the order of `requests`.
+
+    Raises:
+        `ValueError`: If the mode is unknown; if there is no request, or one without rows, with rows that are not there
+            or with rows of another.
+
+    Example:
+
+    ```python
+    >>> reports = answer_requests(
+    ...     "my-model", args, train_dataset=train, requests={"a": [3, 4], "b": [17]}, kept_fisher="my-model/_fisher"
+    ... )
+    >>> print(reports["a"])
+    ```
+    """
+    if mode not in REQUEST_MODES:
+        raise ValueError(f"`mode` is {mode!r} but must be one of {', '.join(map(repr, REQUEST_MODES))}.")
+    _check_rows(train_dataset, requests)
+    answer = _answer_together if mode == "batched" else _answer_in_turn
+    return answer(model, args, train_dataset, requests, kept_fisher, resume_from_checkpoint, kwargs)
+
+
+def _answer_together(
+    model: Any,
+    args: FisherUnlearningConfig,
+    dataset: Dataset,
+    requests: Mapping[str, Sequence[int]],
+    kept_fisher: Any,
+    resume: bool,
+    kwargs: dict[str, Any],
+) -> dict[str, UnlearningReport]:
+    forgotten = list(chain.from_iterable(requests.values()))
+    ends = accumulate(map(len, requests.values()))
+    groups = {name: range(end - len(rows), end) for (name, rows), end in zip(requests.items(), ends, strict=True)}
+    unlearner = FisherUnlearner(
+        model,
+        args,
+        forget_dataset=dataset.select(forgotten),
+        retain_dataset=_without(dataset, forgotten),
+        kept_fisher=kept_fisher,
+        requests=groups,
+        **kwargs,
+    )
+    report = unlearner.unlearn(resume_from_checkpoint=resume)
+    reports = {name: report.of_request(name) for name in requests}
+
+    def write() -> None:
+        for number, of_request in enumerate(reports.values()):
+            of_request.save(Path(args.output_dir) / f"request-{number:05d}.json")
+
+    on_main_process(write)
+    return reports
+
+
+def _answer_in_turn(
+    model: Any,
+    args: FisherUnlearningConfig,
+    dataset: Dataset,
+    requests: Mapping[str, Sequence[int]],
+    kept_fisher: Any,
+    resume: bool,
+    kwargs: dict[str, Any],
+) -> dict[str, UnlearningReport]:
+    reports: dict[str, UnlearningReport] = {}
+    forgotten: list[int] = []
+    output = args.output_dir
+    for number, (name, rows) in enumerate(requests.items()):
+        forgotten += rows
+        folder = Path(output) / f"{number:05d}"
+        if resume and on_main_process((folder / REPORT_NAME).exists):
+            reports[name], model = UnlearningReport.load(folder / REPORT_NAME), str(folder)
+            continue
+        with _output_to(args, str(folder)):
+            unlearner = FisherUnlearner(
+                model,
+                args,
+                forget_dataset=dataset.select(rows),
+                retain_dataset=_without(dataset, forgotten),
+                kept_fisher=kept_fisher if number == 0 else None,
+                **kwargs,
+            )
+            reports[name] = unlearner.unlearn(resume_from_checkpoint=resume)
+        model = unlearner.model
+    return reports
+
+
+@contextmanager
+def _output_to(args: FisherUnlearningConfig, folder: str) -> Iterator[None]:
+    output, args.output_dir = args.output_dir, folder
+    try:
+        yield
+    finally:
+        args.output_dir = output
+
+
+def _without(dataset: Dataset, rows: Sequence[int]) -> Dataset:
+    left_out = set(rows)
+    return dataset.select([row for row in range(len(dataset)) if row not in left_out])
+
+
+def _check_rows(dataset: Dataset, requests: Mapping[str, Sequence[int]]) -> None:
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"`train_dataset` is a {type(dataset).__name__}, of which rows cannot be selected. Pass a "
+            "`datasets.Dataset`."
+        )
+    if not requests:
+        raise ValueError("`requests` is empty. Name at least one request, with the rows of `train_dataset` to forget.")
+    owners: dict[int, int] = {}
+    for number, rows in enumerate(requests.values()):
+        if len(rows) == 0 or not 0 <= min(rows) <= max(rows) < len(dataset):
+            raise ValueError(
+                f"The rows of request {number} must be among the {len(dataset)} of `train_dataset`, and at least one; "
+                f"they are {len(rows)}{f' from {min(rows)} to {max(rows)}' if len(rows) else ''}."
+            )
+        for row in rows:
+            if row in owners:
+                raise ValueError(
+                    f"Row {row} is in the requests {owners[row]} and {number}. Leave it in one of them: it is "
+                    "forgotten once."
+                )
+            owners[row] = number

@@ -1,0 +1,134 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Finds out, from two small forward passes, where the examples lie in the tensors that parameters meet."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from ...data.batches import num_examples, select_examples, split_labels
+from .layouts import UNKNOWN, UnknownLayout, layout_of
+from .ops import COMPOSITE, has_no_gradient, shapes_in, tensors_in
+from .values import ParameterValue, ParameterValues
+
+
+@dataclass(frozen=True)
+class Record:
+    """
+    One op that a parameter entered, as the probe saw it: layouts of its other tensors and of its outputs.
+
+    `UNKNOWN` stands for a layout that was not recognised.
+    """
+
+    operands: list[Any]
+    outputs: list[Any]
+
+
+# The ops that parameters enter, in order, by the op and the parameters; `None` for a call that could not be compared.
+CallKey = tuple[Callable[..., Any], tuple[str, ...]]
+Layouts = dict[CallKey, list[Record | None]]
+
+
+class _Shapes(TorchFunctionMode):
+    """Writes down the shapes of all ops in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Callable[..., Any], list[torch.Size], list[torch.Size]]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func in COMPOSITE:
+            with self:
+                return COMPOSITE[func](*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
+        self.calls.append((func, shapes_in((args, kwargs)), shapes_in(output)))
+        return output
+
+
+class _LayoutProbe(TorchFunctionMode):
+    """Compares the shapes of all ops with those of another batch size, and follows parameters through them."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        calls: list[tuple[Callable[..., Any], list[torch.Size], list[torch.Size]]],
+    ) -> None:
+        super().__init__()
+        self.values = ParameterValues(parameters)
+        self.calls = iter(calls)
+        self.records: Layouts = defaultdict(list)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        if func in COMPOSITE:
+            with self:
+                return COMPOSITE[func](*args, **kwargs)
+        other, other_inputs, other_outputs = next(self.calls, (None, [], []))
+        values = self.values.among((args, kwargs))
+        if not values or has_no_gradient(func, args, [value.tensor for value in values]):
+            return func(*args, **kwargs)
+        own = {id(value.tensor) for value in values}
+        tensors, key = tensors_in((args, kwargs)), call_key(func, values)
+        if other != func or len(tensors) != len(other_inputs):
+            self.records[key].append(None)
+            return func(*args, **kwargs)
+        operands = [
+            _layout_or_unknown(two, three)
+            for two, three in zip(other_inputs, tensors, strict=True)
+            if id(three) not in own
+        ]
+        output = func(*args, **kwargs)
+        if all(layout is None for layout in operands) and shapes_in(output) == other_outputs:
+            output = self.values.derive(func, values, args, kwargs)
+        found = tensors_in(output)
+        if len(found) != len(other_outputs):
+            self.records[key].append(None)
+            return output
+        outputs = [_layout_or_unknown(two, three) for two, three in zip(other_outputs, found, strict=True)]
+        self.records[key].append(Record(operands, outputs))
+        return output
+
+
+def probe_layouts(model: nn.Module, batch: Mapping[str, Any], parameters: Mapping[str, nn.Parameter]) -> Layouts:
+    """
+    Finds, for every op that a parameter enters, where the examples lie in its tensors.
+
+    The model runs on two examples of the batch, and on these two and the first once more; see [`layout_of`].
+    """
+    first = _most_padded(batch)
+    second = next((example for example in range(num_examples(batch)) if example != first), first)
+    two, three = (
+        split_labels(select_examples(batch, examples))[0] for examples in ([first, second], [first, second, first])
+    )
+    # Nothing requires gradients here, so no graph is built; ops under the model's own `no_grad` are told apart.
+    with torch.enable_grad():
+        with _Shapes() as shapes:
+            model(**two)
+        with _LayoutProbe(parameters, shapes.calls) as probe:
+            model(**three)
+    return dict(probe.records)
+
+
+def _most_padded(batch: Mapping[str, Any]) -> int:
+    """An example with padding if there is one: a batch with a mask can take another way than one without."""
+    mask = batch.get("attention_mask")
+    if not isinstance(mask, torch.Tensor) or mask.ndim < 2 or len(mask) != num_examples(batch):
+        return 0
+    return int(mask.flatten(1).sum(dim=1).argmin())
+
+
+def _layout_or_unknown(two: torch.Size, three: torch.Tensor) -> Any:
+    try:
+        return layout_of(two, three)
+    except UnknownLayout:
+        return UNKNOWN
+
+
+def call_key(func: Callable[..., Any], values: list[ParameterValue]) -> CallKey:
+    """An op and the parameters that enter it."""
+    return func, tuple(name for value in values for name in value.names)

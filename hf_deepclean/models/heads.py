@@ -1,0 +1,288 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which likelihood a model's head has, and the batches its forward pass needs to show it."""
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.models.auto import modeling_auto
+
+from ..data.batches import (
+    IGNORED,
+    LABELS,
+    SPAN_LABELS,
+    cut_padding,
+    pad_labels_right,
+    pad_right,
+    select_examples,
+    split_labels,
+    unpack_documents,
+)
+from .contexts import differentiable_mode, evaluation_mode
+from .likelihood import Likelihood, LogLikelihoodFunction, built_in_kind
+
+
+# By this method a model tells collators its decoder's inputs; some models rely on it and make none themselves.
+_PREPARE = "prepare_decoder_input_ids_from_labels"
+
+
+def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """
+    Makes a collated batch one that has one example per row and needs no labels in the forward pass.
+
+    Packed documents get a row each; padding at the left is moved to the right, unless the model reads the last
+    position by convention; an encoder-decoder that would make its decoder's inputs from the labels is given them.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model, or a peft model around it.
+        batch (`dict[str, Any]`):
+            Model inputs and labels, as collated.
+
+    Returns:
+        `dict[str, Any]`: The prepared batch; the batch itself where there is nothing to do.
+
+    Raises:
+        `ValueError`: If it has no labels, or they do not follow the documents of a packed row, or the decoder's
+            inputs cannot be made.
+    """
+    split_labels(batch)
+    config = getattr(base_model(model), "config", None)
+    batch = unpack_documents(batch, getattr(config, "pad_token_id", None) or 0)
+    generates = _generates_labels(model, batch)
+    if getattr(config, "summary_type", None) != "last":
+        batch = pad_right(batch, labels_follow_inputs=not generates)
+    if not generates:
+        return batch
+    if "use_cache" not in batch and _accepts(model, "use_cache"):
+        # Some decoders attend to the future where they may expect a cache; with labels none would be used.
+        batch = {**batch, "use_cache": False}
+    if any(key.startswith("decoder_") for key in batch):
+        return batch
+    labels = pad_labels_right(batch[LABELS])
+    return {**batch, LABELS: labels, "decoder_input_ids": _decoder_input_ids(model, labels)}
+
+
+def find_likelihood(
+    model: nn.Module, batch: Mapping[str, Any], log_likelihood_func: LogLikelihoodFunction | None = None
+) -> Likelihood:
+    """
+    Finds the likelihood a model was trained on, and checks it on one example against the model's own loss.
+
+    A difference means that the model was trained on something else than this likelihood (several labels, a
+    regression, an auxiliary loss), so that its Fisher information would answer another question.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model, or a peft model around it; left as it was found.
+        batch (`dict[str, Any]`):
+            A batch from [`prepare_batch`].
+        log_likelihood_func (`Callable`, *optional*):
+            The caller's likelihood, or one of [`classification_log_likelihood`], [`token_log_likelihood`],
+            [`next_token_log_likelihood`] and [`span_log_likelihood`]; it is taken without comparing it with the loss.
+
+    Returns:
+        [`Likelihood`]
+
+    Raises:
+        `ValueError`: If no likelihood agrees with the loss to 1e-4 (relative; 8 units in the last place for half
+            precision), if the labels fit no built-in likelihood, or if the caller's likelihood does not return one
+            differentiable value per example.
+    """
+    example = _example_to_check(model, batch)
+    inputs, labels = split_labels(example)
+    if log_likelihood_func is not None:
+        kind = built_in_kind(log_likelihood_func)
+        likelihood = Likelihood("custom", log_likelihood_func) if kind is None else Likelihood(kind)
+        with evaluation_mode(model), differentiable_mode(model), torch.no_grad():
+            outputs = model(**inputs)
+        with torch.enable_grad():
+            differentiable = [tensor.requires_grad_() for tensor in _float_tensors(outputs)]
+            log_likelihood = likelihood(inputs, outputs, labels)
+        if differentiable and not log_likelihood.requires_grad:
+            raise ValueError(
+                "`log_likelihood_func` returned values that do not depend on the model's outputs, so they have no "
+                "gradient. Compute them from the outputs with torch, without `detach`, `item` or `torch.no_grad`."
+            )
+        return likelihood
+
+    candidates = _candidates(model, batch)
+    with evaluation_mode(model), differentiable_mode(model), torch.no_grad():
+        outputs = model(**inputs)
+        ours = {candidates[0]: _mean_loss(candidates[0], inputs, outputs, labels)}
+        for candidate in candidates[1:]:
+            # What does not fit the shapes is no alternative; virtual tokens of prompt tuning leave only the shift.
+            with suppress(ValueError):
+                ours[candidate] = _mean_loss(candidate, inputs, outputs, labels)
+        loss = _own_loss(model, example)
+    if loss is None or not torch.isfinite(loss):
+        return _without_loss(model, candidates, labels)
+    tolerance = max(1e-4, 8 * torch.finfo(loss.dtype).eps) * abs(loss.item()) + 1e-5
+    best = min(ours, key=lambda candidate: abs(ours[candidate] - loss.item()))
+    if abs(ours[best] - loss.item()) > tolerance:
+        figures = " and ".join(f"{figure:.6g} ({candidate.kind})" for candidate, figure in ours.items())
+        raise ValueError(
+            f"{type(model).__name__} reports a loss of {loss.item():.6g} where the mean negative log-likelihood of "
+            f"its logits is {figures}: it is not trained on that likelihood alone. Pass a "
+            "`log_likelihood_func(outputs, labels)` that returns one log-likelihood per example; to leave a router's "
+            "auxiliary loss aside, for example, pass the plain `hf_deepclean.next_token_log_likelihood`."
+        )
+    return best
+
+
+def num_classes(model: nn.Module) -> int | None:
+    """
+    Number of classes of a head that gives every example one; `None` for any other head.
+
+    `config.num_labels` alone does not tell: it is 2 for every language model and every multiple choice.
+    """
+    tasks = ("SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION")
+    return model.config.num_labels if _is_one_of(model, *tasks) else None
+
+
+def classifies_tokens(model: nn.Module) -> bool:
+    """Whether the labels of single tokens are classes, and not tokens of a vocabulary."""
+    return _is_one_of(model, "TOKEN_CLASSIFICATION")
+
+
+def generates_tokens(model: nn.Module, likelihood: Likelihood, batch: Mapping[str, Any]) -> bool:
+    """Whether every scored token of a prepared batch is predicted from the ones before it alone."""
+    return likelihood.kind == "next_token" or (likelihood.kind == "token" and _generates_labels(model, batch))
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The model itself, or the one that a peft model is wrapped around."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@cache
+def class_names_of_task(task: str) -> frozenset[str]:
+    """Names of the classes that transformers' auto classes list for a task, such as `"CAUSAL_LM"`."""
+    mapping = getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES", {})
+    return frozenset(name for names in mapping.values() for name in ([names] if isinstance(names, str) else names))
+
+
+def _is_one_of(model: nn.Module, *tasks: str) -> bool:
+    """Whether the model's class, or one it inherits from, is that of a task in transformers' auto classes."""
+    names = {base.__name__ for base in type(base_model(model)).__mro__}
+    return any(not names.isdisjoint(class_names_of_task(task)) for task in tasks)
+
+
+def _accepts(model: nn.Module, argument: str) -> bool:
+    return argument in inspect.signature(base_model(model).forward).parameters
+
+
+def _generates_labels(model: nn.Module, batch: Mapping[str, Any]) -> bool:
+    """Whether labels are the tokens of a decoder, and not of the sequence that is given."""
+    labels = batch.get(LABELS)
+    return (
+        isinstance(labels, torch.Tensor)
+        and labels.ndim == 2
+        and not labels.is_floating_point()
+        and _accepts(model, "decoder_input_ids")
+        and not _is_one_of(model, "TOKEN_CLASSIFICATION")
+    )
+
+
+def _decoder_input_ids(model: nn.Module, labels: torch.Tensor) -> torch.Tensor:
+    """What the model itself would feed its decoder if it were given the labels."""
+    model = base_model(model)
+    for name in (_PREPARE, "_shift_right"):
+        if hasattr(model, name):
+            return getattr(model, name)(labels)
+    for base in type(model).__mro__:
+        shift = getattr(sys.modules[base.__module__], "shift_tokens_right", None)
+        if shift is not None:
+            return shift(labels, model.config.pad_token_id, model.config.decoder_start_token_id)
+    raise ValueError(
+        f"How {type(model).__name__} makes its decoder's inputs from labels is not known. Add `decoder_input_ids` to "
+        "the batches, as `DataCollatorForSeq2Seq(tokenizer, model=model)` does where the model tells it."
+    )
+
+
+def _candidates(model: nn.Module, batch: Mapping[str, Any]) -> list[Likelihood]:
+    """The likelihoods that fit the labels, the one of the model's class first."""
+    labels = split_labels(batch)[1]
+    if LABELS not in batch:
+        return [Likelihood("span")]
+    if _is_one_of(model, "CTC"):
+        return [Likelihood("ctc", model=base_model(model))]
+    if labels.ndim != 2 or labels.is_floating_point():
+        return [Likelihood("classification")]
+    shifts = _is_one_of(model, "CAUSAL_LM", "IMAGE_TEXT_TO_TEXT") and not _generates_labels(model, batch)
+    kinds = ["next_token", "token"] if shifts else ["token", "next_token"]
+    return [Likelihood(kind) for kind in kinds]
+
+
+def _without_loss(model: nn.Module, candidates: list[Likelihood], labels: torch.Tensor) -> Likelihood:
+    known = _accepts(model, "decoder_input_ids") or _is_one_of(
+        model, "CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MASKED_LM", "TOKEN_CLASSIFICATION"
+    )
+    if len(candidates) > 1 and not known:
+        raise ValueError(
+            f"{type(model).__name__} is no class that transformers lists by task and gives no loss for labels of "
+            f"shape {tuple(labels.shape)}, so that nothing tells whether they are shifted. Pass "
+            "`log_likelihood_func=hf_deepclean.next_token_log_likelihood` if the logits at a position are scored on "
+            "the next label, `hf_deepclean.token_log_likelihood` if they are scored on the same."
+        )
+    return candidates[0]
+
+
+def _example_to_check(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The example with the most to compare, without its padding, which some losses count in."""
+    labels = split_labels(batch)[1]
+    index = 0
+    if LABELS not in batch:
+        index = int(labels.amax(dim=1).argmin())
+    elif labels.ndim == 2:
+        index = int((labels[:, 1:] != IGNORED).sum(dim=1).argmax())
+    return cut_padding(select_examples(batch, [index]), labels_follow_inputs=not _generates_labels(model, batch))
+
+
+def _own_loss(model: nn.Module, example: Mapping[str, Any]) -> torch.Tensor | None:
+    keys = [LABELS] if LABELS in example else list(SPAN_LABELS)
+    if not all(_accepts(model, key) for key in keys):
+        return None
+    inputs = dict(example)
+    own_shift = _generates_labels(model, example) and not hasattr(base_model(model), _PREPARE)
+    if own_shift and "decoder_input_ids" in inputs:
+        # The model shifts the labels itself, so that the comparison covers what was made in its place.
+        if torch.equal(inputs["decoder_input_ids"], _decoder_input_ids(model, inputs[LABELS])):
+            del inputs["decoder_input_ids"]
+    config = getattr(model, "config", None)
+    problem_type = getattr(config, "problem_type", None)
+    try:
+        outputs = model(**inputs)
+    finally:
+        if hasattr(config, "problem_type"):
+            config.problem_type = problem_type
+    if isinstance(outputs, Mapping):
+        loss = outputs.get("loss")
+    else:
+        loss = outputs[0] if outputs[0].ndim == 0 else None
+    return None if loss is None else loss.mean()
+
+
+def _mean_loss(likelihood: Likelihood, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor) -> float:
+    """The negative log-likelihood of one example, divided as transformers divide it."""
+    loss = -likelihood(inputs, outputs, labels).item()
+    if likelihood.kind == "ctc":
+        config = likelihood.model.config
+        count = int(((labels >= 0) & (labels != config.pad_token_id)).sum())
+        return loss / max(1, count) if config.ctc_loss_reduction == "mean" else loss
+    return loss / max(1, int((likelihood.targets(inputs, outputs, labels)[1] != IGNORED).sum()))
+
+
+def _float_tensors(outputs: Any) -> Iterator[torch.Tensor]:
+    if isinstance(outputs, torch.Tensor):
+        if outputs.is_floating_point() and not isinstance(outputs, nn.Parameter):
+            yield outputs
+    elif isinstance(outputs, (Mapping, tuple, list)):
+        for value in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from _float_tensors(value)

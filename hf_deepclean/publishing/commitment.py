@@ -1,0 +1,92 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""A keyed commitment to the data to forget: public, silent without its key, proof with it."""
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..models.contexts import all_seeded
+from ..models.fingerprint import row_digests
+from ..runtime.files import replaced
+
+
+COMMITMENT_NAME = "forget_commitment.json"
+
+_PURPOSE = b"hf_deepclean: rows to forget\n"
+
+
+@dataclass(frozen=True)
+class ForgetCommitment:
+    """
+    HMAC-SHA256 over the rows to forget, whatever their order.
+
+    The commitment goes on the card of the cleaned model. Without the key it says nothing, not even whether a guess of
+    the rows is right. Who publishes it can later show key and rows, and everyone can see that these were meant.
+
+    Args:
+        commitment (`str`):
+            64 hexadecimal digits, to publish.
+        key (`str`):
+            64 hexadecimal digits, to keep.
+
+    Example:
+
+    ```python
+    >>> from hf_deepclean import ForgetCommitment
+
+    >>> ForgetCommitment.load("clean-model/forget_commitment.json").verify(forget_dataset)
+    True
+    ```
+    """
+
+    commitment: str
+    key: str = field(repr=False)
+
+    @classmethod
+    def of(cls, dataset: Any, key: str | None = None) -> "ForgetCommitment":
+        """
+        Commits to the rows of a data set.
+
+        Args:
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The rows, of the same kind of data set and the same columns as they were given to
+                [`FisherUnlearner`]. What a transform draws at random is the same in every call.
+            key (`str`, *optional*):
+                The key, by default a new one from the operating system's source of randomness.
+        """
+        key = secrets.token_hex(32) if key is None else key
+        with all_seeded(0):
+            rows = sorted(row_digests(dataset, getattr(dataset, "column_names", None)))
+        digest = hmac.new(bytes.fromhex(key), _PURPOSE, hashlib.sha256)
+        for row in rows:
+            digest.update(row)
+        return cls(digest.hexdigest(), key)
+
+    def verify(self, dataset: Any) -> bool:
+        """Whether these are the rows, each as often as it was."""
+        return hmac.compare_digest(self.of(dataset, self.key).commitment, self.commitment)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes commitment and key to a file that only its owner can read."""
+        with replaced(Path(path)) as written:
+            written.touch(mode=0o600)
+            written.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "ForgetCommitment":
+        """
+        Reads what [`~ForgetCommitment.save`] has written.
+
+        Raises:
+            `ValueError`: If it is no such file.
+        """
+        try:
+            return cls(**json.loads(Path(path).read_text()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no commitment to forgotten data ({type(error).__name__}).") from None

@@ -1,0 +1,265 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The folder that is published: an allow-list of files, the public report, pictures and card, searched for leaks."""
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ..report.report import REPORT_NAME, UnlearningReport, load_report
+from ..runtime.files import incomplete_folder, matches, remove_incomplete, staged, told_where
+from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard, static_text
+from .commitment import COMMITMENT_NAME, ForgetCommitment
+from .leaks import Needles, check_for_leaks, needles_of_machine
+from .plots import save_plots
+from .public_report import PublicReport
+
+
+# What a published model consists of; pictures and card come on top. Nothing else in the folder leaves it.
+_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors")
+_ALLOWED = (
+    *_WEIGHTS,
+    *("model.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json"),
+    *("tokenizer*.json", "*token*.json", "vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.spm"),
+    *("*preprocessor_config.json", "processor_config.json", "image_processor_config.json", "*.jinja", "LICENSE*"),
+)
+_UNSAFE_WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin", "*.ckpt", "*.pt", "*.pth", "*.h5", "*.msgpack")
+
+# Keys of configurations that hold where something was loaded from.
+_SOURCES = ("_name_or_path", "name_or_path", "base_model_name_or_path")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """
+    How a cleaned model is shown to others.
+
+    Args:
+        repo_id (`str`, *optional*):
+            Where it will be, for title and example of the card.
+        base_model (`str`, *optional*):
+            Hub id of the model from before, or of an adapter's base. By default the one it was loaded from, none for
+            a local one.
+        forget_disclosure (`str`, *optional*):
+            What is told of the forgotten data, see [`PublicReport.of`]; by default what the run was started with.
+        forget_description (`str`, *optional*):
+            The owner's words on them.
+        gated_prompt (`str`, *optional*):
+            What people are asked who request access to a gated model.
+        allowed (`Collection[str]`, *optional*):
+            Values that are no leaks although they occur in the data to forget.
+    """
+
+    repo_id: str | None = None
+    base_model: str | None = None
+    forget_disclosure: str | None = None
+    forget_description: str | None = None
+    gated_prompt: str | None = None
+    allowed: Collection[str] = ()
+
+
+@contextmanager
+def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: Publication) -> Iterator[Path]:
+    """
+    The public form of a run's output directory in a temporary folder inside it, which is gone afterwards.
+
+    Weights are hard links where the file system has them. Every byte of it has been searched for the data to forget
+    and for traces of this machine.
+
+    Args:
+        folder (`str`):
+            Output directory of a finished run.
+        needles ([`Needles`]):
+            What must not be in it.
+        publication ([`Publication`]):
+            How it is shown.
+
+    Yields:
+        `Path`: The folder.
+
+    Raises:
+        `FileNotFoundError`: If it is not the result of a finished run, or lacks some of the weights.
+        `ValueError`: If weights are not safetensors, or the disclosure does not fit.
+        `LeakError`: If something was found; names files, fields and kinds.
+    """
+    folder = Path(folder)
+    report = load_report(folder / REPORT_NAME)
+    names = _published_names(folder)
+    remove_incomplete(folder)
+    with incomplete_folder(folder) as staging:
+        with told_where(folder):
+            _fill(staging, folder, names, report, publication)
+        # The owner may well call the repository as the folder.
+        of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
+        check_for_leaks(staging, needles | of_machine, ignore=[static_text(), *publication.allowed])
+        yield staging
+
+
+def card_of_run(folder: str | os.PathLike[str], publication: Publication | None = None) -> UnlearningCard:
+    """
+    The card of a run, without pictures.
+
+    Args:
+        folder (`str`):
+            Output directory of a finished run.
+        publication ([`Publication`], *optional*):
+            How the model is shown.
+    """
+    publication = publication or Publication()
+    report = load_report(Path(folder) / REPORT_NAME)
+    return _card(_public_report(Path(folder), report, publication), report.provenance.card, publication, [])
+
+
+def write_card(folder: str | os.PathLike[str], publication: Publication) -> None:
+    """
+    Writes the card of a run to its output directory.
+
+    Args:
+        folder, publication:
+            As for [`card_of_run`].
+
+    Raises:
+        `FileExistsError`: If there is a card that somebody has written.
+    """
+    path = Path(folder) / CARD_NAME
+    card = card_of_run(folder, publication)
+    if _is_hand_written(path):
+        raise FileExistsError(
+            f"{path} was written by hand. Nothing is ever overwritten: move it, or keep it as it is."
+        )
+    card.save(path)
+
+
+def save_published(
+    folder: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    needles: Needles,
+    publication: Publication | None = None,
+) -> list[str]:
+    """
+    Writes the public form of a run's output directory to a new folder, whole or not at all.
+
+    Args:
+        folder, needles, publication:
+            As for [`staged_model`].
+        target (`str`):
+            The new folder.
+
+    Returns:
+        `list[str]`: The files, relative to it.
+
+    Raises:
+        `FileExistsError`: If the target is there and not empty.
+    """
+    target = Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} holds something. Nothing is ever overwritten: choose another folder.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with staged_model(folder, needles, publication or Publication()) as staging, staged(target.parent) as beside:
+        # Copies, and not links to files of the output directory.
+        shutil.copytree(staging, beside / target.name)
+        with suppress(FileNotFoundError):
+            target.rmdir()
+        os.replace(beside / target.name, target)
+    return relative_files(target)
+
+
+def relative_files(folder: Path) -> list[str]:
+    """The files of a folder and of those in it, relative to it, in alphabetical order."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _published_names(folder: Path) -> list[str]:
+    files = chain(folder.iterdir(), folder.glob("additional_chat_templates/*.jinja"))
+    names = sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
+    unsafe = [name for name in names if matches(name, _UNSAFE_WEIGHTS)]
+    if unsafe:
+        raise ValueError(
+            f"{folder} holds {', '.join(unsafe)}: weights are published as safetensors alone, and it is not known "
+            "whose these are. Move them elsewhere."
+        )
+    if not any(matches(name, _WEIGHTS) for name in names):
+        raise FileNotFoundError(f"{folder} holds no weights ({', '.join(_WEIGHTS)}).")
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        missing = set(json.loads(index.read_text())["weight_map"].values()) - set(names)
+        if missing:
+            raise FileNotFoundError(f"{folder} lacks {', '.join(sorted(missing))}, which its index names.")
+    return [name for name in names if matches(name, _ALLOWED)]
+
+
+def _fill(staging: Path, folder: Path, names: list[str], report: UnlearningReport, publication: Publication) -> None:
+    public, plots = _public_report(folder, report, publication), []
+    for name in names:
+        (staging / name).parent.mkdir(exist_ok=True)
+        _copy(folder / name, staging / name, public.base_model)
+    public.save(staging / REPORT_NAME)
+    if find_spec("matplotlib") is not None:
+        plots = [path.name for path in save_plots(public, staging / "plots")]
+    _save_card(folder, staging, _card(public, report.provenance.card, publication, plots))
+
+
+def _copy(source: Path, target: Path, base_model: str | None) -> None:
+    if source.suffix == ".json" and source.stat().st_size < 2**20:
+        content = json.loads(source.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and any(content.get(key) not in (None, base_model) for key in _SOURCES):
+            public = _without_sources(content, base_model)
+            target.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _without_sources(content: dict[str, Any], base_model: str | None) -> dict[str, Any]:
+    """With the Hub's name of the model from before in the place of local paths; an adapter has to have the key."""
+    required = "base_model_name_or_path"
+    return {
+        key: base_model if key in _SOURCES else value
+        for key, value in content.items()
+        if key not in _SOURCES or key == required or base_model is not None
+    }
+
+
+def _public_report(folder: Path, report: UnlearningReport, publication: Publication) -> PublicReport:
+    """With the commitment that lies beside it."""
+    commitment = None
+    if (folder / COMMITMENT_NAME).exists():
+        commitment = ForgetCommitment.load(folder / COMMITMENT_NAME).commitment
+    if publication.base_model is not None:
+        report = replace(report, provenance=report.provenance.named(publication.base_model))
+    disclosure, description = publication.forget_disclosure, publication.forget_description
+    return PublicReport.of(report, disclosure, description, commitment=commitment)
+
+
+def _card(
+    report: PublicReport, base_card: dict[str, Any], publication: Publication, plots: list[str]
+) -> UnlearningCard:
+    return UnlearningCard.from_report(
+        report,
+        repo_id=publication.repo_id,
+        base_metadata=base_card,
+        plots=plots,
+        gated_prompt=publication.gated_prompt,
+    )
+
+
+def _save_card(folder: Path, staging: Path, card: UnlearningCard) -> None:
+    """A card that the owner has written goes out as it is, and the generated one beside it."""
+    name = CARD_NAME
+    if _is_hand_written(folder / CARD_NAME):
+        shutil.copyfile(folder / CARD_NAME, staging / CARD_NAME)
+        name = CARD_NAME_BESIDE
+    card.save(staging / name)
+
+
+def _is_hand_written(path: Path) -> bool:
+    return path.exists() and not UnlearningCard.is_generated(path.read_text(encoding="utf-8"))

@@ -1,0 +1,461 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""One commit that holds a cleaned model and nothing else, and what the repository's history still holds."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import ModelInfo, RepoFile
+
+from ..report.report import REPORT_NAME
+from ..runtime.files import matches
+from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard
+from .folder import Publication, relative_files, staged_model
+from .leaks import Needles, check_for_leaks
+from .public_report import PublicReport
+
+
+logger = logging.getLogger(__name__)
+
+# So many revisions with old weights are proof enough.
+_MAX_OLD_COMMITS = 10
+
+# A push deletes these where they are not its own: they may hold what was to be forgotten.
+_WEIGHTS = (
+    *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.h5"),
+    *("*.msgpack", "*.onnx", "*.gguf", "*.tflite", "*.pkl", "*.npz"),
+)
+_TRAINING = (
+    *("trainer_state.json", "training_args.bin", "all_results.json", "train_results.json", "eval_results.json"),
+    *("checkpoint-*/*", "runs/*", "_fisher/*", "_unlearning_state/*", "events.out.tfevents*"),
+)
+
+OWNERS_CHECKLIST = """What a push cannot do; it is the owner's:
+- old revisions: `hf-deepclean squash-history REPO`, then the old LFS files in the repository's storage settings
+- repositories of the model from before, and forks and duplicates of them
+- caches of it on your machines (`hf cache ls`), at mirrors and at hosting providers
+- quantised, merged, distilled and converted copies
+- adapters and fine-tuned models that were trained on the model from before
+- the forgotten rows themselves: data sets on the Hub and their revisions, caches of `datasets`, backups, logs
+- optimizer states, checkpoints, kept Fishers (`_fisher`) and `_unlearning_state` folders"""
+
+
+@dataclass(frozen=True)
+class HistoryReport:
+    """
+    Where a repository still holds weights from before.
+
+    Args:
+        repo_id (`str`):
+            The repository.
+        revision (`str`):
+            The branch whose history was looked through.
+        num_commits (`int`):
+            Commits of the branch.
+        old_commits (`tuple[str, ...]`):
+            Its commits, newest first and ten at most, with weights that its head does not have.
+        other_refs (`tuple[str, ...]`):
+            Other branches, tags and pull requests with such weights; a squash of the branch leaves them.
+        squashed (`bool`):
+            Whether the history of the branch has just been squashed.
+    """
+
+    repo_id: str
+    revision: str
+    num_commits: int
+    old_commits: tuple[str, ...]
+    other_refs: tuple[str, ...]
+    squashed: bool = False
+
+    @property
+    def holds_old_weights(self) -> bool:
+        """Whether anyone with access can still download them by a revision."""
+        return bool(self.old_commits or self.other_refs)
+
+    def __str__(self) -> str:
+        if not self.holds_old_weights:
+            return f"{self.repo_id}: no revision holds other weights than the head of {self.revision}."
+        lines = []
+        if self.old_commits:
+            lines.append(
+                f"{self.repo_id}: {len(self.old_commits)} of the {self.num_commits} commits of {self.revision} hold "
+                f"other weights than its head, the newest {self.old_commits[0][:8]}. `squash_history(repo_id, "
+                "dry_run=False)` makes one commit of all; it cannot be undone."
+            )
+        if self.other_refs:
+            lines.append(
+                f"Other weights are also in {', '.join(self.other_refs)}: delete these branches and tags; pull "
+                "requests can only be removed by deleting the repository."
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """
+    What a push has done, and what is left for the owner to do.
+
+    Args:
+        repo_id (`str`): The repository.
+        commit ([`~huggingface_hub.CommitInfo`]): The commit.
+        files (`tuple[str, ...]`): The files in it.
+        deleted (`tuple[str, ...]`): The files that it deletes.
+        history ([`HistoryReport`], *optional*): Where older weights still are; none for a pull request, or if the Hub
+            did not answer.
+        base_model (`str`, *optional*): The model from before.
+    """
+
+    repo_id: str
+    commit: CommitInfo
+    files: tuple[str, ...]
+    deleted: tuple[str, ...]
+    history: HistoryReport | None
+    base_model: str | None
+
+    @property
+    def new_version_hint(self) -> str | None:
+        """What the card of the model from before needs, so that its users are led to this one."""
+        if self.base_model in (None, self.repo_id):
+            return None
+        return (
+            f"`metadata_update({self.base_model!r}, {{'new_version': {self.repo_id!r}}})` of huggingface_hub (or the "
+            f"line `new_version: {self.repo_id}` in its card) leads users of {self.base_model} to this model."
+        )
+
+    def __str__(self) -> str:
+        where = self.commit.pr_url or self.commit.commit_url
+        lines = [f"{where}: {len(self.files)} files in one commit."]
+        if self.deleted:
+            lines.append(f"Deleted in it: {', '.join(self.deleted)}.")
+        if self.history is not None:
+            lines.append(str(self.history))
+        lines += ["", OWNERS_CHECKLIST]
+        if self.new_version_hint is not None:
+            lines.append(f"- {self.new_version_hint}")
+        return "\n".join(lines)
+
+
+def push_folder_to_hub(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    needles: Needles,
+    publication: Publication | None = None,
+    private: bool = True,
+    exist_ok: bool = False,
+    create_pr: bool = False,
+    revision: str | None = None,
+    commit_message: str = "Add the cleaned model",
+    gated: str | None = None,
+    token: str | bool | None = None,
+    api: HfApi | None = None,
+) -> PushResult:
+    """
+    Publishes the result of a run: an allow-list of files, searched for leaks before the first request, in one commit.
+
+    In a repository that exists, the commit also deletes old weights and files of trainings; everything else stays.
+
+    Args:
+        folder (`str`):
+            Output directory of a finished run.
+        repo_id (`str`):
+            The repository, `"me/clean-model"`.
+        needles ([`Needles`]):
+            What must not be published.
+        publication ([`Publication`], *optional*):
+            How the model is shown.
+        private (`bool`, *optional*, defaults to `True`):
+            Whether a new repository is private. A public one that exists is only pushed to with `private=False`.
+        exist_ok (`bool`, *optional*, defaults to `False`):
+            Whether the repository may exist and hold something.
+        create_pr (`bool`, *optional*, defaults to `False`):
+            Whether to open a pull request, in a repository that may exist.
+        revision (`str`, *optional*):
+            The branch, by default `"main"`.
+        commit_message (`str`, *optional*, defaults to `"Add the cleaned model"`):
+            The title of the commit; searched for leaks too.
+        gated (`str`, *optional*):
+            `"auto"` or `"manual"`: access to the model must be requested, and is granted at once or by you;
+            `publication.gated_prompt` is what people are asked.
+        token (`str`, *optional*):
+            As for [`~huggingface_hub.HfApi`].
+        api ([`~huggingface_hub.HfApi`], *optional*):
+            The client, by default a new one.
+
+    Returns:
+        [`PushResult`]: `print` it: it ends with what is left to do.
+
+    Raises:
+        `FileExistsError`: If the repository holds something and neither `exist_ok` nor `create_pr` is set.
+        `ValueError`: If `repo_id` has no owner, if the repository is public and `private` is not `False`, or as for
+            [`staged_model`].
+        `LeakError`: If something would leak; no request was made then.
+        `ConnectionError`: If the Hub fails or refuses, after the repetitions of huggingface_hub; says what became of
+            the repository.
+    """
+    if gated not in (None, "auto", "manual"):
+        raise ValueError(f"`gated` is {gated!r} but must be 'auto', 'manual' or None.")
+    if "/" not in repo_id:
+        raise ValueError(f"`repo_id` is {repo_id!r}, which does not say whose it is. Write 'owner/{repo_id}'.")
+    api = HfApi(token=token) if api is None else api
+    publication = replace(publication or Publication(), repo_id=repo_id)
+    branch = revision or "main"
+    _check_words(needles, publication, {"commit message": commit_message, "branch": branch, "repository": repo_id})
+    with staged_model(folder, needles, publication) as staging:
+        base_model = PublicReport.load(staging / REPORT_NAME).base_model
+        with _told_what_became(api, repo_id, branch):
+            head, is_new = _open_repo(api, repo_id, branch, private)
+        there = [file.rfilename for file in head.siblings or []]
+        if not is_new:
+            _check_repo(head, branch, there, private, exist_ok or create_pr)
+        with _told_what_became(api, repo_id, branch, head):
+            targets = _targets(api, head, there, relative_files(staging))
+            deleted = tuple(
+                name for name in there if name not in targets.values() and matches(name, (*_WEIGHTS, *_TRAINING))
+            )
+            operations = [CommitOperationAdd(target, str(staging / name)) for name, target in targets.items()]
+            operations += [CommitOperationDelete(name) for name in deleted]
+            with _gate(api, head, gated):
+                commit = _commit(api, head, branch, operations, commit_message, create_pr)
+    files, history = tuple(targets.values()), None
+    if not create_pr:
+        try:
+            history = find_old_weights(repo_id, branch=branch, api=api)
+            if history.holds_old_weights:
+                logger.warning(str(history))
+        except Exception as error:
+            # The push itself has succeeded.
+            logger.warning(
+                f"The model is in {repo_id}, but whether its history holds older weights could not be found out "
+                f"({type(error).__name__}): `find_old_weights({repo_id!r})` asks again."
+            )
+    return PushResult(repo_id, commit, files, deleted, history, base_model)
+
+
+def find_old_weights(
+    repo_id: str, *, branch: str = "main", token: str | bool | None = None, api: HfApi | None = None
+) -> HistoryReport:
+    """
+    Looks for weights that the head of a branch does not have: in its history, in other branches, tags and pull
+    requests.
+
+    Args:
+        repo_id (`str`):
+            The repository.
+        branch (`str`, *optional*, defaults to `"main"`):
+            The branch.
+        token, api:
+            As for [`push_folder_to_hub`].
+
+    Returns:
+        [`HistoryReport`]
+    """
+    api = HfApi(token=token) if api is None else api
+    commits = [commit.commit_id for commit in api.list_repo_commits(repo_id, revision=branch)]
+    present = _weights(api, repo_id, commits[0])
+    old: list[str] = []
+    for commit in commits[1:]:
+        if _weights(api, repo_id, commit) - present:
+            old.append(commit)
+            if len(old) == _MAX_OLD_COMMITS:
+                break
+    refs = api.list_repo_refs(repo_id, include_pull_requests=True)
+    others = [ref for ref in [*refs.branches, *refs.tags, *(refs.pull_requests or [])] if ref.name != branch]
+    other_refs = tuple(ref.name for ref in others if _weights(api, repo_id, ref.target_commit) - present)
+    return HistoryReport(repo_id, branch, len(commits), tuple(old), other_refs)
+
+
+def squash_history(
+    repo_id: str,
+    *,
+    branch: str = "main",
+    dry_run: bool = True,
+    token: str | bool | None = None,
+    api: HfApi | None = None,
+) -> HistoryReport:
+    """
+    Makes one commit of the history of a branch, so that no revision of it holds the weights from before.
+
+    Args:
+        repo_id (`str`):
+            The repository.
+        branch (`str`, *optional*, defaults to `"main"`):
+            The branch.
+        dry_run (`bool`, *optional*, defaults to `True`):
+            Whether to say what there is and change nothing. A squash cannot be undone.
+        token, api:
+            As for [`push_folder_to_hub`].
+
+    Returns:
+        [`HistoryReport`]: Before the squash in a dry run, else after it.
+    """
+    api = HfApi(token=token) if api is None else api
+    if dry_run:
+        return find_old_weights(repo_id, branch=branch, api=api)
+    api.super_squash_history(repo_id, branch=branch, commit_message="Squash the history")
+    return replace(find_old_weights(repo_id, branch=branch, api=api), squashed=True)
+
+
+def _check_words(needles: Needles, publication: Publication, words: Mapping[str, str]) -> None:
+    """Searches what is sent beside the files."""
+    with TemporaryDirectory() as folder:
+        for name, text in words.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        check_for_leaks(folder, needles, ignore=publication.allowed)
+
+
+def _open_repo(api: HfApi, repo_id: str, branch: str, private: bool) -> tuple[ModelInfo, bool]:
+    """The head of the branch, of a repository that is made if there is none; and whether it was."""
+    try:
+        return api.model_info(repo_id, revision=branch), False
+    except RevisionNotFoundError:
+        raise ValueError(
+            f"The repository {repo_id} has no branch {branch!r}. Make it (`HfApi().create_branch`), or leave out "
+            "`revision`."
+        ) from None
+    except RepositoryNotFoundError:
+        api.create_repo(repo_id, private=private)
+        return api.model_info(repo_id, revision=branch), True
+
+
+def _check_repo(head: ModelInfo, branch: str, there: list[str], private: bool, exist_ok: bool) -> None:
+    # What an interrupted push has made is as good as new.
+    if not exist_ok and set(there) - {".gitattributes"}:
+        raise FileExistsError(
+            f"The repository {head.id} exists and holds {len(there)} files. Nothing is overwritten unasked: choose "
+            f"another, or pass `exist_ok=True` for a commit on {branch!r} that replaces its weights, or "
+            "`create_pr=True` for a pull request."
+        )
+    if private and head.private is False:
+        raise ValueError(
+            f"The repository {head.id} is public. Pass `private=False` if everyone may have the cleaned model, or "
+            "make it private first."
+        )
+
+
+def _targets(api: HfApi, head: ModelInfo, there: list[str], files: list[str]) -> dict[str, str]:
+    """Where every staged file goes; a card that somebody has written in the repository stays."""
+    targets = {name: name for name in files}
+    if _is_hand_written(api, head, there, CARD_NAME):
+        del targets[CARD_NAME]
+        targets[CARD_NAME_BESIDE if CARD_NAME_BESIDE in files else CARD_NAME] = CARD_NAME_BESIDE
+    return targets
+
+
+def _is_hand_written(api: HfApi, head: ModelInfo, there: list[str], name: str) -> bool:
+    if name not in there:
+        return False
+    path = api.hf_hub_download(head.id, name, revision=head.sha)
+    return not UnlearningCard.is_generated(Path(path).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _gate(api: HfApi, head: ModelInfo, gated: str | None) -> Iterator[None]:
+    """Lets access be requested before there is anything to see, and as it was if there will be nothing."""
+    if gated is None:
+        yield
+        return
+    api.update_repo_settings(head.id, gated=gated)
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            api.update_repo_settings(head.id, gated=head.gated or False)
+        raise
+
+
+def _commit(
+    api: HfApi, head: ModelInfo, branch: str, operations: list[Any], message: str, create_pr: bool
+) -> CommitInfo:
+    try:
+        return api.create_commit(
+            head.id,
+            operations,
+            commit_message=message,
+            revision=None if create_pr and branch == "main" else branch,
+            create_pr=create_pr,
+            parent_commit=head.sha,
+        )
+    except Exception:
+        # The commit may have been made, and only the answer been lost.
+        with suppress(Exception):
+            now = api.model_info(head.id, revision=branch).sha
+            if not create_pr and now != head.sha and _holds(api, head.id, now, operations):
+                return CommitInfo(f"{api.endpoint}/{head.id}/commit/{now}", message, "", now)
+        raise
+
+
+def _holds(api: HfApi, repo_id: str, commit: str, operations: list[Any]) -> bool:
+    """Whether the files of a commit are those that were sent."""
+    there = {file.path: file for file in _tree(api, repo_id, commit)}
+    for operation in operations:
+        file = there.get(operation.path_in_repo)
+        if isinstance(operation, CommitOperationDelete):
+            if file is not None:
+                return False
+            continue
+        content = Path(operation.path_or_fileobj)
+        if file is None or file.size != content.stat().st_size:
+            return False
+        if file.lfs is not None:
+            if file.lfs.sha256 != operation.upload_info.sha256.hex():
+                return False
+        elif file.blob_id != _git_hash(content.read_bytes()):
+            return False
+    return True
+
+
+def _git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _tree(api: HfApi, repo_id: str, revision: str) -> Iterator[RepoFile]:
+    for entry in api.list_repo_tree(repo_id, revision=revision, recursive=True):
+        if isinstance(entry, RepoFile):
+            yield entry
+
+
+def _weights(api: HfApi, repo_id: str, revision: str) -> set[str]:
+    """Identifiers of the contents of all files of weights."""
+    return {
+        file.blob_id if file.lfs is None else file.lfs.sha256
+        for file in _tree(api, repo_id, revision)
+        if matches(file.path, _WEIGHTS)
+    }
+
+
+@contextmanager
+def _told_what_became(api: HfApi, repo_id: str, branch: str, head: ModelInfo | None = None) -> Iterator[None]:
+    """Says of a failure what became of the repository."""
+    try:
+        yield
+    except Exception as error:
+        # A refusal says by itself what to do.
+        if isinstance(error, (ValueError, FileExistsError)) and not isinstance(error, HfHubHTTPError):
+            raise
+        raise _failure(api, repo_id, branch, head, error) from error
+
+
+def _failure(api: HfApi, repo_id: str, branch: str, head: ModelInfo | None, error: Exception) -> ConnectionError:
+    became = f"Nothing was committed to {branch!r}."
+    if head is not None:
+        try:
+            now = api.model_info(repo_id, revision=branch).sha
+            became = (
+                f"No commit was made: {branch!r} is at {now[:8]} as before."
+                if now == head.sha
+                else f"{branch!r} was at {head.sha[:8]} and is at {now[:8]}: somebody else has pushed to it."
+            )
+        except Exception:
+            became = f"A commit is made as a whole or not at all; {branch!r} was at {head.sha[:8]}."
+    cause = " ".join(str(error).split()) or type(error).__name__
+    return ConnectionError(f"The push to {repo_id} failed. {became} The cause: {cause}")

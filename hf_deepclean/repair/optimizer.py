@@ -1,0 +1,267 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning of the selected weights alone: an index-sparse AdamW, and the proof that nothing else moved."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.adamw import adamw
+
+from ..runtime.shards import holders_of, is_sharded, local_indices, local_part, reshard, whole
+from ..selection.rules import WeightSelection
+
+
+# Where torch updates all tensors of a list in one kernel.
+_FUSED_DEVICES = ("cpu", "cuda")
+
+
+class SparseAdamW(torch.optim.Optimizer):
+    """
+    AdamW on chosen entries of the parameters: gradients, moments, decay and clipping see those entries alone.
+
+    Masking the gradients of an ordinary optimizer does not freeze a weight, since decay and momentum still move it.
+    Here an entry that was not chosen has no state and is never written. Entries of a half-precision parameter have
+    their moments and a master copy in float32.
+
+    Of a sharded parameter every process trains the chosen entries of its shard; the norm is that of all.
+
+    Decoupled weight decay as in [AdamW](https://huggingface.co/papers/1711.05101).
+
+    Args:
+        params (`Iterable`):
+            Named parameters `(name, parameter)`, or groups of them.
+        indices (`dict[str, torch.Tensor]`):
+            For every name, the flat indices of the entries to train; a parameter without any stays as it is.
+        lr (`float`, *optional*, defaults to `1e-3`):
+            Learning rate.
+        betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.999)`):
+            Decay of the two moments.
+        eps (`float`, *optional*, defaults to `1e-8`):
+            Added to the root of the second moment.
+        weight_decay (`float`, *optional*, defaults to `0.0`):
+            Decoupled weight decay.
+        max_grad_norm (`float`, *optional*, defaults to `0.0`):
+            Gradients of the chosen entries are scaled down to at most this norm, taken over all groups; 0 never
+            scales. The norm before scaling of the last step is kept in `last_grad_norm`.
+
+    Raises:
+        `ValueError`: If the parameters are not named, or an index lies outside its parameter.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        indices: Mapping[str, torch.Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = 0.0,
+    ) -> None:
+        self.indices = dict(indices)
+        self.max_grad_norm = max_grad_norm
+        self.last_grad_norm = 0.0
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        for group in self.param_groups:
+            if "param_names" not in group:
+                raise ValueError(
+                    "`SparseAdamW` was given parameters without names, and its indices are kept by name. Pass "
+                    "`model.named_parameters()`, or groups of (name, parameter) pairs."
+                )
+        self._holders = holders_of([parameter for group in self.param_groups for parameter in group["params"]])
+        for name, parameter, _ in list(self._entries()):
+            chosen = self.indices[name]
+            if not 0 <= int(chosen.min()) <= int(chosen.max()) < parameter.numel():
+                raise ValueError(f"The indices of {name} reach outside its {parameter.numel()} entries.")
+            self.indices[name] = local_indices(parameter, chosen)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """
+        One update of the chosen entries.
+
+        Args:
+            closure (`Callable`, *optional*):
+                Evaluates the model again and returns the loss.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        taken = []
+        for name, parameter, group in self._entries():
+            if parameter.grad is not None:
+                values, _ = local_part(parameter)
+                chosen = self.indices[name] = self.indices[name].to(values.device)
+                gradient = _at_least_float32(torch.take(local_part(parameter.grad)[0], chosen))
+                taken.append((parameter, chosen, group, gradient))
+        gradients = [gradient for *_, gradient in taken]
+        scale = self._clipping_scale(gradients)
+        if scale != 1:
+            torch._foreach_mul_(gradients, scale)
+        for group in self.param_groups:
+            self._update(group, [(p, chosen, gradient) for p, chosen, owner, gradient in taken if owner is group])
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """
+        Loads a state, which must belong to the same selection.
+
+        Raises:
+            `ValueError`: If it belongs to another one.
+        """
+        names = [name for group in state_dict["param_groups"] for name in group.get("param_names", ())]
+        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
+        saved = {
+            name: state_dict["state"][n] for name, n in zip(names, numbers, strict=True) if n in state_dict["state"]
+        }
+        for name, state in saved.items():
+            num_here = len(self.indices.get(name, ()))
+            if len(state["exp_avg"]) != num_here:
+                raise ValueError(
+                    f"The optimizer state to resume from holds {len(state['exp_avg'])} entries of {name} where "
+                    f"{num_here} are selected: it belongs to another selection. Resume with the data, the seed and "
+                    "the selection rule that the checkpoint was made with."
+                )
+        super().load_state_dict(state_dict)
+        # The base class casts the state to the parameter's dtype, which would halve the precision of the moments.
+        for name, parameter, _ in self._entries():
+            for key, value in saved.get(name, {}).items():
+                self.state[parameter][key] = value.to(parameter.device, copy=True)
+
+    def _entries(self) -> Iterator[tuple[str, nn.Parameter, dict[str, Any]]]:
+        for group in self.param_groups:
+            for name, parameter in zip(group["param_names"], group["params"], strict=True):
+                if len(self.indices.get(name, ())) > 0:
+                    yield name, parameter, group
+
+    def _clipping_scale(self, gradients: list[torch.Tensor]) -> float:
+        norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        norm = math.hypot(*self._holders.gather(norm))
+        if not math.isfinite(norm):
+            raise ValueError(
+                f"The norm of the selected weights' gradients is {norm}, so the update would destroy the model. "
+                "Lower `learning_rate`, or train in float32 or bf16."
+            )
+        self.last_grad_norm = norm
+        return min(1.0, self.max_grad_norm / (norm + 1e-6)) if self.max_grad_norm > 0 else 1.0
+
+    def _update(self, group: dict[str, Any], taken: list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]]) -> None:
+        """Of all parameters of a group at once: one by one, most of the time would pass between the kernels."""
+        values = []
+        for parameter, chosen, gradient in taken:
+            state, (part, _) = self.state[parameter], local_part(parameter)
+            if not state:
+                state["step"] = torch.zeros((), device=gradient.device)
+                state["exp_avg"] = torch.zeros_like(gradient)
+                state["exp_avg_sq"] = torch.zeros_like(gradient)
+                if parameter.dtype != gradient.dtype:
+                    state["master"] = torch.take(part, chosen).to(gradient.dtype)
+            values.append(state["master"] if "master" in state else torch.take(part, chosen))
+        states = [self.state[parameter] for parameter, *_ in taken]
+        beta1, beta2 = group["betas"]
+        adamw(
+            values,
+            [gradient for *_, gradient in taken],
+            *([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq")),
+            [],
+            [state["step"] for state in states],
+            fused=all(value.device.type in _FUSED_DEVICES for value in values),
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+        for (parameter, chosen, _), value in zip(taken, values, strict=True):
+            part, _ = local_part(parameter)
+            part.put_(chosen, value.to(part.dtype))
+
+
+class FreezeGuard:
+    """
+    Proves that nothing outside a selection changed: SHA-256 of every parameter and buffer, selected weights left out.
+
+    The tensors of a sharded model are put together one at a time, in every process, so that the digests are those of
+    the whole model.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model, as it must stay.
+        selection ([`WeightSelection`]):
+            The weights that may change.
+
+    Attributes:
+        num_frozen_weights (`int`): Weights outside the selection, shared ones once.
+        num_buffer_entries (`int`): Entries of the buffers.
+        checksum (`str`): SHA-256 over all of them, in hexadecimal.
+    """
+
+    def __init__(self, model: nn.Module, selection: WeightSelection) -> None:
+        self.selection = selection
+        self._digests = self._digest(model)
+        self.num_frozen_weights = sum(p.numel() for p in model.parameters()) - selection.num_selected
+        self.num_buffer_entries = sum(buffer.numel() for buffer in model.buffers())
+        self.checksum = hashlib.sha256(
+            "".join(self._digests[name] for name in sorted(self._digests)).encode()
+        ).hexdigest()
+
+    def verify(self, model: nn.Module) -> None:
+        """
+        Compares the model with what it was.
+
+        Raises:
+            `RuntimeError`: If a bit outside the selection changed; names the tensors.
+        """
+        digests = self._digest(model)
+        changed = [name for name in self._digests | digests if self._digests.get(name) != digests.get(name)]
+        if changed:
+            raise RuntimeError(
+                f"Outside the selected weights, {len(changed)} parameters or buffers changed: {', '.join(changed)}. "
+                "The result is not what was asked for and was not saved. A callback, a layer that updates its own "
+                "buffers, or a checkpoint of another model may have done it."
+            )
+
+    @torch.no_grad()
+    def _digest(self, model: nn.Module) -> dict[str, str]:
+        digests = {}
+        reshard(model)
+        for name, tensor in _stored_tensors(model):
+            tensor = whole(tensor).detach().to("cpu", copy=True).contiguous()
+            if name in self.selection.indices:
+                chosen = self.selection.indices[name].cpu()
+                tensor.put_(chosen, tensor.new_zeros(len(chosen)))
+            digests[name] = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+        return digests
+
+
+def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers; of quantised weights also the scales and tables that give their codes a meaning."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if getattr(model, "is_quantized", False):
+        known = dict(model.named_parameters(remove_duplicate=False))
+        state = model.state_dict()
+        named |= {name: value for name, value in state.items() if name not in known and torch.is_tensor(value)}
+    for name, tensor in named.items():
+        if hasattr(tensor, "__tensor_flatten__") and not is_sharded(tensor):
+            for part in tensor.__tensor_flatten__()[0]:
+                yield f"{name}.{part}", getattr(tensor, part)
+        else:
+            yield name, tensor
+
+
+def freeze_running_statistics(model: nn.Module) -> None:
+    """Puts layers that keep running statistics in eval mode, so that a training step leaves their buffers alone."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
+
+
+def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,0 +1,293 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""What an unlearning run has done so far, in its output directory: an interrupted run goes on from there."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .fisher.checkpoint import FisherCheckpoint
+from .report.report import GammaTrial, KeptFisherResult, RelearningResult, StageResult, from_json_types, to_json_types
+from .runtime.files import INCOMPLETE, read_tensors, remove_folder, remove_incomplete, replaced, staged, write_tensors
+from .runtime.interruption import Interruption
+from .runtime.processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
+from .selection.fisher_plane import FisherPlane
+from .selection.rules import WeightSelection
+from .selection.search import SelectionSearch
+
+
+# A name with which `Trainer.push_to_hub` and `hf upload` of a model leave things out.
+STATE_FOLDER = "_unlearning_state"
+# Where a checkpoint of the repair is written before it is put in its place.
+STAGING_FOLDER = "checkpoints"
+
+_RECORD = "progress.json"
+_SELECTION = "selection.safetensors"
+_REPAIRED = "repaired.safetensors"
+
+
+@dataclass
+class RunProgress:
+    """
+    The record of a run that is under way.
+
+    Args:
+        identity (`dict[str, Any]`): What the run was started with; see [`FisherUnlearner.unlearn`].
+        stages (`dict[str, StageResult]`): Results of the stages that are done.
+        seconds (`dict[str, float]`): Wall-clock seconds per phase.
+        num_fisher_examples (`dict[str, int]`): Examples in both Fishers, once there is a selection.
+        fisher_fallback (`dict[str, str]`): Parameters that took the one-example path, with the reason.
+        kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher served the selection, if there was one.
+        result_files (`list[str]`): Names of the files that the result consists of, once they are being put in place.
+        plane ([`FisherPlane`], *optional*): Where the weights lie in the plane of the two Fishers, once there is a
+            selection.
+        gamma_trials (`tuple[GammaTrial, ...]`): Trials of the gamma sweep that are done.
+        relearning (`dict[str, RelearningResult]`): How fast the forget data come back, by the data trained on, as far
+            as that is measured.
+        search ([`SelectionSearch`], *optional*): How the selection came about, if it was `"auto"`.
+    """
+
+    identity: dict[str, Any]
+    stages: dict[str, StageResult] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    num_fisher_examples: dict[str, int] = field(default_factory=dict)
+    fisher_fallback: dict[str, str] = field(default_factory=dict)
+    kept_fisher: KeptFisherResult | None = None
+    result_files: list[str] = field(default_factory=list)
+    plane: FisherPlane | None = None
+    gamma_trials: tuple[GammaTrial, ...] = ()
+    relearning: dict[str, RelearningResult] = field(default_factory=dict)
+    search: SelectionSearch | None = None
+
+
+class RunState:
+    """
+    The state folder of a run.
+
+    Every file in it is replaced as a whole. The main process writes what all processes have in common; its share of a
+    Fisher pass every process writes itself, so the folder must be the same for all of them.
+
+    Args:
+        output_dir (`str`):
+            The output directory of the run.
+        seconds (`float`):
+            At least so much time between two savings within a Fisher pass.
+        interruption ([`Interruption`]):
+            The requests to stop.
+    """
+
+    def __init__(self, output_dir: str, seconds: float, interruption: Interruption) -> None:
+        self.output = Path(output_dir)
+        self.folder = self.output / STATE_FOLDER
+        self.seconds = seconds
+        self.interruption = interruption
+        self.progress = RunProgress({})
+
+    def open(self, identity: Mapping[str, Any], num_bytes: int) -> None:
+        """
+        Starts the state, or goes on with one that is there.
+
+        Args:
+            identity (`dict[str, Any]`):
+                What the run is started with.
+            num_bytes (`int`):
+                What it will write at most, to be refused now and not hours later.
+
+        Raises:
+            `ValueError`: If the state that is there belongs to another run; names the differences.
+            `OSError`: If the folder cannot be written, or has too little room.
+        """
+        self.progress = on_main_process(lambda: self._open(json.loads(json.dumps(identity, default=str)), num_bytes))
+        if not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"The process {process_index()} does not see {self.folder}, which the main process has made. Choose "
+                "an `output_dir` on a file system that all processes share."
+            )
+
+    def _open(self, identity: dict[str, Any], num_bytes: int) -> RunProgress:
+        record = self.folder / _RECORD
+        if record.exists():
+            progress = _load_progress(record)
+            _check_same_run(self.folder, progress.identity, identity)
+            remove_incomplete(self.folder)
+            shutil.rmtree(self.folder / STAGING_FOLDER, ignore_errors=True)
+            return progress
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"The output directory {self.output} cannot be written ({error.strerror}). Choose another "
+                "`output_dir`, or make it writable",
+            ) from error
+        remove_incomplete(self.folder)
+        free = shutil.disk_usage(self.folder).free
+        if free < num_bytes:
+            self.folder.rmdir()
+            with suppress(OSError):
+                self.output.rmdir()
+            raise OSError(
+                f"The run writes up to {num_bytes / 2**30:.2f} GiB to {self.output}: the cleaned model, and until "
+                f"then the sums of both Fishers. There are {free / 2**30:.2f} GiB free. Choose another `output_dir`."
+            )
+        progress = RunProgress(identity)
+        self._write(progress)
+        return progress
+
+    def save(self) -> None:
+        """Writes the record down."""
+        on_main_process(lambda: self._write(self.progress))
+
+    def _write(self, progress: RunProgress) -> None:
+        with replaced(self.folder / _RECORD) as path:
+            path.write_text(json.dumps(to_json_types(progress), indent=2))
+
+    def stage(self, name: str, evaluate: Callable[[], StageResult]) -> StageResult:
+        """The result of a stage, evaluated unless it is there already."""
+        if name not in self.progress.stages:
+            self.progress.stages[name] = evaluate()
+            self.save()
+            self.interruption.check()
+        return self.progress.stages[name]
+
+    def fisher_checkpoint(self, description: str) -> FisherCheckpoint:
+        """Where this process's share of a Fisher pass goes."""
+        name = re.sub(r"\W+", "-", description.lower())
+        share = f"{process_index():05d}-of-{num_processes():05d}"
+        return FisherCheckpoint(self.folder / f"{name}-{share}.safetensors", self.seconds, self.interruption)
+
+    def load_selection(self) -> WeightSelection | None:
+        """The selection, once it has been made."""
+        path = self.folder / _SELECTION
+        if not broadcast_object(path.exists()):
+            return None
+        indices, metadata = read_tensors(path)
+        return WeightSelection(indices, **json.loads(metadata["selection"]))
+
+    def save_selection(self, selection: WeightSelection) -> None:
+        """Keeps the selection; the sums it was made of are not needed any more."""
+        record = {item.name: getattr(selection, item.name) for item in fields(selection) if item.name != "indices"}
+
+        def save() -> None:
+            self._write(self.progress)
+            with replaced(self.folder / _SELECTION) as path:
+                write_tensors(path, selection.indices, {"selection": json.dumps(record)})
+            for path in self.folder.glob("*-fisher-*.safetensors"):
+                path.unlink()
+
+        on_main_process(save)
+        self.interruption.check()
+
+    def load_repaired(self) -> dict[str, torch.Tensor] | None:
+        """The values of the selected weights after the repair, once it is done."""
+        path = self.folder / _REPAIRED
+        if not broadcast_object(path.exists()):
+            return None
+        return read_tensors(path)[0]
+
+    def save_repaired(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Keeps the values of the selected weights after the repair."""
+
+        def save() -> None:
+            self._write(self.progress)
+            with replaced(self.folder / _REPAIRED) as path:
+                write_tensors(path, values)
+
+        on_main_process(save)
+        self.interruption.check()
+
+    def last_checkpoint(self) -> str | None:
+        """The checkpoint of the repair that is furthest, in the output directory or in the state."""
+        found = [
+            path for folder in (self.output, self.folder) for path in folder.glob("checkpoint-*") if path.is_dir()
+        ]
+        last = max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        return broadcast_object(None if last is None else str(last))
+
+    def put_in_place(self, write: Callable[[Path], None], last: tuple[str, ...]) -> None:
+        """
+        Writes the result beside, then renames file by file.
+
+        Args:
+            write (`Callable`):
+                Called in all processes with the folder to write all files into.
+            last (`tuple[str, ...]`):
+                Names of the files without which nothing loads the result; they come last, in this order.
+        """
+        if not is_main_process():
+            write(Path(broadcast_object("")))
+            on_main_process(lambda: None)
+            return
+        with staged(self.folder) as staging:
+            broadcast_object(str(staging))
+            write(staging)
+            names = sorted(path.name for path in staging.iterdir())
+            names.sort(key=lambda name: last.index(name) if name in last else -1)
+            self.progress.result_files = names
+            self._write(self.progress)
+            for name in names:
+                os.replace(staging / name, self.output / name)
+        on_main_process(lambda: None)
+
+    def remove(self) -> None:
+        """Ends the run: its result is in place."""
+        on_main_process(lambda: remove_folder(self.folder))
+
+    def remove_if_empty(self) -> None:
+        """Removes the state of a run that failed before there was anything to go on with."""
+        if (
+            is_main_process()
+            and not self.progress.stages
+            and {path.name for path in self.folder.iterdir()} == {_RECORD}
+        ):
+            remove_folder(self.folder)
+            with suppress(OSError):
+                self.output.rmdir()
+
+
+def is_of_a_run(output: Path, name: str) -> bool:
+    """Whether something in an output directory belongs to the run whose state lies there."""
+    record = output / STATE_FOLDER / _RECORD
+    if name == STATE_FOLDER or name.startswith(INCOMPLETE):
+        return True
+    return record.exists() and name in _load_progress(record).result_files
+
+
+def _load_progress(record: Path) -> RunProgress:
+    try:
+        return from_json_types(RunProgress, json.loads(record.read_text()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{record} is not the record of a run that this version of hf_deepclean can go on with ({error}). Choose "
+            "another `output_dir`, or remove the folder and start anew."
+        ) from error
+
+
+def _check_same_run(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    differences = []
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) == now.get(key):
+            continue
+        if isinstance(before.get(key), dict) and isinstance(now.get(key), dict):
+            differences += [
+                f"{key}: {name} {before[key].get(name)!r}, now {now[key].get(name)!r}"
+                for name in sorted(before[key].keys() | now[key].keys())
+                if before[key].get(name) != now[key].get(name)
+            ]
+        else:
+            differences.append(
+                f"{key} {before.get(key)!r}, now {now.get(key)!r}" if key == "num_processes" else f"another {key}"
+            )
+    if differences:
+        raise ValueError(
+            f"{folder} is the state of another run: {'; '.join(differences)}. Continue with what it was started with, "
+            "or choose another `output_dir`."
+        )

@@ -1,0 +1,175 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""How the weights in scope lie in the plane of the two Fishers: counts alone, of no single weight."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..fisher.diagonal import FisherDiagonal
+from .rules import FisherRatios, WeightSelection
+
+
+# Decades per bin; the first that takes at most so many bins per axis.
+_WIDTHS = (0.25, 0.5, 1.0, 2.0)
+_MAX_BINS = 16
+
+# What lies beyond the central 99 % of the weights has no bins of its own.
+_TAIL = 0.005
+
+# A bin with fewer weights says too much of each of them.
+_MIN_WEIGHTS = 10
+
+# Weights are counted once, in the finest bins, from this decade on; every mean of float32 values lies within.
+_FIRST_DECADE = -64
+_NUM_FINE_BINS = 416
+
+# Six per decade, from 0.01 to 100.
+_GAMMAS = tuple(10 ** (step / 6 - 2) for step in range(25))
+
+
+@dataclass(frozen=True)
+class FisherPlane:
+    """
+    The weights in scope by their two Fishers, as counts.
+
+    Args:
+        forget_edges, retain_edges (`tuple[float, ...]`):
+            Where the bins of each axis end, as log10 of the mean over the examples: one more than there are bins, all
+            equally far apart. The first and the last bin also hold what lies beyond.
+        counts (`tuple[tuple[int, ...], ...]`):
+            Number of weights by bin of the forget Fisher, and in it by bin of the retain Fisher; 0 for those with
+            fewer than 10, which are in `other`.
+        selected_counts (`tuple[tuple[int, ...], ...]`):
+            How many of them are selected.
+        other (`tuple[int, int]`):
+            Selected weights and weights in all bins with fewer than 10 weights.
+        forget_zero (`tuple[int, int]`):
+            Selected weights and weights whose forget Fisher is 0.
+        retain_zero (`tuple[int, int]`):
+            Selected weights and weights whose retain Fisher alone is 0.
+        share_by_gamma (`tuple[tuple[float, float], ...]`):
+            For thresholds from 0.01 to 100 the share of the weights in scope whose ratio of forget to retain Fisher is
+            above it.
+    """
+
+    forget_edges: tuple[float, ...]
+    retain_edges: tuple[float, ...]
+    counts: tuple[tuple[int, ...], ...]
+    selected_counts: tuple[tuple[int, ...], ...]
+    other: tuple[int, int]
+    forget_zero: tuple[int, int]
+    retain_zero: tuple[int, int]
+    share_by_gamma: tuple[tuple[float, float], ...]
+
+    @property
+    def num_in_scope(self) -> int:
+        """Number of weights in scope."""
+        return sum(map(sum, self.counts)) + self.other[1] + self.forget_zero[1] + self.retain_zero[1]
+
+    @property
+    def num_selected(self) -> int:
+        """Number of selected weights."""
+        return sum(map(sum, self.selected_counts)) + self.other[0] + self.forget_zero[0] + self.retain_zero[0]
+
+
+def fisher_plane(forget: FisherDiagonal, retain: FisherDiagonal, selection: WeightSelection) -> FisherPlane:
+    """
+    Counts the weights in scope, and the selected ones, in bins of the two Fishers.
+
+    Diagonals of a sharded model give the same counts in every process; all must call this.
+
+    Args:
+        forget ([`FisherDiagonal`]):
+            `F_f`, on the forget set.
+        retain ([`FisherDiagonal`]):
+            `F_r`, on the retain set.
+        selection ([`WeightSelection`]):
+            What [`select_weights`] made of the two.
+
+    Returns:
+        [`FisherPlane`]
+    """
+    num_fine = _NUM_FINE_BINS**2
+    every, chosen, above = _count(FisherRatios(forget, retain), selection)
+    fine, fine_chosen = (part[:num_fine].view(_NUM_FINE_BINS, _NUM_FINE_BINS) for part in (every, chosen))
+    rows, columns, width = _bins(fine)
+    counts, selected_counts = (
+        part.new_zeros(len(rows), len(columns)).index_put_(
+            (_bin_of_fine(rows, width)[:, None], _bin_of_fine(columns, width)), part, accumulate=True
+        )
+        for part in (fine, fine_chosen)
+    )
+    few = counts < _MIN_WEIGHTS
+    other = int(selected_counts[few].sum()), int(counts[few].sum())
+    counts[few] = selected_counts[few] = 0
+    return FisherPlane(
+        _edges(rows, width),
+        _edges(columns, width),
+        tuple(map(tuple, counts.tolist())),
+        tuple(map(tuple, selected_counts.tolist())),
+        other,
+        (int(chosen[num_fine]), int(every[num_fine])),
+        (int(chosen[num_fine + 1]), int(every[num_fine + 1])),
+        tuple((gamma, count / selection.num_in_scope) for gamma, count in zip(_GAMMAS, above.tolist(), strict=True)),
+    )
+
+
+def _count(ratios: FisherRatios, selection: WeightSelection) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    Weights and selected weights by fine bin, followed by those without a forget and those without a retain Fisher; and
+    weights above every gamma.
+    """
+    num_places = _NUM_FINE_BINS**2 + 2
+    every, chosen = (torch.zeros(num_places, dtype=torch.int64) for _ in range(2))
+    by_gamma = torch.zeros(len(_GAMMAS) + 1, dtype=torch.int64)
+    gammas = torch.tensor(_GAMMAS, dtype=torch.float64)
+    for name in ratios.forget.sums:
+        indices = selection.indices.get(name, torch.zeros(0, dtype=torch.int64))
+        for start, ratio, importance in ratios.blocks(name):
+            row = (importance / ratios.forget.num_examples).log10_()
+            column = row - ratio.log10()
+            place = _fine_bin(row) * _NUM_FINE_BINS + _fine_bin(column)
+            place.masked_fill_(ratio.isinf(), num_places - 1).masked_fill_(importance == 0, num_places - 2)
+            every += torch.bincount(place, minlength=num_places).cpu()
+            first, end = torch.searchsorted(indices, torch.tensor([start, start + len(place)])).tolist()
+            selected = (indices[first:end] - start).to(place.device)
+            chosen += torch.bincount(place[selected], minlength=num_places).cpu()
+            # As many gammas are below the ratio; below none, 0/0 included, it is above none.
+            num_below = torch.searchsorted(gammas.to(ratio.device), ratio.nan_to_num_(0.0, posinf=torch.inf))
+            by_gamma += torch.bincount(num_below, minlength=len(by_gamma)).cpu()
+    every, chosen, by_gamma = map(ratios.processes.total, (every, chosen, by_gamma))
+    return every, chosen, by_gamma.flip(0).cumsum(0).flip(0)[1:]
+
+
+def _fine_bin(decades: torch.Tensor) -> torch.Tensor:
+    return ((decades - _FIRST_DECADE) / _WIDTHS[0]).clamp_(0, _NUM_FINE_BINS - 1).long()
+
+
+def _bins(fine: torch.Tensor) -> tuple[range, range, int]:
+    """The bins of both axes that are shown, numbered from the first decade, and how many fine ones each has."""
+    ends = [_central_range(fine.sum(1 - axis)) for axis in range(2)]
+    for width in (round(width / _WIDTHS[0]) for width in _WIDTHS):
+        rows, columns = (range(first // width, last // width + 1) for first, last in ends)
+        if max(len(rows), len(columns)) <= _MAX_BINS:
+            break
+    # Where even the widest are too many, the smallest Fishers share the first.
+    return rows[-_MAX_BINS:], columns[-_MAX_BINS:], width
+
+
+def _central_range(counts: torch.Tensor) -> tuple[int, int]:
+    below = counts.cumsum(0)
+    total = int(below[-1])
+    if total == 0:
+        return 0, 0
+    tail = int(_TAIL * total)
+    first, last = torch.searchsorted(below, torch.tensor([tail, total - 1 - tail]), right=True).tolist()
+    return first, last
+
+
+def _bin_of_fine(bins: range, width: int) -> torch.Tensor:
+    return (torch.arange(_NUM_FINE_BINS) // width).clamp(bins[0], bins[-1]) - bins[0]
+
+
+def _edges(bins: range, width: int) -> tuple[float, ...]:
+    return tuple(_FIRST_DECADE + _WIDTHS[0] * width * number for number in [*bins, bins[-1] + 1])

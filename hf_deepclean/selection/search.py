@@ -1,0 +1,292 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The selection that needs no threshold: how deep a reset may go is found by trying, with forward passes alone."""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..data.batches import IGNORED
+from ..evaluation.predictions import ExamplePredictions
+from .rules import WeightSelection
+
+
+TARGETS = ("unseen", "chance")
+
+# Of what the model knows of the retained data beyond chance, as much must be left after the reset: from there a repair
+# of a few epochs brings the rest back, and from next to nothing it does not. Where classes are to go it may be less,
+# because nothing in the repair draws the model back to them. What a model has learnt by heart sits deeper: the more it
+# knows the forget data better than unseen ones, the less must be left, down to the least. What a language model knows
+# comes from more than the retained data, so that they bring less of it back.
+MIN_KNOWLEDGE_LEFT = 0.5
+MIN_LEFT_FOR_CHANCE = 0.3
+LEAST_KNOWLEDGE_LEFT = 0.15
+MIN_LANGUAGE_LEFT = 0.6
+_LESS_PER_KNOWN_BY_HEART = 1.5
+# Of a repair with fewer steps nothing deeper than the first is asked.
+_FEW_REPAIR_STEPS = 100
+
+# The search begins with a trial between these shares of the weights that matter to the forget data.
+_SMALLEST_SHARE = 1e-3
+
+# What is meant by the knowledge of a model that gives a class per example.
+_CLASS_MEASURE = "accuracy"
+
+# The losses of unseen data are kept as so many quantiles, the least and the largest among them.
+_NUM_LOSS_QUANTILES = 101
+
+
+@dataclass(frozen=True)
+class ResetTrial:
+    """
+    What a reset alone leaves, on samples of the data.
+
+    Args:
+        num_selected (`int`): Number of weights that were reset.
+        gamma (`float`, *optional*): The smallest ratio of forget to retain Fisher among them; none if none were.
+        forget, retain (`float`): What the model knows of the data to forget and to keep; see [`knowledge`].
+    """
+
+    num_selected: int
+    gamma: float | None
+    forget: float
+    retain: float
+
+
+@dataclass(frozen=True)
+class SelectionSearch:
+    """
+    How the selection `"auto"` came about.
+
+    Args:
+        target (`str`): `"unseen"` or `"chance"`.
+        measure (`str`): What is meant by knowledge: `"accuracy"`, `"token accuracy"` or `"1 / (1 + loss)"`.
+        chance (`float`): The knowledge of a model that has collapsed; of an adapter, that of its base if it is more.
+        min_left (`float`): Of the knowledge of the retained data beyond chance, the share that a reset had to leave.
+        before ([`ResetTrial`]): The model as it was.
+        trials (`tuple[ResetTrial, ...]`): Every trial, in order.
+        chosen (`int`, *optional*): The place in `trials` of the one whose weights were selected; none if all were
+            rejected.
+        num_examples (`dict[str, int]`): Examples of every sample.
+        unseen_losses (`tuple[float, ...]`, *optional*): For the target `"unseen"` evenly spaced quantiles of the loss
+            of unseen examples under the model as it was, in nats, for token-level heads per scored token; none without
+            unseen data.
+    """
+
+    target: str
+    measure: str
+    chance: float
+    min_left: float
+    before: ResetTrial
+    trials: tuple[ResetTrial, ...]
+    chosen: int | None
+    num_examples: dict[str, int]
+    unseen_losses: tuple[float, ...] | None = None
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether the model gives a class per example."""
+        return self.measure == _CLASS_MEASURE
+
+    def rows(self, num_in_scope: int) -> list[list[str]]:
+        """The trade-off as a table for people: every trial by its number of weights, the chosen one marked."""
+        rows = [["reset (trial, without a repair)", f"forget {self.measure}", f"retain {self.measure}"]]
+        for trial in (self.before, *sorted(self.trials, key=lambda trial: trial.num_selected)):
+            name = f"{100 * trial.num_selected / num_in_scope:.3g} %" if trial.num_selected else "nothing"
+            mark = " (chosen)" if self.chosen is not None and trial is self.trials[self.chosen] else ""
+            rows.append([name + mark, f"{100 * trial.forget:.1f} %", f"{100 * trial.retain:.1f} %"])
+        return rows
+
+
+class UnrecoverableResetError(ValueError):
+    """Every reset that was tried costs more of what is to be kept than a repair can be expected to bring back."""
+
+
+def search_selection(
+    num_candidates: int,
+    select: Callable[[int], WeightSelection],
+    before: Mapping[str, ExamplePredictions],
+    evaluate: Callable[[WeightSelection], Mapping[str, ExamplePredictions]],
+    target: str,
+    num_trials: int,
+    num_repair_steps: int,
+    unseen: ExamplePredictions | None = None,
+    base: ExamplePredictions | None = None,
+) -> tuple[WeightSelection, SelectionSearch]:
+    """
+    Finds the deepest reset that a repair can recover from.
+
+    The weights are taken in the order of their ratios, and how many of them is found by bisection on a logarithmic
+    scale: a number is tried by a reset and forward passes over samples, and rejected if too little is left of what
+    the model knows of the retained data beyond chance ([`min_knowledge_left`]).
+
+    Neither a reference model nor test data take part.
+
+    Args:
+        num_candidates (`int`):
+            Number of weights that matter to the forget data, at least 1.
+        select (`Callable`):
+            Called with a number of weights, at least 1 and at most `num_candidates`; returns as many of them with the
+            largest ratios.
+        before (`dict[str, ExamplePredictions]`):
+            The model's answers on samples of `"forget"` and `"retain"`.
+        evaluate (`Callable`):
+            Called with a selection; resets it, returns the answers on the same samples, and undoes the reset.
+        target (`str`):
+            `"unseen"` or `"chance"`; see [`target_of_request`].
+        num_trials (`int`):
+            Number of trials.
+        num_repair_steps (`int`):
+            Optimizer steps of the repair.
+        unseen ([`ExamplePredictions`], *optional*):
+            The model's answers on a sample of unseen data.
+        base ([`ExamplePredictions`], *optional*):
+            Of an adapter, the answers of its base on the sample of `"retain"`: what no reset can take away.
+
+    Returns:
+        `tuple[WeightSelection, SelectionSearch]`
+
+    Raises:
+        `ValueError`: If the model knows no more of the retained data than chance.
+        [`UnrecoverableResetError`]: If every trial was rejected; its message holds the table.
+    """
+    measure, chance = _measure(before["retain"])
+    as_it_is = _trial(None, before)
+    if not as_it_is.retain > chance:
+        raise ValueError(
+            f"The model's {measure} on a sample of {len(before['retain'].labels)} retained examples is "
+            f"{as_it_is.retain:.3f}, where one that always gives the same answer has {chance:.3f}: it has learned "
+            "nothing that a reset could spare. Pass the trained model and the data it was trained on, or choose a "
+            "`gamma` or `reset_fraction` yourself."
+        )
+    min_left = min_knowledge_left(target, num_repair_steps, before["forget"], unseen)
+    if base is not None:
+        chance = min(max(chance, knowledge(base)), as_it_is.retain)
+    enough = chance + min_left * (as_it_is.retain - chance)
+    low, high = math.log(max(1.0, _SMALLEST_SHARE * num_candidates)), math.log(num_candidates)
+    trials: list[ResetTrial] = []
+    chosen, selected = None, None
+    for number in range(num_trials):
+        middle = (low + high) / 2
+        selection = select(max(1, round(math.exp(middle))))
+        trials.append(_trial(selection, evaluate(selection)))
+        if trials[-1].retain < enough:
+            high = middle
+        else:
+            low, chosen, selected = middle, number, selection
+    sizes = {split: len(answers.labels) for split, answers in before.items()}
+    losses = None
+    if unseen is not None and target == "unseen":
+        quantiles = np.quantile(-unseen.confidence(), np.linspace(0, 1, _NUM_LOSS_QUANTILES))
+        losses, sizes["unseen"] = tuple(quantiles.tolist()), len(unseen.labels)
+    search = SelectionSearch(target, measure, chance, min_left, as_it_is, tuple(trials), chosen, sizes, losses)
+    if selected is None:
+        table = "\n".join("  ".join(row) for row in search.rows(selection.num_in_scope))
+        raise UnrecoverableResetError(
+            f"Every reset that was tried, down to {min(trial.num_selected for trial in trials):,} weights, leaves "
+            f"too little of what the model knows of the retained data, and nothing was changed:\n{table}\n"
+            "The weights that matter to the forget data are those that all answers depend on. Name the modules that "
+            "must stay in `exclude_modules`, or choose a `reset_fraction` or `gamma` yourself."
+        )
+    return selected, search
+
+
+def min_knowledge_left(
+    target: str, num_repair_steps: int, forget: ExamplePredictions, unseen: ExamplePredictions | None
+) -> float:
+    """
+    The share of what a model knows of the retained data beyond chance that a reset has to leave.
+
+    Args:
+        target (`str`):
+            `"unseen"` or `"chance"`.
+        num_repair_steps (`int`):
+            Optimizer steps of the repair; few of them do not bring back what a deep reset takes.
+        forget ([`ExamplePredictions`]):
+            The model's answers on the data to forget.
+        unseen ([`ExamplePredictions`], *optional*):
+            Its answers on data never seen. Without them there is nothing that holds the forget data down in the
+            repair, so that all depends on the reset.
+    """
+    if forget.tokens is not None and forget.tokens.classes is None:
+        return MIN_LANGUAGE_LEFT if target == "unseen" and unseen is not None else MIN_KNOWLEDGE_LEFT
+    if num_repair_steps < _FEW_REPAIR_STEPS:
+        return MIN_KNOWLEDGE_LEFT
+    if target == "chance":
+        return MIN_LEFT_FOR_CHANCE
+    if unseen is None:
+        return MIN_KNOWLEDGE_LEFT
+    left = MIN_KNOWLEDGE_LEFT - _LESS_PER_KNOWN_BY_HEART * max(0.0, knowledge(forget) - knowledge(unseen))
+    return max(LEAST_KNOWLEDGE_LEFT, left)
+
+
+def target_of_request(forget_classes: Collection[Any], retain_classes: Collection[Any]) -> str:
+    """
+    What the forget data should be like afterwards.
+
+    `"chance"` if the request is for whole classes: a model trained without them would never give them as an answer.
+    Else, and without classes, `"unseen"`: it would answer as on data never seen.
+
+    Args:
+        forget_classes, retain_classes (`Collection`):
+            The classes that occur.
+    """
+    return "chance" if forget_classes and not set(forget_classes) & set(retain_classes) else "unseen"
+
+
+def check_target(target: str | None) -> None:
+    """Refuses a target that there is not."""
+    if target is not None and target not in TARGETS:
+        raise ValueError(
+            f"`target` is {target!r} but must be 'unseen' (the forget data should look like data never seen), "
+            "'chance' (their classes should be gone), or left out: then it follows from the classes of the data."
+        )
+
+
+def knowledge(predictions: ExamplePredictions) -> float:
+    """
+    How much a model knows of a data set, from 0 to 1: the accuracy, for token-level heads over all scored tokens; for
+    a likelihood without classes `1 / (1 + loss)` with the mean loss in nats, at most 1.
+
+    Args:
+        predictions ([`ExamplePredictions`]):
+            Its answers.
+    """
+    if predictions.log_probabilities is not None:
+        return float((predictions.log_probabilities.argmax(axis=1) == predictions.labels).mean())
+    if predictions.tokens is not None:
+        return float(predictions.tokens.correct.mean())
+    return knowledge_of_loss(-float(np.mean(predictions.log_likelihood)))
+
+
+def knowledge_of_loss(loss: float) -> float:
+    """The same of a mean loss: 1 for none, and never 0, however long the sequences are that it is the sum of."""
+    return 1 / (1 + max(0.0, loss))
+
+
+def _measure(predictions: ExamplePredictions) -> tuple[str, float]:
+    """What [`knowledge`] is of such answers, and how much of it a model has that always gives the same one."""
+    if predictions.log_probabilities is not None:
+        return _CLASS_MEASURE, _largest_share(predictions.labels)
+    if predictions.tokens is None:
+        return "1 / (1 + loss)", 0.0
+    classes = predictions.tokens.classes
+    return "token accuracy", _largest_share(
+        predictions.labels[predictions.labels != IGNORED] if classes is None else classes
+    )
+
+
+def _largest_share(classes: np.ndarray) -> float:
+    numbers = np.unique(classes, return_counts=True)[1]
+    # To give the only class there is is all that can be known.
+    return float(numbers.max() / len(classes)) if len(numbers) > 1 else 0.0
+
+
+def _trial(selection: WeightSelection | None, answers: Mapping[str, ExamplePredictions]) -> ResetTrial:
+    known = {split: knowledge(answer) for split, answer in answers.items()}
+    if selection is None:
+        return ResetTrial(0, None, **known)
+    return ResetTrial(selection.num_selected, selection.gamma, **known)
