@@ -5,13 +5,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
 
-__version__ = "0.1.0"
 
 _MODULES = {
     "AdaptiveDampening": "baselines.dampening",
     "CancellationError": "selection.subtraction",
-    "DataArguments": "data.sources",
+    "DataArguments": "data.arguments",
     "FineTuning": "baselines.finetuning",
     "FirstOrderInfluence": "baselines.influence",
     "FisherCallback": "fisher.callback",
@@ -20,8 +20,8 @@ _MODULES = {
     "FisherUnlearner": "unlearner",
     "FisherUnlearningConfig": "config",
     "ForgetCommitment": "publishing.commitment",
-    "FreezeGuard": "repair.optimizer",
-    "HistoryReport": "publishing.push",
+    "FreezeGuard": "reset.freeze_guard",
+    "HistoryReport": "publishing.history",
     "LeakError": "publishing.leaks",
     "LossFreeDampening": "baselines.dampening",
     "NegGradPlus": "baselines.neggrad",
@@ -41,7 +41,7 @@ _MODULES = {
     "UnlearningParser": "cli.parser",
     "UnlearningPreview": "planning.preview",
     "UnlearningReport": "report.report",
-    "WeightSelection": "selection.rules",
+    "WeightSelection": "selection.weight_selection",
     "accumulate_fisher_diagonal": "fisher.accumulate",
     "accumulate_fisher_diagonals": "fisher.accumulate",
     "accuracy_gaps": "evaluation.gaps",
@@ -55,7 +55,7 @@ _MODULES = {
     "exact_memorization": "evaluation.memorization",
     "extraction_strength": "evaluation.memorization",
     "find_leaks": "publishing.leaks",
-    "find_old_weights": "publishing.push",
+    "find_old_weights": "publishing.history",
     "fisher_plane": "selection.fisher_plane",
     "is_verbatim": "evaluation.memorization",
     "jensen_shannon_divergence": "evaluation.divergence",
@@ -82,13 +82,13 @@ _MODULES = {
     "rmia_scores": "evaluation.membership",
     "save_plots": "publishing.plots",
     "save_published": "publishing.folder",
-    "select_random_weights": "selection.rules",
+    "select_random_weights": "selection.weight_selection",
     "select_weights": "selection.rules",
     "span_log_likelihood": "models.likelihood",
-    "split_forget_rows": "data.sources",
-    "squash_history": "publishing.push",
+    "split_forget_rows": "data.filters",
+    "squash_history": "publishing.history",
     "steps_to_reach": "evaluation.relearning",
-    "summarize_reports": "report.report",
+    "summarize_reports": "report.summary",
     "token_log_likelihood": "models.likelihood",
     "tokenize_causal_lm": "data.preprocessing",
     "tokenize_text_classification": "data.preprocessing",
@@ -110,6 +110,8 @@ if TYPE_CHECKING:
     from ..baselines.noise import FisherForgetting
     from ..baselines.projection import ProjectedGradientUnlearning, SubspaceForgetting
     from ..cli.parser import UnlearningParser
+    from ..data.arguments import DataArguments
+    from ..data.filters import split_forget_rows
     from ..data.preprocessing import (
         check_tokenizer,
         prepare_images,
@@ -117,7 +119,7 @@ if TYPE_CHECKING:
         tokenize_text_classification,
         tokenize_token_classification,
     )
-    from ..data.sources import DataArguments, load_unlearning_datasets, split_forget_rows
+    from ..data.sources import load_unlearning_datasets
     from ..deletion_requests import answer_requests
     from ..evaluation.gaps import accuracy_gaps, average_gap, per_class_accuracy, tug_of_war
     from ..fisher.callback import FisherCallback
@@ -134,16 +136,20 @@ if TYPE_CHECKING:
     from ..publishing.card import UnlearningCard
     from ..publishing.commitment import ForgetCommitment
     from ..publishing.folder import Publication, save_published
+    from ..publishing.history import HistoryReport, find_old_weights, squash_history
     from ..publishing.leaks import LeakError, check_for_leaks, find_leaks, needles_of_dataset, needles_of_machine
     from ..publishing.plots import save_plots
     from ..publishing.public_report import PublicReport
-    from ..publishing.push import HistoryReport, PushResult, find_old_weights, push_folder_to_hub, squash_history
-    from ..repair.optimizer import FreezeGuard, SparseAdamW
-    from ..report.report import UnlearningReport, summarize_reports
+    from ..publishing.push import PushResult, push_folder_to_hub
+    from ..repair.optimizer import SparseAdamW
+    from ..report.report import UnlearningReport
+    from ..report.summary import summarize_reports
+    from ..reset.freeze_guard import FreezeGuard
     from ..reset.values import reset_weights
     from ..selection.fisher_plane import fisher_plane
-    from ..selection.rules import WeightSelection, select_random_weights, select_weights
+    from ..selection.rules import select_weights
     from ..selection.subtraction import CancellationError, cancellation_error
+    from ..selection.weight_selection import WeightSelection, select_random_weights
     from .config import FisherUnlearningConfig
     from .evaluation.divergence import jensen_shannon_divergence
     from .evaluation.ensembles import klom, klom_percentile, margins

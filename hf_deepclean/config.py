@@ -8,14 +8,14 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from .models.likelihood import check_fisher_type
+from .evaluation.recovery import RELEARNING_DATA
+from .fisher.checks import check_fisher_type
 from .models.scope import check_reset_scope
-from .publishing.public_report import FORGET_DISCLOSURES, check_disclosure
-from .report.report import RELEARNING_DATA
+from .publishing.redaction import FORGET_DISCLOSURES, check_disclosure
 from .reset.values import check_reset_value
 from .runtime.processes import check_parallelism
+from .selection.knowledge import TARGETS, check_target
 from .selection.rules import SELECTION_RULES, check_selection_rule
-from .selection.search import TARGETS, check_target
 
 
 @dataclass

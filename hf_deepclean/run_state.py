@@ -14,14 +14,18 @@ from typing import Any
 
 import torch
 
+from .evaluation.recovery import RelearningResult
+from .evaluation.stages import StageResult
 from .fisher.checkpoint import FisherCheckpoint
-from .report.report import GammaTrial, KeptFisherResult, RelearningResult, StageResult, from_json_types, to_json_types
+from .report.json_record import from_json_types, to_json_types
 from .runtime.files import INCOMPLETE, read_tensors, remove_folder, remove_incomplete, replaced, staged, write_tensors
 from .runtime.interruption import Interruption
 from .runtime.processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
 from .selection.fisher_plane import FisherPlane
-from .selection.rules import WeightSelection
 from .selection.search import SelectionSearch
+from .selection.subtraction import KeptFisherResult
+from .selection.sweep import GammaTrial
+from .selection.weight_selection import WeightSelection
 
 
 # A name with which `Trainer.push_to_hub` and `hf upload` of a model leave things out.
@@ -291,3 +295,33 @@ def _check_same_run(folder: Path, before: Mapping[str, Any], now: Mapping[str, A
             f"{folder} is the state of another run: {'; '.join(differences)}. Continue with what it was started with, "
             "or choose another `output_dir`."
         )
+
+
+def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> None:
+    """
+    Refuses an output directory that holds anything, except what an interrupted run has left when it is to be resumed.
+
+    Raises:
+        `FileExistsError`: If something is there.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise FileExistsError(f"The output directory {path} is a file. Choose another `output_dir`.")
+    found = sorted(
+        entry.name
+        for entry in path.iterdir()
+        if not (resuming and (re.fullmatch(r"checkpoint-\d+|runs", entry.name) or is_of_a_run(path, entry.name)))
+    )
+    if not found:
+        return
+    remedy = "Nothing is ever overwritten: choose another `output_dir`, or move what is there."
+    if (path / STATE_FOLDER).exists():
+        remedy = f"Continue that run with `resume_from_checkpoint=True`, or choose another `output_dir`. {remedy}"
+    elif resuming and (path / "report.json").exists():
+        remedy = f"The run there is finished, and there is nothing to continue. {remedy}"
+    raise FileExistsError(
+        f"The output directory {path} already holds {found[0]}"
+        f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}. {remedy}"
+    )

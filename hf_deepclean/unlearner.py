@@ -19,96 +19,75 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import transformers
 from huggingface_hub import HfApi
 from torch.utils.data import Subset
-from transformers import (
-    AutoConfig,
-    EvalPrediction,
-    PreTrainedModel,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer import DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 
 from .config import FisherUnlearningConfig
-from .data.loaders import first_rows, is_stream, rows_and_collator, trainer_batches
+from .data.checks import check_batch_has_labels, check_dataset, check_disjoint, check_requests
+from .data.digests import dataset_fingerprint
+from .data.loaders import rows_and_collator, trainer_batches
+from .data.streams import first_rows, is_stream
+from .evaluation.checks import check_quantization, check_relearning
 from .evaluation.divergence import jensen_shannon_divergence
 from .evaluation.intervals import mean_interval
 from .evaluation.membership import MembershipAttack, membership_attack
-from .evaluation.predictions import (
-    ExamplePredictions,
-    SplitResult,
-    join_predictions,
-    predict_batches,
-    summarize_predictions,
-)
+from .evaluation.predictions import ExamplePredictions, join_predictions, predict_batches
 from .evaluation.quantization import quantized
+from .evaluation.recovery import RelearningResult
 from .evaluation.relearning import evaluated_steps, relearning_curve
+from .evaluation.results import SplitResult, summarize_predictions
+from .evaluation.stages import RequestResult, StageResult
 from .fisher.callback import FisherCallback
+from .fisher.checks import check_fisher_type, check_kept_fisher
 from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import accumulate_over_processes
-from .models.adapters.parameters import (
-    is_adapted,
-    is_adapter_path,
-    keep_base_differentiable,
-    load_adapted_model,
-    num_base_weights,
-    save_adapter,
-)
+from .models.adapters.parameters import is_adapted, keep_base_differentiable, num_base_weights
+from .models.adapters.saving import save_adapter
 from .models.checks import (
-    check_batch_has_labels,
-    check_dataset,
     check_devices,
-    check_disjoint,
-    check_kept_fisher,
     check_loss,
     check_model,
-    check_output_directory,
-    check_quantization,
     check_reference,
-    check_relearning,
-    check_requests,
     check_scope_of_model,
     check_sequence_lengths,
 )
-from .models.contexts import end_mixed_precision
-from .models.fingerprint import dataset_fingerprint, weights_fingerprint
+from .models.contexts import checkpointed, left_as_it_was
+from .models.fingerprint import weights_fingerprint
 from .models.heads import base_model, num_classes
-from .models.likelihood import Likelihood, LogLikelihoodFunction, check_fisher_type
+from .models.label_alignment import LogLikelihoodFunction
+from .models.likelihood import Likelihood
+from .models.loading import load_model, name_of_model
 from .models.scope import parameters_in_scope
-from .planning.preview import TimedCollator, UnlearningPreview, checkpointed, left_as_it_was
+from .planning.preview import TimedCollator, UnlearningPreview
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
 from .publishing.folder import Publication, save_published, write_card
 from .publishing.leaks import Needles, needles_of_dataset, needles_of_machine
 from .publishing.push import PushResult, push_folder_to_hub
-from .repair.optimizer import FreezeGuard
 from .repair.penalty import ForgetPenalty, penalty_period
-from .repair.trainer import RepairTrainer, overridden
+from .repair.trainer import RepairTrainer
 from .report.provenance import Provenance
-from .report.report import (
-    REPORT_NAME,
-    GammaTrial,
-    IntegrityResult,
-    KeptFisherResult,
-    RelearningResult,
-    RequestResult,
-    SelectionResult,
-    StageResult,
-    UnlearningReport,
-)
-from .reset.values import check_pretrained_model, default_reset_value, read_weights, reset_weights, write_weights
-from .run_state import RunState
+from .report.report import REPORT_NAME, UnlearningReport
+from .report.results import IntegrityResult, SelectionResult
+from .reset.freeze_guard import FreezeGuard
+from .reset.pretrained import check_pretrained_model
+from .reset.values import default_reset_value, reset_weights
+from .reset.weights import read_weights, write_weights
+from .run_state import RunState, check_output_directory
+from .runtime.attributes import overridden
 from .runtime.interruption import Interruption
 from .runtime.processes import gather_objects, is_main_process, num_processes, on_main_process
-from .runtime.shards import plain_class
+from .runtime.sharded_models import plain_class
 from .selection.fisher_plane import fisher_plane
-from .selection.rules import LargestRatios, WeightSelection, select_above, select_random_weights, select_weights
-from .selection.search import SelectionSearch, search_selection, target_of_request
-from .selection.subtraction import cancellation_error
+from .selection.knowledge import target_of_request
+from .selection.largest import LargestRatios
+from .selection.rules import select_above, select_weights
+from .selection.search import SelectionSearch, search_selection
+from .selection.subtraction import KeptFisherResult, cancellation_error
+from .selection.sweep import GammaTrial
+from .selection.weight_selection import WeightSelection, select_random_weights
 
 
 logger = logging.getLogger(__name__)
@@ -244,7 +223,7 @@ class FisherUnlearner(RepairTrainer):
         preprocess_logits_for_metrics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         if args is None:
-            args = FisherUnlearningConfig(f"{_model_name(model)}-unlearned")
+            args = FisherUnlearningConfig(f"{name_of_model(model)}-unlearned")
         elif not isinstance(args, FisherUnlearningConfig):
             args = FisherUnlearningConfig.from_training_arguments(args)
         check_fisher_type(args.fisher_type, log_likelihood_func)
@@ -260,7 +239,7 @@ class FisherUnlearner(RepairTrainer):
         self.unlearning_splits = _splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset)
         check_scope_of_model(model, args.reset_scope)
         self._source = model
-        model = _load(model, args.seed)
+        model = load_model(model, args.seed)
         self.reset_value = args.reset_value or default_reset_value(model)
         check_model(model, args.reset_scope, self.reset_value)
         scope = parameters_in_scope(model, args.target_modules, args.exclude_modules, reset_scope=args.reset_scope)
@@ -284,7 +263,15 @@ class FisherUnlearner(RepairTrainer):
         self.kept_fisher = None
         if kept_fisher is not None:
             self.kept_fisher = _load_fisher(kept_fisher)
-            check_kept_fisher(self.kept_fisher, model, scope, args, forget_dataset, retain_dataset)
+            check_kept_fisher(
+                self.kept_fisher,
+                model,
+                scope,
+                args.fisher_type,
+                args.fisher_max_examples,
+                forget_dataset,
+                retain_dataset,
+            )
         check_disjoint(forget_dataset, retain_dataset, disable_tqdm=args.disable_tqdm or not is_main_process())
 
         keep_base_differentiable(model)
@@ -321,7 +308,7 @@ class FisherUnlearner(RepairTrainer):
         self.log_likelihood_func = log_likelihood_func
         self.reference_model = None
         if reference_model is not None:
-            self.reference_model = _load(reference_model, args.seed).to(self.args.device)
+            self.reference_model = load_model(reference_model, args.seed).to(self.args.device)
             check_reference(self.model, self.reference_model)
         if args.relearning_steps > 0:
             check_relearning(self.model, self.reference_model, scope)
@@ -1280,30 +1267,6 @@ def _splits(forget: Any, retain: Any, evaluation: Any | dict[str, Any] | None, u
     if unseen is not None:
         splits["unseen"] = unseen
     return splits
-
-
-def _load(model: str | os.PathLike[str] | PreTrainedModel, seed: int) -> PreTrainedModel:
-    if is_adapter_path(model):
-        return load_adapted_model(model, seed)
-    if isinstance(model, (str, os.PathLike)):
-        architectures = AutoConfig.from_pretrained(model).architectures
-        if not architectures or not hasattr(transformers, architectures[0]):
-            raise ValueError(
-                f"The configuration of {str(model)!r} names no architecture of transformers ({architectures}), so its "
-                "class is unknown. Load the model yourself and pass the object."
-            )
-        return getattr(transformers, architectures[0]).from_pretrained(model)
-    if not isinstance(model, PreTrainedModel) and not is_adapted(model):
-        raise TypeError(
-            f"The model is a {type(model).__name__}, not a `PreTrainedModel` or a `PeftModel`. Pass the bare "
-            "model, without wrappers for compilation or data parallelism."
-        )
-    end_mixed_precision(model)
-    return model
-
-
-def _model_name(model: str | PreTrainedModel) -> str:
-    return Path(model).name if isinstance(model, (str, os.PathLike)) else type(model).__name__
 
 
 def _own_callbacks() -> tuple[type[TrainerCallback], ...]:

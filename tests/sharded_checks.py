@@ -39,8 +39,9 @@ from hf_deepclean import (
     select_weights,
 )
 from hf_deepclean.models.contexts import only_trainable
-from hf_deepclean.reset.values import read_weights, write_weights
-from hf_deepclean.runtime.shards import local_part, named_parameters, whole
+from hf_deepclean.reset.weights import read_weights, write_weights
+from hf_deepclean.runtime.sharded_models import named_parameters
+from hf_deepclean.runtime.shards import local_part, whole
 from hf_deepclean.selection.fisher_plane import fisher_plane
 from tests import tiny
 from tests.fisher.test_accumulate import Halved, Hidden, gaussian, worst_relative_difference

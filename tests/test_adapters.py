@@ -24,12 +24,16 @@ from hf_deepclean import (
     parameters_in_scope,
     reset_weights,
 )
-from hf_deepclean.models.adapters.parameters import adapter_parameters, check_adapter, load_adapted_model, save_adapter
+from hf_deepclean.models.adapters.checks import check_adapter
+from hf_deepclean.models.adapters.loading import load_adapted_model
+from hf_deepclean.models.adapters.parameters import adapter_parameters
+from hf_deepclean.models.adapters.saving import save_adapter
 from hf_deepclean.models.checks import check_model
 from hf_deepclean.models.likelihood import classification_log_likelihood, next_token_log_likelihood
 from hf_deepclean.models.scope import token_embeddings
-from hf_deepclean.repair.optimizer import FreezeGuard
-from hf_deepclean.reset.values import default_reset_value, read_weights
+from hf_deepclean.reset.freeze_guard import FreezeGuard
+from hf_deepclean.reset.values import default_reset_value
+from hf_deepclean.reset.weights import read_weights
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 
 from . import heads, tiny

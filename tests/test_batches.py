@@ -5,14 +5,8 @@ import pytest
 import torch
 import transformers as hf
 
-from hf_deepclean.data.batches import (
-    cut_padding,
-    num_examples,
-    pad_right,
-    select_examples,
-    split_labels,
-    unpack_documents,
-)
+from hf_deepclean.data.batches import num_examples, select_examples, split_labels
+from hf_deepclean.data.packing import cut_padding, pad_right, unpack_documents
 
 
 def padded_left():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_deepclean import FisherDiagonal, cancellation_error, select_random_weights, select_weights
-from hf_deepclean.selection.rules import LargestRatios
+from hf_deepclean.selection.largest import LargestRatios
 
 
 def diagonals(seed=0, forget_part=0.5):

@@ -8,9 +8,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_deepclean import PublicReport, UnlearningCard
+from hf_deepclean.evaluation.stages import StageResult
 from hf_deepclean.publishing.card import _template
-from hf_deepclean.publishing.public_report import FORGET_DISCLOSURES
-from hf_deepclean.report.report import StageResult
+from hf_deepclean.publishing.redaction import FORGET_DISCLOSURES
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 
 from .card_checks import assert_is_a_valid_card, numbers_missing_in

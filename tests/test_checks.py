@@ -22,14 +22,9 @@ from transformers import (
 )
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
-from hf_deepclean.models.checks import (
-    check_dataset,
-    check_disjoint,
-    check_model,
-    check_output_directory,
-    check_sequence_lengths,
-    max_sequence_length,
-)
+from hf_deepclean.data.checks import check_dataset, check_disjoint
+from hf_deepclean.models.checks import check_model, check_sequence_lengths, max_sequence_length
+from hf_deepclean.run_state import check_output_directory
 
 from . import tiny
 

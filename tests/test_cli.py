@@ -1,5 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import importlib
 import json
 import re
 import subprocess
@@ -378,7 +379,7 @@ def test_help_does_not_wait_for_heavy_imports():
 def test_the_console_script_is_the_main_function():
     project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
     module, function = re.search(r'^hf-deepclean = "([\w.]+):(\w+)"$', project, re.M).groups()
-    assert (module, function) == (main.__module__, main.__name__)
+    assert getattr(importlib.import_module(module), function) is main
 
 
 def test_every_long_phase_shows_its_progress_on_the_main_process_alone(source, tmp_path, capsys, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from hf_deepclean import DataArguments, load_unlearning_datasets, split_forget_rows
-from hf_deepclean.data.sources import compile_filter
+from hf_deepclean.data.filters import compile_filter
 
 
 PEOPLE = ["Ada", "Bob", "Cy", "Dee", "Eve", "Fay"]

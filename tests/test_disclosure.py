@@ -10,16 +10,13 @@ import pytest
 from hf_deepclean import PublicReport
 from hf_deepclean.evaluation.intervals import wilson_interval
 from hf_deepclean.evaluation.membership import MembershipAttack
-from hf_deepclean.evaluation.predictions import ClassResult, SplitResult, TokenResult
-from hf_deepclean.publishing.public_report import FORGET_DISCLOSURES, check_disclosure
+from hf_deepclean.evaluation.recovery import RelearningResult
+from hf_deepclean.evaluation.results import ClassResult, SplitResult, TokenResult
+from hf_deepclean.evaluation.stages import StageResult
+from hf_deepclean.publishing.redaction import FORGET_DISCLOSURES, check_disclosure
 from hf_deepclean.report.provenance import Provenance
-from hf_deepclean.report.report import (
-    IntegrityResult,
-    RelearningResult,
-    SelectionResult,
-    StageResult,
-    UnlearningReport,
-)
+from hf_deepclean.report.report import UnlearningReport
+from hf_deepclean.report.results import IntegrityResult, SelectionResult
 from hf_deepclean.selection.fisher_plane import FisherPlane
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hf_deepclean.data.loaders import ProcessBatchSampler
+from hf_deepclean.data.process_loaders import ProcessBatchSampler
 from hf_deepclean.repair.hard_examples import ROW_NUMBERS, HardExampleSampler, NumberedCollator, NumberedRows
 
 

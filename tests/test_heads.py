@@ -10,9 +10,10 @@ import transformers as hf
 from torch import nn
 
 from hf_deepclean import next_token_log_likelihood, token_log_likelihood
-from hf_deepclean.data.batches import cut_padding, select_examples, split_labels
+from hf_deepclean.data.batches import select_examples, split_labels
+from hf_deepclean.data.packing import cut_padding
+from hf_deepclean.fisher.engine.scores import fisher_scores
 from hf_deepclean.models.heads import find_likelihood, prepare_batch
-from hf_deepclean.models.likelihood import fisher_scores
 
 from . import tiny
 from .heads import HEADS, VOCABULARY, fsmt, gpt2, mixtral, text, translation, waveform, xlnet

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hf_deepclean import PublicReport, UnlearningCard, save_plots
-from hf_deepclean.models.fingerprint import dataset_fingerprint
+from hf_deepclean.data.digests import dataset_fingerprint
 from hf_deepclean.publishing.leaks import (
     Leak,
     LeakError,
@@ -37,9 +37,9 @@ from hf_deepclean.publishing.leaks import (
     find_leaks,
     needles_of_dataset,
     needles_of_machine,
-    search,
     words,
 )
+from hf_deepclean.publishing.leaks import file_search as search
 from hf_deepclean.publishing.leaks.words import Words
 
 from . import tiny

@@ -4,12 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_deepclean.models.likelihood import (
-    Likelihood,
-    classification_log_likelihood,
-    fisher_scores,
-    token_log_likelihood,
-)
+from hf_deepclean.fisher.engine.scores import fisher_scores
+from hf_deepclean.models.likelihood import Likelihood, classification_log_likelihood, token_log_likelihood
 
 from . import tiny
 

@@ -10,15 +10,9 @@ import torch
 from torch.utils.data import IterableDataset, SequentialSampler
 from transformers import Trainer, TrainingArguments, default_data_collator
 
-from hf_deepclean.data.loaders import (
-    EpochLoader,
-    ProcessBatchSampler,
-    ProcessRows,
-    first_rows,
-    is_stream,
-    seeded_batches,
-    trainer_batches,
-)
+from hf_deepclean.data.loaders import seeded_batches, trainer_batches
+from hf_deepclean.data.process_loaders import EpochLoader, ProcessBatchSampler, ProcessRows
+from hf_deepclean.data.streams import first_rows, is_stream
 
 from . import tiny
 from .tiny import Rows

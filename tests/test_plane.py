@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hf_deepclean import FisherDiagonal, select_weights
-from hf_deepclean.report.report import from_json_types, to_json_types
+from hf_deepclean.report.json_record import from_json_types, to_json_types
 from hf_deepclean.selection.fisher_plane import FisherPlane, fisher_plane
 
 
@@ -90,7 +90,7 @@ def test_the_size_of_the_blocks_does_not_matter(monkeypatch):
     forget, retain = diagonals()
     selection = select_weights(forget, retain, reset_fraction=0.1)
     expected = fisher_plane(forget, retain, selection)
-    monkeypatch.setattr("hf_deepclean.selection.rules._BLOCK_SIZE", 999)
+    monkeypatch.setattr("hf_deepclean.selection.ratios._BLOCK_SIZE", 999)
     assert fisher_plane(forget, retain, selection) == expected
 
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from hf_deepclean import PublicReport, save_plots
-from hf_deepclean.publishing.public_report import PublicRelearning, PublicTrial
-from hf_deepclean.report.report import StageResult
+from hf_deepclean.evaluation.stages import StageResult
+from hf_deepclean.publishing.public_records import PublicRelearning, PublicTrial
 
 from .test_disclosure import report, split, text_split
 

@@ -9,18 +9,14 @@ import pytest
 
 from hf_deepclean import UnlearningReport, summarize_reports
 from hf_deepclean.evaluation.membership import MembershipAttack
-from hf_deepclean.evaluation.predictions import ClassResult, SplitResult, TokenResult
-from hf_deepclean.report.report import (
-    MAX_RETAIN_DROP,
-    GammaTrial,
-    IntegrityResult,
-    RelearningResult,
-    RequestResult,
-    SelectionResult,
-    StageResult,
-    format_figure,
-)
+from hf_deepclean.evaluation.recovery import RelearningResult
+from hf_deepclean.evaluation.results import ClassResult, SplitResult, TokenResult
+from hf_deepclean.evaluation.stages import RequestResult, StageResult
+from hf_deepclean.report.report import MAX_RETAIN_DROP
+from hf_deepclean.report.results import IntegrityResult, SelectionResult
+from hf_deepclean.report.tables import format_figure
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
+from hf_deepclean.selection.sweep import GammaTrial
 
 
 def stage(accuracy, auc=0.6, divergence=None):

@@ -8,7 +8,9 @@ import torch
 import transformers as hf
 
 from hf_deepclean import WeightSelection, reset_weights
-from hf_deepclean.reset.values import check_pretrained_model, default_reset_value, read_weights, write_weights
+from hf_deepclean.reset.pretrained import check_pretrained_model
+from hf_deepclean.reset.values import default_reset_value
+from hf_deepclean.reset.weights import read_weights, write_weights
 
 from . import heads, tiny
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from hf_deepclean import FisherDiagonal, select_random_weights, select_weights
-from hf_deepclean.selection import rules as selection_module
-from hf_deepclean.selection.rules import LargestRatios, check_selection_rule, select_above, selection_at
+from hf_deepclean.selection import largest
+from hf_deepclean.selection.largest import LargestRatios
+from hf_deepclean.selection.rules import check_selection_rule, select_above
+from hf_deepclean.selection.weight_selection import selection_at
 
 
 def diagonals(num_forget=10, num_retain=90):
@@ -197,7 +199,7 @@ def test_ratios_that_are_sorted_and_ratios_that_are_counted_give_the_same_select
 
     forget, retain = FisherDiagonal(sums(300, 1), 7), FisherDiagonal(sums(300, 1), 11)
     by_sorting = LargestRatios(forget, retain)
-    monkeypatch.setattr(selection_module, "_MAX_SORTED", 0)
+    monkeypatch.setattr(largest, "_MAX_SORTED", 0)
     by_counting = LargestRatios(forget, retain)
     assert by_sorting.num_candidates == by_counting.num_candidates
     for number in (1, 2, 50, 51, 400, by_sorting.num_candidates):
@@ -247,7 +249,7 @@ def test_the_size_of_the_blocks_does_not_matter(monkeypatch, arguments):
     # With few values, so that there are ties in different blocks.
     forget, retain = (FisherDiagonal({n: (30 * v).ceil() for n, v in f.sums.items()}, 7) for f in (forget, retain))
     expected = select_weights(forget, retain, **arguments)
-    monkeypatch.setattr("hf_deepclean.selection.rules._BLOCK_SIZE", 37)
+    monkeypatch.setattr("hf_deepclean.selection.ratios._BLOCK_SIZE", 37)
     selection = select_weights(forget, retain, **arguments)
     assert (selection.gamma, selection.num_infinite_ratios) == (expected.gamma, expected.num_infinite_ratios)
     assert torch.equal(selected_mask(selection), selected_mask(expected))

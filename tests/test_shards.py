@@ -7,7 +7,7 @@ import torch
 from accelerate import dispatch_model
 
 from hf_deepclean import accumulate_fisher_diagonal
-from hf_deepclean.fisher.accumulate import FisherAccumulation
+from hf_deepclean.fisher.accumulation import FisherAccumulation
 from hf_deepclean.runtime.shards import Processes, Turns, add_whole_, local_indices, local_part, whole
 
 from . import tiny

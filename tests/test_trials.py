@@ -10,7 +10,8 @@ import torch
 
 from hf_deepclean import WeightSelection
 from hf_deepclean.evaluation.predictions import ExamplePredictions, TokenPredictions
-from hf_deepclean.report.report import from_json_types, to_json_types
+from hf_deepclean.report.json_record import from_json_types, to_json_types
+from hf_deepclean.selection.knowledge import check_target, knowledge, target_of_request
 from hf_deepclean.selection.search import (
     _FEW_REPAIR_STEPS,
     _SMALLEST_SHARE,
@@ -20,11 +21,8 @@ from hf_deepclean.selection.search import (
     MIN_LEFT_FOR_CHANCE,
     SelectionSearch,
     UnrecoverableResetError,
-    check_target,
-    knowledge,
     min_knowledge_left,
     search_selection,
-    target_of_request,
 )
 
 

@@ -34,8 +34,9 @@ from hf_deepclean import (
     select_random_weights,
 )
 from hf_deepclean.repair.hard_examples import HardExampleSampler
-from hf_deepclean.report.report import MAX_RETAIN_DROP, GammaTrial
+from hf_deepclean.report.report import MAX_RETAIN_DROP
 from hf_deepclean.selection.search import MIN_KNOWLEDGE_LEFT
+from hf_deepclean.selection.sweep import GammaTrial
 
 from . import heads, tiny
 from .test_reset import outside

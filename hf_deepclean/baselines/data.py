@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch.utils.data import ConcatDataset, Subset
 
-from ..data.loaders import rows_at, seeded_batches
-from ..models.likelihood import LogLikelihoodFunction
+from ..data.loaders import seeded_batches
+from ..data.streams import rows_at
+from ..models.label_alignment import LogLikelihoodFunction
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from ..data.batches import IGNORED
+from ..models.label_alignment import logits_of
 from ..models.label_draws import uniform_numbers
-from ..models.likelihood import Likelihood, logits_of
-from ..selection.rules import WeightSelection, selection_at
+from ..models.likelihood import Likelihood
+from ..selection.weight_selection import WeightSelection, selection_at
 from .data import UnlearningData
 from .scoring import summed_gradients, trainable_parameters
 from .training import BatchLoss, TrainingMethod, check_not_empty, epoch_seed, train

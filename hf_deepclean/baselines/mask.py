@@ -9,7 +9,7 @@ from torch import nn
 from ..models.adapters.parameters import is_adapted
 from ..models.scope import parameters_in_scope
 from ..reset.values import RESET_VALUES, default_reset_value, reset_weights
-from ..selection.rules import draw_weights
+from ..selection.weight_selection import draw_weights
 from .data import UnlearningData
 from .training import TrainingMethod, check_not_empty, train_on_retain_data
 

@@ -13,7 +13,8 @@ from ..data.batches import IGNORED, move_batch, split_labels
 from ..fisher.engine.layouts import sum_dtype
 from ..models.contexts import differentiable_mode, evaluation_mode
 from ..models.heads import find_likelihood, prepare_batch
-from ..models.likelihood import Likelihood, LogLikelihoodFunction
+from ..models.label_alignment import LogLikelihoodFunction
+from ..models.likelihood import Likelihood
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from ..data.batches import IGNORED
-from ..models.contexts import all_seeded, evaluation_mode, only_trainable
+from ..models.contexts import evaluation_mode, freeze_running_statistics, only_trainable
 from ..models.likelihood import Likelihood
-from ..repair.optimizer import SparseAdamW, freeze_running_statistics
-from ..selection.rules import WeightSelection
+from ..repair.optimizer import SparseAdamW
+from ..runtime.random_state import all_seeded
+from ..selection.weight_selection import WeightSelection
 from .data import UnlearningData
 from .scoring import Scorer
 

@@ -11,12 +11,13 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import Trainer
 
-from ..models.contexts import all_seeded
 from ..runtime.processes import is_main_process, num_processes, process_index
+from ..runtime.random_state import all_seeded
+from .streams import is_stream, rows_at
 
 
 def seeded_batches(
@@ -82,7 +83,7 @@ def seeded_batches(
         return
     rows = iter(dataset)
     for place in count():
-        batch_seed = _seed_of(seed, place)
+        batch_seed = seed_of_batch(seed, place)
         with all_seeded(batch_seed):
             taken = list(islice(rows, batch_size))
             batch = _collated(collator, taken, batch_seed) if taken and is_wanted(place) else None
@@ -147,31 +148,6 @@ def rows_and_collator(
     return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator, description)
 
 
-def is_stream(dataset: Any) -> bool:
-    """Whether a data set can only be iterated over, as a streamed one."""
-    return isinstance(dataset, (IterableDataset, datasets.IterableDataset))
-
-
-def rows_at(dataset: Any, indices: list[int]) -> list[Any]:
-    """The rows at once, which for a [`~datasets.Dataset`] is one read."""
-    many = getattr(dataset, "__getitems__", None)
-    return many(indices) if many else [dataset[index] for index in indices]
-
-
-def first_rows(dataset: Any, size: int) -> Any:
-    """A stream that ends after so many rows."""
-    return dataset.take(size) if isinstance(dataset, datasets.IterableDataset) else _FirstRows(dataset, size)
-
-
-class _FirstRows(IterableDataset):
-    def __init__(self, dataset: IterableDataset, size: int) -> None:
-        self.dataset = dataset
-        self.size = size
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(self.dataset, self.size)
-
-
 class _SeededBatches(Dataset):
     """Whole batches as the items of a data set, which workers can make in any order."""
 
@@ -187,7 +163,7 @@ class _SeededBatches(Dataset):
     def __getitem__(self, place: int) -> Mapping[str, Any]:
         first = place * self.batch_size
         indices = list(range(first, min(first + self.batch_size, len(self.dataset))))
-        batch_seed = _seed_of(self.seed, place)
+        batch_seed = seed_of_batch(self.seed, place)
         with all_seeded(batch_seed):
             return _collated(self.collator, rows_at(self.dataset, indices), batch_seed)
 
@@ -200,121 +176,9 @@ def _collated(collator: Callable[[list[Any]], Any], rows: list[Any], batch_seed:
     return collator(rows)
 
 
-def _seed_of(seed: int, place: int) -> int:
+def seed_of_batch(seed: int, place: int) -> int:
     return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
 
 
 def _unchanged(batch: Any) -> Any:
     return batch
-
-
-class ProcessBatchSampler(Sampler[list[int]]):
-    """
-    The training batches of one process. In every step the processes together have the next rows, each row once and
-    every process about as many, so that nothing is repeated to make the numbers even.
-
-    With fewer rows than processes the last processes get a row that must not count.
-
-    Args:
-        sampler (`Sampler`):
-            The order of the rows, drawn anew for every epoch.
-        batch_size (`int`):
-            At most so many rows per process and step; one more where otherwise a process would have none.
-        seed (`int`):
-            Seed of the order, which must be the same in all processes.
-        process_index, num_processes (`int`):
-            Which share.
-        drop_last (`bool`, *optional*, defaults to `False`):
-            Whether to leave out the rows that do not fill a step.
-    """
-
-    def __init__(
-        self,
-        sampler: Sampler[int],
-        batch_size: int,
-        seed: int,
-        process_index: int,
-        num_processes: int,
-        drop_last: bool = False,
-    ) -> None:
-        self.sampler = sampler
-        self.batch_size = batch_size
-        self.seed = seed
-        self.process_index = process_index
-        self.num_processes = num_processes
-        self.drop_last = drop_last
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of that epoch."""
-        self.epoch = epoch
-        if hasattr(self.sampler, "set_epoch"):
-            self.sampler.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        size, full = len(self.sampler), self.batch_size * self.num_processes
-        if self.drop_last:
-            return size // full
-        steps = math.ceil(size / full)
-        # A step needs a row for every process.
-        return max(1, min(steps, size // self.num_processes))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        with all_seeded(_seed_of(self.seed, self.epoch)):
-            rows = np.fromiter(self.sampler, dtype=np.int64)
-        if self.drop_last:
-            rows = rows[: len(self) * self.batch_size * self.num_processes]
-        for step in np.array_split(rows, len(self)) if len(self) else ():
-            own = np.array_split(step, self.num_processes)[self.process_index]
-            yield (own if len(own) else step[:1]).tolist()
-
-
-class ProcessRows(IterableDataset):
-    """
-    The training rows of one process from a stream that every process reads, in lists of one step each.
-
-    Args:
-        dataset ([`~datasets.IterableDataset`] or iterable):
-            The stream.
-        batch_size (`int`):
-            Rows per process and step, up to twice as many in the last one.
-        process_index, num_processes (`int`):
-            Which share.
-    """
-
-    def __init__(self, dataset: Any, batch_size: int, process_index: int, num_processes: int) -> None:
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.process_index = process_index
-        self.num_processes = num_processes
-
-    def set_epoch(self, epoch: int) -> None:
-        """Passes the epoch on to the stream, which may shuffle by it."""
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        full = self.batch_size * self.num_processes
-        rows = iter(self.dataset)
-        step, following = list(islice(rows, full)), list(islice(rows, full))
-        while step:
-            if len(following) < self.num_processes:
-                step, following = step + following, []
-            if len(step) < self.num_processes:
-                raise ValueError(
-                    f"The stream has {len(step)} rows for {self.num_processes} processes. Launch fewer processes."
-                )
-            bounds = [
-                len(step) * index // self.num_processes for index in (self.process_index, self.process_index + 1)
-            ]
-            yield step[slice(*bounds)]
-            step, following = following, list(islice(rows, full))
-
-
-class EpochLoader(DataLoader):
-    """A data loader that tells its sampler, or its stream, which epoch begins."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of that epoch."""
-        source = self.dataset if is_stream(self.dataset) else self.batch_sampler
-        source.set_epoch(epoch)

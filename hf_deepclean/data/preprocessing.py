@@ -14,7 +14,7 @@ from datasets.fingerprint import generate_random_fingerprint
 from torch import nn
 
 from .batches import IGNORED, LABELS
-from .sources import progress_bars_on_main_process
+from .progress_bars import progress_bars_on_main_process
 
 
 # Tokenizers without a limit say so by a number of this size.

@@ -1,11 +1,10 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a model says of every example of a data set, and what that adds up to."""
+"""A model's answers on a data set, example by example."""
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from torch import nn
 from ..data.batches import IGNORED, move_batch, split_labels
 from ..models.contexts import evaluation_mode
 from ..models.heads import classifies_tokens, find_likelihood, generates_tokens, prepare_batch
-from ..models.likelihood import Likelihood, LogLikelihoodFunction, check_finite_log_likelihood, logits_of
-from .intervals import mean_interval, ratio_interval, share_interval, wilson_interval
-from .memorization import extraction_strength, is_verbatim, mean_log_probability, min_k_score, perplexity
+from ..models.label_alignment import LogLikelihoodFunction, logits_of
+from ..models.likelihood import Likelihood, check_finite_log_likelihood
+from .memorization import mean_log_probability, min_k_score
 
 
 logger = logging.getLogger(__name__)
@@ -111,92 +110,6 @@ class ExamplePredictions:
     def min_k_confidence(self) -> np.ndarray:
         """The score of the Min-K% attack, for a token-level head; examples without scored tokens are left out."""
         return min_k_score(self.tokens.log_probabilities, self.tokens.counts)[self.tokens.counts > 0]
-
-
-@dataclass(frozen=True)
-class ClassResult:
-    """Accuracy on the examples of one class; for token classification on its tokens."""
-
-    num_examples: int
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class TokenResult:
-    """
-    A token-level model's results on one data set; see [`evaluation.memorization`] for what they mean.
-
-    Args:
-        num_examples (`int`):
-            Number of examples with at least one scored token.
-        num_tokens (`int`):
-            Number of scored tokens.
-        perplexity (`float`):
-            `exp` of the negative log-likelihood per scored token.
-        accuracy (`float`):
-            Share of the scored tokens that are the model's first choice given the true ones before: exact
-            memorisation, over all tokens.
-        num_verbatim (`int`):
-            Number of examples whose every scored token is the model's first choice. For a model that writes from left
-            to right, greedy decoding from the prompt reproduces exactly these.
-        verbatim_interval (`tuple[float, float]`):
-            95 % interval of their share by Wilson's method.
-        extraction_strength (`float`, *optional*):
-            Mean extraction strength of the examples; only for a model that writes from left to right.
-        accuracy_interval, perplexity_interval (`tuple[float, float]`, *optional*):
-            95 % intervals that take the tokens of one example for dependent, see [`evaluation.intervals`]; none for
-            fewer than two examples.
-        extraction_strength_interval (`tuple[float, float]`, *optional*):
-            95 % interval of the extraction strength, if there is one.
-    """
-
-    num_examples: int
-    num_tokens: int
-    perplexity: float
-    accuracy: float
-    num_verbatim: int
-    verbatim_interval: tuple[float, float]
-    extraction_strength: float | None = None
-    accuracy_interval: tuple[float, float] | None = None
-    perplexity_interval: tuple[float, float] | None = None
-    extraction_strength_interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class SplitResult:
-    """
-    A model's results on one data set.
-
-    Args:
-        num_examples (`int`):
-            Number of examples.
-        mean_loss (`float`):
-            Mean loss of the examples: the negative log-likelihood, for a token-level head per scored token, in nats.
-        loss_deciles (`tuple[float, ...]`):
-            The 10 % to 90 % quantiles of that loss.
-        accuracy (`float`, *optional*):
-            Share of examples whose most probable class is the label.
-        accuracy_interval (`tuple[float, float]`, *optional*):
-            95 % interval of the accuracy by Wilson's method.
-        per_class (`dict[str, ClassResult]`, *optional*):
-            Accuracy by class name, for the classes that occur.
-        metrics (`dict[str, float]`, *optional*):
-            What the caller's `compute_metrics` returned.
-        tokens ([`TokenResult`], *optional*):
-            Results token by token, for a token-level head.
-        mean_loss_interval (`tuple[float, float]`, *optional*):
-            95 % interval of the mean loss by the normal distribution; none for fewer than two examples.
-    """
-
-    num_examples: int
-    mean_loss: float
-    loss_deciles: tuple[float, ...]
-    accuracy: float | None = None
-    accuracy_interval: tuple[float, float] | None = None
-    per_class: dict[str, ClassResult] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    tokens: TokenResult | None = None
-    mean_loss_interval: tuple[float, float] | None = None
 
 
 def predict_examples(
@@ -297,46 +210,6 @@ def join_predictions(parts: Sequence[ExamplePredictions]) -> ExamplePredictions:
     )
 
 
-def summarize_predictions(
-    predictions: ExamplePredictions,
-    class_names: Mapping[int, str] | None = None,
-    metrics: Mapping[str, float] | None = None,
-) -> SplitResult:
-    """
-    Adds up what a model said of every example.
-
-    Args:
-        predictions ([`ExamplePredictions`]):
-            The answers.
-        class_names (`dict[int, str]`, *optional*):
-            Names of the classes, by default their numbers.
-        metrics (`dict[str, float]`, *optional*):
-            Further figures of the caller's, kept as they are.
-    """
-    loss = -predictions.confidence()
-    result = SplitResult(
-        num_examples=len(predictions.log_likelihood),
-        mean_loss=float(loss.mean()),
-        loss_deciles=tuple(float(value) for value in np.quantile(loss, LOSS_QUANTILES)),
-        metrics=dict(metrics or {}),
-        # Of probabilities losses are never negative; of densities, by a likelihood of the caller's, they may be.
-        mean_loss_interval=mean_interval(loss, (0.0 if loss.min() >= 0 else -math.inf, math.inf)),
-    )
-    tokens = predictions.tokens
-    if tokens is not None:
-        per_class = {} if tokens.classes is None else _by_class(tokens.correct, tokens.classes, class_names)
-        return replace(result, tokens=_summarize_tokens(tokens), per_class=per_class)
-    if predictions.log_probabilities is None:
-        return result
-    right = predictions.log_probabilities.argmax(axis=1) == predictions.labels
-    return replace(
-        result,
-        accuracy=float(right.mean()),
-        accuracy_interval=wilson_interval(int(right.sum()), len(right)),
-        per_class=_by_class(right, predictions.labels, class_names),
-    )
-
-
 def _score_tokens(
     model: nn.Module, likelihood: Likelihood, batch: Mapping[str, Any], outputs: Any
 ) -> TokenPredictions:
@@ -368,47 +241,6 @@ def _join(parts: list[TokenPredictions]) -> TokenPredictions:
         parts[0].generated,
         None if parts[0].classes is None else np.concatenate([part.classes for part in parts]),
     )
-
-
-def _summarize_tokens(tokens: TokenPredictions) -> TokenResult:
-    counts = tokens.counts[tokens.counts > 0]
-    starts = np.cumsum(counts) - counts
-    num_correct = np.add.reduceat(tokens.correct, starts, dtype=np.float64)
-    num_verbatim = int(is_verbatim(tokens.correct, counts).sum())
-    strength = extraction_strength(tokens.correct, counts) if tokens.generated else None
-    return TokenResult(
-        num_examples=len(counts),
-        num_tokens=len(tokens.correct),
-        perplexity=perplexity(tokens.log_probabilities),
-        accuracy=float(tokens.correct.mean()),
-        num_verbatim=num_verbatim,
-        verbatim_interval=wilson_interval(num_verbatim, len(counts)),
-        extraction_strength=None if strength is None else float(strength.mean()),
-        accuracy_interval=share_interval(num_correct, counts),
-        perplexity_interval=_perplexity_interval(tokens.log_probabilities, starts, counts),
-        extraction_strength_interval=None if strength is None else share_interval(strength, np.ones(len(strength))),
-    )
-
-
-def _perplexity_interval(
-    log_probabilities: np.ndarray, starts: np.ndarray, counts: np.ndarray
-) -> tuple[float, float] | None:
-    interval = ratio_interval(np.add.reduceat(log_probabilities, starts, dtype=np.float64), counts)
-    if interval is None:
-        return None
-    high, low = (perplexity(np.array([min(0.0, end)])) for end in interval)
-    # Rounding must not push an end past the perplexity it encloses.
-    value = perplexity(log_probabilities)
-    return min(low, value), max(high, value)
-
-
-def _by_class(right: np.ndarray, labels: np.ndarray, class_names: Mapping[int, str] | None) -> dict[str, ClassResult]:
-    return {
-        str((class_names or {}).get(int(label), int(label))): ClassResult(
-            int((labels == label).sum()), float(right[labels == label].mean())
-        )
-        for label in np.unique(labels)
-    }
 
 
 def _all_logits(likelihood: Likelihood, outputs: Any) -> torch.Tensor:

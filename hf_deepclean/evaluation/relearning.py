@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 from ..data.batches import move_batch, split_labels
-from ..models.contexts import evaluation_mode, only_trainable
+from ..models.contexts import evaluation_mode, freeze_running_statistics, only_trainable
 from ..models.heads import find_likelihood, prepare_batch
-from ..models.likelihood import LogLikelihoodFunction
-from ..repair.optimizer import freeze_running_statistics
+from ..models.label_alignment import LogLikelihoodFunction
 
 
 logger = logging.getLogger(__name__)

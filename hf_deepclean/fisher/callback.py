@@ -15,22 +15,17 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..data.batches import move_batch
+from ..data.checks import check_batch_has_labels, check_dataset
 from ..data.loaders import trainer_batches
 from ..models.adapters.parameters import keep_base_differentiable
-from ..models.checks import (
-    check_batch_has_labels,
-    check_dataset,
-    check_devices,
-    check_loss,
-    check_model,
-    check_scope_of_model,
-)
+from ..models.checks import check_devices, check_loss, check_model, check_scope_of_model
 from ..models.contexts import own_precision
 from ..models.fingerprint import weights_fingerprint
 from ..models.heads import find_likelihood, num_classes, prepare_batch
-from ..models.likelihood import LogLikelihoodFunction, check_fisher_type
+from ..models.label_alignment import LogLikelihoodFunction
 from ..models.scope import parameters_in_scope
 from ..runtime.processes import on_main_process
+from .checks import check_fisher_type
 from .diagonal import FisherDiagonal, check_no_fisher
 from .passes import accumulate_over_processes
 

@@ -13,9 +13,9 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from torch import nn
 
-from .. import __version__
 from ..models.fingerprint import weights_fingerprint
 from ..runtime.files import check_new_file, read_tensors, replaced, staged, write_tensors
+from ..version import __version__
 
 
 FISHER_NAME = "fisher.safetensors"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..runtime.processes import gather_objects, sum_over_processes_
-from .accumulate import FisherAccumulation
+from .accumulation import FisherAccumulation
 from .checkpoint import FisherCheckpoint, PassRecord
 from .diagonal import FisherDiagonal
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a phase needs a model, or random draws, to be for its duration; afterwards, also after an error, as before."""
+"""A model as a phase needs it, for the duration; afterwards, also after an error, as it was before."""
 
 import random
 from collections.abc import Callable, Collection, Iterator
@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..runtime.shards import reshard
+from ..runtime.sharded_models import reshard
 
 
 _DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
@@ -90,32 +90,6 @@ def own_precision(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         vars(model).update(prepared)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draws on the CPU by a seed; the generators of other devices are not touched."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-
-
-@contextmanager
-def all_seeded(seed: int) -> Iterator[None]:
-    """The generators of Python, numpy and torch (CPU) by a seed, afterwards as they were."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 @contextmanager
@@ -202,3 +176,67 @@ def _entered(*contexts: AbstractContextManager[Any]) -> Iterator[None]:
         for context in contexts:
             stack.enter_context(context)
         yield
+
+
+@contextmanager
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """
+    Training flags, buffers, gradients and all random states are afterwards what they were before.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model. Whoever changes its weights puts them back.
+    """
+    training = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    device = next(model.parameters()).device
+    states = random.getstate(), np.random.get_state()
+    for parameter, _ in gradients:
+        parameter.grad = None
+    accelerator = {"devices": [], "device_type": "cuda"}
+    if device.type != "cpu":
+        accelerator = {"devices": [device], "device_type": device.type}
+    try:
+        with torch.random.fork_rng(**accelerator):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        for module, mode in training.items():
+            module.training = mode
+
+
+@contextmanager
+def checkpointed(model: nn.Module, enabled: bool) -> Iterator[None]:
+    """
+    Activations are checkpointed, as Trainer would switch it on for good.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model.
+        enabled (`bool`):
+            Whether they are to be; if not, the model stays as it is.
+    """
+    # transformers has renamed the methods, and warns of the old names.
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    enabled = enabled and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    if enabled:
+        getattr(model, f"{kind}_checkpointing_enable")()
+    try:
+        yield
+    finally:
+        if enabled:
+            getattr(model, f"{kind}_checkpointing_disable")()
+
+
+def freeze_running_statistics(model: nn.Module) -> None:
+    """Puts layers that keep running statistics in eval mode, so that a training step leaves their buffers alone."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()

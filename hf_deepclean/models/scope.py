@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from torch import nn
 
-from ..runtime.shards import reshard
+from ..runtime.sharded_models import reshard
 from .adapters.parameters import adapter_parameters, is_adapted, token_parameters
 
 

@@ -3,18 +3,15 @@
 """What an unlearning run would do and cost, estimated on a sample; nothing is changed or written."""
 
 import copy
-import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
-from ..report.report import SelectionResult, aligned
+from ..report.results import SelectionResult
+from ..report.tables import aligned
 
 
 @dataclass(frozen=True)
@@ -99,63 +96,6 @@ class TimedCollator:
             return spans[0] * max(1.0, num_examples / sizes[0])
         per_example = sum(spans[1:]) / sum(sizes[1:])
         return max(0.0, spans[0] - per_example * sizes[0]) + per_example * num_examples
-
-
-@contextmanager
-def left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """
-    Training flags, buffers, gradients and all random states are afterwards what they were before.
-
-    Args:
-        model (`torch.nn.Module`):
-            The model. Whoever changes its weights puts them back.
-    """
-    training = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    device = next(model.parameters()).device
-    states = random.getstate(), np.random.get_state()
-    for parameter, _ in gradients:
-        parameter.grad = None
-    accelerator = {"devices": [], "device_type": "cuda"}
-    if device.type != "cpu":
-        accelerator = {"devices": [device], "device_type": device.type}
-    try:
-        with torch.random.fork_rng(**accelerator):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        for parameter, gradient in gradients:
-            parameter.grad = gradient
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-        for module, mode in training.items():
-            module.training = mode
-
-
-@contextmanager
-def checkpointed(model: nn.Module, enabled: bool) -> Iterator[None]:
-    """
-    Activations are checkpointed, as Trainer would switch it on for good.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`]):
-            The model.
-        enabled (`bool`):
-            Whether they are to be; if not, the model stays as it is.
-    """
-    # transformers has renamed the methods, and warns of the old names.
-    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    enabled = enabled and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-    if enabled:
-        getattr(model, f"{kind}_checkpointing_enable")()
-    try:
-        yield
-    finally:
-        if enabled:
-            getattr(model, f"{kind}_checkpointing_disable")()
 
 
 def _size(num_bytes: int) -> str:

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from ..report.report import aligned
-from .formulas import Calculation, Device, Estimate, Job, ModelSize, Setting, estimate, gigabytes
+from ..report.tables import aligned
+from .device import Device, Job, Setting
+from .formulas import Calculation, Estimate, estimate, gigabytes
+from .model_size import ModelSize
 
 
 _SECONDS_PER_DAY = 86400

@@ -3,55 +3,40 @@
 """The unlearning card: the model card of a cleaned model, rendered from the public form of its report."""
 
 import hashlib
-import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import jinja2
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 
-from ..models.heads import class_names_of_task
-from ..report.report import QUANTIZATION_STAGES, RELEARNING_DATA, STAGES, IntegrityResult, markdown_table
+from ..evaluation.recovery import RELEARNING_DATA
+from ..evaluation.stages import QUANTIZATION_STAGES, STAGES
+from ..report.results import IntegrityResult
 from ..selection.fisher_plane import FisherPlane
-from .public_report import Measure, PublicRelearning, PublicReport, PublicTrial, ResetShare
+from .card_metadata import PIPELINES, TAGS, card_metadata, card_title
+from .card_tables import (
+    describe_rest_of_plane,
+    losses_table,
+    modules_table,
+    number,
+    percent,
+    plane_table,
+    relearning_table,
+    results_table,
+    shares_by_gamma_table,
+    trials_table,
+)
+from .public_records import Measure, PublicRelearning, PublicTrial, ResetShare
+from .public_report import PublicReport
 
 
-TAGS = ("machine-unlearning", "fisher-unlearning", "hf_deepclean")
 CARD_NAME = "README.md"
 # Where the card goes if the owner has written one.
 CARD_NAME_BESIDE = "UNLEARNING.md"
-
-# Of the fields of the model from before: those that say what it was trained on or measured, and those set anew.
-_NOT_KEPT = (
-    *("datasets", "widget", "model-index", "new_version", "metrics", "eval_results", "co2_eq_emissions"),
-    *("base_model", "base_model_relation", "library_name", "tags", "unlearning", "model_name"),
-)
-
-# Their names in transformers.
-_PIPELINES = {
-    "text-classification": "SEQUENCE_CLASSIFICATION",
-    "token-classification": "TOKEN_CLASSIFICATION",
-    "text-generation": "CAUSAL_LM",
-    "fill-mask": "MASKED_LM",
-    "question-answering": "QUESTION_ANSWERING",
-    "multiple-choice": "MULTIPLE_CHOICE",
-    "image-classification": "IMAGE_CLASSIFICATION",
-    "audio-classification": "AUDIO_CLASSIFICATION",
-    "automatic-speech-recognition": "CTC",
-    "text2text-generation": "SEQ_TO_SEQ_CAUSAL_LM",
-}
-
-# Names of measures in the metadata, where the Hub has one for them.
-_METRIC_TYPES = {
-    "token accuracy": "accuracy",
-    "mean loss": "loss",
-    "verbatim": "exact_match",
-    "all tokens right": "exact_match",
-}
 
 _FISHER_LABELS = {
     "empirical": "",
@@ -132,7 +117,7 @@ class UnlearningCard(ModelCard):
         Returns:
             [`UnlearningCard`]
         """
-        data = _metadata(report, base_metadata or {}, repo_id)
+        data = card_metadata(report, base_metadata or {}, repo_id)
         if gated_prompt is not None:
             data.extra_gated_prompt = gated_prompt
         body = _template().render(_context(report, repo_id, plots))
@@ -153,75 +138,8 @@ def static_text() -> str:
     kinds = (PublicReport, Measure, ResetShare, PublicTrial, PublicRelearning, FisherPlane, IntegrityResult)
     names = [item.name for kind in kinds for item in fields(kind)]
     stages = STAGES | QUANTIZATION_STAGES
-    words = [_source(), *_DIRECTIONS, *_DIRECTIONS.values(), *_PIPELINES, *stages, *stages.values(), *names, *TAGS]
+    words = [_source(), *_DIRECTIONS, *_DIRECTIONS.values(), *PIPELINES, *stages, *stages.values(), *names, *TAGS]
     return "\n".join([*words, *RELEARNING_DATA])
-
-
-def _metadata(report: PublicReport, before: Mapping[str, Any], repo_id: str | None) -> ModelCardData:
-    kept = {name: value for name, value in before.items() if name not in _NOT_KEPT}
-    pipeline = kept.pop("pipeline_tag", None) or _pipeline_tag(report.model_class)
-    adapter = report.settings.get("reset_scope") == "adapter"
-    base = {}
-    if report.base_model is not None and report.base_model != repo_id:
-        base = {"base_model": report.base_model, "base_model_relation": "adapter" if adapter else "finetune"}
-    elif "base_model" in before and before["base_model"] != repo_id:
-        base = {name: before[name] for name in ("base_model", "base_model_relation") if name in before}
-    results = list(_eval_results(report, pipeline or "other"))
-    unlearning = {
-        "method": "DeepClean, arXiv 2311.10448",
-        "hf_deepclean": report.versions.get("hf-deepclean"),
-        "disclosure": report.disclosure,
-        "fisher_type": report.settings.get("fisher_type"),
-        "gamma": report.gamma,
-        "reset_value": report.settings.get("reset_value"),
-        "reset_scope": report.settings.get("reset_scope"),
-        "num_in_scope": report.num_in_scope,
-        "num_reset": report.num_selected,
-        "num_changed_outside": 0,
-        "frozen_checksum": report.integrity.frozen_checksum,
-        "base_model_revision": report.base_model_revision,
-        "commitment": report.commitment,
-    }
-    return ModelCardData(
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag=pipeline,
-        **base,
-        **kept,
-        tags=list(dict.fromkeys([*(before.get("tags") or []), *TAGS])),
-        model_name=_title(report, repo_id) if results else None,
-        eval_results=results or None,
-        unlearning={name: value for name, value in unlearning.items() if value is not None},
-        ignore_metadata_errors=True,
-    )
-
-
-def _eval_results(report: PublicReport, task: str) -> Iterable[EvalResult]:
-    for measure in report.measures:
-        figure = measure.figures.get("after_repair")
-        if measure.split in ("forget", "unseen") or figure is None or not math.isfinite(figure.value):
-            continue
-        arguments: dict[str, Any] = {"num_examples": min(measure.num_examples.values())}
-        if figure.interval is not None:
-            arguments["interval_95"] = list(figure.interval)
-        yield EvalResult(
-            task_type=task,
-            dataset_type="retain" if measure.split == "retain" else "eval",
-            dataset_name="retained training data"
-            if measure.split == "retain"
-            else f"evaluation data ({measure.split})",
-            metric_type=_METRIC_TYPES.get(measure.name, measure.name),
-            metric_name=f"{measure.split} {measure.name}",
-            metric_value=figure.value,
-            metric_args=arguments,
-        )
-
-
-def _pipeline_tag(model_class: str) -> str | None:
-    return next((tag for tag, task in _PIPELINES.items() if model_class in class_names_of_task(task)), None)
-
-
-def _title(report: PublicReport, repo_id: str | None) -> str:
-    return f"Cleaned {report.model_class}" if repo_id is None else repo_id.rpartition("/")[2]
 
 
 def _source() -> str:
@@ -235,8 +153,8 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "integer": lambda value: f"{value:,}",
-        "number": _number,
-        "percent": _percent,
+        "number": number,
+        "percent": percent,
         "one_line": lambda text: " ".join(text.split()),
     }
     return environment.from_string(_source())
@@ -253,81 +171,30 @@ def _context(report: PublicReport, repo_id: str | None, plots: Collection[str]) 
         if all(figure.interval is None for figure in measure.figures.values())
     ]
     return {
-        "title": _title(report, repo_id),
+        "title": card_title(report, repo_id),
         "report": report,
         "plots": list(plots),
         "stages": stages,
-        "results": _results(report, stages),
-        "quantization": _results(report, rounded) if rounded.keys() - STAGES.keys() else "",
+        "results": results_table(report, stages),
+        "quantization": results_table(report, rounded) if rounded.keys() - STAGES.keys() else "",
         "no_intervals": without,
         "directions": [text for name, text in _DIRECTIONS.items() if name in names],
         "membership": report.measure("forget", "membership AUC") is not None,
         "evaluated": any(measure.split.startswith("eval") for measure in report.measures),
-        "losses": _losses(report),
-        "relearning": {data: _relearning(found) for data, found in report.relearning_by_data().items()},
+        "losses": losses_table(report),
+        "relearning": {data: relearning_table(found) for data, found in report.relearning_by_data().items()},
         "fisher_labels": _FISHER_LABELS[report.settings.get("fisher_type", "empirical")],
         "reset_value": _RESET_VALUES[report.settings.get("reset_value", "zero")],
         "repair": _repair(report.settings),
         "penalty": report.settings.get("forget_penalty", 0.0),
-        "beside_the_plane": _beside_the_plane(report),
-        "plane": _plane(report),
-        "shares_by_gamma": _shares_by_gamma(report),
-        "trials": _trials(report),
-        "modules": _modules(report),
+        "beside_the_plane": describe_rest_of_plane(report),
+        "plane": plane_table(report),
+        "shares_by_gamma": shares_by_gamma_table(report),
+        "trials": trials_table(report),
+        "modules": modules_table(report),
         "usage": _usage(report, repo_id),
         "versions": ", ".join(f"{name} {number}" for name, number in report.versions.items()),
     }
-
-
-def _results(report: PublicReport, stages: Mapping[str, str]) -> str:
-    at_least = "≥ " if report.disclosure == "withheld" else ""
-    rows = []
-    for measure in report.measures:
-        show = _percent if measure.unit == "share" else _number
-        count = ", ".join(
-            f"{at_least}{number:,}" + (f" {split}" if len(measure.num_examples) > 1 else "")
-            for split, number in measure.num_examples.items()
-        )
-        cells = [_cell(measure.figures.get(stage), show) for stage in stages]
-        rows.append([f"{measure.split} {measure.name}", count, *cells])
-    return markdown_table(["n", *stages.values()], rows)
-
-
-def _cell(figure: Any, show: Callable[[float], str]) -> str:
-    if figure is None:
-        return ""
-    if figure.interval is None:
-        return show(figure.value)
-    low, high = (show(end).removesuffix(" %") for end in figure.interval)
-    return f"{show(figure.value)} ({low} to {high})"
-
-
-def _losses(report: PublicReport) -> str:
-    quantiles = {
-        f"{STAGES[stage]}, {split}": of_split
-        for stage, splits in report.loss_quantiles.items()
-        for split, of_split in splits.items()
-    }
-    # All are at the same levels.
-    levels = next(iter(quantiles.values()), {}).keys()
-    rows = [[name, *map(_number, of_split.values())] for name, of_split in quantiles.items()]
-    return markdown_table(levels, rows) if rows else ""
-
-
-def _relearning(found: PublicRelearning) -> str:
-    show = _number if found.measure == "mean loss" else _percent
-    rows = [
-        [STAGES[stage], *map(show, curve), *["diverged"] * (len(found.steps) - len(curve))]
-        for stage, curve in found.curves.items()
-    ]
-    table = markdown_table([f"step {step}" for step in found.steps], rows)
-    if found.excess is None:
-        return table
-    unit = "nats" if found.measure == "mean loss" else "percentage points"
-    excess = _number(found.excess if unit == "nats" else round(100 * found.excess, 2))
-    return (
-        f"{table}\n\nAt the furthest it has come back by {excess} {unit} more than in the reference; 0 is the target."
-    )
 
 
 def _repair(settings: Mapping[str, Any]) -> str:
@@ -335,82 +202,12 @@ def _repair(settings: Mapping[str, Any]) -> str:
     length = f"{steps:,} steps" if steps > 0 else f"{settings.get('num_train_epochs', 0):g} epochs"
     batch = settings.get("per_device_train_batch_size", 1) * settings.get("gradient_accumulation_steps", 1)
     schedule = settings.get("lr_scheduler_type", "linear")
-    rate = _number(settings.get("learning_rate", 0.0))
+    rate = number(settings.get("learning_rate", 0.0))
     text = f"{length}, learning rate {rate} ({schedule}), batches of {batch}"
     share = settings.get("hard_example_share", 1.0)
     if share < 1:
-        text += f"; after the first epoch on the {_percent(share)} of the retained data with the largest losses alone"
+        text += f"; after the first epoch on the {percent(share)} of the retained data with the largest losses alone"
     return text
-
-
-def _modules(report: PublicReport) -> str:
-    layered = [row for row in report.modules if row.layer]
-    kinds = list(dict.fromkeys(row.kind for row in layered))
-    layers = list(dict.fromkeys(row.layer for row in layered))
-    shares = {(row.layer, row.kind): _percent(row.share) for row in layered}
-    tables = []
-    if layered:
-        rows = [[f"layer {layer}", *(shares.get((layer, kind), "") for kind in kinds)] for layer in layers]
-        tables.append(markdown_table([f"`{kind}`" for kind in kinds], rows))
-    others = [row for row in report.modules if not row.layer]
-    if others:
-        rows = [
-            [f"`{row.kind}`", f"{row.num_selected:,}", f"{row.num_in_scope:,}", _percent(row.share)] for row in others
-        ]
-        tables.append(markdown_table(["reset", "in scope", "share"], rows))
-    return "\n\n".join(tables)
-
-
-def _plane(report: PublicReport) -> str:
-    plane = report.plane
-    if plane is None:
-        return ""
-    rows = [
-        [
-            f"{edge:g}",
-            *(f"{count:,} ({chosen:,})" if count else "" for count, chosen in zip(counts, selected, strict=True)),
-        ]
-        for edge, counts, selected in zip(plane.forget_edges, plane.counts, plane.selected_counts, strict=False)
-    ]
-    # The largest Fisher information on top, as in the picture.
-    return markdown_table([f"{edge:g}" for edge in plane.retain_edges[:-1]], rows[::-1])
-
-
-def _beside_the_plane(report: PublicReport) -> str:
-    if report.plane is None:
-        return ""
-    parts = {
-        "with no Fisher information on the data to forget": report.plane.forget_zero,
-        "with none on the data to keep alone": report.plane.retain_zero,
-        "in small bins": report.plane.other,
-    }
-    counts = [f"{total:,} {name} ({selected:,} reset)" for name, (selected, total) in parts.items()]
-    return f"Not in it: {'; '.join(counts)}."
-
-
-def _shares_by_gamma(report: PublicReport) -> str:
-    if report.plane is None:
-        return ""
-    # Every third of six points per decade.
-    shown = report.plane.share_by_gamma[::3]
-    row = ["weights above it", *(_percent(share) for _, share in shown)]
-    return markdown_table([f"ratio {_number(gamma)}" for gamma, _ in shown], [row])
-
-
-def _trials(report: PublicReport) -> str:
-    if not report.trials:
-        return ""
-    show = _number if report.trial_measure == "mean loss" else _percent
-    splits = list(dict.fromkeys(split for trial in report.trials for split in trial.figures))
-    rows = [
-        [
-            f"threshold {_number(trial.gamma)}",
-            _percent(trial.share),
-            *(show(trial.figures[split]) if split in trial.figures else "" for split in splits),
-        ]
-        for trial in report.trials
-    ]
-    return markdown_table(["weights reset", *splits], rows)
 
 
 def _usage(report: PublicReport, repo_id: str | None) -> str:
@@ -422,11 +219,3 @@ def _usage(report: PublicReport, repo_id: str | None) -> str:
             f'base = {report.model_class}.from_pretrained("{base}")\nmodel = PeftModel.from_pretrained(base, "{name}")'
         )
     return f'from transformers import {report.model_class}\n\nmodel = {report.model_class}.from_pretrained("{name}")'
-
-
-def _percent(value: float) -> str:
-    return f"{round(100 * value, 2):g} %"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 and float(value).is_integer() else f"{value:.4g}"

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..models.contexts import all_seeded
-from ..models.fingerprint import row_digests
+from ..data.digests import row_digests
 from ..runtime.files import replaced
+from ..runtime.random_state import all_seeded
 
 
 COMMITMENT_NAME = "forget_commitment.json"

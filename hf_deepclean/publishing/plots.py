@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..report.report import STAGES, UnlearningReport
+from ..evaluation.stages import STAGES
+from ..report.report import UnlearningReport
 from .public_report import PublicReport
 
 

@@ -4,32 +4,27 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..evaluation.intervals import wilson_interval
-from ..evaluation.predictions import LOSS_QUANTILES, SplitResult
-from ..report.report import (
-    QUANTIZATION_STAGES,
-    STAGES,
-    IntegrityResult,
-    JsonRecord,
-    RelearningResult,
-    StageResult,
-    UnlearningReport,
-    estimates_of_split,
-)
+from ..evaluation.stages import QUANTIZATION_STAGES, STAGES
+from ..report.json_record import JsonRecord
+from ..report.report import UnlearningReport
+from ..report.results import IntegrityResult
 from ..selection.fisher_plane import FisherPlane
+from .public_records import Measure, PublicRelearning, PublicTrial, ResetShare
+from .redaction import (
+    Redaction,
+    check_disclosure,
+    public_measures,
+    public_quantiles,
+    public_relearning,
+    public_trial_figures,
+    round_to_digits,
+    trial_measure_of,
+)
 
-
-FORGET_DISCLOSURES = ("withheld", "size", "description")
-
-# Figures of fewer forgotten examples would say something of single ones.
-MIN_FORGET_EXAMPLES = 50
-# Of a distribution, no less than so many examples lie between two of its published points.
-_MIN_EXAMPLES_PER_BIN = 10
 
 # Of the settings only these: others may hold paths, ids or names that say where the data came from.
 _SETTINGS = (
@@ -38,109 +33,9 @@ _SETTINGS = (
     *("gradient_accumulation_steps", "bf16", "fp16", "forget_penalty", "hard_example_share"),
 )
 
-# Shares of independent examples, and all shares.
-_SIMPLE_SHARES = (
-    *("accuracy", "verbatim", "all tokens right", "membership TPR at 1 % FPR", "Min-K% membership TPR at 1 % FPR"),
-)
-_SHARES = (*_SIMPLE_SHARES, "token accuracy", "extraction strength")
 # A module within the first numbered one of its name.
 _LAYER = re.compile(r"(?P<stack>.*?)\.(?P<layer>\d+)(?P<rest>\..+)")
 _NUMBER = re.compile(r"\.\d+(?=\.|$)")
-
-_AREAS = ("membership AUC", "Min-K% membership AUC")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """
-    A published figure.
-
-    Args:
-        value (`float`): The value, rounded.
-        interval (`tuple[float, float]`, *optional*): Its 95 % interval.
-    """
-
-    value: float
-    interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Measure:
-    """
-    One measure on one data set, at every stage.
-
-    Args:
-        split (`str`): `"forget"`, `"retain"`, `"unseen"`, `"eval"`, or `"eval 1"` and so on.
-        name (`str`): Such as `"accuracy"` or `"membership AUC"`.
-        unit (`str`): `"share"` (0 to 1), or `"number"`.
-        num_examples (`dict[str, int]`): Examples of every data set that enters it; see [`PublicReport`].
-        figures (`dict[str, Figure]`): The figures by stage, see `STAGES` and `QUANTIZATION_STAGES`.
-    """
-
-    split: str
-    name: str
-    unit: str
-    num_examples: dict[str, int]
-    figures: dict[str, Figure]
-
-
-@dataclass(frozen=True)
-class ResetShare:
-    """
-    How much of the modules of one kind in one layer was reset.
-
-    Args:
-        layer (`str`): Number of the layer, or empty outside the layers.
-        kind (`str`): Name of the module within its layer, with `*` for further numbers.
-        num_selected (`int`): Weights that were reset.
-        num_in_scope (`int`): Weights that could have been.
-        share (`float`): The one divided by the other.
-    """
-
-    layer: str
-    kind: str
-    num_selected: int
-    num_in_scope: int
-    share: float
-
-
-@dataclass(frozen=True)
-class PublicTrial:
-    """
-    What another threshold would have done.
-
-    Args:
-        gamma (`float`): The ratio of forget to retain Fisher above which weights were reset.
-        share (`float`): Share of the weights in scope that this reset.
-        figures (`dict[str, float]`): By data set, the measure of `PublicReport.trial_measure` after the reset alone.
-    """
-
-    gamma: float
-    share: float
-    figures: dict[str, float]
-
-
-@dataclass(frozen=True)
-class PublicRelearning:
-    """
-    How fast the forgotten data are learned again.
-
-    Args:
-        measure (`str`): What was measured on them.
-        learning_rate (`float`): The rate of the training.
-        steps (`tuple[int, ...]`): After how many steps.
-        curves (`dict[str, tuple[float, ...]]`): Of the cleaned model (`after_repair`) and of the `reference`.
-        excess (`float`, *optional*): How much more of them the cleaned model recalls by it than the reference.
-        num_forget_examples (`int`, *optional*): At most so many of them were trained on, if only a few; none if
-            withheld.
-    """
-
-    measure: str
-    learning_rate: float
-    steps: tuple[int, ...]
-    curves: dict[str, tuple[float, ...]]
-    excess: float | None = None
-    num_forget_examples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -242,7 +137,7 @@ class PublicReport(JsonRecord):
             if description is None:
                 description = report.settings.get("forget_description")
         check_disclosure(disclosure, description)
-        policy = _Policy(disclosure == "withheld")
+        policy = Redaction(disclosure == "withheld")
         names = _public_names(report)
         stages = {stage: report.stages[stage] for stage in STAGES | QUANTIZATION_STAGES if stage in report.stages}
         left_out = tuple(
@@ -254,9 +149,9 @@ class PublicReport(JsonRecord):
         if "forget_penalty" in settings:
             settings["forget_penalty"] = report.forget_penalty()
         of_tokens = stages["before"].splits["forget"].tokens is not None
-        trial_measure = _trial_measure(stages["before"].splits["forget"])
+        trial_measure = trial_measure_of(stages["before"].splits["forget"])
         relearning = {} if "forget" in left_out else report.relearning_by_data()
-        relearning = {data: _relearning(found, policy) for data, found in relearning.items()}
+        relearning = {data: public_relearning(found, policy) for data, found in relearning.items()}
         return cls(
             disclosure=disclosure,
             description=description if disclosure == "description" else None,
@@ -264,22 +159,22 @@ class PublicReport(JsonRecord):
             settings=settings,
             rule=None if policy.withholds else selection.rule,
             # Infinite where all selected weights have a retain Fisher of 0.
-            gamma=_significant(gamma, 4) if gamma is not None and math.isfinite(gamma) else None,
+            gamma=round_to_digits(gamma, 4) if gamma is not None and math.isfinite(gamma) else None,
             num_in_scope=selection.num_in_scope,
             num_selected=selection.num_selected,
             share=round(share, 4),
             modules=tuple(_reset_shares(selection.per_module)),
-            measures=tuple(_measures(stages, names, policy)),
+            measures=tuple(public_measures(stages, names, policy)),
             withheld=left_out,
             loss_quantiles={
                 stage: quantiles
                 for stage, result in stages.items()
-                if stage in ("before", "after_repair", "reference") and (quantiles := _loss_quantiles(result, policy))
+                if stage in ("before", "after_repair", "reference") and (quantiles := public_quantiles(result, policy))
             },
             loss_unit="nats per token" if of_tokens else "nats",
             integrity=report.integrity,
             versions=dict(report.versions),
-            seconds=_significant(sum(report.seconds.values()), 1 if policy.withholds else 3),
+            seconds=round_to_digits(sum(report.seconds.values()), 1 if policy.withholds else 3),
             seed=None if policy.withholds else report.seed,
             plane=None if selection.plane is None else _rounded(selection.plane),
             trial_measure=trial_measure if report.gamma_trials else None,
@@ -287,7 +182,7 @@ class PublicReport(JsonRecord):
                 PublicTrial(
                     trial.gamma,
                     round(trial.num_selected / selection.num_in_scope, 4),
-                    {} if trial.result is None else _trial_figures(trial.result, trial_measure, names, policy),
+                    {} if trial.result is None else public_trial_figures(trial.result, trial_measure, names, policy),
                 )
                 for trial in report.gamma_trials
             ),
@@ -308,130 +203,6 @@ class PublicReport(JsonRecord):
         return next((m for m in self.measures if (m.split, m.name) == (split, name)), None)
 
 
-def check_disclosure(disclosure: str, description: str | None) -> None:
-    """
-    Refuses a disclosure that does not exist, and a description that is missing or would not be shown.
-
-    Raises:
-        `ValueError`: Says what to pass.
-    """
-    if disclosure not in FORGET_DISCLOSURES:
-        allowed = ", ".join(map(repr, FORGET_DISCLOSURES))
-        raise ValueError(f"`forget_disclosure` is {disclosure!r} but must be one of {allowed}.")
-    if (disclosure == "description") != bool(description):
-        raise ValueError(
-            "`forget_disclosure='description'` publishes what was forgotten in your words: give these as "
-            "`forget_description`, and leave it out with 'withheld' and 'size', which do not show it."
-        )
-
-
-@dataclass(frozen=True)
-class _Policy:
-    """
-    How figures are rounded and counts given.
-
-    Args:
-        withholds (`bool`): Whether numbers of examples must not be found out.
-    """
-
-    withholds: bool
-
-    def is_too_small(self, split: str, result: SplitResult) -> bool:
-        return self.withholds and split == "forget" and result.num_examples < MIN_FORGET_EXAMPLES
-
-    def count(self, split: str, number: int) -> int:
-        """The published number of examples, at most the true one."""
-        if not self.withholds:
-            return number
-        return MIN_FORGET_EXAMPLES if split == "forget" else _rung(number)
-
-    def figure(
-        self, name: str, value: float, interval: tuple[float, float] | None, numbers: Mapping[str, int]
-    ) -> Figure:
-        """A figure of the given numbers of examples, with an interval of the published ones."""
-        if not math.isfinite(value):
-            interval = None
-        if self.withholds and interval is not None:
-            public = {split: self.count(split, number) for split, number in numbers.items()}
-            interval = _widened(name, value, interval, numbers, public)
-        rounded = self.rounding(name, min(self.count(split, number) for split, number in numbers.items()))
-        return Figure(rounded(value), None if interval is None else (rounded(interval[0]), rounded(interval[1])))
-
-    def rounding(self, name: str, number: int) -> Callable[[float], float]:
-        """A share of few examples in tenths of a percent would tell how many they were."""
-        if name in (*_SHARES, *_AREAS):
-            decimals = 2 if self.withholds and number < 1000 else 3
-            return lambda value: round(value, decimals)
-        digits = 2 if self.withholds and number < 1000 else 3
-        return lambda value: _significant(value, digits)
-
-
-def _measures(stages: Mapping[str, StageResult], names: Mapping[str, str], policy: _Policy) -> list[Measure]:
-    found: dict[tuple[str, str], Measure] = {}
-
-    def add(split: str, name: str, numbers: Mapping[str, int], stage: str, value: float, interval: Any) -> None:
-        unit = "share" if name in _SHARES else "number"
-        public = {names[part]: policy.count(part, number) for part, number in numbers.items()}
-        measure = found.setdefault((split, name), Measure(names[split], name, unit, public, {}))
-        measure.figures[stage] = policy.figure(name, value, interval, numbers)
-
-    for stage, result in stages.items():
-        for split, of_split in result.splits.items():
-            if policy.is_too_small(split, of_split):
-                continue
-            for name, (value, interval) in estimates_of_split(of_split).items():
-                if name in of_split.metrics and split == "forget" and policy.withholds:
-                    # What the caller's own metric gives away by its decimals is not known.
-                    continue
-                add(split, name, {split: of_split.num_examples}, stage, value, interval)
-        if policy.is_too_small("forget", result.splits["forget"]):
-            continue
-        for name, (value, interval) in result.joint_estimates().items():
-            numbers = {"forget": result.splits["forget"].num_examples}
-            if "membership" in name:
-                numbers["unseen"] = result.splits["unseen"].num_examples
-            add("forget", name, numbers, stage, value, interval)
-    return list(found.values())
-
-
-def _widened(
-    name: str,
-    value: float,
-    interval: tuple[float, float],
-    numbers: Mapping[str, int],
-    public: Mapping[str, int],
-) -> tuple[float, float]:
-    """The interval that as many examples as are published would have."""
-    number, fewest = min(numbers.values()), min(public.values())
-    # The variance of an area under the curve is at most A (1 - A) over the smaller number, as that of a share:
-    # Birnbaum and Klose, Bounds for the variance of the Mann-Whitney statistic (1957).
-    if name in (*_SIMPLE_SHARES, *_AREAS):
-        return wilson_interval(value * fewest, fewest)
-    factor = math.sqrt(number / fewest)
-    if name == "perplexity":
-        # An unlearned language model may well have one of infinity.
-        with suppress(OverflowError):
-            return tuple(value * (end / value) ** factor for end in interval)  # type: ignore[return-value]
-        return interval[0], math.inf
-    low, high = (value + (end - value) * factor for end in interval)
-    if name in _SHARES:
-        return max(0.0, low), min(1.0, high)
-    # What cannot be negative, such as a divergence, has no interval that is.
-    return max(0.0, low) if interval[0] >= 0 else low, high
-
-
-def _rung(number: int) -> int:
-    """The largest of 1, 2 and 5 times a power of ten that is not above a number."""
-    power = 10 ** (len(str(number)) - 1)
-    return max(step * power for step in (1, 2, 5) if step * power <= number)
-
-
-def _significant(value: float, digits: int) -> float:
-    if value == 0 or not math.isfinite(value):
-        return value
-    return float(f"{value:.{digits}g}")
-
-
 def _public_names(report: UnlearningReport) -> dict[str, str]:
     """What the data sets are called; the names of evaluation sets are the caller's."""
     splits = list(report.stages["before"].splits)
@@ -440,53 +211,8 @@ def _public_names(report: UnlearningReport) -> dict[str, str]:
     return {split: numbered.get(split, split) for split in splits}
 
 
-def _loss_quantiles(result: StageResult, policy: _Policy) -> dict[str, dict[str, float]]:
-    """At the same levels for all, so that they can be compared."""
-    shown = {split: result.splits[split] for split in ("forget", "unseen") if split in result.splits}
-    shown = {split: of_split for split, of_split in shown.items() if not policy.is_too_small(split, of_split)}
-    numbers = {split: policy.count(split, of_split.num_examples) for split, of_split in shown.items()}
-    # Every one, every second, or the middle one of the nine deciles.
-    fewest = min(numbers.values(), default=0)
-    step = next((step for step in (1, 2, 5) if fewest * step >= 10 * _MIN_EXAMPLES_PER_BIN), None)
-    if step is None:
-        return {}
-    levels = [f"{100 * level:.0f} %" for level in LOSS_QUANTILES[step - 1 :: step]]
-    quantiles = {}
-    for split, of_split in shown.items():
-        rounded = policy.rounding("mean loss", numbers[split])
-        quantiles[split] = dict(zip(levels, map(rounded, of_split.loss_deciles[step - 1 :: step]), strict=True))
-    return quantiles
-
-
-def _trial_measure(result: SplitResult) -> str:
-    if result.tokens is None:
-        return "mean loss" if result.accuracy is None else "accuracy"
-    return "all tokens right" if result.tokens.extraction_strength is None else "verbatim"
-
-
-def _trial_figures(result: StageResult, measure: str, names: Mapping[str, str], policy: _Policy) -> dict[str, float]:
-    figures = {}
-    for split, of_split in result.splits.items():
-        if not policy.is_too_small(split, of_split):
-            rounded = policy.rounding(measure, policy.count(split, of_split.num_examples))
-            value, _ = estimates_of_split(of_split)[measure]
-            figures[names[split]] = rounded(value)
-    return figures
-
-
-def _relearning(found: RelearningResult, policy: _Policy) -> PublicRelearning:
-    rounded = policy.rounding(found.measure, MIN_FORGET_EXAMPLES)
-    curves = {stage: tuple(map(rounded, curve)) for stage, curve in found.curves.items()}
-    excess, number = found.excess(), found.num_forget_examples
-    # Nobody asks for more of them than there are.
-    if policy.withholds and number is not None and number > MIN_FORGET_EXAMPLES:
-        number = None
-    excess = None if excess is None else rounded(excess)
-    return PublicRelearning(found.measure, found.learning_rate, found.steps, curves, excess, number)
-
-
 def _rounded(plane: FisherPlane) -> FisherPlane:
-    shares = tuple((_significant(gamma, 3), round(share, 4)) for gamma, share in plane.share_by_gamma)
+    shares = tuple((round_to_digits(gamma, 3), round(share, 4)) for gamma, share in plane.share_by_gamma)
     return replace(plane, share_by_gamma=shares)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""One commit that holds a cleaned model and nothing else, and what the repository's history still holds."""
+"""One commit that holds a cleaned model and nothing else."""
 
 import hashlib
 import logging
@@ -14,26 +14,19 @@ from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.hf_api import ModelInfo, RepoFile
+from huggingface_hub.hf_api import ModelInfo
 
 from ..report.report import REPORT_NAME
 from ..runtime.files import matches
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard
 from .folder import Publication, relative_files, staged_model
+from .history import WEIGHT_FILES, HistoryReport, find_old_weights, list_files
 from .leaks import Needles, check_for_leaks
 from .public_report import PublicReport
 
 
 logger = logging.getLogger(__name__)
 
-# So many revisions with old weights are proof enough.
-_MAX_OLD_COMMITS = 10
-
-# A push deletes these where they are not its own: they may hold what was to be forgotten.
-_WEIGHTS = (
-    *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.h5"),
-    *("*.msgpack", "*.onnx", "*.gguf", "*.tflite", "*.pkl", "*.npz"),
-)
 _TRAINING = (
     *("trainer_state.json", "training_args.bin", "all_results.json", "train_results.json", "eval_results.json"),
     *("checkpoint-*/*", "runs/*", "_fisher/*", "_unlearning_state/*", "events.out.tfevents*"),
@@ -47,56 +40,6 @@ OWNERS_CHECKLIST = """What a push cannot do; it is the owner's:
 - adapters and fine-tuned models that were trained on the model from before
 - the forgotten rows themselves: data sets on the Hub and their revisions, caches of `datasets`, backups, logs
 - optimizer states, checkpoints, kept Fishers (`_fisher`) and `_unlearning_state` folders"""
-
-
-@dataclass(frozen=True)
-class HistoryReport:
-    """
-    Where a repository still holds weights from before.
-
-    Args:
-        repo_id (`str`):
-            The repository.
-        revision (`str`):
-            The branch whose history was looked through.
-        num_commits (`int`):
-            Commits of the branch.
-        old_commits (`tuple[str, ...]`):
-            Its commits, newest first and ten at most, with weights that its head does not have.
-        other_refs (`tuple[str, ...]`):
-            Other branches, tags and pull requests with such weights; a squash of the branch leaves them.
-        squashed (`bool`):
-            Whether the history of the branch has just been squashed.
-    """
-
-    repo_id: str
-    revision: str
-    num_commits: int
-    old_commits: tuple[str, ...]
-    other_refs: tuple[str, ...]
-    squashed: bool = False
-
-    @property
-    def holds_old_weights(self) -> bool:
-        """Whether anyone with access can still download them by a revision."""
-        return bool(self.old_commits or self.other_refs)
-
-    def __str__(self) -> str:
-        if not self.holds_old_weights:
-            return f"{self.repo_id}: no revision holds other weights than the head of {self.revision}."
-        lines = []
-        if self.old_commits:
-            lines.append(
-                f"{self.repo_id}: {len(self.old_commits)} of the {self.num_commits} commits of {self.revision} hold "
-                f"other weights than its head, the newest {self.old_commits[0][:8]}. `squash_history(repo_id, "
-                "dry_run=False)` makes one commit of all; it cannot be undone."
-            )
-        if self.other_refs:
-            lines.append(
-                f"Other weights are also in {', '.join(self.other_refs)}: delete these branches and tags; pull "
-                "requests can only be removed by deleting the repository."
-            )
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -220,7 +163,7 @@ def push_folder_to_hub(
         with _told_what_became(api, repo_id, branch, head):
             targets = _targets(api, head, there, relative_files(staging))
             deleted = tuple(
-                name for name in there if name not in targets.values() and matches(name, (*_WEIGHTS, *_TRAINING))
+                name for name in there if name not in targets.values() and matches(name, (*WEIGHT_FILES, *_TRAINING))
             )
             operations = [CommitOperationAdd(target, str(staging / name)) for name, target in targets.items()]
             operations += [CommitOperationDelete(name) for name in deleted]
@@ -239,70 +182,6 @@ def push_folder_to_hub(
                 f"({type(error).__name__}): `find_old_weights({repo_id!r})` asks again."
             )
     return PushResult(repo_id, commit, files, deleted, history, base_model)
-
-
-def find_old_weights(
-    repo_id: str, *, branch: str = "main", token: str | bool | None = None, api: HfApi | None = None
-) -> HistoryReport:
-    """
-    Looks for weights that the head of a branch does not have: in its history, in other branches, tags and pull
-    requests.
-
-    Args:
-        repo_id (`str`):
-            The repository.
-        branch (`str`, *optional*, defaults to `"main"`):
-            The branch.
-        token, api:
-            As for [`push_folder_to_hub`].
-
-    Returns:
-        [`HistoryReport`]
-    """
-    api = HfApi(token=token) if api is None else api
-    commits = [commit.commit_id for commit in api.list_repo_commits(repo_id, revision=branch)]
-    present = _weights(api, repo_id, commits[0])
-    old: list[str] = []
-    for commit in commits[1:]:
-        if _weights(api, repo_id, commit) - present:
-            old.append(commit)
-            if len(old) == _MAX_OLD_COMMITS:
-                break
-    refs = api.list_repo_refs(repo_id, include_pull_requests=True)
-    others = [ref for ref in [*refs.branches, *refs.tags, *(refs.pull_requests or [])] if ref.name != branch]
-    other_refs = tuple(ref.name for ref in others if _weights(api, repo_id, ref.target_commit) - present)
-    return HistoryReport(repo_id, branch, len(commits), tuple(old), other_refs)
-
-
-def squash_history(
-    repo_id: str,
-    *,
-    branch: str = "main",
-    dry_run: bool = True,
-    token: str | bool | None = None,
-    api: HfApi | None = None,
-) -> HistoryReport:
-    """
-    Makes one commit of the history of a branch, so that no revision of it holds the weights from before.
-
-    Args:
-        repo_id (`str`):
-            The repository.
-        branch (`str`, *optional*, defaults to `"main"`):
-            The branch.
-        dry_run (`bool`, *optional*, defaults to `True`):
-            Whether to say what there is and change nothing. A squash cannot be undone.
-        token, api:
-            As for [`push_folder_to_hub`].
-
-    Returns:
-        [`HistoryReport`]: Before the squash in a dry run, else after it.
-    """
-    api = HfApi(token=token) if api is None else api
-    if dry_run:
-        return find_old_weights(repo_id, branch=branch, api=api)
-    api.super_squash_history(repo_id, branch=branch, commit_message="Squash the history")
-    return replace(find_old_weights(repo_id, branch=branch, api=api), squashed=True)
 
 
 def _check_words(needles: Needles, publication: Publication, words: Mapping[str, str]) -> None:
@@ -396,7 +275,7 @@ def _commit(
 
 def _holds(api: HfApi, repo_id: str, commit: str, operations: list[Any]) -> bool:
     """Whether the files of a commit are those that were sent."""
-    there = {file.path: file for file in _tree(api, repo_id, commit)}
+    there = {file.path: file for file in list_files(api, repo_id, commit)}
     for operation in operations:
         file = there.get(operation.path_in_repo)
         if isinstance(operation, CommitOperationDelete):
@@ -416,21 +295,6 @@ def _holds(api: HfApi, repo_id: str, commit: str, operations: list[Any]) -> bool
 
 def _git_hash(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def _tree(api: HfApi, repo_id: str, revision: str) -> Iterator[RepoFile]:
-    for entry in api.list_repo_tree(repo_id, revision=revision, recursive=True):
-        if isinstance(entry, RepoFile):
-            yield entry
-
-
-def _weights(api: HfApi, repo_id: str, revision: str) -> set[str]:
-    """Identifiers of the contents of all files of weights."""
-    return {
-        file.blob_id if file.lfs is None else file.lfs.sha256
-        for file in _tree(api, repo_id, revision)
-        if matches(file.path, _WEIGHTS)
-    }
 
 
 @contextmanager

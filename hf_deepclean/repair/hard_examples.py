@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from ..data.loaders import rows_at
+from ..data.streams import rows_at
 from ..runtime.processes import gather_objects
 
 

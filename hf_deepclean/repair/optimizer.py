@@ -1,8 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuning of the selected weights alone: an index-sparse AdamW, and the proof that nothing else moved."""
+"""AdamW over single weights."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -11,8 +10,7 @@ import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
-from ..runtime.shards import holders_of, is_sharded, local_indices, local_part, reshard, whole
-from ..selection.rules import WeightSelection
+from ..runtime.shards import holders_of, local_indices, local_part
 
 
 # Where torch updates all tensors of a list in one kernel.
@@ -182,85 +180,6 @@ class SparseAdamW(torch.optim.Optimizer):
         for (parameter, chosen, _), value in zip(taken, values, strict=True):
             part, _ = local_part(parameter)
             part.put_(chosen, value.to(part.dtype))
-
-
-class FreezeGuard:
-    """
-    Proves that nothing outside a selection changed: SHA-256 of every parameter and buffer, selected weights left out.
-
-    The tensors of a sharded model are put together one at a time, in every process, so that the digests are those of
-    the whole model.
-
-    Args:
-        model (`torch.nn.Module`):
-            The model, as it must stay.
-        selection ([`WeightSelection`]):
-            The weights that may change.
-
-    Attributes:
-        num_frozen_weights (`int`): Weights outside the selection, shared ones once.
-        num_buffer_entries (`int`): Entries of the buffers.
-        checksum (`str`): SHA-256 over all of them, in hexadecimal.
-    """
-
-    def __init__(self, model: nn.Module, selection: WeightSelection) -> None:
-        self.selection = selection
-        self._digests = self._digest(model)
-        self.num_frozen_weights = sum(p.numel() for p in model.parameters()) - selection.num_selected
-        self.num_buffer_entries = sum(buffer.numel() for buffer in model.buffers())
-        self.checksum = hashlib.sha256(
-            "".join(self._digests[name] for name in sorted(self._digests)).encode()
-        ).hexdigest()
-
-    def verify(self, model: nn.Module) -> None:
-        """
-        Compares the model with what it was.
-
-        Raises:
-            `RuntimeError`: If a bit outside the selection changed; names the tensors.
-        """
-        digests = self._digest(model)
-        changed = [name for name in self._digests | digests if self._digests.get(name) != digests.get(name)]
-        if changed:
-            raise RuntimeError(
-                f"Outside the selected weights, {len(changed)} parameters or buffers changed: {', '.join(changed)}. "
-                "The result is not what was asked for and was not saved. A callback, a layer that updates its own "
-                "buffers, or a checkpoint of another model may have done it."
-            )
-
-    @torch.no_grad()
-    def _digest(self, model: nn.Module) -> dict[str, str]:
-        digests = {}
-        reshard(model)
-        for name, tensor in _stored_tensors(model):
-            tensor = whole(tensor).detach().to("cpu", copy=True).contiguous()
-            if name in self.selection.indices:
-                chosen = self.selection.indices[name].cpu()
-                tensor.put_(chosen, tensor.new_zeros(len(chosen)))
-            digests[name] = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy()).hexdigest()
-        return digests
-
-
-def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers; of quantised weights also the scales and tables that give their codes a meaning."""
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    if getattr(model, "is_quantized", False):
-        known = dict(model.named_parameters(remove_duplicate=False))
-        state = model.state_dict()
-        named |= {name: value for name, value in state.items() if name not in known and torch.is_tensor(value)}
-    for name, tensor in named.items():
-        if hasattr(tensor, "__tensor_flatten__") and not is_sharded(tensor):
-            for part in tensor.__tensor_flatten__()[0]:
-                yield f"{name}.{part}", getattr(tensor, part)
-        else:
-            yield name, tensor
-
-
-def freeze_running_statistics(model: nn.Module) -> None:
-    """Puts layers that keep running statistics in eval mode, so that a training step leaves their buffers alone."""
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
-            module.eval()
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

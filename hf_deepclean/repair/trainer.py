@@ -17,20 +17,26 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput, sort_checkpoints
 
 from ..data.batches import LABELS, num_examples, split_labels
-from ..data.loaders import EpochLoader, ProcessBatchSampler, ProcessRows, is_stream, rows_and_collator
-from ..models.adapters.parameters import saving_the_adapter_alone
-from ..models.contexts import end_mixed_precision, only_trainable
+from ..data.loaders import rows_and_collator
+from ..data.process_loaders import EpochLoader, ProcessBatchSampler, ProcessRows
+from ..data.streams import is_stream
+from ..models.adapters.saving import saving_the_adapter_alone
+from ..models.contexts import end_mixed_precision, freeze_running_statistics, only_trainable
 from ..models.heads import find_likelihood, prepare_batch
-from ..models.likelihood import Likelihood, LogLikelihoodFunction, class_log_probabilities
-from ..reset.values import read_weights, write_weights
+from ..models.label_alignment import LogLikelihoodFunction
+from ..models.likelihood import Likelihood, class_log_probabilities
+from ..reset.freeze_guard import FreezeGuard
+from ..reset.weights import read_weights, write_weights
 from ..run_state import STAGING_FOLDER, STATE_FOLDER, RunState
+from ..runtime.attributes import overridden
 from ..runtime.files import read_tensors, remove_folder, told_where, write_tensors
 from ..runtime.interruption import Interruption
 from ..runtime.processes import broadcast_object, gather_objects, num_processes, on_main_process, process_index
-from ..runtime.shards import named_parameters, processes_of
-from ..selection.rules import WeightSelection
+from ..runtime.sharded_models import named_parameters
+from ..runtime.shards import processes_of
+from ..selection.weight_selection import WeightSelection
 from .hard_examples import ROW_NUMBERS, HardExampleSampler, NumberedCollator, NumberedRows
-from .optimizer import FreezeGuard, SparseAdamW, freeze_running_statistics
+from .optimizer import SparseAdamW
 from .penalty import ForgetPenalty
 
 
@@ -383,16 +389,3 @@ class _StopWhenAsked(TrainerCallback):
         if self.interruption.signal is not None:
             control.should_training_stop = True
             control.should_save = self.saves
-
-
-@contextmanager
-def overridden(target: Any, **values: Any) -> Iterator[None]:
-    """Other attribute values, for the duration."""
-    kept = {name: getattr(target, name) for name in values}
-    for name, value in values.items():
-        setattr(target, name, value)
-    try:
-        yield
-    finally:
-        for name, value in kept.items():
-            setattr(target, name, value)

@@ -9,15 +9,12 @@ examples. What is said here of shards holds of a plain tensor too, which is its 
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 
@@ -201,135 +198,3 @@ def add_whole_(total: torch.Tensor, addend: torch.Tensor) -> None:
         addend = summed.redistribute(placements=total.placements).to_local()
         total = total.to_local()
     total += addend.to(total.device)
-
-
-def reshard(model: nn.Module) -> None:
-    """Puts a sharded model in its state between passes; after a forward pass alone its outermost layer is whole."""
-    for module in _sharded_modules(model):
-        module.reshard()
-
-
-def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of a model by name, shared ones once, as it holds them between passes."""
-    reshard(model)
-    return dict(model.named_parameters())
-
-
-def plain_class(model: nn.Module) -> type[Any]:
-    """The class of a model; sharding puts another one of its name in its place."""
-    return next(base for base in type(model).__mro__ if not issubclass(base, FSDPModule))
-
-
-def note_trainable(model: nn.Module) -> None:
-    """
-    Tells the shards of a model which parameters require gradients now: they take the dtype of gradients from these,
-    and do so in the first forward pass alone, in which they may all have been frozen. All processes must call this.
-    """
-    for unit in _sharded_modules(model):
-        unit.unshard()
-        unit.reshard()
-
-
-def held_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    """The parameters of a model as it holds them between passes; the same ones if it is not sharded."""
-    if not _sharded_modules(model):
-        return dict(parameters)
-    reshard(model)
-    return {name: model.get_parameter(name) for name in parameters}
-
-
-# A module, the name of its parameter, and the parameter that it is to use in its place.
-Copies = list[tuple[nn.Module, str, nn.Parameter]]
-
-
-def parameters_in_passes(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter]
-) -> tuple[dict[str, nn.Parameter], Copies]:
-    """
-    The parameters of a model as the ops of its forward passes see them; the same ones if it is not sharded.
-
-    Those of a sharded model are whole and have values in their layer's forward and backward pass alone. A shared one
-    of which two layers make themselves a whole each, as transformers have it with a head that is tied to embeddings,
-    is found in the outer layer, and its copies are told.
-
-    Args:
-        model (`torch.nn.Module`):
-            The model; all processes must call this.
-        parameters (`dict[str, torch.nn.Parameter]`):
-            Its [`held_parameters`].
-
-    Returns:
-        `tuple[dict[str, torch.nn.Parameter], list]`: The parameters, and what [`without_copies`] takes.
-
-    Raises:
-        `ValueError`: If a parameter is sharded in another way than by its rows, or not by `fully_shard`; or made whole
-            in two layers neither of which is in the other, or in two layers from shards of different sizes.
-    """
-    for parameter in parameters.values():
-        local_part(parameter)
-    own = set(parameters.values())
-    places = [
-        (module, name, parameter)
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter in own
-    ]
-    seen: dict[nn.Parameter, nn.Parameter] = {}
-    owners: dict[nn.Parameter, nn.Module] = {}
-    copies: Copies = []
-    for unit in _sharded_modules(model):
-        unit.unshard()
-        for module, name, parameter in places:
-            found = getattr(module, name)
-            if found is parameter or found is seen.get(parameter):
-                continue
-            if parameter not in seen:
-                seen[parameter], owners[parameter] = found, unit
-                continue
-            if module not in set(owners[parameter].modules()):
-                names = [key for key, value in parameters.items() if value is parameter]
-                raise ValueError(
-                    f"The shared parameter {names[0]} is sharded twice, in layers neither of which is in the other. "
-                    "Shard what shares it together: `fully_shard([first, second])`."
-                )
-            _check_even(parameter)
-            copies.append((module, name, seen[parameter]))
-        unit.reshard()
-    never = [name for name, parameter in parameters.items() if is_sharded(parameter) and parameter not in seen]
-    if never:
-        raise ValueError(
-            f"{len(never)} parameters, {never[0]} first, are sharded but not by `fully_shard`, so that nothing makes "
-            "them whole in a forward pass. Shard the model with `fully_shard` alone."
-        )
-    return {name: seen.get(parameter, parameter) for name, parameter in parameters.items()}, copies
-
-
-@contextmanager
-def without_copies(copies: Copies) -> Iterator[None]:
-    """Modules with a copy of a shared parameter use the one parameter, so that gradients of all its uses add up."""
-
-    def hook(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
-        return module.register_forward_pre_hook(lambda *_: module._parameters.update({name: parameter}))
-
-    hooks = [hook(*copy) for copy in copies]
-    try:
-        yield
-    finally:
-        for handle in hooks:
-            handle.remove()
-
-
-def _check_even(parameter: DTensor) -> None:
-    """Refuses a shared parameter of whose smaller shards FSDP2 (torch 2.13) keeps two copies, one padded for each."""
-    sizes = [parameter.device_mesh.size(axis) for axis, place in enumerate(parameter.placements) if place == Shard(0)]
-    if any(len(parameter) % size for size in sizes):
-        raise ValueError(
-            f"The {len(parameter)} rows of the embeddings that are tied to the output layer are no multiple of the "
-            f"{sizes[0]} processes. Sharded so, embeddings and output layer part with the first change of a weight. "
-            "Before saving the model, add unused rows (`model.resize_token_embeddings(pad_to_multiple_of=...)`), or "
-            "use another number of processes."
-        )
-
-
-def _sharded_modules(model: nn.Module) -> list[Any]:
-    return [module for module in model.modules() if isinstance(module, FSDPModule)]

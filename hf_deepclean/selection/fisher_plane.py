@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ..fisher.diagonal import FisherDiagonal
-from .rules import FisherRatios, WeightSelection
+from .ratios import FisherRatios
+from .weight_selection import WeightSelection
 
 
 # Decades per bin; the first that takes at most so many bins per axis.

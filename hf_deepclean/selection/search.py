@@ -3,18 +3,15 @@
 """The selection that needs no threshold: how deep a reset may go is found by trying, with forward passes alone."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ..data.batches import IGNORED
 from ..evaluation.predictions import ExamplePredictions
-from .rules import WeightSelection
+from .knowledge import CLASS_MEASURE, knowledge, measure_of_knowledge
+from .weight_selection import WeightSelection
 
-
-TARGETS = ("unseen", "chance")
 
 # Of what the model knows of the retained data beyond chance, as much must be left after the reset: from there a repair
 # of a few epochs brings the rest back, and from next to nothing it does not. Where classes are to go it may be less,
@@ -31,9 +28,6 @@ _FEW_REPAIR_STEPS = 100
 
 # The search begins with a trial between these shares of the weights that matter to the forget data.
 _SMALLEST_SHARE = 1e-3
-
-# What is meant by the knowledge of a model that gives a class per example.
-_CLASS_MEASURE = "accuracy"
 
 # The losses of unseen data are kept as so many quantiles, the least and the largest among them.
 _NUM_LOSS_QUANTILES = 101
@@ -89,7 +83,7 @@ class SelectionSearch:
     @property
     def is_of_classes(self) -> bool:
         """Whether the model gives a class per example."""
-        return self.measure == _CLASS_MEASURE
+        return self.measure == CLASS_MEASURE
 
     def rows(self, num_in_scope: int) -> list[list[str]]:
         """The trade-off as a table for people: every trial by its number of weights, the chosen one marked."""
@@ -153,7 +147,7 @@ def search_selection(
         `ValueError`: If the model knows no more of the retained data than chance.
         [`UnrecoverableResetError`]: If every trial was rejected; its message holds the table.
     """
-    measure, chance = _measure(before["retain"])
+    measure, chance = measure_of_knowledge(before["retain"])
     as_it_is = _trial(None, before)
     if not as_it_is.retain > chance:
         raise ValueError(
@@ -221,68 +215,6 @@ def min_knowledge_left(
         return MIN_KNOWLEDGE_LEFT
     left = MIN_KNOWLEDGE_LEFT - _LESS_PER_KNOWN_BY_HEART * max(0.0, knowledge(forget) - knowledge(unseen))
     return max(LEAST_KNOWLEDGE_LEFT, left)
-
-
-def target_of_request(forget_classes: Collection[Any], retain_classes: Collection[Any]) -> str:
-    """
-    What the forget data should be like afterwards.
-
-    `"chance"` if the request is for whole classes: a model trained without them would never give them as an answer.
-    Else, and without classes, `"unseen"`: it would answer as on data never seen.
-
-    Args:
-        forget_classes, retain_classes (`Collection`):
-            The classes that occur.
-    """
-    return "chance" if forget_classes and not set(forget_classes) & set(retain_classes) else "unseen"
-
-
-def check_target(target: str | None) -> None:
-    """Refuses a target that there is not."""
-    if target is not None and target not in TARGETS:
-        raise ValueError(
-            f"`target` is {target!r} but must be 'unseen' (the forget data should look like data never seen), "
-            "'chance' (their classes should be gone), or left out: then it follows from the classes of the data."
-        )
-
-
-def knowledge(predictions: ExamplePredictions) -> float:
-    """
-    How much a model knows of a data set, from 0 to 1: the accuracy, for token-level heads over all scored tokens; for
-    a likelihood without classes `1 / (1 + loss)` with the mean loss in nats, at most 1.
-
-    Args:
-        predictions ([`ExamplePredictions`]):
-            Its answers.
-    """
-    if predictions.log_probabilities is not None:
-        return float((predictions.log_probabilities.argmax(axis=1) == predictions.labels).mean())
-    if predictions.tokens is not None:
-        return float(predictions.tokens.correct.mean())
-    return knowledge_of_loss(-float(np.mean(predictions.log_likelihood)))
-
-
-def knowledge_of_loss(loss: float) -> float:
-    """The same of a mean loss: 1 for none, and never 0, however long the sequences are that it is the sum of."""
-    return 1 / (1 + max(0.0, loss))
-
-
-def _measure(predictions: ExamplePredictions) -> tuple[str, float]:
-    """What [`knowledge`] is of such answers, and how much of it a model has that always gives the same one."""
-    if predictions.log_probabilities is not None:
-        return _CLASS_MEASURE, _largest_share(predictions.labels)
-    if predictions.tokens is None:
-        return "1 / (1 + loss)", 0.0
-    classes = predictions.tokens.classes
-    return "token accuracy", _largest_share(
-        predictions.labels[predictions.labels != IGNORED] if classes is None else classes
-    )
-
-
-def _largest_share(classes: np.ndarray) -> float:
-    numbers = np.unique(classes, return_counts=True)[1]
-    # To give the only class there is is all that can be known.
-    return float(numbers.max() / len(classes)) if len(numbers) > 1 else 0.0
 
 
 def _trial(selection: WeightSelection | None, answers: Mapping[str, ExamplePredictions]) -> ResetTrial:

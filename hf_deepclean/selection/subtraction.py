@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..fisher.diagonal import FisherDiagonal, rounding_error
-from .rules import WeightSelection
+from .weight_selection import WeightSelection
 
 
 # A real pass is worth its time where the selection may differ in more than this share of the selected weights.
@@ -111,3 +111,22 @@ def cancellation_error(kept: FisherDiagonal, forget: FisherDiagonal, selection: 
         int((relative_error > 0.01).sum()),
         {name: number for name, number in undecided.items() if number},
     )
+
+
+@dataclass(frozen=True)
+class KeptFisherResult:
+    """
+    How a Fisher of the whole training set, kept before, served the run.
+
+    Args:
+        num_examples (`int`): Examples in the kept Fisher.
+        cancellation ([`CancellationError`]): What the retain Fisher by subtraction loses to rounding.
+        retain_pass (`bool`): Whether that mattered, so that a pass over the retain data was made all the same.
+        refresh_cost (`str`): What a Fisher of the whole training set costs at the cleaned weights, to which the kept
+            one does not belong.
+    """
+
+    num_examples: int
+    cancellation: CancellationError
+    retain_pass: bool
+    refresh_cost: str

@@ -15,9 +15,10 @@ from torch import nn
 from hf_deepclean import UnlearningData
 from hf_deepclean.evaluation.divergence import jensen_shannon_divergence
 from hf_deepclean.evaluation.membership import membership_attack
-from hf_deepclean.evaluation.predictions import ExamplePredictions, predict_examples, summarize_predictions
+from hf_deepclean.evaluation.predictions import ExamplePredictions, predict_examples
 from hf_deepclean.evaluation.quantization import quantized
 from hf_deepclean.evaluation.relearning import relearning_curve
+from hf_deepclean.evaluation.results import summarize_predictions
 
 
 EVALUATION_BATCH_SIZE = 256

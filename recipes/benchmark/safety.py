@@ -45,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tasks import TASKS, DataSource, Rows  # noqa: E402
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig  # noqa: E402
-from hf_deepclean.report.report import markdown_table
+from hf_deepclean.report.tables import markdown_table
 from hf_deepclean.runtime.files import replaced
 from hf_deepclean.selection.search import UnrecoverableResetError
 

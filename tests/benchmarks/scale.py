@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_deepclean.cli.commands import main as hf_deepclean
-from hf_deepclean.planning.formulas import Device, Estimate, ModelSize, Setting, estimate
+from hf_deepclean.planning.device import Device, Setting
+from hf_deepclean.planning.formulas import Estimate, estimate
+from hf_deepclean.planning.model_size import ModelSize
 
 from .fisher_pass import processor
 from .report import table, write_between_markers

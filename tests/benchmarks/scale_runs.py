@@ -28,7 +28,8 @@ from transformers import (
 )
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
-from hf_deepclean.planning.formulas import Job, ModelSize, calibrate
+from hf_deepclean.planning.device import Job, calibrate
+from hf_deepclean.planning.model_size import ModelSize
 
 from .measure import anonymous_bytes, isolated, keep_freed_memory, release_freed_memory, return_freed_memory
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hf_deepclean.evaluation import predictions as examples
-from hf_deepclean.evaluation.predictions import ExamplePredictions, predict_examples, summarize_predictions
+from hf_deepclean.evaluation.predictions import ExamplePredictions, predict_examples
+from hf_deepclean.evaluation.results import summarize_predictions
 
 from .. import heads, tiny
 

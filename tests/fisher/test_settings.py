@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from hf_deepclean import accumulate_fisher_diagonal, accumulate_fisher_diagonals
-from hf_deepclean.fisher import accumulate
+from hf_deepclean.fisher import accumulation
 
 from .. import tiny
 from .test_accumulate import worst_relative_difference
@@ -100,7 +100,7 @@ def test_a_batch_whose_logits_outgrow_the_cache_is_split_without_another_result(
     model = gpt2()
     batch = batch_for(model, 11)
     whole = accumulate_fisher_diagonal(model, [batch], fisher_type="sampled")
-    monkeypatch.setattr(accumulate, "_CACHE_BYTES", 3 * 9 * 40 * 8)
+    monkeypatch.setattr(accumulation, "_CACHE_BYTES", 3 * 9 * 40 * 8)
     sizes = []
     model.register_forward_pre_hook(lambda _, args, kwargs: sizes.append(len(kwargs["input_ids"])), with_kwargs=True)
     split = accumulate_fisher_diagonal(model, [batch], fisher_type="sampled")

@@ -19,9 +19,10 @@ from hf_deepclean import (
     FisherUnlearningConfig,
     accumulate_fisher_diagonal,
 )
-from hf_deepclean.data.loaders import EpochLoader, ProcessBatchSampler
+from hf_deepclean.data.process_loaders import EpochLoader, ProcessBatchSampler
 from hf_deepclean.runtime.processes import gather_objects, is_main_process, num_processes, process_index
-from hf_deepclean.runtime.shards import named_parameters, whole
+from hf_deepclean.runtime.sharded_models import named_parameters
+from hf_deepclean.runtime.shards import whole
 from tests import tiny
 
 

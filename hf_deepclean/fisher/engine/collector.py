@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ...runtime.shards import Processes, Turns, add_whole_, is_whole_at
+from .calls import Use
 from .gradients import EmbeddingGradient, LinearGradient, ParameterGradient, PartGradient, TiedGradient, summed
-from .rules import Use
 from .values import ParameterValue, ParameterValues, geometry
 
 

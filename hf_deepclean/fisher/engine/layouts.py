@@ -126,3 +126,8 @@ def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
     tolerance = torch.finfo(first.dtype).eps ** 0.5 * first.abs().max()
     # A value that is not finite is the same in both, and reported elsewhere.
     return not difference > tolerance
+
+
+def upcast(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in the precision of sums."""
+    return tensor.to(sum_dtype(tensor))

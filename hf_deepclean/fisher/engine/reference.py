@@ -14,8 +14,10 @@ from torch import nn
 from ...data.batches import num_examples, select_examples, split_labels
 from ...models.contexts import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
 from ...models.heads import find_likelihood
-from ...models.likelihood import Likelihood, fisher_scores
-from ...runtime.shards import Turns, held_parameters
+from ...models.likelihood import Likelihood
+from ...runtime.sharded_models import held_parameters
+from ...runtime.shards import Turns
+from .scores import fisher_scores
 
 
 def visit_example_gradients(

@@ -11,13 +11,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ...runtime.shards import Processes
+from .calls import Batch, Call, Contact, Use
 from .collector import GradientCollector
 from .gradients import StackedGradient
 from .layouts import UNKNOWN, Layout, Ragged, Regular, UnknownLayout
 from .ops import COMPOSITE, DESCRIBING, has_no_gradient, is_in_place, map_tensors, name_of, tensors_in
 from .probe import CallKey, Layouts, Record, call_key
 from .rows import SelectedRows
-from .rules import BROADCASTING, EXPANDING, RULES, Batch, Call, Contact, Use, any_op
+from .rules import BROADCASTING, EXPANDING, RULES, any_op
 from .values import ParameterValue, ParameterValues
 
 

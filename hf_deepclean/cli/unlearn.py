@@ -1,0 +1,82 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command `hf-deepclean`: the same code as the recipes, for a model and data of your own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .models import COMMANDS, ModelArguments, model_loader, prepare_inputs
+
+
+@dataclass
+class RunArguments:
+    """What `hf-deepclean unlearn` does beside the run itself."""
+
+    _argument_group_name = "run"
+
+    reference_model: str | None = field(
+        default=None, metadata={"help": "A model trained without the forget data, measured for comparison."}
+    )
+    kept_fisher: str | None = field(
+        default=None,
+        metadata={
+            "help": "The Fisher of the whole training set, kept by FisherCallback (a folder) or `hf-deepclean fisher` "
+            "(a file); saves the pass over the data to keep."
+        },
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Check everything, print what would be reset and an estimate of the cost, change nothing."},
+    )
+
+
+def run_unlearn(arguments: Sequence[str]) -> None:
+    from ..config import FisherUnlearningConfig
+    from ..data.arguments import DataArguments
+    from ..data.sources import load_unlearning_datasets
+    from ..publishing.leaks import needles_of_dataset
+    from ..run_state import check_output_directory
+    from ..runtime.processes import is_main_process
+    from ..unlearner import FisherUnlearner
+    from .parser import UnlearningParser
+
+    parser = UnlearningParser(
+        (ModelArguments, DataArguments, RunArguments, FisherUnlearningConfig),
+        prog="hf-deepclean unlearn",
+        description=f"{COMMANDS['unlearn'].capitalize()}.",
+    )
+    model_arguments, data_arguments, run_arguments, config = parser.parse_args_and_config(arguments)
+    resume = config.resume_from_checkpoint
+    check_output_directory(config.output_dir, resuming=bool(resume))
+    load_model = model_loader(model_arguments)
+    splits = load_unlearning_datasets(data_arguments)
+    forget_rows = splits["forget"]
+    model = load_model(model_arguments.model_name_or_path)
+    splits, collator, processing_class = prepare_inputs(model_arguments, model, splits)
+    unlearner = FisherUnlearner(
+        model,
+        config,
+        collator,
+        **{f"{name}_dataset": split for name, split in splits.items()},
+        reference_model=run_arguments.reference_model,
+        kept_fisher=run_arguments.kept_fisher,
+        processing_class=processing_class,
+    )
+    outcome = unlearner.preview() if run_arguments.dry_run else unlearner.unlearn(resume)
+    if is_main_process():
+        print(outcome)
+    if config.hub_model_id is None or run_arguments.dry_run:
+        return
+    needles = None
+    if is_main_process():
+        needles = needles_of_dataset(forget_rows, names=[Path(data_arguments.dataset_name).name])
+    pushed = unlearner.push_to_hub(
+        config.hub_model_id,
+        private=config.hub_private_repo is not False,
+        revision=config.hub_revision,
+        needles=needles,
+        token=config.hub_token,
+    )
+    if is_main_process():
+        print(pushed)

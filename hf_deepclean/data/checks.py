@@ -1,0 +1,137 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets that cannot be used are refused here, before any heavy work."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..runtime.processes import is_main_process
+from .batches import split_labels
+from .digests import row_digests
+from .streams import is_stream
+
+
+logger = logging.getLogger(__name__)
+
+LABEL_COLUMNS = ("labels", "label", "label_ids")
+
+
+def check_requests(requests: Mapping[str, Sequence[int]] | None, forget_dataset: Any) -> None:
+    """
+    Refuses requests that have no rows, or rows that are not there.
+
+    Raises:
+        `ValueError`: If a request is empty, a row is not one of the forget data, or these are a stream.
+    """
+    if not requests:
+        return
+    if is_stream(forget_dataset):
+        raise ValueError("`requests` name rows of `forget_dataset`, which is a stream. Pass a `datasets.Dataset`.")
+    for number, rows in enumerate(requests.values()):
+        if len(rows) == 0 or not 0 <= min(rows) <= max(rows) < len(forget_dataset):
+            raise ValueError(
+                f"The rows of request {number} of `requests` must be among the {len(forget_dataset)} of "
+                f"`forget_dataset`, and at least one; they are {len(rows)}"
+                f"{f' from {min(rows)} to {max(rows)}' if len(rows) else ''}."
+            )
+
+
+def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
+    """
+    Refuses a data set without length or rows, or with a label column outside the head's range. A stream is checked
+    when it is read.
+
+    Labels that only a transform or the caller's collator makes are checked with the first batch.
+
+    Args:
+        dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data set.
+        argument (`str`):
+            Name of the argument it was passed as.
+        num_labels (`int`, *optional*):
+            Number of classes of the head, if labels are class indices.
+
+    Raises:
+        `TypeError`: If it has no length or cannot be indexed.
+        `ValueError`: If it is empty, or has labels outside the range.
+    """
+    if is_stream(dataset):
+        return
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise TypeError(
+            f"`{argument}` is a {type(dataset).__name__}, which cannot be indexed or has no length. Pass a "
+            "`datasets.Dataset`, another map-style data set, or a stream that is an `IterableDataset`."
+        )
+    if len(dataset) == 0:
+        raise ValueError(f"`{argument}` is empty. Both the forget and the retain Fisher need at least one example.")
+    columns = dataset.column_names if hasattr(dataset, "with_format") else ()
+    label = next((column for column in LABEL_COLUMNS if column in columns), None)
+    if label is None or num_labels is None:
+        return
+    labels = np.asarray(dataset.with_format("numpy", columns=[label])[label][:])
+    if labels.ndim == 1 and labels.dtype.kind in "iu":
+        outside = (labels < 0) | (labels >= num_labels)
+        if outside.any():
+            raise ValueError(
+                f"`{argument}` has {int(outside.sum())} of {len(labels)} labels outside the head's range 0 to "
+                f"{num_labels - 1}. Map them to the model's `config.label2id`, or load the model with the right "
+                "`num_labels`."
+            )
+
+
+def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:
+    """
+    Refuses a collated batch without labels.
+
+    Raises:
+        `ValueError`: If the key `"labels"` is missing.
+    """
+    try:
+        split_labels(batch)
+    except ValueError as error:
+        raise ValueError(f"`{argument}` has no labels. {error}") from None
+
+
+def check_disjoint(forget_dataset: Any, retain_dataset: Any, *, disable_tqdm: bool = True) -> None:
+    """
+    Refuses forget and retain sets that share rows, compared by content.
+
+    Two `datasets.Dataset` are compared on their common columns, files and images by their undecoded bytes; other
+    map-style data sets on what indexing returns.
+
+    Args:
+        forget_dataset, retain_dataset ([`~datasets.Dataset`] or map-style):
+            The two sets.
+        disable_tqdm (`bool`, *optional*, defaults to `True`):
+            Whether to do without a progress bar, which otherwise appears after a second.
+
+    Raises:
+        `ValueError`: If rows of the forget set occur in the retain set; says how many.
+    """
+    if is_stream(forget_dataset) or is_stream(retain_dataset):
+        if is_main_process():
+            logger.warning(
+                "A stream is not read for a comparison of its rows: make sure that no row to forget is among those to "
+                "retain, or pass a `datasets.Dataset`."
+            )
+        return
+    columns = None
+    if hasattr(forget_dataset, "features") and hasattr(retain_dataset, "features"):
+        columns = [name for name in forget_dataset.column_names if name in retain_dataset.column_names]
+        if not columns:
+            return
+    forgotten = Counter(row_digests(forget_dataset, columns, disable_tqdm=disable_tqdm))
+    shared = {
+        digest for digest in row_digests(retain_dataset, columns, disable_tqdm=disable_tqdm) if digest in forgotten
+    }
+    if shared:
+        count = sum(forgotten[digest] for digest in shared)
+        raise ValueError(
+            f"{count} of {len(forget_dataset)} rows of `forget_dataset` are in `retain_dataset` too, so the repair "
+            "would teach the model again what it is to forget. Remove them from the retain set; equal rows that "
+            "belong to different people have to be on one side."
+        )

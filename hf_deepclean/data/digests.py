@@ -1,0 +1,128 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Digests of rows and of data sets, by their content."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..runtime.random_state import all_seeded
+from .streams import is_stream
+
+
+# Of a large tensor only so many bytes at a time are copied to the CPU.
+_CHUNK_BYTES = 2**26
+_NUM_STREAMED_ROWS = 100
+
+
+def dataset_fingerprint(dataset: Any) -> str:
+    """
+    SHA-256 over the rows of a data set in their order; of a stream over its first hundred.
+
+    What a transform draws at random is the same in every call.
+
+    Args:
+        dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data set.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with all_seeded(0):
+        rows = row_digests(dataset, getattr(dataset, "column_names", None))
+        for row in islice(rows, _NUM_STREAMED_ROWS if is_stream(dataset) else None):
+            digest.update(row)
+    return digest.hexdigest()
+
+
+def row_digests(dataset: Any, columns: list[str] | None = None, *, disable_tqdm: bool = True) -> Iterator[bytes]:
+    """
+    A digest of every row, equal for equal contents.
+
+    Args:
+        dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data set.
+        columns (`list[str]`, *optional*):
+            Columns of a [`~datasets.Dataset`] to read, with files and images undecoded; by default, and of a stream,
+            what it returns.
+        disable_tqdm (`bool`, *optional*, defaults to `True`):
+            Whether to do without a progress bar, which otherwise appears after a second.
+
+    Yields:
+        `bytes`: 16 bytes for every row.
+    """
+    if is_stream(dataset):
+        rows, total = dataset, None
+    else:
+        rows, total = _rows(dataset, columns), len(dataset)
+    for row in tqdm(rows, "comparing rows", total, leave=False, disable=disable_tqdm, delay=1):
+        digest = hashlib.blake2b(digest_size=16)
+        _update_with_value(digest, row)
+        yield digest.digest()
+
+
+def _rows(dataset: Any, columns: list[str] | None) -> Iterable[Any]:
+    if columns is None:
+        return (dataset[index] for index in range(len(dataset)))
+    from datasets import Audio, Image
+
+    dataset = dataset.with_format("numpy").select_columns(columns)
+    for name, feature in dataset.features.items():
+        if isinstance(feature, (Audio, Image)):
+            dataset = dataset.cast_column(name, type(feature)(decode=False))
+    return dataset
+
+
+def update_digest(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> None:
+    if hasattr(tensor, "full_tensor"):
+        tensor = tensor.full_tensor()
+    elif hasattr(tensor, "__tensor_flatten__"):
+        for part in tensor.__tensor_flatten__()[0]:
+            update_digest(digest, f"{name}.{part}", getattr(tensor, part))
+        return
+    if tensor.is_meta:
+        raise ValueError(f"{name} is on the meta device and has no values, so the weights have no fingerprint.")
+    # As JSON, so that where one entry ends and the next begins is part of what is hashed.
+    digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+    entries = tensor.reshape(-1)
+    for chunk in entries.split(max(1, _CHUNK_BYTES // tensor.element_size())):
+        digest.update(chunk.cpu().contiguous().view(torch.uint8).numpy())
+
+
+def _update_with_value(digest: Any, value: Any) -> None:
+    """Feeds a value to a digest so that equal contents, and only they, give equal bytes."""
+    if isinstance(value, Mapping):
+        content = value["bytes"] if value.get("bytes") is not None and value.keys() == {"bytes", "path"} else None
+        if content is not None:
+            _update_with_value(digest, content)
+            return
+        for key in sorted(value):
+            _update_with_value(digest, key)
+            _update_with_value(digest, value[key])
+        return
+    if isinstance(value, (list, tuple)):
+        digest.update(f"[{len(value)}".encode())
+        for item in value:
+            _update_with_value(digest, item)
+        return
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    elif type(value).__module__.startswith("PIL."):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        _update_with_value(digest, value.tolist())
+        return
+    if isinstance(value, (np.ndarray, np.generic)):
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+        return
+    encoded = value if isinstance(value, bytes) else repr(value).encode()
+    digest.update(f"{type(value).__name__}{len(encoded)}".encode())
+    digest.update(encoded)

@@ -1,0 +1,71 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Models of which something cannot be measured are refused here, before any heavy work."""
+
+from collections.abc import Collection
+
+from torch import nn
+
+from ..models.adapters.parameters import is_adapted
+from ..runtime.shards import is_sharded
+from .quantization import quantized
+
+
+def check_relearning(model: nn.Module, reference_model: nn.Module | None, names: Collection[str]) -> None:
+    """
+    Refuses models of which no copy can be trained to measure relearning.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model to clean.
+        reference_model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
+            The reference.
+        names (`Collection[str]`):
+            Names of the parameters in scope, which are trained in both.
+
+    Raises:
+        `ValueError`: If one of the two is sharded, or the reference does not have the parameters.
+    """
+    for one in (model, reference_model):
+        if one is not None and any(map(is_sharded, one.parameters())):
+            raise ValueError(
+                f"`relearning_steps` trains a copy of the model, and this {type(one).__name__} is sharded over "
+                "several processes. Leave it at 0, and measure relearning on the saved result in one process."
+            )
+    if reference_model is None:
+        return
+    missing = set(names) - dict(reference_model.named_parameters(remove_duplicate=False)).keys()
+    if missing:
+        raise ValueError(
+            f"`relearning_steps` trains the parameters in scope, and `reference_model` does not have {len(missing)} "
+            f"of them, {min(missing)} for one. Pass a reference of the model's own kind, or leave it at 0."
+        )
+
+
+def check_quantization(model: nn.Module, reference_model: nn.Module | None) -> None:
+    """
+    Refuses models whose weights cannot be rounded as a whole.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model to clean.
+        reference_model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
+            The reference.
+
+    Raises:
+        `ValueError`: If one of the two has an adapter, or is one that [`quantized`] refuses.
+    """
+    for argument, one in (("model", model), ("reference_model", reference_model)):
+        if one is None:
+            continue
+        if is_adapted(one):
+            raise ValueError(
+                f"`quantization_bits` rounds the weights that are deployed, and `{argument}` has an adapter, where "
+                "base and adapter would be rounded each by itself. Leave it out, and evaluate a merged copy of the "
+                "result (`merge_and_unload()`) within `hf_deepclean.quantized`."
+            )
+        try:
+            with quantized(one, 8):
+                pass
+        except ValueError as error:
+            raise ValueError(f"`quantization_bits` cannot be measured of `{argument}`. {error}") from error

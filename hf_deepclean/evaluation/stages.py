@@ -1,0 +1,112 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of a run, and the results of one model at a stage."""
+
+from dataclasses import dataclass, field
+
+from .measures import Estimate, estimates_of_split
+from .membership import MembershipAttack
+from .results import SplitResult
+
+
+# The stages of a run, in order, with their column heading.
+STAGES = {
+    "before": "before",
+    "after_reset": "after reset",
+    "after_repair": "after repair",
+    "reference": "reference",
+    "control_after_reset": "control reset",
+    "control_after_repair": "control repair",
+    "fine_tuned": "fine-tuned",
+}
+
+# Columns of the table of what rounding the weights changes: each model, then its rounded forms.
+QUANTIZATION_STAGES = {
+    "after_repair": "after repair",
+    "after_repair_4_bits": "after repair, 4 bits",
+    "after_repair_8_bits": "after repair, 8 bits",
+    "reference": "reference",
+    "reference_4_bits": "reference, 4 bits",
+    "reference_8_bits": "reference, 8 bits",
+}
+
+
+@dataclass(frozen=True)
+class RequestResult:
+    """
+    Results of one model on the rows of one of several requests that are answered together.
+
+    Args:
+        split (`SplitResult`):
+            Results on the rows.
+        membership ([`MembershipAttack`], *optional*):
+            The attack of these rows against unseen data.
+        min_k_membership ([`MembershipAttack`], *optional*):
+            The attack by the least probable tokens.
+    """
+
+    split: SplitResult
+    membership: MembershipAttack | None = None
+    min_k_membership: MembershipAttack | None = None
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """
+    Results of one model: of the one to clean at some stage, of the reference, or of the control.
+
+    Args:
+        splits (`dict[str, SplitResult]`):
+            Results on `forget`, `retain`, and where given `eval` (or `eval_NAME`) and `unseen`.
+        membership ([`MembershipAttack`], *optional*):
+            The attack of forget against unseen data by the loss, for token-level heads per scored token; none without
+            unseen data.
+        divergence_to_reference (`float`, *optional*):
+            Mean Jensen-Shannon divergence to the reference model's outputs on the forget data, 0 to ln 2.
+        min_k_membership ([`MembershipAttack`], *optional*):
+            The attack by [`evaluation.memorization.min_k_score`], for token-level heads.
+        requests (`dict[str, RequestResult]`, *optional*):
+            Results request by request, if the forget data are those of several.
+        divergence_interval (`tuple[float, float]`, *optional*):
+            95 % interval of the divergence by the normal distribution; none for fewer than two examples.
+    """
+
+    splits: dict[str, SplitResult]
+    membership: MembershipAttack | None = None
+    divergence_to_reference: float | None = None
+    min_k_membership: MembershipAttack | None = None
+    requests: dict[str, RequestResult] = field(default_factory=dict)
+    divergence_interval: tuple[float, float] | None = None
+
+    def of_request(self, name: str) -> "StageResult":
+        """The results with the rows of one request as the forget data."""
+        result = self.requests[name]
+        splits = self.splits | {"forget": result.split}
+        return StageResult(splits, result.membership, min_k_membership=result.min_k_membership)
+
+    def figures(self) -> dict[str, float]:
+        """Every figure by its name, in the order of the table."""
+        return {name: value for name, (value, _) in self._estimates().items()}
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """The 95 % intervals of the figures by their names; the caller's own metrics have none."""
+        return {name: interval for name, (_, interval) in self._estimates().items() if interval is not None}
+
+    def _estimates(self) -> dict[str, Estimate]:
+        of_splits = {
+            f"{split.replace('_', ' ')} {figure}": estimate
+            for split, result in self.splits.items()
+            for figure, estimate in estimates_of_split(result).items()
+        }
+        return of_splits | self.joint_estimates()
+
+    def joint_estimates(self) -> dict[str, Estimate]:
+        """The figures that compare the forget data with unseen ones, or with the reference, and their intervals."""
+        estimates: dict[str, Estimate] = {}
+        for name, attack in (("", self.membership), ("Min-K% ", self.min_k_membership)):
+            if attack is not None:
+                estimates[f"{name}membership AUC"] = attack.auc, attack.auc_interval
+                estimates[f"{name}membership TPR at 1 % FPR"] = attack.tpr_at_1_percent_fpr, attack.tpr_interval
+        if self.divergence_to_reference is not None:
+            estimates["JS divergence to reference"] = self.divergence_to_reference, self.divergence_interval
+        return estimates

@@ -1,0 +1,140 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of a card."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..evaluation.stages import STAGES
+from ..report.tables import markdown_table
+from .public_records import PublicRelearning
+from .public_report import PublicReport
+
+
+def results_table(report: PublicReport, stages: Mapping[str, str]) -> str:
+    at_least = "≥ " if report.disclosure == "withheld" else ""
+    rows = []
+    for measure in report.measures:
+        show = percent if measure.unit == "share" else number
+        count = ", ".join(
+            f"{at_least}{number:,}" + (f" {split}" if len(measure.num_examples) > 1 else "")
+            for split, number in measure.num_examples.items()
+        )
+        cells = [_cell(measure.figures.get(stage), show) for stage in stages]
+        rows.append([f"{measure.split} {measure.name}", count, *cells])
+    return markdown_table(["n", *stages.values()], rows)
+
+
+def _cell(figure: Any, show: Callable[[float], str]) -> str:
+    if figure is None:
+        return ""
+    if figure.interval is None:
+        return show(figure.value)
+    low, high = (show(end).removesuffix(" %") for end in figure.interval)
+    return f"{show(figure.value)} ({low} to {high})"
+
+
+def losses_table(report: PublicReport) -> str:
+    quantiles = {
+        f"{STAGES[stage]}, {split}": of_split
+        for stage, splits in report.loss_quantiles.items()
+        for split, of_split in splits.items()
+    }
+    # All are at the same levels.
+    levels = next(iter(quantiles.values()), {}).keys()
+    rows = [[name, *map(number, of_split.values())] for name, of_split in quantiles.items()]
+    return markdown_table(levels, rows) if rows else ""
+
+
+def relearning_table(found: PublicRelearning) -> str:
+    show = number if found.measure == "mean loss" else percent
+    rows = [
+        [STAGES[stage], *map(show, curve), *["diverged"] * (len(found.steps) - len(curve))]
+        for stage, curve in found.curves.items()
+    ]
+    table = markdown_table([f"step {step}" for step in found.steps], rows)
+    if found.excess is None:
+        return table
+    unit = "nats" if found.measure == "mean loss" else "percentage points"
+    excess = number(found.excess if unit == "nats" else round(100 * found.excess, 2))
+    return (
+        f"{table}\n\nAt the furthest it has come back by {excess} {unit} more than in the reference; 0 is the target."
+    )
+
+
+def modules_table(report: PublicReport) -> str:
+    layered = [row for row in report.modules if row.layer]
+    kinds = list(dict.fromkeys(row.kind for row in layered))
+    layers = list(dict.fromkeys(row.layer for row in layered))
+    shares = {(row.layer, row.kind): percent(row.share) for row in layered}
+    tables = []
+    if layered:
+        rows = [[f"layer {layer}", *(shares.get((layer, kind), "") for kind in kinds)] for layer in layers]
+        tables.append(markdown_table([f"`{kind}`" for kind in kinds], rows))
+    others = [row for row in report.modules if not row.layer]
+    if others:
+        rows = [
+            [f"`{row.kind}`", f"{row.num_selected:,}", f"{row.num_in_scope:,}", percent(row.share)] for row in others
+        ]
+        tables.append(markdown_table(["reset", "in scope", "share"], rows))
+    return "\n\n".join(tables)
+
+
+def plane_table(report: PublicReport) -> str:
+    plane = report.plane
+    if plane is None:
+        return ""
+    rows = [
+        [
+            f"{edge:g}",
+            *(f"{count:,} ({chosen:,})" if count else "" for count, chosen in zip(counts, selected, strict=True)),
+        ]
+        for edge, counts, selected in zip(plane.forget_edges, plane.counts, plane.selected_counts, strict=False)
+    ]
+    # The largest Fisher information on top, as in the picture.
+    return markdown_table([f"{edge:g}" for edge in plane.retain_edges[:-1]], rows[::-1])
+
+
+def describe_rest_of_plane(report: PublicReport) -> str:
+    if report.plane is None:
+        return ""
+    parts = {
+        "with no Fisher information on the data to forget": report.plane.forget_zero,
+        "with none on the data to keep alone": report.plane.retain_zero,
+        "in small bins": report.plane.other,
+    }
+    counts = [f"{total:,} {name} ({selected:,} reset)" for name, (selected, total) in parts.items()]
+    return f"Not in it: {'; '.join(counts)}."
+
+
+def shares_by_gamma_table(report: PublicReport) -> str:
+    if report.plane is None:
+        return ""
+    # Every third of six points per decade.
+    shown = report.plane.share_by_gamma[::3]
+    row = ["weights above it", *(percent(share) for _, share in shown)]
+    return markdown_table([f"ratio {number(gamma)}" for gamma, _ in shown], [row])
+
+
+def trials_table(report: PublicReport) -> str:
+    if not report.trials:
+        return ""
+    show = number if report.trial_measure == "mean loss" else percent
+    splits = list(dict.fromkeys(split for trial in report.trials for split in trial.figures))
+    rows = [
+        [
+            f"threshold {number(trial.gamma)}",
+            percent(trial.share),
+            *(show(trial.figures[split]) if split in trial.figures else "" for split in splits),
+        ]
+        for trial in report.trials
+    ]
+    return markdown_table(["weights reset", *splits], rows)
+
+
+def percent(value: float) -> str:
+    return f"{round(100 * value, 2):g} %"
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 and float(value).is_integer() else f"{value:.4g}"

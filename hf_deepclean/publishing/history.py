@@ -1,0 +1,150 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where a repository still holds weights from before."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from huggingface_hub import HfApi
+from huggingface_hub.hf_api import RepoFile
+
+from ..runtime.files import matches
+
+
+# So many revisions with old weights are proof enough.
+_MAX_OLD_COMMITS = 10
+
+# A push deletes these where they are not its own: they may hold what was to be forgotten.
+WEIGHT_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.h5"),
+    *("*.msgpack", "*.onnx", "*.gguf", "*.tflite", "*.pkl", "*.npz"),
+)
+
+
+@dataclass(frozen=True)
+class HistoryReport:
+    """
+    Where a repository still holds weights from before.
+
+    Args:
+        repo_id (`str`):
+            The repository.
+        revision (`str`):
+            The branch whose history was looked through.
+        num_commits (`int`):
+            Commits of the branch.
+        old_commits (`tuple[str, ...]`):
+            Its commits, newest first and ten at most, with weights that its head does not have.
+        other_refs (`tuple[str, ...]`):
+            Other branches, tags and pull requests with such weights; a squash of the branch leaves them.
+        squashed (`bool`):
+            Whether the history of the branch has just been squashed.
+    """
+
+    repo_id: str
+    revision: str
+    num_commits: int
+    old_commits: tuple[str, ...]
+    other_refs: tuple[str, ...]
+    squashed: bool = False
+
+    @property
+    def holds_old_weights(self) -> bool:
+        """Whether anyone with access can still download them by a revision."""
+        return bool(self.old_commits or self.other_refs)
+
+    def __str__(self) -> str:
+        if not self.holds_old_weights:
+            return f"{self.repo_id}: no revision holds other weights than the head of {self.revision}."
+        lines = []
+        if self.old_commits:
+            lines.append(
+                f"{self.repo_id}: {len(self.old_commits)} of the {self.num_commits} commits of {self.revision} hold "
+                f"other weights than its head, the newest {self.old_commits[0][:8]}. `squash_history(repo_id, "
+                "dry_run=False)` makes one commit of all; it cannot be undone."
+            )
+        if self.other_refs:
+            lines.append(
+                f"Other weights are also in {', '.join(self.other_refs)}: delete these branches and tags; pull "
+                "requests can only be removed by deleting the repository."
+            )
+        return "\n".join(lines)
+
+
+def find_old_weights(
+    repo_id: str, *, branch: str = "main", token: str | bool | None = None, api: HfApi | None = None
+) -> HistoryReport:
+    """
+    Looks for weights that the head of a branch does not have: in its history, in other branches, tags and pull
+    requests.
+
+    Args:
+        repo_id (`str`):
+            The repository.
+        branch (`str`, *optional*, defaults to `"main"`):
+            The branch.
+        token, api:
+            As for [`push_folder_to_hub`].
+
+    Returns:
+        [`HistoryReport`]
+    """
+    api = HfApi(token=token) if api is None else api
+    commits = [commit.commit_id for commit in api.list_repo_commits(repo_id, revision=branch)]
+    present = _weights(api, repo_id, commits[0])
+    old: list[str] = []
+    for commit in commits[1:]:
+        if _weights(api, repo_id, commit) - present:
+            old.append(commit)
+            if len(old) == _MAX_OLD_COMMITS:
+                break
+    refs = api.list_repo_refs(repo_id, include_pull_requests=True)
+    others = [ref for ref in [*refs.branches, *refs.tags, *(refs.pull_requests or [])] if ref.name != branch]
+    other_refs = tuple(ref.name for ref in others if _weights(api, repo_id, ref.target_commit) - present)
+    return HistoryReport(repo_id, branch, len(commits), tuple(old), other_refs)
+
+
+def squash_history(
+    repo_id: str,
+    *,
+    branch: str = "main",
+    dry_run: bool = True,
+    token: str | bool | None = None,
+    api: HfApi | None = None,
+) -> HistoryReport:
+    """
+    Makes one commit of the history of a branch, so that no revision of it holds the weights from before.
+
+    Args:
+        repo_id (`str`):
+            The repository.
+        branch (`str`, *optional*, defaults to `"main"`):
+            The branch.
+        dry_run (`bool`, *optional*, defaults to `True`):
+            Whether to say what there is and change nothing. A squash cannot be undone.
+        token, api:
+            As for [`push_folder_to_hub`].
+
+    Returns:
+        [`HistoryReport`]: Before the squash in a dry run, else after it.
+    """
+    api = HfApi(token=token) if api is None else api
+    if dry_run:
+        return find_old_weights(repo_id, branch=branch, api=api)
+    api.super_squash_history(repo_id, branch=branch, commit_message="Squash the history")
+    return replace(find_old_weights(repo_id, branch=branch, api=api), squashed=True)
+
+
+def list_files(api: HfApi, repo_id: str, revision: str) -> Iterator[RepoFile]:
+    for entry in api.list_repo_tree(repo_id, revision=revision, recursive=True):
+        if isinstance(entry, RepoFile):
+            yield entry
+
+
+def _weights(api: HfApi, repo_id: str, revision: str) -> set[str]:
+    """Identifiers of the contents of all files of weights."""
+    return {
+        file.blob_id if file.lfs is None else file.lfs.sha256
+        for file in list_files(api, repo_id, revision)
+        if matches(file.path, WEIGHT_FILES)
+    }

@@ -1,0 +1,292 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Collects what would be a trace of the rows of a data set."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .identifiers import WORD, has_several_words, identifiers_in, is_capitalised_word, is_date, names_in
+from .needles import NUM_BLOB_BYTES, Code, Kind, Needles, anchors_of_words, join_needles, needles_of_words
+from .words import BREAK, NUM_IN_A_ROW, Words, blocks, hash_of_bytes, hashes_of_ids, mixed, plain_text, runs_of
+
+
+# Eight words in a row that stand in a tenth of all texts, five at least, are a template and tell of none of them.
+_TEMPLATE_SHARE, _MIN_TEMPLATE_TEXTS = 0.1, 5
+# Of all numbers with as many digits, or all days of a century, at most this share may be needles; of more, chance
+# would find one in any file.
+_MAX_NUMBER_SHARE, _NUM_DAYS = 1e-3, 36_525
+
+# The names of columns are made of these where nothing else was to be said.
+_STANDARD_WORDS = frozenset(
+    "a answer attention b chosen chunk class completion context data decoder document end features file id ids image "
+    "index input instruction label labels length level mask message messages name ner num output path pixel pos "
+    "position positions prompt query question rejected response score sentence source special start summary tags "
+    "target test text texts title token tokens train type url user values".split()
+)
+
+# Columns whose cells are names even where few of them differ, as in the rows of one person.
+_NAME_COLUMN = re.compile(
+    "name|person|people|author|speaker|patient|customer|client|account|user|handle|employee|member|owner", re.I
+)
+# Columns of words as such, as in a dictionary, and of classes.
+_WORD_COLUMN = re.compile("word|term|token|lemma|vocab|tag|label|class|categor|topic", re.I)
+
+
+_NUM_BATCH_CHARACTERS = 2**20
+
+
+@dataclass
+class _Column:
+    """Cells of a column so far; single words and short phrases among them count only if enough cells differ."""
+
+    num_cells: int = 0
+    seen: set[int] = field(default_factory=set)
+    words: dict[str, int] = field(default_factory=dict)
+    phrases: dict[str, int] = field(default_factory=dict)
+
+
+class NeedleCollector:
+    """Makes needles of cells."""
+
+    def __init__(self, tokenizer: Any = None) -> None:
+        self.tokenizer = tokenizer
+        # By the names of a column and of the keys within its cells.
+        self._columns: dict[tuple[str, ...], _Column] = {}
+        self._found: list[Needles] = []
+        # Numbers and dates with their kinds, by the number of their digits.
+        self._numbers: dict[int, dict[str, int]] = {}
+        # Eight words in a row: their hashes, those of their first letters, and how many texts of how many hold them.
+        self._windows: list[tuple[np.ndarray, ...]] = []
+        self._num_texts = 0
+        self._token_ids: list[np.ndarray] = []
+        self._max_token_id = 0
+        # Of the compared bytes of images, sounds and arrays, the eight parts that a search begins with, by their hash.
+        self._blobs: dict[int, list[int]] = {}
+
+    def add(self, entries: Mapping[str, int]) -> None:
+        """Adds texts with the codes of their kinds; of those of more than eight words, eight words in a row."""
+        if not entries:
+            return
+        words = Words(BREAK.join(plain_text(text).replace(BREAK, " ") for text in entries))
+        codes = np.fromiter(entries.values(), np.uint8, len(entries))
+        first, last = (np.searchsorted(words.pieces, np.arange(len(entries)), side) for side in ("left", "right"))
+        short = (last > first) & (last - first <= NUM_IN_A_ROW)
+        self._found.append(needles_of_words(words, first[short], last[short], codes[short]))
+        first = words.runs(NUM_IN_A_ROW)
+        first = first[~short[words.pieces[first]]]
+        self._found.append(needles_of_words(words, first, first + NUM_IN_A_ROW, codes[words.pieces[first]]))
+
+    def add_cells(self, name: str, cells: Sequence[Any]) -> None:
+        """Adds cells of a column."""
+        texts: dict[tuple[str, ...], dict[str, int]] = {(name,): {}}
+        for cell in cells:
+            for path, text in self._texts_of((name,), cell):
+                found = texts.setdefault(path, {})
+                found[text] = found.get(text, 0) + 1
+        for path, found in texts.items():
+            column = self._columns.setdefault(path, _Column())
+            column.num_cells += sum(found.values())
+            plain = dict.fromkeys(plain_text(text).replace(BREAK, " ") for text in found)
+            new = [text for text in plain if hash(text) not in column.seen]
+            column.seen |= set(map(hash, new))
+            for batch in _in_batches(new):
+                self._add_texts(" ".join(path), column, batch)
+
+    def _texts_of(self, path: tuple[str, ...], cell: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+        """The texts of a cell; adds its arrays, images and sounds."""
+        if isinstance(cell, torch.Tensor):
+            cell = cell.detach().cpu().numpy()
+        elif type(cell).__module__.startswith("PIL."):
+            cell = np.asarray(cell)
+        if isinstance(cell, (np.ndarray, np.generic)) and (cell.ndim == 0 or cell.dtype.kind in "OUS"):
+            cell = cell.tolist()
+        match cell:
+            case str():
+                yield path, cell
+            case bytes():
+                self._add_blob(cell)
+            case bool() | None:
+                pass
+            case int() | float():
+                if math.isfinite(cell) and cell == int(cell) and abs(cell) >= 100_000:
+                    yield path, str(abs(int(cell)))
+            case np.ndarray():
+                self._add_array(path[-1], cell)
+                if self.tokenizer is not None and path[-1].endswith("input_ids") and cell.ndim == 1:
+                    yield path, self.tokenizer.decode(cell[cell >= 0].tolist(), skip_special_tokens=True)
+            case {"bytes": content, "path": file}:
+                # An image or a sound.
+                if file is not None:
+                    yield (*path, "file"), Path(file).stem.replace("_", " ")
+                if content is None and file is not None and Path(file).is_file():
+                    content = Path(file).read_bytes()
+                yield from self._texts_of(path, content)
+            case Mapping():
+                for key, value in cell.items():
+                    yield from self._texts_of((*path, str(key)), value)
+            case [int() | float(), *_] if all(isinstance(item, (int, float)) for item in cell):
+                yield from self._texts_of(path, np.asarray(cell))
+            case [str(), *_] if all(isinstance(item, str) and " " not in item for item in cell):
+                # The words of one text.
+                yield path, " ".join(cell)
+            case list() | tuple():
+                for item in cell:
+                    yield from self._texts_of(path, item)
+
+    def _add_array(self, name: str, array: np.ndarray) -> None:
+        if array.dtype.kind == "f":
+            self._add_blob(array.astype(np.float32).tobytes())
+        elif array.dtype.kind in "iu" and array.size and "mask" not in name:
+            if array.max() < 256 and not name.endswith("ids"):
+                # Pixels, or labels of words.
+                self._add_blob(array.astype(np.uint8).tobytes())
+            else:
+                self._add_token_ids(array.reshape(-1, array.shape[-1]))
+
+    def _add_texts(self, name: str, column: _Column, texts: list[str]) -> None:
+        words = Words(BREAK.join(texts))
+        self._add_windows(words)
+        num_words = np.bincount(words.pieces, minlength=len(texts)).tolist()
+        always: dict[str, int] = {}
+        for text, number in zip(texts, num_words, strict=True):
+            if number > 1:
+                always |= dict.fromkeys(names_in(text), Kind.NAME)
+            for found, is_number in identifiers_in(text):
+                if is_number:
+                    self._numbers.setdefault(len(found), {})[found] = Kind.IDENTIFIER
+                else:
+                    always[found] = Kind.IDENTIFIER
+            if number < NUM_IN_A_ROW:
+                self._add_short_text(name, column, text, always)
+        self.add(always)
+        if self.tokenizer is not None:
+            encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+            self._add_token_ids([np.asarray(ids, np.int64) for ids in encoded])
+
+    def _add_short_text(self, name: str, column: _Column, text: str, always: dict[str, int]) -> None:
+        """Adds a text of less than eight words as a whole, to what counts `always` or depending on the column."""
+        words = WORD.findall(text)
+        letters = "".join(words)
+        if not any(map(str.isalpha, letters)):
+            if is_date(text.strip()):
+                self._numbers.setdefault(0, {})[text] = Kind.TEXT
+        # In bytes, so that two ideographs are enough.
+        elif len(letters.encode()) < 4:
+            pass
+        elif len(words) == 1:
+            capitalised = is_capitalised_word(text)
+            where = always if capitalised and _NAME_COLUMN.search(name) else column.words
+            where[text] = Kind.NAME | Code.CAPITALISED if capitalised else Kind.TEXT
+        elif len(words) > 4 and len(letters) >= 20:
+            always[text] = Kind.TEXT
+        elif len(letters) >= 12 or not letters.isascii():
+            column.phrases[text] = Kind.TEXT
+
+    def _add_windows(self, words: Words) -> None:
+        """Adds eight words in a row, which count only if they are no template."""
+        first = words.runs(NUM_IN_A_ROW)
+        last = first + NUM_IN_A_ROW
+        self._num_texts += len(np.unique(words.pieces[first]))
+        # Digits in a row are data of another kind, and zeros are everywhere.
+        num_letters = np.concatenate([[0], np.cumsum(~words.is_digit)])
+        lettered = num_letters[words.starts[last]] - num_letters[words.starts[first]] >= NUM_IN_A_ROW
+        first, last = first[lettered], last[lettered]
+        hashes = words.hashes(words.starts[first], words.starts[last])
+        # Once per text.
+        _, once = np.unique(mixed(hashes, words.pieces[first]), return_index=True)
+        anchors = anchors_of_words(words, first, last)
+        self._windows.append(_counted(hashes[once], anchors[once], np.ones(len(once), np.uint32)))
+        if len(self._windows) > 100:
+            self._windows = [_counted(*map(np.concatenate, zip(*self._windows, strict=True)))]
+
+    def _add_token_ids(self, rows: Iterable[np.ndarray]) -> None:
+        gap = np.array([-1])
+        ids = np.concatenate([gap, *(part for row in rows for part in (row.astype(np.int64), gap))])
+        first = runs_of(ids >= 0, NUM_IN_A_ROW)
+        if not len(first):
+            return
+        runs = np.lib.stride_tricks.sliding_window_view(ids, NUM_IN_A_ROW)[first]
+        num_distinct = 1 + (np.diff(np.sort(runs, axis=1), axis=1) > 0).sum(axis=1)
+        steps = np.diff(runs, axis=1)
+        # Labels or masks of few values, and positions that count up, tell nothing.
+        telling = (num_distinct > NUM_IN_A_ROW // 2) & (steps != steps[:, :1]).any(axis=1)
+        self._token_ids.append(np.unique(hashes_of_ids(ids, first[telling])))
+        self._max_token_id = max(self._max_token_id, int(runs[telling].max(initial=0)))
+
+    def _add_blob(self, content: bytes) -> None:
+        """Adds bytes from the middle, beginning where there are eight of many values, as there are not in an edge."""
+        middle, end = len(content) // 2, len(content) - NUM_BLOB_BYTES + 1
+        for start in chain(range(middle, end, 16), range(0, min(middle, end), 16)):
+            compared = content[start : start + NUM_BLOB_BYTES]
+            windows = [compared[offset : offset + 8] for offset in range(8)]
+            if min(len(set(window)) for window in windows) > 2:
+                self._blobs[hash_of_bytes(compared)] = [int.from_bytes(window, "little") for window in windows]
+                return
+
+    def add_columns(self) -> None:
+        """Adds what counts by its column, and the names of the columns."""
+        for path, column in self._columns.items():
+            name, num_distinct = path[-1], len(column.seen)
+            if 2 * num_distinct >= column.num_cells:
+                self.add(column.phrases)
+                nearly_all = num_distinct >= max(10, 0.9 * column.num_cells)
+                if 2 * len(column.words) > num_distinct and not _WORD_COLUMN.search(name):
+                    self.add({word: code for word, code in column.words.items() if nearly_all or not word.islower()})
+            if _is_telling_column(name):
+                self.add({name: Kind.COLUMN})
+
+    def needles(self) -> Needles:
+        """All that was added."""
+        for num_digits, numbers in self._numbers.items():
+            num_possible = 9 * 10 ** (num_digits - 1) if num_digits else _NUM_DAYS
+            if len(numbers) <= _MAX_NUMBER_SHARE * num_possible:
+                self.add(numbers)
+        if self._windows:
+            hashes, anchors, counts = _counted(*map(np.concatenate, zip(*self._windows, strict=True)))
+            kept = counts < max(_MIN_TEMPLATE_TEXTS, _TEMPLATE_SHARE * self._num_texts)
+            code = Kind.WORDS | Code.SEVERAL_WORDS | Code.IN_VOCABULARIES
+            self._found.append(Needles(hashes[kept], np.full(kept.sum(), code, np.uint8), anchors[kept]))
+        blobs = [(part, place, key) for key, parts in self._blobs.items() for place, part in enumerate(parts)]
+        windows, offsets, hashes = np.array(blobs, np.uint64).reshape(-1, 3).T
+        token_ids = np.concatenate([np.empty(0, np.uint64), *self._token_ids])
+        others = Needles(
+            token_ids=token_ids,
+            max_token_id=self._max_token_id,
+            blob_windows=windows,
+            blob_offsets=offsets,
+            blob_hashes=hashes,
+        )
+        return join_needles([*self._found, others])
+
+
+def _in_batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts, long ones in parts that overlap, so that no batch takes much memory."""
+    batch, size = [], 0
+    for text in texts:
+        for _, block in blocks(text):
+            batch.append(block)
+            size += len(block)
+            if size >= _NUM_BATCH_CHARACTERS:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _counted(hashes: np.ndarray, anchors: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Equal hashes as one, with the sum of their counts."""
+    hashes, first, which = np.unique(hashes, return_index=True, return_inverse=True)
+    return hashes, anchors[first], np.bincount(which, counts, len(hashes)).astype(np.uint32)
+
+
+def _is_telling_column(name: str) -> bool:
+    words = WORD.findall(re.sub("([a-z])([A-Z])", r"\1 \2", name))
+    return has_several_words(name) and not {word.lower() for word in words if word.isalpha()} <= _STANDARD_WORDS

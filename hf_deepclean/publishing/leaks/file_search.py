@@ -1,0 +1,280 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Searches one file, whatever its format."""
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import zipfile
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .formats import (
+    MAX_TEXT_BYTES,
+    PNG,
+    Field,
+    Label,
+    decoded,
+    is_vocabulary,
+    leaves,
+    parsed,
+    pickled_texts,
+    png_texts,
+    safetensors_header,
+    text_of_token,
+    texts_in_bytes,
+)
+from .identifiers import is_one_number
+from .needles import Code, Kind, Needles
+from .words import BREAK, Words, blocks, plain_text
+
+
+_CHUNK_BYTES = 2**19
+_OVERLAP_BYTES = 2**11
+_MAX_UNPACKED_BYTES = 2**30
+_MAX_DEPTH = 8
+_BATCH_CHARACTERS = 2**20
+
+_BYTES = Label("bytes")
+_UNPACK = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+
+DIGITS = re.compile(r"([0-9]+)")
+_INTEGERS = re.compile(r"(?<![0-9])[0-9]{1,18}(?:[\s,;|]+[0-9]{1,18}){7,}")
+_ABSOLUTE = re.compile(r"(?:^|[^\w.])[/\\]+$")
+_IN_HOMES = re.compile(r"[/\\](?:home|users)[/\\]$", re.I)
+
+
+class FileSearch:
+    """Searches one file after the other; `found` are the fields and kinds of what is in the present one."""
+
+    def __init__(self, needles: Needles) -> None:
+        self.needles = needles
+        self.found: set[tuple[Field, Kind]] = set()
+        self._are_leaks: dict[str, bool] = {}
+
+    def fields(self) -> Iterator[tuple[str, str]]:
+        """The fields and kinds; what was found in a field is not told again of the bytes that it consists of."""
+        in_fields = {kind for field, kind in self.found if field[0] is not _BYTES}
+        for field, kind in self.found:
+            if field[0] is not _BYTES or kind not in in_fields:
+                yield self._masked_field(field), str(kind)
+
+    def name(self, path: Path, label: Label) -> None:
+        """Searches the name of a file or folder, of which the folders above are searched by themselves."""
+        text = plain_text(str(path))
+        start = len(text) - len(plain_text(path.name))
+        self.found |= {((label,), kind) for _, end, kind in self._hits_anywhere(text) if end > start}
+
+    def content(self, name: str, content: np.ndarray, file: BinaryIO, field: Field = ()) -> None:
+        """Searches what a file holds, given as bytes and as a file."""
+        text = decoded(content)
+        header = safetensors_header(content) if text is None and name.endswith(".safetensors") else None
+        if text is not None:
+            self._text(name, text, field)
+        elif header is not None:
+            self._tensors(content, *header, field)
+        else:
+            self._packed(content[:8].tobytes(), file, field)
+            self._bytes(content, lambda _: (*field, _BYTES), is_vocabulary(name))
+
+    # Names without what they would give away.
+
+    def masked_path(self, path: Path) -> str:
+        """A path with * in the place of a part that is a leak."""
+        parts = []
+        for part in path.parts:
+            suffix = Path(part).suffix
+            kept = suffix if len(suffix) <= 5 and not self._is_leak(suffix) else ""
+            parts.append(f"*{kept}" if self._is_leak(part) else part)
+        return "*" if self._is_leak("/".join(parts)) else "/".join(parts)
+
+    def _masked_field(self, field: Field) -> str:
+        shown, from_file = "", []
+        for part in field:
+            if isinstance(part, int):
+                shown += f"[{part}]"
+                continue
+            if not isinstance(part, Label):
+                part = "*" if self._is_leak(part) else part
+                from_file.append(part)
+            shown += f".{part}" if shown else part
+        return "*" if self._is_leak(".".join(from_file)) else shown
+
+    def _is_leak(self, name: str) -> bool:
+        if name not in self._are_leaks:
+            self._are_leaks[name] = any(True for _ in self._hits_anywhere(plain_text(name)))
+        return self._are_leaks[name]
+
+    # Texts.
+
+    def _hits(self, text: str, vocabulary: bool = False) -> Iterator[tuple[int, int, Kind]]:
+        """Where leaks of whole words begin and end, and what they are."""
+        words = Words(text)
+        for first, last, needles in self.needles.find_words(words):
+            begins, ends = words.positions[first], words.positions[last - 1] + 1
+            for begin, end, needle in zip(begins.tolist(), ends.tolist(), needles.tolist(), strict=True):
+                code = int(self.needles.codes[needle])
+                if _counts(code, text, begin, end, vocabulary):
+                    yield begin, end, Kind(code & Code.KIND)
+
+    def _hits_in_letters(self, text: str, vocabulary: bool = False) -> Iterator[tuple[int, int, Kind]]:
+        """As [`_hits`], but of seven letters or more whatever stands before and after them."""
+        words = Words(text)
+        for first, last, needle in self.needles.find_letters(words):
+            begin, end = int(words.positions[first]), int(words.positions[last - 1]) + 1
+            code = int(self.needles.codes[needle])
+            if BREAK not in text[begin:end] and _counts(code, text, begin, end, vocabulary):
+                yield begin, end, Kind(code & Code.KIND)
+
+    def _hits_anywhere(self, text: str) -> Iterator[tuple[int, int, Kind]]:
+        return chain(self._hits(text), self._hits_in_letters(text))
+
+    def _text(self, name: str, text: str, field: Field) -> None:
+        with suppress(ValueError):
+            self._json(parsed(text), field, is_vocabulary(name))
+            return
+        if is_vocabulary(name) or name.endswith((".jsonl", ".ndjson")):
+            self._lines(text, field, is_vocabulary(name))
+            return
+        text = plain_text(text)
+        hits = [(start + begin, kind) for start, block in blocks(text) for begin, _, kind in self._hits(block)]
+        for match in _INTEGERS.finditer(text) if len(self.needles.token_ids) else ():
+            if self._are_token_ids(map(int, DIGITS.findall(match[0]))):
+                hits.append((match.start(), Kind.TOKEN_IDS))
+        if hits:
+            starts = list(accumulate((len(line) + 1 for line in text.split("\n")), initial=0))
+            lines = ((f"line {bisect_right(starts, position)}", kind) for position, kind in hits)
+            self.found |= {((*field, Label(line)), kind) for line, kind in lines}
+
+    def _lines(self, text: str, field: Field, vocabulary: bool) -> None:
+        """Searches lines that have nothing to do with each other."""
+        others = []
+        for number, line in enumerate(text.split("\n"), 1):
+            where = (*field, Label(f"line {number}"))
+            try:
+                self._json(parsed(line), where, vocabulary)
+            except ValueError:
+                others.append((where, line))
+        self._texts(others, vocabulary)
+
+    def _json(self, value: Any, field: Field, vocabulary: bool) -> None:
+        texts, entries = [], []
+        for path, leaf in leaves(value):
+            if isinstance(leaf, list):
+                if self._are_token_ids(leaf):
+                    self.found.add(((*field, *path), Kind.TOKEN_IDS))
+            elif vocabulary or path[:2] in (("model", "vocab"), ("model", "merges")):
+                entries.append(((*field, *path), leaf))
+            else:
+                texts.append(((*field, *path), leaf))
+        self._texts(texts)
+        self._texts(entries, vocabulary=True)
+
+    def _texts(self, texts: Iterable[tuple[Field, str]], vocabulary: bool = False) -> None:
+        """Searches texts that have nothing to do with each other, many at a time."""
+        texts = iter(texts)
+        while True:
+            fields, batch, size = [], [], 0
+            for field, text in texts:
+                fields.append(field)
+                batch.append(plain_text(text_of_token(text) if vocabulary else text))
+                size += len(batch[-1])
+                if size >= _BATCH_CHARACTERS:
+                    break
+            if not batch:
+                return
+            starts = list(accumulate((len(text) + 1 for text in batch), initial=0))
+            for start, block in blocks(BREAK.join(batch)):
+                for begin, _, kind in self._hits(block, vocabulary):
+                    self.found.add((fields[bisect_right(starts, start + begin) - 1], kind))
+
+    def _are_token_ids(self, ids: Iterable[int]) -> bool:
+        array = np.array([number if 0 <= number < 2**63 else -1 for number in ids], np.int64)
+        return len(self.needles.find_token_ids(array)) > 0
+
+    # Bytes.
+
+    def _tensors(self, content: np.ndarray, size: int, header: Any, field: Field) -> None:
+        texts, begins = [], []
+        for name, entry in header:
+            if name == "__metadata__":
+                texts += [((*field, Label("metadata"), *path), leaf) for path, leaf in leaves(entry)]
+            else:
+                texts.append(((*field, Label("tensor"), name), name))
+                begins.append((dict(entry)["data_offsets"][0], name))
+        self._texts(texts)
+        begins.sort()
+
+        def tensor_at(offset: int) -> Field:
+            place = bisect_right(begins, offset, key=lambda begin: begin[0])
+            return (*field, Label("tensor"), begins[place - 1][1]) if place else (*field, _BYTES)
+
+        self._bytes(content[size:], tensor_at)
+
+    def _bytes(self, content: np.ndarray, field_at: Callable[[int], Field], vocabulary: bool = False) -> None:
+        """Searches bytes, in parts that overlap."""
+        for start in range(0, len(content), _CHUNK_BYTES):
+            chunk = content[start : start + _CHUNK_BYTES + _OVERLAP_BYTES]
+            for text, places in texts_in_bytes(chunk):
+                for begin, _, kind in self._hits_in_letters(text, vocabulary) if text else ():
+                    self.found.add((field_at(start + int(places[text.count(BREAK, 0, begin)])), kind))
+            for width in (8, 4) if len(self.needles.token_ids) else ():
+                for place in self.needles.find_token_ids(chunk[: len(chunk) // 8 * 8].view(f"<i{width}")).tolist():
+                    self.found.add((field_at(start + width * place), Kind.TOKEN_IDS))
+            for place in self.needles.find_blobs(chunk):
+                self.found.add((field_at(start + place), Kind.BLOB))
+
+    def _packed(self, head: bytes, file: BinaryIO, field: Field) -> None:
+        """Searches what is not in the bytes of a file as it is."""
+        if len(field) > _MAX_DEPTH:
+            raise EOFError
+        file.seek(0)
+        if head == PNG:
+            self._texts(((*field, Label(f"{kind} chunk")), text) for kind, text in png_texts(file))
+        elif head[0] == 0x80:
+            self._texts(((*field, Label("pickle")), text) for text in pickled_texts(file))
+        elif head.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(file) as archive:
+                for member in archive.infolist():
+                    self._texts([((*field, member.filename), member.filename)])
+                    # What is large and not compressed is searched as bytes of the archive.
+                    if member.compress_type != zipfile.ZIP_STORED or member.file_size <= MAX_TEXT_BYTES:
+                        self._unpacked(partial(archive.open, member), member.filename, (*field, member.filename))
+        for magic, unpack in _UNPACK.items():
+            if head.startswith(magic):
+                self._unpacked(partial(unpack, file), "", (*field, Label("unpacked")))
+
+    def _unpacked(self, unpack: Callable[[], Any], name: str, field: Field) -> None:
+        with unpack() as stream:
+            content = stream.read(_MAX_UNPACKED_BYTES + 1)
+        if len(content) > _MAX_UNPACKED_BYTES:
+            raise EOFError
+        if content:
+            self.content(Path(name).name, np.frombuffer(content, np.uint8), io.BytesIO(content), field)
+
+
+def _counts(code: int, text: str, begin: int, end: int, vocabulary: bool) -> bool:
+    """Whether a needle is a leak where it stands."""
+    kind, found = code & Code.KIND, text[begin:end]
+    # In a vocabulary "timeout" is no trace of "time out".
+    if vocabulary and (not code & Code.IN_VOCABULARIES or code & Code.SEVERAL_WORDS and found.isalnum()):
+        return False
+    if code & Code.CAPITALISED and not vocabulary and not found[0].isupper():
+        return False
+    if kind == Kind.PATH:
+        absolute = _ABSOLUTE.search(text[max(0, begin - 4) : begin]) or text[begin + 1 : begin + 2] == ":"
+        return bool(absolute) and (" " not in found or found.count("/") + found.count("\\") > 1)
+    if kind == Kind.USER and len(found) < 5:
+        return text[end : end + 1] == "@" or _IN_HOMES.search(text[max(0, begin - 7) : begin]) is not None
+    if not found.isdigit() and not any(map(str.isalpha, found)):
+        return is_one_number(found)
+    return True

@@ -1,0 +1,75 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Dataclasses that are kept as JSON."""
+
+import json
+import math
+import os
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..runtime.files import replaced
+
+
+R = TypeVar("R", bound="JsonRecord")
+
+
+class JsonRecord:
+    """A dataclass that is kept as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON types."""
+        return to_json_types(self)
+
+    @classmethod
+    def from_dict(cls: type[R], record: Mapping[str, Any]) -> R:
+        """The record of a dictionary made by `to_dict`."""
+        return from_json_types(cls, record)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the record as JSON, whole or not at all."""
+        with replaced(Path(path)) as written:
+            written.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls: type[R], path: str | os.PathLike[str]) -> R:
+        """Reads a record written by `save`."""
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def to_json_types(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_json_types(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json_types(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json_types(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def from_json_types(kind: Any, value: Any) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return None if value is None else from_json_types(arguments[0], value)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        unknown = value.keys() - hints.keys()
+        if unknown:
+            raise ValueError(
+                f"The record of a {kind.__name__} holds the unknown fields {sorted(unknown)}: it was written by "
+                "another version of hf_deepclean, or is not a report."
+            )
+        return kind(**{name: from_json_types(hints[name], item) for name, item in value.items()})
+    if origin is dict:
+        return {key: from_json_types(arguments[1], item) for key, item in value.items()}
+    if origin is tuple:
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(from_json_types(item_kind, item) for item_kind, item in zip(kinds, value, strict=True))
+    if kind is float:
+        return float(value)
+    return value

@@ -1,0 +1,74 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of a report that are counts."""
+
+from dataclasses import dataclass
+
+from ..selection.fisher_plane import FisherPlane
+from ..selection.weight_selection import WeightSelection
+
+
+@dataclass(frozen=True)
+class SelectionResult:
+    """
+    Which weights were reset, as counts.
+
+    Args:
+        rule (`str`): `"auto"`, `"gamma"`, `"reset_fraction"` or `"adaptive"`.
+        gamma (`float`, *optional*): The ratio of forget to retain Fisher from which weights were selected.
+        num_in_scope (`int`): Weights that could be selected.
+        num_selected (`int`): Weights that were.
+        num_infinite_ratios (`int`): Selected weights with a retain Fisher of exactly 0.
+        per_module (`dict[str, tuple[int, int]]`): Selected weights and weights in scope of every module.
+        plane ([`FisherPlane`], *optional*): Where they lie in the plane of the two Fishers.
+    """
+
+    rule: str
+    gamma: float | None
+    num_in_scope: int
+    num_selected: int
+    num_infinite_ratios: int
+    per_module: dict[str, tuple[int, int]]
+    plane: FisherPlane | None = None
+
+    @classmethod
+    def of(cls, selection: WeightSelection, plane: FisherPlane | None = None) -> "SelectionResult":
+        """The counts of a selection."""
+        return cls(
+            selection.rule,
+            selection.gamma,
+            selection.num_in_scope,
+            selection.num_selected,
+            selection.num_infinite_ratios,
+            selection.counts_per_module(),
+            plane,
+        )
+
+    def rows(self) -> list[list[str]]:
+        """The counts as a table for people: the modules with selected weights, and all of them together."""
+        rows = [["module", "selected", "in scope", "share"]]
+        modules = [(module, counts) for module, counts in self.per_module.items() if counts[0]]
+        for module, (selected, total) in [*modules, ("all", (self.num_selected, self.num_in_scope))]:
+            rows.append([module, f"{selected:,}", f"{total:,}", f"{100 * selected / total:.2f} %"])
+        return rows
+
+
+@dataclass(frozen=True)
+class IntegrityResult:
+    """
+    What the freeze guard found.
+
+    Args:
+        num_selected_changed (`int`): Selected weights whose value is not what it was before unlearning.
+        num_frozen_weights (`int`): Weights outside the selection; none of them changed in any bit.
+        num_buffer_entries (`int`): Entries of buffers; none of them changed in any bit.
+        frozen_checksum (`str`): SHA-256 over all of these.
+        num_base_weights (`int`, *optional*): In adapter scope, how many of the frozen weights are those of the base,
+            counted as they are stored.
+    """
+
+    num_selected_changed: int
+    num_frozen_weights: int
+    num_buffer_entries: int
+    frozen_checksum: str
+    num_base_weights: int | None = None

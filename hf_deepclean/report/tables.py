@@ -1,0 +1,47 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Tables for people: for the console, and in Markdown."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+
+# How the names of figures that are shares end.
+_SHARES = ("TPR at 1 % FPR", "extraction strength", "verbatim", "all tokens right")
+
+
+def format_figure(name: str, value: float, *, signed: bool = False) -> str:
+    """
+    A figure of [`StageResult.figures`] as people read it: shares in percent, everything else as a number.
+
+    Args:
+        name (`str`): Name of the figure.
+        value (`float`): Its value, or a difference of two.
+        signed (`bool`, *optional*, defaults to `False`): Whether to show the sign of a positive value.
+    """
+    sign = "+" if signed else ""
+    if name.endswith(_SHARES) or "accuracy" in name:
+        return f"{100 * value:{sign}.1f} %"
+    # An unlearned language model may well have a perplexity of millions.
+    return f"{value:{sign}.3f}" if abs(value) < 10_000 else f"{value:{sign}.3g}"
+
+
+def markdown_table(columns: Collection[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; every row starts with its name, for which there is no heading."""
+    head = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for the console: the first column on the left, the others on the right, all of one length."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+
+
+def console_table(rows: list[list[str]]) -> str:
+    head, *body = aligned(rows)
+    return "\n".join([head.rstrip(), "-" * len(head), *(line.rstrip() for line in body)])

@@ -1,0 +1,249 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The values that weights had in the checkpoint before fine-tuning."""
+
+import logging
+import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from os import PathLike
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..models.loading import fresh_model
+from ..runtime.sharded_models import named_parameters, plain_class
+from ..runtime.shards import whole
+from ..selection.weight_selection import WeightSelection
+from .weights import read_weights
+
+
+logger = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def check_pretrained_model(
+    model: PreTrainedModel, names: Collection[str], pretrained_model: str | PathLike[str] | PreTrainedModel
+) -> None:
+    """
+    Refuses a pretrained model that these parameters cannot be rewound to.
+
+    It must be of the same architecture and size, in whatever precision, with whatever head or none. It may differ in
+
+    - the head: parameters that it does not have, or outside the base model in another shape, are new ones. They get a
+      fresh initialisation.
+    - the number of tokens: rows of the embeddings and of the output layer that both have are rewound, further ones
+      get a fresh initialisation.
+    - whether the output layer is tied to the embeddings: an untied one is rewound to the embeddings that stood in its
+      place; a tied one to the embeddings, not to the output layer.
+
+    The first two are told in a warning.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model to rewind.
+        names (`Collection[str]`):
+            Names of the parameters that may be rewound.
+        pretrained_model (`str` or [`~transformers.PreTrainedModel`]):
+            The model before fine-tuning, or a path or id to load it from.
+
+    Raises:
+        `ValueError`: If it is of another architecture or size (names the first parameters that differ), is quantised,
+            has none of the parameters, or has the very values of the model.
+        `OSError`: If it cannot be loaded.
+    """
+    pretrained = _pretrained_parameters(model, pretrained_model)
+    new, _ = _compare(model, names, pretrained, pretrained_model)
+    parameters = named_parameters(model)
+    if all(_have_equal_values(parameters[name], pretrained[name]) for name in names if name not in new):
+        raise ValueError(
+            f"The pretrained model {_describe(pretrained_model)} equals the model in all {len(names) - len(new)} "
+            f"parameters that they share{' and that may be reset' if len(names) < len(parameters) else ''}: rewinding "
+            "would change nothing there. It is the fine-tuned model itself, or fine-tuning left these parameters "
+            "alone. Pass the checkpoint before fine-tuning, or use another `reset_value`."
+        )
+
+
+@torch.no_grad()
+def pretrained_values(
+    model: PreTrainedModel,
+    selection: WeightSelection,
+    pretrained_model: str | PathLike[str] | PreTrainedModel,
+    seed: int,
+) -> dict[str, torch.Tensor]:
+    pretrained = _pretrained_parameters(model, pretrained_model)
+    new, resized = _compare(model, selection.indices, pretrained, pretrained_model)
+    fresh = read_weights(fresh_model(model, seed), selection) if new or resized else {}
+    values = {}
+    for name, indices in selection.indices.items():
+        if name in new:
+            values[name] = fresh[name]
+            continue
+        source = whole(pretrained[name])
+        indices = indices.to(source.device)
+        # Rows come first in memory, so that an entry of a row that both have is at the same place in both.
+        known = indices < source.numel()
+        values[name] = torch.take(source, indices.where(known, 0))
+        if not known.all():
+            values[name] = torch.where(known, values[name], fresh[name].to(source.device))
+    current = read_weights(model, selection)
+    if all(torch.equal(values[name].to(value.device, value.dtype), value) for name, value in current.items()):
+        raise ValueError(
+            f"The pretrained model {_describe(pretrained_model)} has the values that all {selection.num_selected:,} "
+            "selected weights have already, so rewinding changes nothing. Pass the checkpoint before fine-tuning, or "
+            "use another `reset_value`."
+        )
+    return values
+
+
+def _pretrained_parameters(
+    model: PreTrainedModel, pretrained_model: str | PathLike[str] | PreTrainedModel
+) -> dict[str, torch.Tensor]:
+    """The parameters before fine-tuning by all their names in the model, tied ones by each of them."""
+    if isinstance(pretrained_model, nn.Module):
+        base, missing = pretrained_model, set()
+        _check_model_type(model, base.config.to_dict(), pretrained_model)
+    else:
+        base, missing = _load_pretrained(model, pretrained_model)
+    parameters = dict(base.named_parameters(remove_duplicate=False))
+    held = {parameter for name, parameter in parameters.items() if name not in missing}
+    kinds = plain_class(base), plain_class(model), plain_class(model.base_model)
+    bare = kinds[0] is not kinds[1] and kinds[0] is kinds[2]
+    prefix = f"{model.base_model_prefix}." if bare else ""
+    return {f"{prefix}{name}": parameter.detach() for name, parameter in parameters.items() if parameter in held}
+
+
+def _load_pretrained(
+    model: PreTrainedModel, pretrained_model: str | PathLike[str]
+) -> tuple[PreTrainedModel, set[str]]:
+    """A pretrained model in its own size and precision, and the names of parameters its files do not hold."""
+    try:
+        record, _ = type(model.config).get_config_dict(pretrained_model)
+        if not record:
+            raise OSError("There is no config.json.")
+        _check_model_type(model, record, pretrained_model)
+        # Parameters that are not in the files are drawn at random.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            base, loading = plain_class(model).from_pretrained(
+                pretrained_model,
+                config=type(model.config).from_pretrained(pretrained_model),
+                output_loading_info=True,
+            )
+    except OSError as error:
+        raise OSError(
+            f"The pretrained model {_describe(pretrained_model)} cannot be loaded: it is no folder that holds a "
+            "model's config.json and weights, nor the id of a model on the Hub that is in the cache or can be "
+            f"reached. Check `pretrained_model`. ({error})"
+        ) from error
+    return base, set(loading["missing_keys"])
+
+
+def _check_model_type(model: PreTrainedModel, record: Mapping[str, object], pretrained_model: object) -> None:
+    model_type = record.get("model_type", model.config.model_type)
+    if model_type != model.config.model_type:
+        raise ValueError(
+            f"The pretrained model {_describe(pretrained_model)} is of the type {model_type!r}, but the model of the "
+            f"type {model.config.model_type!r}: it was not fine-tuned from it. Pass the right checkpoint, or use "
+            "`reset_value='init'`."
+        )
+    if record.get("quantization_config") is not None:
+        raise ValueError(
+            f"The pretrained model {_describe(pretrained_model)} is quantised, so it does not hold the values before "
+            "fine-tuning. Pass the checkpoint that it was made from."
+        )
+
+
+def _compare(
+    model: PreTrainedModel,
+    names: Collection[str],
+    pretrained: Mapping[str, torch.Tensor],
+    pretrained_model: object,
+) -> tuple[set[str], set[str]]:
+    """Which of the parameters are new, and which have another number of rows; refuses what is another model."""
+    parameters = named_parameters(model)
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    tables = _token_tables(model)
+    new, resized, other = set(), set(), []
+    for name in names:
+        shape, before = parameters[name].shape, pretrained[name].shape if name in pretrained else None
+        if before is None:
+            new.add(name)
+        elif before != shape and parameters[name] in tables and before[1:] == shape[1:]:
+            resized.add(name)
+        elif before != shape and name.startswith(prefix):
+            other.append(f"{name} ({_shape(before)}, here {_shape(shape)})")
+        elif before != shape:
+            new.add(name)
+    other += [f"{name} (only here)" for name in _unpaired_layers(parameters, pretrained, prefix)]
+    other += [f"{name} (only there)" for name in _unpaired_layers(pretrained, parameters, prefix)]
+    if other:
+        raise ValueError(
+            f"The pretrained model {_describe(pretrained_model)} is of another size than this {type(model).__name__}, "
+            f"which was not fine-tuned from it: {_listed(other)}. Pass the right checkpoint, or use "
+            "`reset_value='init'`."
+        )
+    if len(new) == len(names):
+        raise ValueError(
+            f"The pretrained model {_describe(pretrained_model)} has none of the {len(new)} parameters that are to be "
+            f"reset in the same shape ({_listed(sorted(new))}), so this {type(model).__name__} was not fine-tuned "
+            "from it, or only its new head may be reset. Pass the right checkpoint, or use `reset_value='init'`."
+        )
+    if new:
+        logger.warning(
+            f"The pretrained model {_describe(pretrained_model)} does not have {_listed(sorted(new))} in the same "
+            "shape (a new head, usually); what is selected there gets a fresh initialisation."
+        )
+    for name in sorted(resized):
+        logger.warning(
+            f"The pretrained model {_describe(pretrained_model)} has {len(pretrained[name])} rows of {name}, this "
+            f"model {len(parameters[name])}: the rows that both have are rewound, others get a fresh initialisation."
+        )
+    return new, resized
+
+
+def _token_tables(model: PreTrainedModel) -> set[nn.Parameter]:
+    """Parameters with one row per token."""
+    tables: set[nn.Parameter] = set()
+    for find, kind in ((model.get_input_embeddings, nn.Embedding), (model.get_output_embeddings, nn.Linear)):
+        with suppress(AttributeError, NotImplementedError):
+            module = find()
+            tables |= set(module.parameters()) if isinstance(module, kind) else set()
+    return tables
+
+
+def _unpaired_layers(
+    parameters: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor], prefix: str
+) -> list[str]:
+    """
+    Parameters of the base model that the other one has in other layers only: it has fewer of them. What it has in no
+    layer, such as a pooler, does not count.
+    """
+    kinds = {re.sub(r"\d+", "#", name) for name in others}
+    return [
+        name
+        for name in parameters
+        if name.startswith(prefix)
+        and name not in others
+        and "#" in (kind := re.sub(r"\d+", "#", name))
+        and kind in kinds
+    ]
+
+
+def _have_equal_values(parameter: torch.Tensor, other: torch.Tensor) -> bool:
+    """In the entries that both have, in the lower precision of the two."""
+    length = min(parameter.numel(), other.numel())
+    dtype = min(parameter.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+    return torch.equal(*(whole(tensor).flatten()[:length].to("cpu", dtype) for tensor in (parameter, other)))
+
+
+def _listed(items: list[str], shown: int = 3) -> str:
+    return ", ".join(items[:shown]) + (f" and {len(items) - shown} more" if len(items) > shown else "")
+
+
+def _shape(shape: torch.Size) -> str:
+    return "x".join(map(str, shape))
+
+
+def _describe(pretrained_model: object) -> str:
+    return type(pretrained_model).__name__ if isinstance(pretrained_model, nn.Module) else repr(str(pretrained_model))

@@ -1,0 +1,36 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The values of selected weights, read and written."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ..runtime.sharded_models import named_parameters
+from ..runtime.shards import holders_of, local_indices, local_part
+from ..selection.weight_selection import WeightSelection
+
+
+@torch.no_grad()
+def read_weights(model: nn.Module, selection: WeightSelection) -> dict[str, torch.Tensor]:
+    """The values of the selected weights, one flat tensor per parameter, in every process of a sharded model."""
+    parameters, values = named_parameters(model), {}
+    for name, indices in selection.indices.items():
+        part, _ = local_part(parameters[name])
+        values[name] = torch.take(part, local_indices(parameters[name], indices).to(part.device))
+        parts = holders_of([parameters[name]]).gather(values[name])
+        if len(parts) > 1:
+            values[name] = torch.cat([value.to(part.device) for value in parts])
+    return values
+
+
+@torch.no_grad()
+def write_weights(model: nn.Module, selection: WeightSelection, values: Mapping[str, torch.Tensor]) -> None:
+    """Overwrites the selected weights with flat values, one tensor per parameter."""
+    parameters = named_parameters(model)
+    for name, indices in selection.indices.items():
+        part, start = local_part(parameters[name])
+        mine = (start <= indices) & (indices < start + part.numel())
+        mine, chosen = mine.to(values[name].device), indices[mine] - start
+        part.put_(chosen.to(part.device), values[name][mine].to(part.device, part.dtype))
