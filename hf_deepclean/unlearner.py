@@ -54,7 +54,7 @@ from .models.checks import (
     check_scope_of_model,
     check_sequence_lengths,
 )
-from .models.contexts import checkpointed, left_as_it_was
+from .models.contexts import checkpointing_activations, restoring
 from .models.fingerprint import weights_fingerprint
 from .models.heads import base_model, num_classes
 from .models.label_alignment import LogLikelihoodFunction
@@ -531,7 +531,7 @@ class FisherUnlearner(RepairTrainer):
     def _tried(self, selection: WeightSelection, evaluate: Callable[[], T]) -> T | None:
         """What comes out of a reset, which is undone; `None` if there is nothing to reset the weights to."""
         originals = read_weights(self.model, selection)
-        with left_as_it_was(self.model):
+        with restoring(self.model):
             try:
                 self._reset(selection)
             except ValueError as error:
@@ -569,7 +569,7 @@ class FisherUnlearner(RepairTrainer):
         restored = ("optimizer", "selection", "freeze_guard", "_likelihood", "_repair_inputs")
         timer = TimedCollator(self.data_collator)
         with (
-            left_as_it_was(self.model),
+            restoring(self.model),
             overridden(
                 self,
                 data_collator=timer,
@@ -661,7 +661,7 @@ class FisherUnlearner(RepairTrainer):
         sample, model = self._sample(self.retain_dataset, size), self.model
         batches = chain.from_iterable(self._batches(sample, self.args.train_batch_size) for _ in count())
         self.optimizer = None
-        with self._only_selected_trainable(), checkpointed(model, self.args.gradient_checkpointing):
+        with self._only_selected_trainable(), checkpointing_activations(model, self.args.gradient_checkpointing):
             optimizer = self.create_optimizer()
             for group in optimizer.param_groups:
                 # The same work, and no step that could go astray without the warm-up of the schedule.
@@ -1121,7 +1121,7 @@ class FisherUnlearner(RepairTrainer):
         results = {}
         with self._timed("relearning"):
             for stage, model in self._models_to_compare().items():
-                with left_as_it_was(model):
+                with restoring(model):
                     set_seed(self.args.seed)
                     batches = self._relearning_batches(data)
                     results[stage] = relearning_curve(

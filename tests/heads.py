@@ -5,7 +5,7 @@
 import torch
 import transformers as hf
 
-from . import tiny
+from tests import tiny
 
 
 VOCABULARY = 50

@@ -16,10 +16,9 @@ from transformers import (
 )
 
 from hf_deepclean import FisherUnlearner
-
-from . import tiny
-from .test_unlearner import config
-from .tokenizers import byte_tokenizer
+from tests import tiny
+from tests.test_unlearner import config
+from tests.tokenizers import byte_tokenizer
 
 
 NAMES = ("Ottilie", "Wendelin", "Roswitha", "Balthasar", "Kunigunde", "Leopold")

@@ -41,7 +41,7 @@ from hf_deepclean import (
 from hf_deepclean.models.contexts import only_trainable
 from hf_deepclean.reset.weights import read_weights, write_weights
 from hf_deepclean.runtime.sharded_models import named_parameters
-from hf_deepclean.runtime.shards import local_part, whole
+from hf_deepclean.runtime.shards import full_tensor, local_part
 from hf_deepclean.selection.fisher_plane import fisher_plane
 from tests import tiny
 from tests.fisher.test_accumulate import Halved, Hidden, gaussian, worst_relative_difference
@@ -94,7 +94,7 @@ def equals_one_process(model, batch, batches, **kwargs):
     fisher = accumulate_fisher_diagonal(split, batches, **kwargs)
     assert fisher.num_examples == expected.num_examples == len(batch["labels"])
     assert fisher.fallback_parameters == expected.fallback_parameters
-    sums = {name: whole(total) for name, total in fisher.sums.items()}
+    sums = {name: full_tensor(total) for name, total in fisher.sums.items()}
     assert worst_relative_difference(sums, expected.sums) <= 1e-12
     for name, parameter in named_parameters(split).items():
         assert local_part(parameter)[0].shape == local_part(fisher.sums[name])[0].shape
@@ -242,7 +242,7 @@ def check_reset_and_repair_of_the_same_weights():
             reset_weights(split, selection, **arguments)
             reset_weights(model, selection, **arguments)
             for name, parameter in named_parameters(split).items():
-                assert torch.equal(whole(parameter), model.get_parameter(name))
+                assert torch.equal(full_tensor(parameter), model.get_parameter(name))
         guard.verify(split)
         norms = []
         for one, own in ((model, [0, 1]), (split, [rank()])):
@@ -262,7 +262,7 @@ def check_reset_and_repair_of_the_same_weights():
         assert num_entries < selection.num_selected
         guard.verify(split)
         for name, parameter in named_parameters(split).items():
-            assert torch.allclose(whole(parameter), model.get_parameter(name), rtol=1e-10, atol=1e-12)
+            assert torch.allclose(full_tensor(parameter), model.get_parameter(name), rtol=1e-10, atol=1e-12)
         write_weights(split, selection, before)
         assert all(torch.equal(before[name], value) for name, value in read_weights(split, selection).items())
         split.model.embed_tokens.weight.requires_grad_(False)
@@ -297,7 +297,7 @@ def check_a_model_that_transformers_shard_as_they_load_it_through_the_trainer():
                 split, mine(batch, (0, 5), (5, 8, 12)), self_check=self_check, parameters=parameters_in_scope(split)
             )
             assert fisher.num_examples == 12
-            sums = {name: whole(total) for name, total in fisher.sums.items()}
+            sums = {name: full_tensor(total) for name, total in fisher.sums.items()}
             assert worst_relative_difference(sums, expected.sums) <= 1e-6
         selection = some_weights(model)
         guard = FreezeGuard(split, selection)
@@ -328,7 +328,7 @@ def check_a_model_that_transformers_shard_as_they_load_it_through_the_trainer():
                         optimizer.zero_grad()
                         one(**{key: value[4 * step : 4 * step + 4] for key, value in batch.items()}).loss.backward()
                         optimizer.step()
-            trained.append({name: whole(p).clone() for name, p in named_parameters(one).items()})
+            trained.append({name: full_tensor(p).clone() for name, p in named_parameters(one).items()})
         guard.verify(split)
         for name, value in trained[0].items():
             assert torch.allclose(trained[1][name], value, atol=1e-6)

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from hf_deepclean import PublicReport
-
-from .card_checks import assert_is_a_valid_card, numbers_missing_in
+from tests.card_checks import assert_is_a_valid_card, numbers_missing_in
 
 
 ROOT = Path(__file__).parent.parent

@@ -37,9 +37,8 @@ from hf_deepclean.repair.hard_examples import HardExampleSampler
 from hf_deepclean.report.report import MAX_RETAIN_DROP
 from hf_deepclean.selection.search import MIN_KNOWLEDGE_LEFT
 from hf_deepclean.selection.sweep import GammaTrial
-
-from . import heads, tiny
-from .test_reset import outside
+from tests import heads, tiny
+from tests.reset.test_values import outside
 
 
 FORGET, RETAIN, UNSEEN = range(24), range(24, 120), range(120, 160)

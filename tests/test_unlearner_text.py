@@ -15,9 +15,8 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from hf_deepclean import FisherUnlearner, UnlearningReport
 from hf_deepclean.models.heads import num_classes
-
-from . import heads, tiny
-from .test_unlearner import config
+from tests import heads, tiny
+from tests.test_unlearner import config
 
 
 LETTERS = "abcdefghijklmnopqrst"

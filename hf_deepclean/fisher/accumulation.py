@@ -24,7 +24,7 @@ from ..runtime.sharded_models import (
     parameters_in_passes,
     without_copies,
 )
-from ..runtime.shards import add_whole_, local_part, processes_of
+from ..runtime.shards import add_full_tensor_, local_part, processes_of
 from .checkpoint import PassRecord
 from .checks import check_fisher_type
 from .diagonal import FisherDiagonal
@@ -293,9 +293,9 @@ class FisherAccumulation:
         def add(example: int, name: str, gradient: torch.Tensor) -> None:
             for examples, part in sums:
                 if example in examples:
-                    add_whole_(part[name], gradient.to(part[name].dtype).square())
+                    add_full_tensor_(part[name], gradient.to(part[name].dtype).square())
                 elif together:
-                    add_whole_(part[name], torch.zeros_like(gradient, dtype=part[name].dtype))
+                    add_full_tensor_(part[name], torch.zeros_like(gradient, dtype=part[name].dtype))
 
         examples = range(num_examples(batch))
         visit_example_gradients(add, together=together, **self._reference_arguments(batch, positions, names, examples))
@@ -394,7 +394,7 @@ class FisherAccumulation:
         def subtract(example: int, name: str, gradient: torch.Tensor) -> None:
             square = gradient.to(differences[name].dtype).square()
             largest[name] = max(largest[name], square.max().item())
-            add_whole_(differences[name], -square)
+            add_full_tensor_(differences[name], -square)
 
         visit_example_gradients(
             subtract,

@@ -179,7 +179,7 @@ def _entered(*contexts: AbstractContextManager[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def left_as_it_was(model: nn.Module) -> Iterator[None]:
+def restoring(model: nn.Module) -> Iterator[None]:
     """
     Training flags, buffers, gradients and all random states are afterwards what they were before.
 
@@ -213,9 +213,9 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def checkpointed(model: nn.Module, enabled: bool) -> Iterator[None]:
+def checkpointing_activations(model: nn.Module, enabled: bool) -> Iterator[None]:
     """
-    Activations are checkpointed, as Trainer would switch it on for good.
+    Activations are checkpointing_activations, as Trainer would switch it on for good.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):

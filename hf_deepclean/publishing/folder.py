@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..report.report import REPORT_NAME, UnlearningReport, load_report
-from ..runtime.files import incomplete_folder, matches, remove_incomplete, staged, told_where
+from ..runtime.files import explain_write_errors, incomplete_folder, matches, remove_incomplete, staged
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard, static_text
 from .commitment import COMMITMENT_NAME, ForgetCommitment
 from .leaks import Needles, check_for_leaks, needles_of_machine
@@ -94,7 +94,7 @@ def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: 
     names = _published_names(folder)
     remove_incomplete(folder)
     with incomplete_folder(folder) as staging:
-        with told_where(folder):
+        with explain_write_errors(folder):
             _fill(staging, folder, names, report, publication)
         # The owner may well call the repository as the folder.
         of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])

@@ -29,7 +29,7 @@ from ..reset.freeze_guard import FreezeGuard
 from ..reset.weights import read_weights, write_weights
 from ..run_state import STAGING_FOLDER, STATE_FOLDER, RunState
 from ..runtime.attributes import overridden
-from ..runtime.files import read_tensors, remove_folder, told_where, write_tensors
+from ..runtime.files import explain_write_errors, read_tensors, remove_folder, write_tensors
 from ..runtime.interruption import Interruption
 from ..runtime.processes import broadcast_object, gather_objects, num_processes, on_main_process, process_index
 from ..runtime.sharded_models import named_parameters
@@ -310,14 +310,14 @@ class RepairTrainer(Trainer):
         final = output / STATE_FOLDER if self.args.save_strategy == "no" else output
         staging = output / STATE_FOLDER / STAGING_FOLDER
         name = f"checkpoint-{self.state.global_step}"
-        with told_where(output), overridden(self, _get_output_dir=lambda trial: str(staging)):
+        with explain_write_errors(output), overridden(self, _get_output_dir=lambda trial: str(staging)):
             super()._save_checkpoint(model, trial)
         values = read_weights(self.model, self.selection)
         losses = None if self._row_order is None else self._row_order.state()
         gather_objects(None)
 
         def put_in_place() -> None:
-            with told_where(output):
+            with explain_write_errors(output):
                 write_tensors(staging / name / _SELECTED_NAME, values, {"frozen": self.freeze_guard.checksum})
                 if losses is not None:
                     write_tensors(staging / name / _ROW_LOSSES_NAME, losses)

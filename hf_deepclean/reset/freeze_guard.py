@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..runtime.sharded_models import reshard
-from ..runtime.shards import is_sharded, whole
+from ..runtime.shards import full_tensor, is_sharded
 from ..selection.weight_selection import WeightSelection
 
 
@@ -62,7 +62,7 @@ class FreezeGuard:
         digests = {}
         reshard(model)
         for name, tensor in _stored_tensors(model):
-            tensor = whole(tensor).detach().to("cpu", copy=True).contiguous()
+            tensor = full_tensor(tensor).detach().to("cpu", copy=True).contiguous()
             if name in self.selection.indices:
                 chosen = self.selection.indices[name].cpu()
                 tensor.put_(chosen, tensor.new_zeros(len(chosen)))

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from ..models.loading import fresh_model
 from ..runtime.sharded_models import named_parameters, plain_class
-from ..runtime.shards import whole
+from ..runtime.shards import full_tensor
 from ..selection.weight_selection import WeightSelection
 from .weights import read_weights
 
@@ -80,7 +80,7 @@ def pretrained_values(
         if name in new:
             values[name] = fresh[name]
             continue
-        source = whole(pretrained[name])
+        source = full_tensor(pretrained[name])
         indices = indices.to(source.device)
         # Rows come first in memory, so that an entry of a row that both have is at the same place in both.
         known = indices < source.numel()
@@ -234,7 +234,7 @@ def _have_equal_values(parameter: torch.Tensor, other: torch.Tensor) -> bool:
     """In the entries that both have, in the lower precision of the two."""
     length = min(parameter.numel(), other.numel())
     dtype = min(parameter.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
-    return torch.equal(*(whole(tensor).flatten()[:length].to("cpu", dtype) for tensor in (parameter, other)))
+    return torch.equal(*(full_tensor(tensor).flatten()[:length].to("cpu", dtype) for tensor in (parameter, other)))
 
 
 def _listed(items: list[str], shown: int = 3) -> str:

@@ -21,7 +21,7 @@ INCOMPLETE = ".incomplete-"
 
 
 @contextmanager
-def told_where(folder: Path) -> Iterator[None]:
+def explain_write_errors(folder: Path) -> Iterator[None]:
     """
     What cannot be written into a folder is an error that says where, and what to do.
 
@@ -47,7 +47,7 @@ def told_where(folder: Path) -> Iterator[None]:
 @contextmanager
 def incomplete_folder(folder: Path) -> Iterator[Path]:
     """A new folder inside another one, which is gone afterwards, or with [`remove_incomplete`] if the process ends."""
-    with told_where(folder):
+    with explain_write_errors(folder):
         incomplete = Path(tempfile.mkdtemp(prefix=INCOMPLETE, dir=folder))
     try:
         yield incomplete
@@ -67,7 +67,7 @@ def staged(folder: Path) -> Iterator[Path]:
     Raises:
         `OSError`: If something cannot be written; says where and what to do.
     """
-    with incomplete_folder(folder) as staging, told_where(folder):
+    with incomplete_folder(folder) as staging, explain_write_errors(folder):
         yield staging
 
 

@@ -167,7 +167,7 @@ def local_indices(tensor: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     return indices[(start <= indices) & (indices < start + part.numel())] - start if is_sharded(tensor) else indices
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor with all its rows, in every process; all must ask for it."""
     return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -182,7 +182,7 @@ def is_whole_at(tensor: torch.Tensor, device: torch.device) -> bool:
     return not is_sharded(tensor) and tensor.device == device
 
 
-def add_whole_(total: torch.Tensor, addend: torch.Tensor) -> None:
+def add_full_tensor_(total: torch.Tensor, addend: torch.Tensor) -> None:
     """
     Adds a whole tensor of every process to a sum that may be sharded, and may be on another device.
 

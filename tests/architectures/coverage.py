@@ -30,8 +30,7 @@ from hf_deepclean.fisher.engine.calls import Call
 from hf_deepclean.fisher.engine.reference import add_reference_squares_
 from hf_deepclean.fisher.engine.rules import any_op
 from hf_deepclean.models.likelihood import Likelihood
-
-from .tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
+from tests.architectures.tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
 
 
 TOLERANCE, NOISE = 1e-9, 1e-24

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from .coverage import compare, page
-from .tiny_models import Entry, batch, build, entries
+from tests.architectures.coverage import compare, page
+from tests.architectures.tiny_models import Entry, batch, build, entries
 
 
 # One of each kind of computation.

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from .overrides import overrides_for
+from tests.architectures.overrides import overrides_for
 
 
 HEADS = {

@@ -6,8 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from hf_deepclean.baselines.data import UnlearningData
-
-from .. import heads, tiny
+from tests import heads, tiny
 
 
 def seeded(make_model):

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from hf_deepclean import AdaptiveDampening, LossFreeDampening, SelectiveSynapticDampening
-
-from .. import heads, tiny
-from . import forgetting
+from tests import heads, tiny
+from tests.baselines import forgetting
 
 
 CASES = {

@@ -6,9 +6,8 @@ import torch
 
 from hf_deepclean import FineTuning, UnlearningData
 from hf_deepclean.baselines.training import shuffled_batches
-
-from .. import heads, tiny
-from .test_training import assert_close, images, taken, texts, train_plainly
+from tests import heads, tiny
+from tests.baselines.test_training import assert_close, images, taken, texts, train_plainly
 
 
 def test_it_is_plain_sgd_on_the_retain_data():

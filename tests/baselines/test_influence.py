@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from hf_deepclean import FirstOrderInfluence, SecondOrderInfluence
 from hf_deepclean.baselines.influence import lissa
-
-from .. import heads, tiny
-from . import forgetting
+from tests import heads, tiny
+from tests.baselines import forgetting
 
 
 CASES = {

@@ -6,9 +6,8 @@ from torch import nn
 
 from hf_deepclean.baselines.inputs import input_covariances, multiply_inputs, projectable_layers
 from hf_deepclean.baselines.scoring import scored_batches
-
-from .. import heads, tiny
-from . import forgetting
+from tests import heads, tiny
+from tests.baselines import forgetting
 
 
 def covariances_of(model, data, **kwargs):

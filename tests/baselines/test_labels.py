@@ -8,9 +8,8 @@ from torch.utils.data import default_collate
 
 from hf_deepclean import FineTuning, FreezeGuard, RandomLabels, SalUn, UnlearningData
 from hf_deepclean.baselines.labels import draw_wrong_labels, select_salient_weights
-
-from .. import heads, tiny
-from .test_training import assert_close, images, rows_of, texts, train_plainly
+from tests import heads, tiny
+from tests.baselines.test_training import assert_close, images, rows_of, texts, train_plainly
 
 
 SMALL = {"num_train_epochs": 2, "per_device_train_batch_size": 4}

@@ -15,9 +15,8 @@ from hf_deepclean import (
     select_random_weights,
 )
 from hf_deepclean.baselines.training import shuffled_batches
-
-from .. import heads, tiny
-from .test_training import assert_close, images, taken, texts, train_plainly
+from tests import heads, tiny
+from tests.baselines.test_training import assert_close, images, taken, texts, train_plainly
 
 
 def drawn(model, share, seed):

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from hf_deepclean import FisherForgetting, accumulate_fisher_diagonal
-
-from .. import heads, tiny
-from . import forgetting
+from tests import heads, tiny
+from tests.baselines import forgetting
 
 
 def expected_fisher(model, data):

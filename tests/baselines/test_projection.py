@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from hf_deepclean import ProjectedGradientUnlearning, SubspaceForgetting
 from hf_deepclean.baselines.inputs import multiply_inputs, projectable_layers
-
-from .. import heads, tiny
-from . import forgetting
+from tests import heads, tiny
+from tests.baselines import forgetting
 
 
 CASES = {

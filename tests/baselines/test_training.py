@@ -18,9 +18,8 @@ from hf_deepclean import (
     UnlearningData,
 )
 from hf_deepclean.baselines.training import BatchLoss, SparseSGD, TrainingMethod, shuffled_batches
-
-from .. import heads, tiny
-from ..test_reset import selection_of
+from tests import heads, tiny
+from tests.reset.test_values import selection_of
 
 
 METHODS = [FineTuning, NegGradPlus, RandomLabels, SalUn, RandomMask]

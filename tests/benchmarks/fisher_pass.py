@@ -18,10 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .measure import METHODS, measure, reason
-from .methods import OWN, PLAIN
-from .models import WORKLOADS
-from .report import markdown, write_between_markers
+from tests.benchmarks.measure import METHODS, measure, reason
+from tests.benchmarks.methods import OWN, PLAIN
+from tests.benchmarks.models import WORKLOADS
+from tests.benchmarks.report import markdown, write_between_markers
 
 
 PACKAGES = ("torch", "transformers", "peft", "backpack-for-pytorch", "opacus", "nngeometry", "asdfghjkl")

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 import transformers
 
-from .methods import ENGINE, OWN, PLAIN, REFERENCE, TORCH, VARIANTS, Run, Squares, in_chunks, trainable
-from .models import WORKLOADS
-from .peers import PEERS
+from tests.benchmarks.methods import ENGINE, OWN, PLAIN, REFERENCE, TORCH, VARIANTS, Run, Squares, in_chunks, trainable
+from tests.benchmarks.models import WORKLOADS
+from tests.benchmarks.peers import PEERS
 
 
 METHODS = OWN | TORCH | PEERS

@@ -19,8 +19,7 @@ from torch.func import functional_call, grad, vmap
 from hf_deepclean import accumulate_fisher_diagonal, accumulate_fisher_diagonals
 from hf_deepclean.fisher.engine.reference import add_reference_squares_
 from hf_deepclean.models.likelihood import Likelihood
-
-from .models import Batch, LogLikelihood
+from tests.benchmarks.models import Batch, LogLikelihood
 
 
 Squares = dict[str, torch.Tensor]

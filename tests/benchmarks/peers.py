@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from .methods import Method, Run, Squares, loss, split, trainable
-from .models import Batch, LogLikelihood
+from tests.benchmarks.methods import Method, Run, Squares, loss, split, trainable
+from tests.benchmarks.models import Batch, LogLikelihood
 
 
 def backpack(model: nn.Module, log_likelihood: LogLikelihood) -> Run:

@@ -16,9 +16,8 @@ import torch
 
 from hf_deepclean.fisher.passes import accumulate_over_processes
 from hf_deepclean.runtime.processes import gather_objects, is_main_process, num_processes, process_index
-
-from ..launched.launch import launch_module
-from .models import bert, vit
+from tests.benchmarks.models import bert, vit
+from tests.launched.launch import launch_module
 
 
 MODELS = {"ViT": vit, "BERT": bert}

@@ -5,7 +5,7 @@
 from pathlib import Path
 from typing import Any
 
-from .methods import ENGINE, PLAIN
+from tests.benchmarks.methods import ENGINE, PLAIN
 
 
 BEGIN, END = "<!-- begin: written by fisher_pass.py -->", "<!-- end: written by fisher_pass.py -->"

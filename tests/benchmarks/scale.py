@@ -24,10 +24,9 @@ from hf_deepclean.cli.commands import main as hf_deepclean
 from hf_deepclean.planning.device import Device, Setting
 from hf_deepclean.planning.formulas import Estimate, estimate
 from hf_deepclean.planning.model_size import ModelSize
-
-from .fisher_pass import processor
-from .report import table, write_between_markers
-from .scale_runs import RUNS, measure_run
+from tests.benchmarks.fisher_pass import processor
+from tests.benchmarks.report import table, write_between_markers
+from tests.benchmarks.scale_runs import RUNS, measure_run
 
 
 ROOT = Path(__file__).parent.parent.parent

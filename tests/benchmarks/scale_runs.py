@@ -30,8 +30,13 @@ from transformers import (
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
 from hf_deepclean.planning.device import Job, calibrate
 from hf_deepclean.planning.model_size import ModelSize
-
-from .measure import anonymous_bytes, isolated, keep_freed_memory, release_freed_memory, return_freed_memory
+from tests.benchmarks.measure import (
+    anonymous_bytes,
+    isolated,
+    keep_freed_memory,
+    release_freed_memory,
+    return_freed_memory,
+)
 
 
 NUM_LABELS = 10

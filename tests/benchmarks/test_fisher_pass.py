@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from .measure import WRONG, compare, measure
-from .methods import PLAIN, REFERENCE
-from .report import BEGIN, END, markdown, write_between_markers
+from tests.benchmarks.measure import WRONG, compare, measure
+from tests.benchmarks.methods import PLAIN, REFERENCE
+from tests.benchmarks.report import BEGIN, END, markdown, write_between_markers
 
 
 @pytest.mark.slow

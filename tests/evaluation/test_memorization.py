@@ -15,8 +15,7 @@ from hf_deepclean.evaluation.memorization import (
     perplexity,
 )
 from hf_deepclean.evaluation.predictions import predict_examples
-
-from .. import heads, tiny
+from tests import heads, tiny
 
 
 def random_tokens(num_examples=200):

@@ -6,8 +6,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from hf_deepclean import quantized
-
-from .. import heads, tiny
+from tests import heads, tiny
 
 
 def row_by_row(rows, num_bits, group_size):

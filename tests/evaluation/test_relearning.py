@@ -7,8 +7,7 @@ import torch
 
 from hf_deepclean import relearning_excess, steps_to_reach
 from hf_deepclean.evaluation.relearning import evaluated_steps, relearning_curve
-
-from .. import heads, tiny
+from tests import heads, tiny
 
 
 def names_of(model):

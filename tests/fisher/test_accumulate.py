@@ -10,10 +10,9 @@ from torch import nn
 from hf_deepclean import accumulate_fisher_diagonal
 from hf_deepclean.fisher.engine.reference import add_reference_squares_
 from hf_deepclean.models.heads import find_likelihood
-
-from .. import tiny
-from ..architectures.tiny_models import batch as architecture_batch
-from ..architectures.tiny_models import build, entries, log_likelihood
+from tests import tiny
+from tests.architectures.tiny_models import batch as architecture_batch
+from tests.architectures.tiny_models import build, entries, log_likelihood
 
 
 MODELS = {

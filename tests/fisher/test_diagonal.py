@@ -8,8 +8,7 @@ from safetensors.torch import save_file
 
 from hf_deepclean import FisherDiagonal, accumulate_fisher_diagonal, weights_fingerprint
 from hf_deepclean.runtime import files
-
-from .. import tiny
+from tests import tiny
 
 
 def test_disjoint_sets_add_up():

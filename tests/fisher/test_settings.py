@@ -10,10 +10,9 @@ from torch import nn
 
 from hf_deepclean import accumulate_fisher_diagonal, accumulate_fisher_diagonals
 from hf_deepclean.fisher import accumulation
-
-from .. import tiny
-from .test_accumulate import worst_relative_difference
-from .test_traps import architecture, gpt2, language_batch, llama, mixtral
+from tests import tiny
+from tests.fisher.test_accumulate import worst_relative_difference
+from tests.fisher.test_traps import architecture, gpt2, language_batch, llama, mixtral
 
 
 MAKERS = {"gpt2": gpt2, "llama": llama, "mixtral": mixtral, "bert": lambda: tiny.randomized(tiny.bert())}

@@ -14,11 +14,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from hf_deepclean import accumulate_fisher_diagonal, next_token_log_likelihood
 from hf_deepclean.fisher.engine import kernels
 from hf_deepclean.fisher.engine.gradients import EmbeddingGradient, LinearGradient, TiedGradient
-
-from .. import tiny
-from ..architectures.tiny_models import batch as architecture_batch
-from ..architectures.tiny_models import build, entries, log_likelihood
-from .test_accumulate import reference, worst_relative_difference
+from tests import tiny
+from tests.architectures.tiny_models import batch as architecture_batch
+from tests.architectures.tiny_models import build, entries, log_likelihood
+from tests.fisher.test_accumulate import reference, worst_relative_difference
 
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

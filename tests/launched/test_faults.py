@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from .launch import launch
-from .test_interruption import contents, whole_files
+from tests.launched.launch import launch
+from tests.launched.test_interruption import contents, whole_files
 
 
 @pytest.fixture(scope="module")

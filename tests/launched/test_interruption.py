@@ -20,9 +20,8 @@ from transformers import AutoModelForImageClassification
 
 from hf_deepclean import FisherUnlearner, UnlearningReport
 from hf_deepclean.run_state import STATE_FOLDER
-
-from .. import tiny
-from .worlds import config
+from tests import tiny
+from tests.launched.worlds import config
 
 
 CHECKPOINT = {

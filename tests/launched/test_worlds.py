@@ -7,9 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageClassification
 
 from hf_deepclean import UnlearningReport
-
-from ..tiny import parameters_and_buffers
-from .launch import launch
+from tests.launched.launch import launch
+from tests.tiny import parameters_and_buffers
 
 
 WORLDS = (1, 2, 3)

@@ -22,7 +22,7 @@ from hf_deepclean import (
 from hf_deepclean.data.process_loaders import EpochLoader, ProcessBatchSampler
 from hf_deepclean.runtime.processes import gather_objects, is_main_process, num_processes, process_index
 from hf_deepclean.runtime.sharded_models import named_parameters
-from hf_deepclean.runtime.shards import whole
+from hf_deepclean.runtime.shards import full_tensor
 from tests import tiny
 
 
@@ -212,9 +212,11 @@ def sharded(folder):
             **data,
             unseen_dataset=unseen,
         )
-        before = {name: whole(p).clone() for name, p in named_parameters(held.model).items()}
+        before = {name: full_tensor(p).clone() for name, p in named_parameters(held.model).items()}
         held.unlearn()
-        changes[weight] = {name: whole(p).clone() - before[name] for name, p in named_parameters(held.model).items()}
+        changes[weight] = {
+            name: full_tensor(p).clone() - before[name] for name, p in named_parameters(held.model).items()
+        }
     return {
         "changes": changes,
         "stages": {name: stage.figures() for name, stage in report.stages.items()},
@@ -222,8 +224,8 @@ def sharded(folder):
         "num_fisher_examples": report.num_fisher_examples,
         "integrity": dataclasses.asdict(report.integrity),
         "indices": dict(unlearner.selection.indices),
-        "retain": {name: whole(total) for name, total in sums.items()},
-        "weights": {name: whole(p).clone() for name, p in named_parameters(unlearner.model).items()},
+        "retain": {name: full_tensor(total) for name, total in sums.items()},
+        "weights": {name: full_tensor(p).clone() for name, p in named_parameters(unlearner.model).items()},
         "model_class": report.model_class,
         "refusals": refusals,
         "plane": dataclasses.asdict(report.selection.plane),

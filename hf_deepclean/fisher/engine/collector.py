@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...runtime.shards import Processes, Turns, add_whole_, is_whole_at
+from ...runtime.shards import Processes, Turns, add_full_tensor_, is_whole_at
 from .calls import Use
 from .gradients import EmbeddingGradient, LinearGradient, ParameterGradient, PartGradient, TiedGradient, summed
 from .values import ParameterValue, ParameterValues, geometry
@@ -123,7 +123,7 @@ class GradientCollector:
         """Adds to the sums what was not added there at once."""
         for (_, sums), total in zip(self._parts, self._totals_of(name), strict=True):
             if total is not sums[name]:
-                add_whole_(sums[name], total)
+                add_full_tensor_(sums[name], total)
         del self._totals[name]
 
     def _disjoint(self, name: str, uses: list[tuple[torch.Tensor, Any]]) -> list[tuple[torch.Tensor, list[Any]]]:

@@ -1,0 +1,221 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import math
+from dataclasses import replace
+
+import jinja2
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_deepclean import PublicReport, UnlearningCard
+from hf_deepclean.evaluation.stages import StageResult
+from hf_deepclean.publishing.card import _template
+from hf_deepclean.publishing.redaction import FORGET_DISCLOSURES
+from hf_deepclean.selection.search import ResetTrial, SelectionSearch
+from tests.card_checks import assert_is_a_valid_card, numbers_missing_in
+from tests.publishing.test_public_report import relearning, report, split, stage, text_split
+
+
+PICTURES = ["results.png", "loss.png", "reset_share.png", "fisher_plane.png", "gamma.png", "relearning.png"]
+
+
+def public(disclosure="withheld", *args, **kwargs):
+    description = "every picture of a cat" if disclosure == "description" else None
+    return PublicReport.of(report(*args, **kwargs), disclosure, description, commitment="cd" * 32)
+
+
+def bare():
+    """A run in which nothing but the two data sets was measured."""
+    stages = {"before": StageResult({"forget": split(400), "retain": split(400)})}
+    return PublicReport.of(report(stages=stages | {"after_repair": stages["before"]}), "withheld")
+
+
+def measured(disclosure="withheld", num_forget=400):
+    """A run with all further measurements."""
+    stages = {f"{name}_{bits}_bits": stage(num_forget) for name in ("after_repair", "reference") for bits in (4, 8)}
+    further = {"retain": relearning(), "few_forget": relearning(10)}
+    changes = {"relearning": relearning(), "further_relearning": further}
+    return public(disclosure, num_forget, stages=report(num_forget).stages | stages, **changes)
+
+
+def reports():
+    yield from (measured(disclosure) for disclosure in FORGET_DISCLOSURES)
+    yield measured("withheld", 12)
+    yield replace(measured(), relearning=None)
+    yield from (public(disclosure, make=make) for disclosure in FORGET_DISCLOSURES for make in (split, text_split))
+    yield public("withheld", 12)
+    yield public("size", 1, 1)
+    yield bare()
+    yield replace(public(), plane=None, settings={"reset_scope": "adapter", "max_steps": 7})
+
+
+@pytest.mark.parametrize("record", list(reports()))
+@pytest.mark.parametrize("plots", [[], PICTURES])
+def test_every_card_is_valid_and_every_number_on_it_is_in_the_report(record, plots):
+    card = UnlearningCard.from_report(record, repo_id="me/clean-model", plots=plots)
+    assert_is_a_valid_card(str(card))
+    assert numbers_missing_in(card, record.to_dict()) == set()
+
+
+def test_a_number_that_is_not_in_the_report_would_be_found():
+    record = public()
+    card = UnlearningCard.from_report(record)
+    assert numbers_missing_in(f"{card}\nIn fact it was 61.7 %.", record.to_dict()) == {61.7}
+
+
+def test_nothing_can_be_left_undefined():
+    with pytest.raises(jinja2.UndefinedError):
+        _template().render(report=public())
+
+
+def test_what_was_not_measured_is_called_so():
+    text = str(UnlearningCard.from_report(bare()))
+    for line in (
+        "the target of every figure. It was **not measured**",
+        "drawn at random: **not measured**",
+        "Membership of the forgotten data in the training data: **not measured**",
+        "Test data that the model was not trained on: **not measured**",
+        "Training on the forgotten data again: **not measured**",
+        "Results at other thresholds: **not measured**",
+        "Model from before: [me/old](https://huggingface.co/me/old)",
+    ):
+        assert line in text, line
+    full = str(UnlearningCard.from_report(public()))
+    assert "**its value is the target of every figure**" in full
+    assert "data in the training data: **not" not in full
+    assert "cd" * 32 in full
+
+
+def test_further_measurements_are_shown_and_no_longer_called_missing():
+    text = str(UnlearningCard.from_report(measured(), plots=PICTURES))
+    assert "over the steps of further trainings](plots/relearning.png)" in text
+    assert text.count("| after repair | 12 % | 80 % |") == 3
+    assert text.count("it has come back by 29 percentage points more than in the reference; 0 is the target.") == 3
+    assert "trained on *retained data alone*, at a learning rate of 0.001" in text
+    assert "batches of *a few of them* (at most 10) and of retained data" in text
+    # The results themselves have no further columns.
+    results, rounded = (part.split("\n|---|")[0] for part in text.split("\n| | n | ")[1:])
+    assert results == "before | after repair | reference |"
+    assert rounded.startswith("after repair | after repair, 4 bits | after repair, 8 bits | reference | reference, 4")
+    assert "quantisation of other kinds than that measured above." in text
+    few = str(UnlearningCard.from_report(measured(num_forget=12)))
+    assert "Training on the forgotten data again: **withheld**" in few
+    assert "retained data alone" not in few
+    assert "| forget " not in few
+    assert "### With rounded weights" in few
+    assert "quantisation, whose effect on the forgotten data is withheld here." in few
+    for line in ("### With rounded weights", "retained data alone", "it has come back"):
+        assert line not in str(UnlearningCard.from_report(public()))
+    assert "quantisation, which was not measured here" in str(UnlearningCard.from_report(public()))
+
+
+def test_what_is_withheld_is_called_so():
+    text = str(UnlearningCard.from_report(public("withheld", 12)))
+    assert "Results on the data to forget: **withheld**" in text
+    assert "Seed: withheld" in text
+    assert "| forget " not in text
+    assert "forget accuracy | ≥ 50 |" in str(UnlearningCard.from_report(public()))
+    assert "forget accuracy | 400 |" in str(UnlearningCard.from_report(public("size")))
+    assert "every picture of a cat" in str(UnlearningCard.from_report(public("description")))
+
+
+def test_the_claim_is_no_wider_than_what_was_done():
+    text = str(UnlearningCard.from_report(public()))
+    assert "there is no formal guarantee, and nothing on this card is a proof of deletion" in text
+    assert "250 of 1,000 weights in scope (25 %)" in text
+    assert "Outside the selection 0 of 750 weights and 0 of 12 buffer entries changed" in text
+    assert "no more than 250 entries differ" in text
+
+
+def test_the_metadata_are_those_of_the_hub():
+    data = UnlearningCard.from_report(public(), repo_id="me/clean").data.to_dict()
+    assert data["base_model"] == "me/old"
+    assert data["base_model_relation"] == "finetune"
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "image-classification"
+    assert data["tags"] == ["machine-unlearning", "fisher-unlearning", "hf_deepclean"]
+    results = data["model-index"][0]["results"]
+    assert {result["dataset"]["type"] for result in results} == {"retain", "eval"}
+    retain = results[0]["metrics"][0]
+    assert retain["type"] == "accuracy" and retain["value"] == 0.5 and retain["args"]["num_examples"] == 2000
+    assert data["unlearning"]["num_reset"] == 250
+    adapter = replace(public(), settings={"reset_scope": "adapter"}, model_class="LlamaForCausalLM")
+    data = UnlearningCard.from_report(adapter).data
+    assert (data.library_name, data.pipeline_tag, data["base_model_relation"]) == (
+        "peft",
+        "text-generation",
+        "adapter",
+    )
+
+
+def test_a_model_is_not_its_own_base():
+    assert UnlearningCard.from_report(public(), repo_id="me/old").data.base_model is None
+
+
+def test_fields_of_the_model_from_before_are_kept_but_for_its_data_and_results():
+    before = {
+        "license": "mit",
+        "language": ["de"],
+        "tags": ["birds"],
+        "thumbnail": "a.png",
+        "pipeline_tag": "image-feature-extraction",
+        "datasets": ["me/birds"],
+        "widget": [{"text": "a name"}],
+        "new_version": "me/newer",
+        "extra_gated_prompt": "Who are you?",
+        "model-index": [{"name": "old", "results": []}],
+    }
+    card = UnlearningCard.from_report(public(), base_metadata=before)
+    data = card.data.to_dict()
+    assert data["license"] == "mit" and data["language"] == ["de"] and data["thumbnail"] == "a.png"
+    assert data["tags"][:2] == ["birds", "machine-unlearning"]
+    assert data["pipeline_tag"] == "image-feature-extraction"
+    assert data["extra_gated_prompt"] == "Who are you?"
+    assert data["base_model"] == "me/old"
+    assert not {"datasets", "widget", "new_version"} & data.keys()
+    asked = UnlearningCard.from_report(public(), base_metadata=before, gated_prompt="Why?")
+    assert asked.data["extra_gated_prompt"] == "Why?"
+
+
+def test_a_card_knows_whether_a_hand_has_changed_it(tmp_path):
+    card = UnlearningCard.from_report(public())
+    card.save(tmp_path / "README.md")
+    text = (tmp_path / "README.md").read_text()
+    assert UnlearningCard.is_generated(text)
+    assert UnlearningCard.is_generated(text.replace("\n", "\r\n"))
+    assert not UnlearningCard.is_generated(text.replace("not measured", "measured"))
+    assert not UnlearningCard.is_generated(text + "\nMy own words.\n")
+    assert not UnlearningCard.is_generated("---\nlicense: mit\n---\n\n# My model\n")
+    loaded = ModelCard.load(tmp_path / "README.md")
+    assert loaded.data.to_dict() == card.data.to_dict()
+
+
+def test_an_infinite_result_is_shown_but_not_in_the_metadata():
+    broken = stage(400, make=lambda number: text_split(number, math.inf))
+    stages = {"before": stage(400, make=text_split), "after_repair": broken}
+    record = PublicReport.of(report(stages=stages), "withheld")
+    card = UnlearningCard.from_report(record)
+    assert_is_a_valid_card(str(card))
+    assert "| inf |" in str(card)
+    assert "perplexity" not in {
+        metric["type"] for r in card.data.to_dict()["model-index"][0]["results"] for metric in r["metrics"]
+    }
+
+
+@pytest.mark.parametrize("losses", [None, (0.0, 1.0, 2.0)])
+def test_a_card_tells_of_the_penalty_that_the_repair_had_and_of_none_that_it_had_not(losses):
+    trial = ResetTrial(250, 1.2, 0.1, 0.8)
+    search = SelectionSearch("unseen", "accuracy", 0.1, 0.5, trial, (trial,), 0, {"forget": 64}, losses)
+    penalised = report(search=search, settings={"reset_value": "zero", "forget_penalty": 1.0})
+    text = str(UnlearningCard.from_report(PublicReport.of(penalised)))
+    assert ("a penalty on them was added (weight 1)" in text) == (losses is not None)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_card_and_report_tell_which_rows_the_later_epochs_of_the_repair_read(share):
+    settings = {"reset_value": "zero", "num_train_epochs": 3, "hard_example_share": share}
+    ordered = report(settings=settings)
+    text = str(UnlearningCard.from_report(PublicReport.of(ordered)))
+    assert "3 epochs" in text
+    assert ("50 % of the retained data with the largest losses alone" in text) == (share < 1)
+    assert ("read 50 % of the retained data, those with the largest losses" in str(ordered)) == (share < 1)
