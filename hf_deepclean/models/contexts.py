@@ -215,7 +215,7 @@ def restoring(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def checkpointing_activations(model: nn.Module, enabled: bool) -> Iterator[None]:
     """
-    Activations are checkpointing_activations, as Trainer would switch it on for good.
+    Checkpoints activations for the duration, where Trainer would switch it on for good.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
