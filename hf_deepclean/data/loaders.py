@@ -5,19 +5,20 @@
 import copy
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 from transformers import Trainer
 
 from ..runtime.processes import is_main_process, num_processes, process_index
 from ..runtime.random_state import all_seeded
-from .streams import is_stream, rows_at
+from .streams import first_rows, is_stream, rows_at
 
 
 def seeded_batches(
@@ -93,59 +94,141 @@ def seeded_batches(
             return
 
 
-def trainer_batches(
-    trainer: Trainer,
-    dataset: Any,
-    batch_size: int,
-    description: str | None = None,
-    *,
-    start: int = 0,
-    earlier: Collection[int] = (),
-    in_turns: bool = True,
-    seed: int | None = None,
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
+@dataclass(frozen=True)
+class BatchSource:
     """
-    As [`seeded_batches`], by a trainer's collator and arguments, under a progress bar of the main process.
+    Makes batches of any data set the way a trainer would: with its collator, columns, seed and workers.
+
+    The trainer is read at every call, so that later changes of its collator or arguments count.
 
     Args:
         trainer ([`~transformers.Trainer`]):
-            Whose collator, columns, seed and workers to use.
-        dataset, batch_size, start, earlier:
-            As for [`seeded_batches`].
-        description (`str`, *optional*):
-            Shown beside the progress bar; without it there is none.
-        in_turns (`bool`, *optional*, defaults to `True`):
-            Whether every process gets its own batches, or each of them all.
-        seed (`int`, *optional*):
-            The seed, by default the trainer's.
+            The trainer.
+        collator (`Callable`, *optional*):
+            Makes a batch of rows. By default the trainer's `data_collator`.
+        num_workers (`int`, *optional*):
+            Workers that read ahead. By default the trainer's `args.dataloader_num_workers`.
+
+    Example:
+
+    ```python
+    >>> source = BatchSource(trainer)
+    >>> for place, batch in source.batches(source.sample(dataset, 100), batch_size=8):
+    ...     print(place, batch["labels"].shape)
+    >>> timed = dataclasses.replace(source, collator=timer, num_workers=0)
+    ```
     """
-    rows, collator = rows_and_collator(trainer, dataset, description)
-    processes = num_processes() if in_turns else 1
-    index = process_index() if in_turns else 0
-    batches = seeded_batches(
-        rows,
-        batch_size,
-        collator,
-        trainer.args.seed if seed is None else seed,
-        process_index=index,
-        num_processes=processes,
-        start=start,
-        earlier=earlier,
-        num_workers=trainer.args.dataloader_num_workers,
-    )
-    total = None if is_stream(rows) else len(range(index, math.ceil(len(rows) / batch_size), processes))
-    hidden = description is None or trainer.args.disable_tqdm or not is_main_process()
-    done = len(range(index, start, processes)) - len(earlier)
-    return iter(tqdm(batches, desc=description, total=total, initial=done, disable=hidden, leave=False))
+
+    trainer: Trainer
+    collator: Callable[[list[Any]], Any] | None = None
+    num_workers: int | None = None
+
+    def batches(
+        self,
+        dataset: Any,
+        batch_size: int,
+        description: str | None = None,
+        *,
+        start: int = 0,
+        earlier: Collection[int] = (),
+        in_turns: bool = True,
+        seed: int | None = None,
+    ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """
+        The batches of a data set, as [`seeded_batches`] makes them, under a progress bar of the main process.
+
+        Args:
+            dataset, batch_size, start, earlier:
+                As for [`seeded_batches`].
+            description (`str`, *optional*):
+                Shown beside the progress bar. Without it there is no bar.
+            in_turns (`bool`, *optional*, defaults to `True`):
+                Whether the processes share out the batches. Otherwise every process gets all of them.
+            seed (`int`, *optional*):
+                The seed. By default the trainer's `args.seed`.
+
+        Returns:
+            `Iterator[tuple[int, dict[str, Any]]]`: The place of every batch in the whole data set, and the batch.
+        """
+        args = self.trainer.args
+        rows, collator = self.rows_and_collator(dataset, description)
+        processes = num_processes() if in_turns else 1
+        index = process_index() if in_turns else 0
+        batches = seeded_batches(
+            rows,
+            batch_size,
+            collator,
+            args.seed if seed is None else seed,
+            process_index=index,
+            num_processes=processes,
+            start=start,
+            earlier=earlier,
+            num_workers=args.dataloader_num_workers if self.num_workers is None else self.num_workers,
+        )
+        total = None if is_stream(rows) else len(range(index, math.ceil(len(rows) / batch_size), processes))
+        hidden = description is None or args.disable_tqdm or not is_main_process()
+        done = len(range(index, start, processes)) - len(earlier)
+        return iter(tqdm(batches, desc=description, total=total, initial=done, disable=hidden, leave=False))
+
+    def sample(self, dataset: Any, size: int) -> Any:
+        """
+        Draws at most `size` rows at random by the trainer's seed; takes the first `size` rows of a stream.
+
+        Args:
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set.
+            size (`int`):
+                Number of rows.
+
+        Returns:
+            [`~torch.utils.data.Subset`] or stream: The drawn rows, in the order of the data set. A map-style data set
+            of at most `size` rows is returned as it is.
+        """
+        if is_stream(dataset):
+            return first_rows(dataset, size)
+        if size >= len(dataset):
+            return dataset
+        drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.trainer.args.seed))[:size]
+        return Subset(dataset, drawn.sort().values.tolist())
+
+    def rows_and_collator(self, dataset: Any, description: str | None) -> tuple[Any, Callable[[list[Any]], Any]]:
+        """As the function [`rows_and_collator`], with the collator of this source."""
+        return rows_and_collator(self.trainer, dataset, description, self.collator)
+
+
+def trainer_batches(
+    trainer: Trainer, dataset: Any, batch_size: int, description: str | None = None, **kwargs: Any
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """As [`BatchSource.batches`] of a trainer."""
+    return BatchSource(trainer).batches(dataset, batch_size, description, **kwargs)
 
 
 def rows_and_collator(
-    trainer: Trainer, dataset: Any, description: str | None
+    trainer: Trainer,
+    dataset: Any,
+    description: str | None,
+    collator: Callable[[list[Any]], Any] | None = None,
 ) -> tuple[Any, Callable[[list[Any]], Any]]:
-    """Rows with the columns that a trainer's model takes, or a collator that leaves the others out."""
+    """
+    Leaves out the columns that a trainer's model does not take: in the rows if possible, else in the collator.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            The trainer.
+        dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data set.
+        description (`str`, *optional*):
+            Names the data set where the trainer logs which columns it ignores.
+        collator (`Callable`, *optional*):
+            Makes a batch of rows. By default the trainer's `data_collator`.
+
+    Returns:
+        `tuple`: The rows, and the collator to make batches of them with.
+    """
+    collator = trainer.data_collator if collator is None else collator
     if isinstance(dataset, datasets.Dataset):
-        return trainer._remove_unused_columns(dataset, description), trainer.data_collator
-    return dataset, trainer._get_collator_with_removed_columns(trainer.data_collator, description)
+        return trainer._remove_unused_columns(dataset, description), collator
+    return dataset, trainer._get_collator_with_removed_columns(collator, description)
 
 
 class _SeededBatches(Dataset):

@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from ..data.batches import move_batch
 from ..data.checks import check_batch_has_labels, check_dataset
-from ..data.loaders import trainer_batches
+from ..data.loaders import BatchSource
 from ..models.adapters.parameters import keep_base_differentiable
 from ..models.checks import check_devices, check_loss, check_model, check_scope_of_model
 from ..models.contexts import own_precision
@@ -93,6 +93,7 @@ class FisherCallback(TrainerCallback):
                 "kept Fisher. Use 'empirical' or 'expected'."
             )
         self.trainer = trainer
+        self.batch_source = BatchSource(trainer)
         self.directory = Path(directory) if directory is not None else Path(trainer.args.output_dir) / FISHER_FOLDER
         self.fisher_type = fisher_type
         self.per_device_fisher_batch_size = per_device_fisher_batch_size
@@ -134,7 +135,7 @@ class FisherCallback(TrainerCallback):
         size, dataset = self.per_device_fisher_batch_size, self.trainer.train_dataset
         fisher = accumulate_over_processes(
             model,
-            lambda start, earlier: trainer_batches(self.trainer, dataset, size, "Fisher of the training set"),
+            lambda start, earlier: self.batch_source.batches(dataset, size, "Fisher of the training set"),
             size,
             fisher_type=self.fisher_type,
             log_likelihood_func=self.log_likelihood_func,
@@ -168,7 +169,7 @@ class FisherCallback(TrainerCallback):
         check_dataset(dataset, "train_dataset", None if self.log_likelihood_func else num_classes(model))
         size = self.per_device_fisher_batch_size
         first, again = (
-            next((batch for _, batch in trainer_batches(self.trainer, dataset, size, in_turns=False, seed=seed)), None)
+            next((batch for _, batch in self.batch_source.batches(dataset, size, in_turns=False, seed=seed)), None)
             for seed in (0, 1)
         )
         if first is None:

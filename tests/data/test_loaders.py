@@ -1,5 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import random
 from itertools import chain
 
@@ -10,7 +11,7 @@ import torch
 from torch.utils.data import IterableDataset, SequentialSampler
 from transformers import Trainer, TrainingArguments, default_data_collator
 
-from hf_deepclean.data.loaders import seeded_batches, trainer_batches
+from hf_deepclean.data.loaders import BatchSource, rows_and_collator, seeded_batches
 from hf_deepclean.data.process_loaders import EpochLoader, ProcessBatchSampler, ProcessRows
 from hf_deepclean.data.streams import first_rows, is_stream
 from tests import tiny
@@ -149,17 +150,77 @@ def test_every_epoch_has_its_order_the_same_in_all_processes():
     assert order(1, 0) == order(1, 0)
 
 
-def trainer_for(directory):
-    args = TrainingArguments(str(directory), report_to="none", disable_tqdm=True)
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory):
+    args = TrainingArguments(str(tmp_path_factory.mktemp("run")), report_to="none", disable_tqdm=True, seed=9)
     return Trainer(tiny.vit(num_labels=10), args, train_dataset=tiny.digits())
 
 
 @pytest.mark.parametrize("kind", ["dataset", "rows", "stream"])
-def test_a_trainers_batches_have_every_example_once_and_no_unused_columns(tmp_path, kind):
+def test_a_trainers_batches_have_every_example_once_and_no_unused_columns(trainer, kind):
     digits = tiny.digits().select(range(20))
     extended = digits.add_column("unused", ["text"] * 20)
     dataset = {"dataset": extended, "rows": Rows(list(extended)), "stream": extended.to_iterable_dataset()}[kind]
-    batches = [batch for _, batch in trainer_batches(trainer_for(tmp_path), dataset, 8)]
+    batches = [batch for _, batch in BatchSource(trainer).batches(dataset, 8)]
     assert [len(batch["labels"]) for batch in batches] == [8, 8, 4]
     assert torch.equal(torch.cat([batch["labels"] for batch in batches]), digits["labels"][:])
     assert all(set(batch) == {"pixel_values", "labels"} for batch in batches)
+
+
+@pytest.mark.parametrize("kind", ["rows", "stream of rows"])
+def test_a_source_draws_by_the_trainers_seed_unless_it_is_given_another(trainer, monkeypatch, kind):
+    dataset, source = sources(11)[kind], BatchSource(trainer, drawing)
+
+    def draws(**kwargs):
+        return {place: batch["x"].tolist() for place, batch in source.batches(dataset, 3, **kwargs)}
+
+    first = draws()
+    assert draws() == draws(seed=9) == first and len(first) == 4
+    assert draws(start=3, earlier={1}) == {place: first[place] for place in (1, 3)}
+    monkeypatch.setattr(trainer.args, "seed", 10)
+    assert draws() == draws(seed=10) != first
+
+
+def test_a_source_uses_the_trainers_present_collator_and_workers_unless_it_has_its_own(trainer, monkeypatch):
+    source, dataset = BatchSource(trainer), Rows(rows(4))
+
+    def naming(name):
+        # Whether the rows are collated in a worker, and by which collator.
+        return lambda taken: (name, torch.utils.data.get_worker_info() is not None)
+
+    monkeypatch.setattr(trainer, "data_collator", naming("trainer's"))
+    assert dict(source.batches(dataset, 2)) == dict.fromkeys(range(2), ("trainer's", False))
+    monkeypatch.setattr(trainer, "data_collator", naming("later"))
+    monkeypatch.setattr(trainer.args, "dataloader_num_workers", 1)
+    assert dict(source.batches(dataset, 2)) == dict.fromkeys(range(2), ("later", True))
+    own = dataclasses.replace(source, collator=naming("own"), num_workers=0)
+    assert dict(own.batches(dataset, 2)) == dict.fromkeys(range(2), ("own", False))
+    assert dict(source.batches(dataset, 2)) == dict.fromkeys(range(2), ("later", True))
+
+
+def test_a_source_gives_rows_or_a_collator_without_the_columns_that_the_model_does_not_take(trainer):
+    extended = tiny.digits().select(range(3)).add_column("unused", ["text"] * 3)
+    source = BatchSource(trainer, collator := lambda taken: sorted(taken[0]))
+    kept, same = source.rows_and_collator(extended, "training")
+    assert same is collator and set(kept.column_names) == {"pixel_values", "labels"}
+    kept, narrowing = source.rows_and_collator(listed := Rows(list(extended)), "training")
+    assert kept is listed and narrowing([listed[0]]) == ["labels", "pixel_values"]
+    assert BatchSource(trainer).rows_and_collator(extended, None)[1] is trainer.data_collator
+    assert rows_and_collator(trainer, extended, None)[1] is trainer.data_collator
+
+
+@pytest.mark.parametrize("kind", ["data set", "rows"])
+def test_a_sample_has_the_rows_that_the_seed_draws_in_their_order(trainer, kind):
+    dataset, source = sources(20)[kind], BatchSource(trainer)
+    drawn = torch.randperm(20, generator=torch.Generator().manual_seed(9))[:6].tolist()
+    sample = source.sample(dataset, 6)
+    assert [row["label"] for row in sample] == sorted(drawn)
+    assert [row["label"] for row in source.sample(dataset, 6)] == sorted(drawn)
+    assert source.sample(dataset, 20) is dataset and source.sample(dataset, 21) is dataset
+
+
+@pytest.mark.parametrize("kind", ["stream of rows", "streamed data set"])
+def test_a_sample_of_a_stream_has_its_first_rows(trainer, kind):
+    sample = BatchSource(trainer).sample(sources(20)[kind], 6)
+    assert is_stream(sample) and [row["label"] for row in sample] == list(range(6))
+    assert [row["label"] for row in BatchSource(trainer).sample(sources(3)[kind], 6)] == [0, 1, 2]
