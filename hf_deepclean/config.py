@@ -365,6 +365,18 @@ class FisherUnlearningConfig(TrainingArguments):
             )
         check_parallelism(fsdp=bool(self.fsdp), deepspeed=bool(self.deepspeed))
 
+    def reported_settings(self) -> dict[str, Any]:
+        """The settings that enter the report: those of unlearning, and those that decide the repair."""
+        own = {item.name for item in fields(FisherUnlearningConfig)} - {
+            item.name for item in fields(TrainingArguments)
+        }
+        repair = {
+            *("num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
+            *("max_grad_norm", "per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "fp16"),
+        }
+        # `to_dict` turns enumerations into their values.
+        return {name: value for name, value in self.to_dict().items() if name in own | repair}
+
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Steps of the warm-up; of very few steps none, since the first one of a warm-up changes nothing."""
         if self.warmup_steps >= 1:

@@ -9,16 +9,32 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .config import FisherUnlearningConfig
+from .data.digests import dataset_fingerprint
 from .evaluation.recovery import RelearningResult
 from .evaluation.stages import StageResult
 from .fisher.checkpoint import FisherCheckpoint
+from .models.fingerprint import weights_fingerprint
+from .repair.checkpoints import STAGING_FOLDER
 from .report.json_record import from_json_types, to_json_types
-from .runtime.files import INCOMPLETE, read_tensors, remove_folder, remove_incomplete, replaced, staged, write_tensors
+from .report.provenance import library_versions
+from .request import UnlearningRequest
+from .runtime.files import (
+    INCOMPLETE,
+    STATE_FOLDER,
+    read_tensors,
+    remove_folder,
+    remove_incomplete,
+    replaced,
+    staged,
+    write_tensors,
+)
 from .runtime.interruption import Interruption
 from .runtime.processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
 from .selection.fisher_plane import FisherPlane
@@ -28,14 +44,19 @@ from .selection.sweep import GammaTrial
 from .selection.weight_selection import WeightSelection
 
 
-# A name with which `Trainer.push_to_hub` and `hf upload` of a model leave things out.
-STATE_FOLDER = "_unlearning_state"
-# Where a checkpoint of the repair is written before it is put in its place.
-STAGING_FOLDER = "checkpoints"
-
 _RECORD = "progress.json"
 _SELECTION = "selection.safetensors"
 _REPAIRED = "repaired.safetensors"
+# A process's share of the Fisher pass of a data set.
+_FISHER = "{split}-fisher-{share}.safetensors"
+
+# Arguments that may differ in a resumed run.
+_WITHOUT_EFFECT = (
+    *("output_dir", "resume_from_checkpoint", "state_save_seconds", "disable_tqdm", "run_name", "report_to"),
+    *("project", "logging_", "log_", "save_", "hub_", "push_to_hub", "dataloader_num_workers"),
+    *("dataloader_pin_memory", "ddp_", "local_rank", "trackio_", "do_", "skip_memory_metrics"),
+    *("enable_jit_checkpoint", "forget_disclosure", "forget_description"),
+)
 
 
 @dataclass
@@ -162,11 +183,16 @@ class RunState:
             self.interruption.check()
         return self.progress.stages[name]
 
-    def fisher_checkpoint(self, description: str) -> FisherCheckpoint:
-        """Where this process's share of a Fisher pass goes."""
-        name = re.sub(r"\W+", "-", description.lower())
-        share = f"{process_index():05d}-of-{num_processes():05d}"
-        return FisherCheckpoint(self.folder / f"{name}-{share}.safetensors", self.seconds, self.interruption)
+    def fisher_checkpoint(self, split: str) -> FisherCheckpoint:
+        """
+        Where this process's share of a Fisher pass goes.
+
+        Args:
+            split (`str`):
+                Name of the data set.
+        """
+        name = _FISHER.format(split=split, share=f"{process_index():05d}-of-{num_processes():05d}")
+        return FisherCheckpoint(self.folder / name, self.seconds, self.interruption)
 
     def load_selection(self) -> WeightSelection | None:
         """The selection, once it has been made."""
@@ -184,7 +210,7 @@ class RunState:
             self._write(self.progress)
             with replaced(self.folder / _SELECTION) as path:
                 write_tensors(path, selection.indices, {"selection": json.dumps(record)})
-            for path in self.folder.glob("*-fisher-*.safetensors"):
+            for path in self.folder.glob(_FISHER.format(split="*", share="*")):
                 path.unlink()
 
         on_main_process(save)
@@ -255,6 +281,48 @@ class RunState:
             remove_folder(self.folder)
             with suppress(OSError):
                 self.output.rmdir()
+
+
+def identity_of_run(request: UnlearningRequest, args: FisherUnlearningConfig) -> dict[str, Any]:
+    """
+    What a resumed run must have in common with the interrupted one to end in the same bits.
+
+    Args:
+        request ([`UnlearningRequest`]):
+            What the run was asked to do.
+        args ([`FisherUnlearningConfig`]):
+            The configuration.
+    """
+    weights = {"model": weights_fingerprint(request.model)}
+    if request.reference_model is not None:
+        weights["reference_model"] = weights_fingerprint(request.reference_model)
+    rows = {f"{split}_dataset": dataset for split, dataset in request.splits.items()}
+    settings = args.to_dict() | {"reset_value": request.reset_value}
+    return (
+        weights
+        | on_main_process(lambda: {name: dataset_fingerprint(dataset) for name, dataset in rows.items()})
+        | {
+            "num_processes": num_processes(),
+            "kept_fisher": None if request.kept_fisher is None else request.kept_fisher.num_examples,
+            "requests": {name: list(rows) for name, rows in request.requests.items()},
+            "settings": {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_EFFECT)},
+            "versions": library_versions(with_peft=request.is_of_adapter),
+        }
+    )
+
+
+def num_bytes_to_write(request: UnlearningRequest, args: FisherUnlearningConfig) -> int:
+    """
+    Size of the result, and of the sums of both Fishers of every process.
+
+    Args:
+        request, args:
+            As for [`identity_of_run`].
+    """
+    model, scope = request.model, request.parameters_in_scope(args)
+    tensors = scope.values() if request.is_of_adapter else chain(model.parameters(), model.buffers())
+    sums = sum(4 * parameter.numel() for parameter in scope.values())
+    return sum(tensor.nbytes for tensor in tensors) + 2 * num_processes() * sums
 
 
 def is_of_a_run(output: Path, name: str) -> bool:

@@ -3,13 +3,24 @@
 """Whether forgotten data come back: by further training, and by rounding."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
+import torch
+from torch import nn
+from torch.utils.data import Subset
+from transformers import set_seed
+
+from ..data.streams import is_stream
+from ..models.contexts import restoring
+from .evaluator import Evaluator
 from .measures import Estimate
-from .relearning import relearning_excess
-from .results import SplitResult
+from .quantization import quantized
+from .relearning import evaluated_steps, relearning_curve, relearning_excess
+from .results import SplitResult, summarize_predictions
+from .stages import StageResult
 
 
 # What a copy of the model is trained on to see whether the forget data come back.
@@ -90,3 +101,107 @@ def _recall(result: SplitResult) -> tuple[str, Estimate]:
     if result.tokens is not None:
         return "token accuracy", (result.tokens.accuracy, result.tokens.accuracy_interval)
     return "mean loss", (result.mean_loss, result.mean_loss_interval)
+
+
+@dataclass(frozen=True)
+class RelearningMeasurement:
+    """
+    Fine-tunes copies of models and evaluates them on the forget set on the way. The models stay as they are.
+
+    Args:
+        evaluator ([`Evaluator`]):
+            Evaluates the copies; its source makes the batches.
+        parameter_names (`Collection[str]`):
+            Names of the parameters to train.
+        num_steps (`int`):
+            Number of training steps.
+        learning_rate (`float`):
+            The learning rate.
+        batch_size (`int`):
+            Examples per step, the same ones in every process.
+        num_forget_examples (`int`):
+            At most this many forget examples are trained on for `"few_forget"`.
+        seed (`int`):
+            Seed of the training.
+    """
+
+    evaluator: Evaluator
+    parameter_names: Collection[str]
+    num_steps: int
+    learning_rate: float
+    batch_size: int
+    num_forget_examples: int
+    seed: int
+
+    def measure(self, models: Mapping[str, nn.Module], data: str) -> RelearningResult:
+        """
+        Trains a copy of every model.
+
+        Args:
+            models (`dict[str, PreTrainedModel]`):
+                The models by stage.
+            data (`str`):
+                What to train on, one of `RELEARNING_DATA`.
+        """
+        results = {}
+        for stage, model in models.items():
+            with restoring(model):
+                set_seed(self.seed)
+                results[stage] = relearning_curve(
+                    model,
+                    self.parameter_names,
+                    self.batches(data),
+                    self._evaluate,
+                    self.num_steps,
+                    self.learning_rate,
+                    self.evaluator.log_likelihood_func,
+                )
+        num_forget_examples = self.num_forget_examples if data == "few_forget" else None
+        return RelearningResult.of(evaluated_steps(self.num_steps), self.learning_rate, results, num_forget_examples)
+
+    def batches(self, data: str) -> Iterator[Mapping[str, Any]]:
+        """
+        Endless batches to train on, the same in every process.
+
+        Args:
+            data (`str`):
+                What to train on, one of `RELEARNING_DATA`.
+        """
+        source, splits = self.evaluator.source, self.evaluator.splits
+        if data == "forget":
+            return self._repeat(splits["forget"])
+        retain = splits["retain"]
+        if not is_stream(retain):
+            # The first rows may all be of one class.
+            order = torch.randperm(len(retain), generator=torch.Generator().manual_seed(self.seed))
+            retain = Subset(retain, order[: self.batch_size * self.num_steps].tolist())
+        if data == "retain":
+            return self._repeat(retain)
+        few = source.sample(splits["forget"], self.num_forget_examples)
+        return chain.from_iterable(zip(self._repeat(few), self._repeat(retain), strict=True))
+
+    def _repeat(self, dataset: Any) -> Iterator[Mapping[str, Any]]:
+        while True:
+            for _, batch in self.evaluator.source.batches(dataset, self.batch_size, in_turns=False):
+                self.evaluator.interruption.check()
+                yield batch
+
+    def _evaluate(self, model: nn.Module) -> SplitResult:
+        predictions = self.evaluator.predict(model, self.evaluator.splits["forget"], "evaluate relearning")
+        return summarize_predictions(predictions)
+
+
+def evaluate_rounded(evaluator: Evaluator, model: nn.Module, num_bits: int) -> StageResult:
+    """
+    Evaluates a model with rounded weights. The model stays as it is.
+
+    Args:
+        evaluator ([`Evaluator`]):
+            Evaluates the model.
+        model ([`~transformers.PreTrainedModel`]):
+            The model.
+        num_bits (`int`):
+            4 or 8.
+    """
+    with quantized(model, num_bits):
+        return evaluator.evaluate(model)

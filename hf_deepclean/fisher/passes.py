@@ -3,11 +3,14 @@
 """One pass over a data set by all processes, which goes on where an earlier one was interrupted."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..data.loaders import BatchSource
+from ..models.label_alignment import LogLikelihoodFunction
 from ..runtime.processes import gather_objects, sum_over_processes_
 from .accumulation import FisherAccumulation
 from .checkpoint import FisherCheckpoint, PassRecord
@@ -116,3 +119,58 @@ def _over_processes(accumulation: FisherAccumulation) -> FisherDiagonal:
     return FisherDiagonal(
         {name: total.contiguous() for name, total in sums.items()}, num_examples, accumulation.fisher_type, fallback
     )
+
+
+@dataclass(frozen=True)
+class FisherPass:
+    """
+    Computes Fisher diagonals of data sets.
+
+    Args:
+        source ([`BatchSource`]):
+            Makes the batches.
+        batch_size (`int`):
+            Examples per batch and process.
+        fisher_type (`str`, *optional*, defaults to `"empirical"`):
+            Whose labels the gradients are taken at.
+        log_likelihood_func (`Callable`, *optional*):
+            The caller's likelihood.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of sampled labels.
+        accumulator_device (`str`, *optional*):
+            Where the sums are kept.
+        max_examples (`int`, *optional*):
+            At most this many examples, drawn at random.
+    """
+
+    source: BatchSource
+    batch_size: int
+    fisher_type: str = "empirical"
+    log_likelihood_func: LogLikelihoodFunction | None = None
+    seed: int = 0
+    accumulator_device: str | None = None
+    max_examples: int | None = None
+
+    def compute(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        dataset: Any,
+        description: str,
+        checkpoint: FisherCheckpoint | None = None,
+    ) -> FisherDiagonal:
+        if self.max_examples is not None:
+            dataset = self.source.sample(dataset, self.max_examples)
+        return accumulate_over_processes(
+            model,
+            lambda start, earlier: self.source.batches(
+                dataset, self.batch_size, description, start=start, earlier=earlier
+            ),
+            self.batch_size,
+            checkpoint=checkpoint,
+            fisher_type=self.fisher_type,
+            log_likelihood_func=self.log_likelihood_func,
+            parameters=parameters,
+            seed=self.seed,
+            accumulator_device=self.accumulator_device,
+        )

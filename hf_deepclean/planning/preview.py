@@ -3,15 +3,25 @@
 """What an unlearning run would do and cost, estimated on a sample; nothing is changed or written."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice
 from typing import Any
 
 import torch
 
+from ..evaluation.relearning import evaluated_steps
+from ..fisher.diagonal import FisherDiagonal
+from ..models.contexts import checkpointing_activations, restoring
+from ..models.heads import base_model
+from ..phases import Phases
+from ..repair.plan import RepairPlan, num_repair_steps
 from ..report.results import SelectionResult
 from ..report.tables import aligned
+from ..reset.resetter import Reset
+from ..runtime.processes import num_processes
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,133 @@ class TimedCollator:
             return spans[0] * max(1.0, num_examples / sizes[0])
         per_example = sum(spans[1:]) / sum(sizes[1:])
         return max(0.0, spans[0] - per_example * sizes[0]) + per_example * num_examples
+
+
+@dataclass(frozen=True)
+class PreviewRun:
+    """
+    A dry run on samples of the data.
+
+    Args:
+        phases ([`Phases`]):
+            The phases of the run, with a clock of their own and with `timer` as the collator of their source.
+        timer ([`TimedCollator`]):
+            Times the batches.
+    """
+
+    phases: Phases
+    timer: TimedCollator
+
+    def preview(self, num_examples: int) -> UnlearningPreview:
+        """
+        Runs all phases on samples. Weights, buffers, gradients, training flags and random states are afterwards what
+        they were.
+
+        Args:
+            num_examples (`int`):
+                Size of the samples. At least two batches of each phase are taken.
+        """
+        phases = self.phases
+        with restoring(phases.model):
+            fishers, seconds = self._fishers(num_examples)
+            evaluator, resetter = phases.evaluator(), phases.resetter()
+            selection, search = phases.selector().select(*fishers.values(), evaluator, resetter.tried)
+            reset, plan = resetter.reset(selection), phases.repair_plan(search)
+            try:
+                step, optimizer_bytes = self._measure_repair_step(reset, num_examples)
+            finally:
+                reset.undo()
+            with phases.clock.phase("verification"):
+                reset.guard.verify(phases.model)
+            seconds["evaluation"] = self._evaluation_seconds(num_examples)
+        return UnlearningPreview(
+            model_class=type(base_model(self.phases.model)).__name__,
+            selection=SelectionResult.of(selection),
+            num_sampled={split: fisher.num_examples for split, fisher in fishers.items()},
+            num_repair_steps=num_repair_steps(self.phases.args, self.phases.request.retain_dataset),
+            seconds=self._estimate_run(seconds, step, plan),
+            fisher_bytes=sum(total.nbytes for fisher in fishers.values() for total in fisher.sums.values()),
+            optimizer_bytes=optimizer_bytes,
+        )
+
+    def _fishers(self, num_examples: int) -> tuple[dict[str, FisherDiagonal], dict[str, float]]:
+        """The Fishers of samples, and what those of the whole data sets would take."""
+        fishers, seconds = {}, {"evaluation": 0.0}
+        for split in ("forget", "retain"):
+            dataset = self.phases.request.splits[split]
+            size = max(num_examples, 2 * self.phases.args.per_device_fisher_batch_size * num_processes())
+            sample = self.phases.source.sample(dataset, size)
+            fishers[split] = self.phases.fisher(sample, f"{split} Fisher, sample")
+            size = min(len(dataset), self.phases.max_fisher_examples(dataset) or len(dataset))
+            seconds[f"{split} Fisher"] = self.timer.seconds(math.ceil(size / num_processes()))
+        return fishers, seconds
+
+    def _evaluation_seconds(self, num_examples: int) -> float:
+        """Seconds of one evaluation of a model on all data sets."""
+        size = max(num_examples, 2 * self.phases.args.eval_batch_size * num_processes())
+        source, splits = self.phases.source, self.phases.request.splits
+        samples = {split: source.sample(splits[split], size) for split in ("forget", "retain")}
+        replace(self.phases.evaluator(), splits=samples, compute_metrics=None).evaluate(self.phases.model)
+        return self.timer.seconds(math.ceil(sum(map(len, splits.values())) / num_processes()))
+
+    def _measure_repair_step(self, reset: Reset, num_examples: int) -> tuple[float, int]:
+        """Seconds of an optimizer step after a first one, and bytes that the optimizer holds."""
+        args, model, source = self.phases.args, self.phases.model, self.phases.source
+        trainer = self.phases.trainer.sibling(reset, RepairPlan(), self.timer)
+        sample = source.sample(
+            self.phases.request.retain_dataset, max(num_examples, 2 * args.train_batch_size * num_processes())
+        )
+        batches = chain.from_iterable(source.batches(sample, args.train_batch_size) for _ in count())
+        with (
+            trainer.only_selected_trainable(),
+            checkpointing_activations(model, args.gradient_checkpointing),
+        ):
+            optimizer = trainer.create_optimizer()
+            for group in optimizer.param_groups:
+                # The same work, and no step that could go astray without the warm-up of the schedule.
+                group["lr"] = 0.0
+            model.train()
+            for _ in range(2):
+                start = time.perf_counter()
+                for _, batch in islice(batches, args.gradient_accumulation_steps):
+                    with trainer.accelerator.autocast():
+                        loss = trainer.compute_loss(model, trainer._prepare_inputs(batch), num_items_in_batch=1)
+                    loss.backward()
+                optimizer.step()
+                model.zero_grad()
+                seconds = time.perf_counter() - start
+        self.timer.seconds(0)
+        held = [*reset.selection.indices.values()]
+        held += [value for state in optimizer.state.values() for value in state.values()]
+        return seconds, sum(tensor.nbytes for tensor in held)
+
+    def _estimate_run(self, seconds: dict[str, float], step: float, plan: RepairPlan) -> dict[str, float]:
+        """Seconds of every phase of the run, from those of the Fishers, of an evaluation and of a repair step."""
+        args, timed = self.phases.args, self.phases.clock.seconds
+        evaluation, num_models = seconds["evaluation"], len(self.phases.request.models_to_compare)
+        if plan.penalty is not None:
+            # A forget batch forwards and backwards, and an unseen one forwards.
+            step *= 1 + (1 + 1 / 3) / (plan.penalty.period * args.gradient_accumulation_steps)
+        num_steps = num_repair_steps(args, self.phases.request.retain_dataset)
+        seconds = seconds | {
+            "evaluation": (2 + num_models) * evaluation,
+            "selection": timed["selection"],
+            "reset": timed["reset"],
+            "repair": num_steps * step + timed["verification"],
+        }
+        if args.gamma_sweep:
+            seconds["gamma sweep"] = len(args.gamma_sweep) * (seconds["reset"] + evaluation)
+        if args.relearning_steps > 0:
+            splits = self.phases.request.splits
+            of_forget = evaluation * len(splits["forget"]) / sum(map(len, splits.values()))
+            steps = args.relearning_steps * step / args.gradient_accumulation_steps
+            curve = steps + len(evaluated_steps(args.relearning_steps)) * of_forget
+            seconds["relearning"] = len(set(args.relearning_data)) * num_models * curve
+        if args.quantization_bits:
+            seconds["quantization"] = len(set(args.quantization_bits)) * num_models * evaluation
+        if args.random_mask_control:
+            seconds["control"] = seconds["reset"] + seconds["repair"] + 2 * evaluation
+        return seconds
 
 
 def _size(num_bytes: int) -> str:

@@ -4,9 +4,11 @@
 
 import json
 import os
+import platform
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,16 @@ def _card_of(name: str) -> dict[str, Any]:
         with suppress(Exception):
             return HfApi().model_info(name, timeout=5).card_data.to_dict()
     return {}
+
+
+def library_versions(*, with_peft: bool = False) -> dict[str, str]:
+    """
+    Versions of Python and of the libraries that decide the bits of a result.
+
+    Args:
+        with_peft (`bool`, *optional*, defaults to `False`):
+            Whether peft is one of them.
+    """
+    packages = ["hf-deepclean", "torch", "transformers", "datasets", "accelerate", "safetensors"]
+    packages += ["peft"] if with_peft else []
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}

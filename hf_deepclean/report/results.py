@@ -4,6 +4,8 @@
 
 from dataclasses import dataclass
 
+from ..models.adapters.parameters import is_adapted, num_base_weights
+from ..reset.resetter import Reset
 from ..selection.fisher_plane import FisherPlane
 from ..selection.weight_selection import WeightSelection
 
@@ -72,3 +74,20 @@ class IntegrityResult:
     num_buffer_entries: int
     frozen_checksum: str
     num_base_weights: int | None = None
+
+    @classmethod
+    def of(cls, reset: Reset) -> "IntegrityResult":
+        """
+        The counts after a repair.
+
+        Args:
+            reset ([`Reset`]):
+                The reset that was repaired, whose guard has verified the model.
+        """
+        return cls(
+            reset.num_changed(),
+            reset.guard.num_frozen_weights,
+            reset.guard.num_buffer_entries,
+            reset.guard.checksum,
+            num_base_weights(reset.model) if is_adapted(reset.model) else None,
+        )

@@ -19,6 +19,9 @@ from safetensors.torch import save_file
 # What an interrupted process leaves behind begins like this.
 INCOMPLETE = ".incomplete-"
 
+# The state of a run, in its output directory. Pushes by Trainer and `hf upload` leave out names that begin with "_".
+STATE_FOLDER = "_unlearning_state"
+
 
 @contextmanager
 def explain_write_errors(folder: Path) -> Iterator[None]:

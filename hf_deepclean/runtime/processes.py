@@ -155,6 +155,19 @@ def on_main_process(function: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
+def run_once(function: Callable[[], T], *, everywhere: bool = False) -> T:
+    """
+    Computes something from Fishers, whose sums may differ between processes in the last bit, once for all processes.
+
+    Args:
+        function (`Callable`):
+            What to compute.
+        everywhere (`bool`, *optional*, defaults to `False`):
+            Whether the sums are sharded, so that the result takes all processes. It is the same in all of them then.
+    """
+    return function() if everywhere else on_main_process(function)
+
+
 def _communication_device() -> torch.device:
     """Where the backend wants tensors to be."""
     from accelerate import PartialState

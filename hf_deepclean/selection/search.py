@@ -26,6 +26,9 @@ _LESS_PER_KNOWN_BY_HEART = 1.5
 # Of a repair with fewer steps nothing deeper than the first is asked.
 _FEW_REPAIR_STEPS = 100
 
+# Examples of each data set that enter its Fisher if trials follow.
+MAX_FISHER_EXAMPLES = 500
+
 # The search begins with a trial between these shares of the weights that matter to the forget data.
 _SMALLEST_SHARE = 1e-3
 
@@ -160,6 +163,35 @@ def search_selection(
     if base is not None:
         chance = min(max(chance, knowledge(base)), as_it_is.retain)
     enough = chance + min_left * (as_it_is.retain - chance)
+    trials, chosen, selected = _bisect(num_candidates, num_trials, select, evaluate, enough)
+    sizes = {split: len(answers.labels) for split, answers in before.items()}
+    losses = None
+    if unseen is not None and target == "unseen":
+        quantiles = np.quantile(-unseen.confidence(), np.linspace(0, 1, _NUM_LOSS_QUANTILES))
+        losses, sizes["unseen"] = tuple(quantiles.tolist()), len(unseen.labels)
+    search = SelectionSearch(target, measure, chance, min_left, as_it_is, tuple(trials), chosen, sizes, losses)
+    if chosen is None:
+        table = "\n".join("  ".join(row) for row in search.rows(selected.num_in_scope))
+        raise UnrecoverableResetError(
+            f"Every reset that was tried, down to {min(trial.num_selected for trial in trials):,} weights, leaves "
+            f"too little of what the model knows of the retained data, and nothing was changed:\n{table}\n"
+            "The weights that matter to the forget data are those that all answers depend on. Name the modules that "
+            "must stay in `exclude_modules`, or choose a `reset_fraction` or `gamma` yourself."
+        )
+    return selected, search
+
+
+def _bisect(
+    num_candidates: int,
+    num_trials: int,
+    select: Callable[[int], WeightSelection],
+    evaluate: Callable[[WeightSelection], Mapping[str, ExamplePredictions]],
+    enough: float,
+) -> tuple[list[ResetTrial], int | None, WeightSelection]:
+    """
+    Tries numbers of weights. Returns the trials, the place of the deepest one that leaves enough of the retained data,
+    and its weights; without such a trial the weights of the last one.
+    """
     low, high = math.log(max(1.0, _SMALLEST_SHARE * num_candidates)), math.log(num_candidates)
     trials: list[ResetTrial] = []
     chosen, selected = None, None
@@ -171,21 +203,7 @@ def search_selection(
             high = middle
         else:
             low, chosen, selected = middle, number, selection
-    sizes = {split: len(answers.labels) for split, answers in before.items()}
-    losses = None
-    if unseen is not None and target == "unseen":
-        quantiles = np.quantile(-unseen.confidence(), np.linspace(0, 1, _NUM_LOSS_QUANTILES))
-        losses, sizes["unseen"] = tuple(quantiles.tolist()), len(unseen.labels)
-    search = SelectionSearch(target, measure, chance, min_left, as_it_is, tuple(trials), chosen, sizes, losses)
-    if selected is None:
-        table = "\n".join("  ".join(row) for row in search.rows(selection.num_in_scope))
-        raise UnrecoverableResetError(
-            f"Every reset that was tried, down to {min(trial.num_selected for trial in trials):,} weights, leaves "
-            f"too little of what the model knows of the retained data, and nothing was changed:\n{table}\n"
-            "The weights that matter to the forget data are those that all answers depend on. Name the modules that "
-            "must stay in `exclude_modules`, or choose a `reset_fraction` or `gamma` yourself."
-        )
-    return selected, search
+    return trials, chosen, selection if selected is None else selected
 
 
 def min_knowledge_left(

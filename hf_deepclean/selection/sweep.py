@@ -2,9 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What other thresholds would do."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..evaluation.stages import StageResult
+from ..fisher.diagonal import FisherDiagonal
+from ..runtime.processes import run_once
+from .rules import select_above
+from .selector import Tried
 
 
 @dataclass(frozen=True)
@@ -26,3 +31,33 @@ class GammaTrial:
     def of_request(self, name: str) -> "GammaTrial":
         """The trial with the rows of one request as the forget data."""
         return self if self.result is None else replace(self, result=self.result.of_request(name))
+
+
+def try_gamma(
+    gamma: float,
+    forget: FisherDiagonal,
+    retain: FisherDiagonal,
+    evaluate: Callable[[], StageResult],
+    tried: Tried,
+    *,
+    is_sharded: bool = False,
+) -> GammaTrial:
+    """
+    Evaluates what a threshold would do. The model is afterwards what it was.
+
+    Args:
+        gamma (`float`):
+            Weights with a ratio of forget to retain Fisher above it are reset.
+        forget, retain ([`FisherDiagonal`]):
+            The two Fishers.
+        evaluate (`Callable`):
+            Evaluates the model.
+        tried (`Callable`):
+            See [`Resetter.tried`].
+        is_sharded (`bool`, *optional*, defaults to `False`):
+            Whether the model is sharded over several processes.
+    """
+    selection = run_once(lambda: select_above(forget, retain, gamma), everywhere=is_sharded)
+    if selection.num_selected == 0:
+        return GammaTrial(gamma, 0, None)
+    return GammaTrial(gamma, selection.num_selected, tried(selection, evaluate))

@@ -1,0 +1,196 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluates a model on all data sets of a run."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import EvalPrediction
+
+from ..data.loaders import BatchSource
+from ..models.label_alignment import LogLikelihoodFunction
+from ..runtime.clock import PhaseClock
+from ..runtime.interruption import Interruption
+from ..runtime.processes import gather_objects
+from .divergence import jensen_shannon_divergence
+from .intervals import mean_interval
+from .membership import MembershipAttack, membership_attack
+from .predictions import ExamplePredictions, join_predictions, predict_batches
+from .results import SplitResult, summarize_predictions
+from .stages import RequestResult, StageResult
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """
+    Evaluates models on the data sets of a run. It changes neither itself nor the model.
+
+    Args:
+        source ([`BatchSource`]):
+            Makes the batches.
+        splits (`dict[str, Any]`):
+            The data sets by name: `"forget"`, `"retain"`, and where given `"eval"` (or `"eval_NAME"`) and `"unseen"`.
+        batch_size (`int`):
+            Examples per batch and process.
+        log_likelihood_func (`Callable`, *optional*):
+            The caller's likelihood. By default that of the model's head.
+        compute_metrics (`Callable`, *optional*):
+            As for [`~transformers.Trainer`].
+        preprocess_logits (`Callable`, *optional*):
+            As `preprocess_logits_for_metrics` of [`~transformers.Trainer`].
+        requests (`dict[str, Sequence[int]]`, *optional*):
+            The rows of the forget set by request.
+        class_names (`dict[int, str]`, *optional*):
+            Names of the classes. By default their numbers.
+        in_lockstep (`bool`, *optional*, defaults to `False`):
+            Whether the model is sharded, so that all processes must run the same number of batches.
+        interruption ([`Interruption`], *optional*):
+            Requests to stop, which are answered between batches.
+        clock ([`PhaseClock`], *optional*):
+            Times the evaluations.
+        reference_log_probabilities (`numpy.ndarray`, *optional*):
+            The reference model's answers on the forget set, of shape `(num_examples, num_classes)`. The divergence is
+            measured to them.
+    """
+
+    source: BatchSource
+    splits: Mapping[str, Any]
+    batch_size: int
+    log_likelihood_func: LogLikelihoodFunction | None = None
+    compute_metrics: Callable[..., dict[str, float]] | None = None
+    preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    requests: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    class_names: Mapping[int, str] | None = None
+    in_lockstep: bool = False
+    interruption: Interruption = field(default_factory=Interruption)
+    clock: PhaseClock = field(default_factory=PhaseClock)
+    reference_log_probabilities: np.ndarray | None = None
+
+    def evaluate(self, model: nn.Module) -> StageResult:
+        """
+        Evaluates a model on all data sets.
+
+        Args:
+            model ([`~transformers.PreTrainedModel`]):
+                The model.
+
+        Returns:
+            [`StageResult`]: With the membership attack of forget against unseen data, if there are unseen data.
+        """
+        return self._summarize(self._predict_splits(model))
+
+    def compared_with(self, reference_model: nn.Module) -> tuple["Evaluator", StageResult]:
+        """
+        Evaluates the reference model.
+
+        Args:
+            reference_model ([`~transformers.PreTrainedModel`]):
+                A model trained without the forget data.
+
+        Returns:
+            `tuple[Evaluator, StageResult]`: An evaluator that measures the divergence to the reference model's
+            answers, and the reference model's results.
+        """
+        predictions = self._predict_splits(reference_model)
+        result = replace(self, reference_log_probabilities=None)._summarize(predictions)
+        return replace(self, reference_log_probabilities=predictions["forget"].log_probabilities), result
+
+    def predict(self, model: nn.Module, dataset: Any, description: str) -> ExamplePredictions:
+        """
+        The model's answers on a data set, in its order and in every process.
+
+        Args:
+            model ([`~transformers.PreTrainedModel`]):
+                The model.
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set.
+            description (`str`):
+                Shown beside the progress bar.
+        """
+        places: list[int | None] = []
+
+        def batches() -> Iterator[Mapping[str, Any]]:
+            own = self.source.batches(dataset, self.batch_size, description)
+            for place, batch in self._in_lockstep(own, dataset) if self.in_lockstep else own:
+                self.interruption.check()
+                places.append(place)
+                yield batch
+
+        predictions = predict_batches(
+            model,
+            batches(),
+            self.log_likelihood_func,
+            self.preprocess_logits,
+            keep_logits=self.compute_metrics is not None,
+        )
+        own = list(predictions)
+        shares = gather_objects([pair for pair in zip(places, own, strict=True) if pair[0] is not None])
+        return join_predictions([part for _, part in sorted(chain.from_iterable(shares), key=lambda pair: pair[0])])
+
+    def _predict_splits(self, model: nn.Module) -> dict[str, ExamplePredictions]:
+        with self.clock.phase("evaluation"):
+            return {split: self.predict(model, dataset, f"evaluate {split}") for split, dataset in self.splits.items()}
+
+    def _summarize(self, predictions: Mapping[str, ExamplePredictions]) -> StageResult:
+        forget, unseen = predictions["forget"], predictions.get("unseen")
+        membership, min_k_membership = _attack(forget, unseen)
+        divergence, divergence_interval = self._divergence(forget)
+        of_requests = {name: forget.select(rows) for name, rows in self.requests.items()}
+        return StageResult(
+            {split: self._summarize_split(answers) for split, answers in predictions.items()},
+            membership,
+            divergence,
+            min_k_membership,
+            {
+                name: RequestResult(self._summarize_split(answers), *_attack(answers, unseen))
+                for name, answers in of_requests.items()
+            },
+            divergence_interval,
+        )
+
+    def _summarize_split(self, predictions: ExamplePredictions) -> SplitResult:
+        return summarize_predictions(predictions, self.class_names, self._metrics(predictions))
+
+    def _metrics(self, predictions: ExamplePredictions) -> dict[str, float]:
+        if self.compute_metrics is None:
+            return {}
+        arguments = {"compute_result": True} if self.source.trainer.args.batch_eval_metrics else {}
+        outcome = EvalPrediction(predictions=predictions.logits, label_ids=predictions.labels)
+        return {name: float(value) for name, value in self.compute_metrics(outcome, **arguments).items()}
+
+    def _divergence(self, forget: ExamplePredictions) -> tuple[float | None, tuple[float, float] | None]:
+        """The mean divergence to the reference model's answers, and its interval."""
+        if self.reference_log_probabilities is None or forget.log_probabilities is None:
+            return None, None
+        divergences = jensen_shannon_divergence(forget.log_probabilities, self.reference_log_probabilities)
+        return float(divergences.mean()), mean_interval(divergences, (0.0, math.log(2)))
+
+    def _in_lockstep(
+        self, batches: Iterator[tuple[int, Mapping[str, Any]]], dataset: Any
+    ) -> Iterator[tuple[int | None, Mapping[str, Any]]]:
+        """Yields the same number of batches in every process. Those without a place only fill up, and do not count."""
+        _, spare = next(self.source.batches(dataset, 1, in_turns=False))
+        while True:
+            place, batch = next(batches, (None, spare))
+            self.interruption.share(gather_objects)
+            if all(other is None for other in gather_objects(place)):
+                return
+            yield place, batch
+
+
+def _attack(
+    forget: ExamplePredictions, unseen: ExamplePredictions | None
+) -> tuple[MembershipAttack | None, MembershipAttack | None]:
+    """The attack by the likelihood, and that by the least probable tokens. Both are none without unseen data."""
+    if unseen is None:
+        return None, None
+    by_tokens = None
+    if forget.tokens is not None:
+        by_tokens = membership_attack(forget.min_k_confidence(), unseen.min_k_confidence())
+    return membership_attack(forget.confidence(), unseen.confidence()), by_tokens

@@ -1,0 +1,327 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The phases of a run, made from its request, its arguments and its trainer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .config import FisherUnlearningConfig
+from .data.loaders import BatchSource
+from .data.streams import is_stream
+from .evaluation.evaluator import Evaluator
+from .evaluation.recovery import RelearningMeasurement, evaluate_rounded
+from .evaluation.stages import StageResult
+from .fisher.checkpoint import FisherCheckpoint
+from .fisher.diagonal import FisherDiagonal
+from .fisher.passes import FisherPass
+from .models.adapters.saving import save_adapter
+from .models.heads import base_model
+from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
+from .repair.plan import MAX_UNSEEN_EXAMPLES, RepairPlan, num_repair_steps
+from .repair.trainer import RepairTrainer
+from .report.provenance import Provenance, library_versions
+from .report.report import REPORT_NAME, UnlearningReport
+from .report.results import IntegrityResult, SelectionResult
+from .request import UnlearningRequest
+from .reset.freeze_guard import FreezeGuard
+from .reset.resetter import Resetter
+from .run_state import RunState
+from .runtime.attributes import overridden
+from .runtime.clock import PhaseClock
+from .runtime.processes import is_main_process, on_main_process, run_once
+from .runtime.sharded_models import plain_class
+from .selection.fisher_plane import fisher_plane
+from .selection.search import MAX_FISHER_EXAMPLES, SelectionSearch
+from .selection.selector import WeightSelector
+from .selection.sweep import try_gamma
+from .selection.weight_selection import WeightSelection
+
+
+@dataclass(frozen=True)
+class Phases:
+    """
+    Makes the phases of a run, and chains those that belong together.
+
+    Args:
+        request ([`UnlearningRequest`]):
+            What the run is asked to do.
+        trainer ([`RepairTrainer`]):
+            The trainer of the repair, whose arguments, metrics and interruption the phases share.
+        source ([`BatchSource`]):
+            Makes the batches.
+        clock ([`PhaseClock`]):
+            Times the phases.
+    """
+
+    request: UnlearningRequest
+    trainer: RepairTrainer
+    source: BatchSource
+    clock: PhaseClock
+
+    @property
+    def args(self) -> FisherUnlearningConfig:
+        """The configuration."""
+        return self.trainer.args
+
+    @property
+    def model(self) -> nn.Module:
+        """The model to clean."""
+        return self.trainer.model
+
+    def evaluator(self) -> Evaluator:
+        """Evaluates models on all data sets."""
+        return Evaluator(
+            self.source,
+            self.request.splits,
+            self.args.eval_batch_size,
+            self.trainer.log_likelihood_func,
+            self.trainer.compute_metrics,
+            self.trainer.preprocess_logits_for_metrics,
+            self.request.requests,
+            getattr(self.model.config, "id2label", None),
+            self.trainer.is_sharded,
+            self.trainer.interruption,
+            self.clock,
+        )
+
+    def fisher(self, dataset: Any, description: str, checkpoint: FisherCheckpoint | None = None) -> FisherDiagonal:
+        """
+        Computes the Fisher of the weights in scope on a data set.
+
+        Args:
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set.
+            description (`str`):
+                Shown beside the progress bar, and the name of the phase.
+            checkpoint ([`FisherCheckpoint`], *optional*):
+                Where the pass is saved from time to time.
+        """
+        fisher_pass = FisherPass(
+            self.source,
+            self.args.per_device_fisher_batch_size,
+            self.args.fisher_type,
+            self.trainer.log_likelihood_func,
+            self.args.seed,
+            self.args.accumulator_device,
+            self.max_fisher_examples(dataset),
+        )
+        parameters = self.request.parameters_in_scope(self.args)
+        with self.clock.phase(description):
+            return fisher_pass.compute(self.model, parameters, dataset, description, checkpoint)
+
+    def max_fisher_examples(self, dataset: Any) -> int | None:
+        """
+        How many examples of a data set enter its Fisher at most, or none for all.
+
+        Args:
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set.
+        """
+        if self.args.fisher_max_examples is not None or self.args.selection != "auto":
+            return self.args.fisher_max_examples
+        # The first rows of a stream may all be of one class, and a kept Fisher is that of all rows.
+        return None if is_stream(dataset) or self.request.kept_fisher is not None else MAX_FISHER_EXAMPLES
+
+    def selector(self) -> WeightSelector:
+        """Selects the weights."""
+        return WeightSelector(
+            self.model,
+            self.args.selection,
+            self.args.gamma,
+            self.args.reset_fraction,
+            self.request.forget_share,
+            self.args.target,
+            self.args.num_selection_trials,
+            self.args.num_selection_examples,
+            MAX_UNSEEN_EXAMPLES,
+            num_repair_steps(self.args, self.request.retain_dataset),
+            self.args.reset_scope == "adapter",
+            self.trainer.is_sharded,
+            self.clock,
+        )
+
+    def resetter(self) -> Resetter:
+        """Resets the weights."""
+        return Resetter(self.model, self.request.reset_value, self.args.pretrained_model, self.args.seed, self.clock)
+
+    def repair_plan(self, search: SelectionSearch | None) -> RepairPlan:
+        """
+        Plans the repair.
+
+        Args:
+            search ([`SelectionSearch`], *optional*):
+                How the weights were selected, if by trials.
+        """
+        return RepairPlan.of(
+            self.source,
+            self.request.splits,
+            search,
+            forget_penalty=self.args.forget_penalty,
+            hard_example_share=self.args.hard_example_share,
+            reset_scope=self.args.reset_scope,
+        )
+
+    def relearning(self, evaluator: Evaluator) -> RelearningMeasurement:
+        """
+        Measures how fast the forget data come back.
+
+        Args:
+            evaluator ([`Evaluator`]):
+                Evaluates the models.
+        """
+        learning_rate = self.args.relearning_learning_rate
+        return RelearningMeasurement(
+            evaluator,
+            self.request.parameters_in_scope(self.args),
+            self.args.relearning_steps,
+            self.args.learning_rate / 10 if learning_rate is None else learning_rate,
+            self.args.train_batch_size,
+            self.args.relearning_num_examples,
+            self.args.seed,
+        )
+
+    def choose_weights(self, state: RunState, evaluator: Evaluator) -> WeightSelection:
+        """
+        Computes the Fishers, selects the weights, and measures all that takes the Fishers, which are not kept.
+
+        Args:
+            state ([`RunState`]):
+                The state of the run, which gets the results.
+            evaluator ([`Evaluator`]):
+                Evaluates the trials.
+        """
+        progress, tried, everywhere = state.progress, self.resetter().tried, self.trainer.is_sharded
+
+        def fisher(split: str) -> FisherDiagonal:
+            return self.fisher(self.request.splits[split], f"{split} Fisher", state.fisher_checkpoint(split))
+
+        before = progress.stages["before"]
+        chosen = self.selector().choose(fisher, evaluator, tried, before, self.request.kept_fisher)
+        forget, retain = chosen.forget, chosen.retain
+        progress.search, progress.kept_fisher = chosen.search, chosen.kept_fisher
+        progress.num_fisher_examples = {"forget": forget.num_examples, "retain": retain.num_examples}
+        progress.fisher_fallback = forget.fallback_parameters | retain.fallback_parameters
+        with self.clock.phase("Fisher plane"):
+            progress.plane = run_once(lambda: fisher_plane(forget, retain, chosen.selection), everywhere=everywhere)
+        evaluate = partial(evaluator.evaluate, self.model)
+        for gamma in (self.args.gamma_sweep or [])[len(progress.gamma_trials) :]:
+            with self.clock.phase("gamma sweep"):
+                trial = try_gamma(gamma, forget, retain, evaluate, tried, is_sharded=everywhere)
+            progress.gamma_trials += (trial,)
+            state.save()
+            self.trainer.interruption.check()
+        return chosen.selection
+
+    def measure_recovery(self, state: RunState, evaluator: Evaluator, guard: FreezeGuard) -> dict[str, StageResult]:
+        """
+        Measures whether rounding the weights, or further training, brings the forget data back.
+
+        Args:
+            state ([`RunState`]):
+                The state of the run, which gets the results.
+            evaluator ([`Evaluator`]):
+                Evaluates the models.
+            guard ([`FreezeGuard`]):
+                Verifies that the measurements leave the model as it is.
+
+        Returns:
+            `dict[str, StageResult]`: The results of the rounded models, by stage.
+        """
+        models, rounded = self.request.models_to_compare, {}
+
+        def evaluate(model: nn.Module, num_bits: int) -> StageResult:
+            with self.clock.phase("quantization"):
+                result = evaluate_rounded(evaluator, model, num_bits)
+                guard.verify(self.model)
+            return result
+
+        for num_bits in self.args.quantization_bits or []:
+            for stage, model in models.items():
+                name = f"{stage}_{num_bits}_bits"
+                rounded[name] = state.stage(name, partial(evaluate, model, num_bits))
+        for data in self.args.relearning_data if self.args.relearning_steps > 0 else []:
+            if data in state.progress.relearning:
+                continue
+            with self.clock.phase("relearning"):
+                state.progress.relearning[data] = self.relearning(evaluator).measure(models, data)
+                guard.verify(self.model)
+            state.save()
+            self.trainer.interruption.check()
+        return rounded
+
+    def report(
+        self,
+        state: RunState,
+        selection: WeightSelection,
+        stages: dict[str, StageResult],
+        integrity: IntegrityResult,
+    ) -> UnlearningReport:
+        """
+        Makes the report of a run whose phases are done.
+
+        Args:
+            state ([`RunState`]):
+                The state of the run.
+            selection ([`WeightSelection`]):
+                The selected weights.
+            stages (`dict[str, StageResult]`):
+                The results by stage.
+            integrity ([`IntegrityResult`]):
+                What changed and what did not.
+        """
+        progress = state.progress
+        plan = self.repair_plan(progress.search)
+        return UnlearningReport(
+            model_class=plain_class(base_model(self.model)).__name__,
+            settings=self.args.reported_settings()
+            | {
+                "reset_value": self.request.reset_value,
+                "forget_penalty": plan.penalty_weight,
+                "hard_example_share": plan.hard_example_share,
+            },
+            selection=SelectionResult.of(selection, progress.plane),
+            num_fisher_examples=progress.num_fisher_examples,
+            stages=stages,
+            integrity=integrity,
+            seconds=dict(self.clock.seconds),
+            versions=library_versions(with_peft=self.request.is_of_adapter),
+            seed=self.args.seed,
+            fisher_fallback=progress.fisher_fallback,
+            kept_fisher=progress.kept_fisher,
+            provenance=on_main_process(lambda: Provenance.of(self.request.source)),
+            gamma_trials=progress.gamma_trials,
+            relearning=progress.relearning.get("forget"),
+            further_relearning={data: found for data, found in progress.relearning.items() if data != "forget"},
+            search=progress.search,
+        )
+
+    def write_result(self, report: UnlearningReport) -> Callable[[Path], None]:
+        """
+        Returns a function that writes the result of a run to a folder: the model, what belongs to it, and the report.
+
+        Args:
+            report ([`UnlearningReport`]):
+                The report.
+        """
+
+        def write(folder: Path) -> None:
+            # All processes take part in writing a sharded model; the main process writes the files.
+            if is_main_process() or self.trainer.is_sharded:
+                if self.request.is_of_adapter:
+                    save_adapter(self.model, folder)
+                else:
+                    with overridden(self.model, **self.trainer.original_configs):
+                        self.model.save_pretrained(folder)
+            if not is_main_process():
+                return
+            if self.trainer.processing_class is not None:
+                self.trainer.processing_class.save_pretrained(folder)
+            ForgetCommitment.of(self.request.forget_dataset).save(folder / COMMITMENT_NAME)
+            report.save(folder / REPORT_NAME)
+
+        return write

@@ -1,0 +1,132 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The methods of an unlearner that publish its result."""
+
+import os
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from ..runtime.processes import on_main_process
+from .folder import Publication, save_published, write_card
+from .leaks import Needles, needles_of_dataset, needles_of_machine
+from .push import PushResult, push_folder_to_hub
+
+
+class PublishingMixin:
+    """
+    Publishes the result of a finished run, searched for traces of the forget data before anything leaves the machine.
+
+    The class that it is mixed into has `args`, `forget_dataset`, `requests` and `processing_class`.
+    """
+
+    args: Any
+    forget_dataset: Any
+    requests: Any
+    processing_class: Any
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        private: bool = True,
+        exist_ok: bool = False,
+        create_pr: bool = False,
+        revision: str | None = None,
+        commit_message: str = "Add the cleaned model",
+        gated: str | None = None,
+        needles: Needles | None = None,
+        token: str | bool | None = None,
+        api: HfApi | None = None,
+        **publication: Any,
+    ) -> PushResult:
+        """
+        Publishes the cleaned model that [`~FisherUnlearner.unlearn`] has written: weights, configuration, tokenizer or
+        processor, card, pictures and the public form of the report, in one commit.
+
+        Before the first request every byte is searched for the forget data and for traces of this machine.
+
+        Args:
+            repo_id (`str`):
+                The repository, `"me/clean-model"`.
+            private, exist_ok, create_pr, revision, commit_message, gated, token, api:
+                As for [`push_folder_to_hub`]: a new private repository, unless said otherwise.
+            needles ([`Needles`], *optional*):
+                What must not be published beside the forget data as they were given to this class, such as
+                `needles_of_dataset(rows)` of the rows as they were before their preparation.
+            publication:
+                Fields of [`Publication`]: `base_model`, `forget_disclosure`, `forget_description`, `gated_prompt`,
+                `allowed`.
+
+        Returns:
+            [`PushResult`]: `print` it: it ends with what is left to do.
+
+        Raises:
+            `FileNotFoundError`: If there is no result of a finished run.
+            `FileExistsError`: If the repository holds something and neither `exist_ok` nor `create_pr` is set.
+            `LeakError`: If something would leak; no request was made then.
+            `ConnectionError`: If the Hub fails or refuses; says what became of the repository.
+        """
+        return on_main_process(
+            lambda: push_folder_to_hub(
+                self.args.output_dir,
+                repo_id,
+                needles=self._needles(needles),
+                publication=Publication(**publication),
+                private=private,
+                exist_ok=exist_ok,
+                create_pr=create_pr,
+                revision=revision,
+                commit_message=commit_message,
+                gated=gated,
+                token=token,
+                api=api,
+            )
+        )
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, needles: Needles | None = None, **publication: Any
+    ) -> list[str]:
+        """
+        Writes what [`~FisherUnlearner.push_to_hub`] would publish to a new folder, by the same rules.
+
+        Args:
+            folder (`str`):
+                The folder.
+            needles, publication:
+                As for [`~FisherUnlearner.push_to_hub`].
+
+        Returns:
+            `list[str]`: The files, relative to it.
+
+        Raises:
+            `FileNotFoundError`: If there is no result of a finished run.
+            `FileExistsError`: If the folder holds something.
+            `LeakError`: If something would leak; nothing is written then.
+        """
+        return on_main_process(
+            lambda: save_published(self.args.output_dir, folder, self._needles(needles), Publication(**publication))
+        )
+
+    def create_model_card(self, **publication: Any) -> None:  # type: ignore[override]
+        """
+        Writes the card of the finished run to the output directory, without pictures.
+
+        Args:
+            publication:
+                Fields of [`Publication`].
+
+        Raises:
+            `FileNotFoundError`: If there is no result of a finished run.
+            `FileExistsError`: If there is a README.md that somebody has written.
+        """
+        on_main_process(lambda: write_card(self.args.output_dir, Publication(**publication)))
+
+    def _needles(self, further: Needles | None = None) -> Needles:
+        """What of the data to forget and of the run must not be published."""
+        # A processor of texts and images has one, and one of images alone has not.
+        tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
+        tokenizer = tokenizer if hasattr(tokenizer, "decode") else None
+        rows = needles_of_dataset(self.forget_dataset, tokenizer=tokenizer, names=list(self.requests))
+        of_run = needles_of_machine(run_name=self.args.run_name, hub_token=self.args.hub_token)
+        return rows | of_run if further is None else rows | of_run | further

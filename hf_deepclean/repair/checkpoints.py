@@ -1,0 +1,137 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a repair, each of which appears whole or not at all."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import sort_checkpoints
+
+from ..reset.resetter import Reset
+from ..reset.weights import read_weights, write_weights
+from ..runtime.files import STATE_FOLDER, explain_write_errors, read_tensors, remove_folder, write_tensors
+from ..runtime.processes import broadcast_object, gather_objects, on_main_process
+from .hard_examples import HardExampleSampler
+
+
+# Where a checkpoint is written before it is renamed, within the state folder.
+STAGING_FOLDER = "checkpoints"
+
+# The selected weights in a checkpoint.
+_SELECTED_NAME = "selected_weights.safetensors"
+# Beside them the losses of the rows, if the order of the rows follows their losses.
+_ROW_LOSSES_NAME = "row_losses.safetensors"
+
+
+@dataclass(frozen=True)
+class RepairCheckpoints:
+    """
+    The checkpoints of one repair.
+
+    Args:
+        output (`Path`):
+            The output directory.
+        are_asked_for (`bool`):
+            Whether the user asked for checkpoints. If not, the only one is that of an interruption, which belongs to
+            the state of the run and goes with it.
+        max_kept (`int`, *optional*):
+            At most this many checkpoints are kept, and the best one.
+    """
+
+    output: Path
+    are_asked_for: bool = True
+    max_kept: int | None = None
+
+    @property
+    def staging(self) -> Path:
+        """Where Trainer writes a checkpoint before [`RepairCheckpoints.finish`] renames it."""
+        return self.output / STATE_FOLDER / STAGING_FOLDER
+
+    def finish(self, state: TrainerState, reset: Reset, row_order: HardExampleSampler | None) -> None:
+        """
+        Completes the checkpoint that Trainer has just written to `staging`, and puts it in place by one rename. All
+        processes must call this.
+
+        Args:
+            state ([`~transformers.TrainerState`]):
+                The state of the trainer. The path of its best checkpoint is changed to the final one.
+            reset ([`Reset`]):
+                The reset that is repaired.
+            row_order ([`HardExampleSampler`], *optional*):
+                The order of the rows, if it follows their losses.
+        """
+        values = read_weights(reset.model, reset.selection)
+        losses = None if row_order is None else row_order.state()
+        gather_objects(None)
+        name = f"checkpoint-{state.global_step}"
+
+        def put_in_place() -> None:
+            final = self.output if self.are_asked_for else self.output / STATE_FOLDER
+            with explain_write_errors(self.output):
+                write_tensors(self.staging / name / _SELECTED_NAME, values, {"frozen": reset.guard.checksum})
+                if losses is not None:
+                    write_tensors(self.staging / name / _ROW_LOSSES_NAME, losses)
+            if state.best_model_checkpoint == str(self.staging / name):
+                state.best_model_checkpoint = str(final / name)
+                state.save_to_json(str(self.staging / name / TRAINER_STATE_NAME))
+            remove_folder(final / name)
+            os.replace(self.staging / name, final / name)
+            self.staging.rmdir()
+            # Outside a run the state folder holds nothing else.
+            with suppress(OSError):
+                self.staging.parent.rmdir()
+            self._remove_old(state.best_model_checkpoint)
+
+        on_main_process(put_in_place)
+        state.best_model_checkpoint = broadcast_object(state.best_model_checkpoint)
+
+    def _remove_old(self, best: str | None) -> None:
+        if self.max_kept is None or self.max_kept <= 0:
+            return
+        for path in sort_checkpoints(str(self.output), best_model_checkpoint=best)[: -self.max_kept]:
+            if path != best:
+                remove_folder(Path(path))
+
+
+def load_checkpoint(folder: str | os.PathLike[str], reset: Reset, row_order: HardExampleSampler | None) -> None:
+    """
+    Loads the selected weights of a checkpoint into the model. All others are there already.
+
+    Args:
+        folder (`str`):
+            The checkpoint.
+        reset ([`Reset`]):
+            The reset that is repaired.
+        row_order ([`HardExampleSampler`], *optional*):
+            The order of the rows to continue, if it follows their losses.
+
+    Raises:
+        `ValueError`: If the folder is not a checkpoint of a repair, or one of another model or another selection.
+    """
+    path = Path(folder) / _SELECTED_NAME
+    if not path.exists():
+        raise ValueError(
+            f"{folder} is not a checkpoint of a repair: it has no {_SELECTED_NAME}. Resume from one that "
+            "`FisherUnlearner` has written, or start again in another `output_dir`."
+        )
+    values, metadata = read_tensors(path)
+    if metadata["frozen"] != reset.guard.checksum or not _have_sizes_of(values, reset):
+        raise ValueError(
+            f"{folder} belongs to another model or another selection. Resume with the model, the data, the seed and "
+            "the selection rule that the checkpoint was made with."
+        )
+    write_weights(reset.model, reset.selection, values)
+    if row_order is not None:
+        losses, _ = read_tensors(path.with_name(_ROW_LOSSES_NAME))
+        row_order.load_state(losses)
+
+
+def _have_sizes_of(values: Mapping[str, torch.Tensor], reset: Reset) -> bool:
+    sizes = {name: len(value) for name, value in values.items()}
+    return sizes == {name: len(indices) for name, indices in reset.selection.indices.items()}

@@ -1,0 +1,44 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""The control of every claim: a random selection of the same size, reset and repaired in the same way."""
+
+from collections.abc import Callable
+
+from ..reset.resetter import Reset, Resetter
+from ..reset.weights import read_weights, write_weights
+from ..selection.weight_selection import select_random_weights
+from .plan import RepairPlan
+from .trainer import RepairTrainer
+
+
+def run_control(
+    trainer: RepairTrainer, plan: RepairPlan, resetter: Resetter, reset: Reset, evaluate: Callable[[str], None]
+) -> None:
+    """
+    Resets and repairs as many random weights of the model as it was before the reset. Afterwards the cleaned model is
+    in place again.
+
+    Args:
+        trainer ([`RepairTrainer`]):
+            The trainer of the repair. A sibling of it repairs the control.
+        plan ([`RepairPlan`]):
+            The plan of the repair.
+        resetter ([`Resetter`]):
+            Resets the random weights.
+        reset ([`Reset`]):
+            The reset that was repaired.
+        evaluate (`Callable`):
+            Called with the name of the stage, after the reset and after the repair.
+    """
+    cleaned, control = read_weights(reset.model, reset.selection), None
+    reset.undo()
+    try:
+        control = resetter.reset(select_random_weights(reset.selection, trainer.args.seed))
+        evaluate("control_after_reset")
+        trainer.sibling(control, plan).train()
+        evaluate("control_after_repair")
+    finally:
+        if control is not None:
+            control.undo()
+        write_weights(reset.model, reset.selection, cleaned)
+    reset.guard.verify(reset.model)

@@ -1,0 +1,165 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a repair does beyond plain training, decided before its first step."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainingArguments
+
+from ..data.loaders import BatchSource
+from ..data.streams import first_rows, is_stream
+from ..runtime.processes import num_processes
+from ..selection.search import SelectionSearch
+from .hard_examples import HardExampleSampler
+from .penalty import ForgetPenalty, penalty_period
+
+
+# At most this many unseen examples give the losses that the forget data are held to.
+MAX_UNSEEN_EXAMPLES = 1000
+
+# Weight of the penalty, and the share of the repair over which its targets rise. A language model drifts on by itself
+# from what it was pushed away from, so it is pushed less and never all the way. An adapter hardly drifts, and must be
+# pushed all the way while its learning rate still moves it.
+_CLASSIFIER_PENALTY, _LANGUAGE_MODEL_PENALTY = (1.5, 1.0), (1.0, 1.25)
+_ADAPTER_PENALTY_RISE = 0.85
+
+# A model with at least this accuracy on the retain data knows them by heart. Then the later epochs of its repair read
+# this share of them.
+_KNOWN_BY_HEART, _HARD_EXAMPLE_SHARE = 0.98, 0.5
+
+
+@dataclass(frozen=True)
+class RepairPlan:
+    """
+    What a repair does beyond plain training on the retain set.
+
+    Args:
+        penalty ([`ForgetPenalty`], *optional*):
+            Keeps the repair from bringing the forget data back.
+        penalty_weight (`float`, *optional*, defaults to `0.0`):
+            The weight that the penalty has, or would have if there were unseen data to hold the forget data to.
+        hard_example_share (`float`, *optional*, defaults to `1.0`):
+            The share of the rows that the later epochs read; see [`HardExampleSampler`].
+    """
+
+    penalty: ForgetPenalty | None = None
+    penalty_weight: float = 0.0
+    hard_example_share: float = 1.0
+
+    @classmethod
+    def of(
+        cls,
+        source: BatchSource,
+        splits: Mapping[str, Any],
+        search: SelectionSearch | None,
+        *,
+        forget_penalty: float | None = None,
+        hard_example_share: float | None = None,
+        reset_scope: str = "full",
+    ) -> "RepairPlan":
+        """
+        Decides what the repair of a selection does.
+
+        Args:
+            source ([`BatchSource`]):
+                Makes the batches of the penalty.
+            splits (`dict[str, Any]`):
+                The data sets by name.
+            search ([`SelectionSearch`], *optional*):
+                How the selection was found, if by trials. Without it there is no penalty, and all rows are read.
+            forget_penalty (`float`, *optional*):
+                The weight of the penalty. By default it depends on the kind of model.
+            hard_example_share (`float`, *optional*):
+                The share of the rows that later epochs read. By default it depends on what the model knew of them.
+            reset_scope (`str`, *optional*, defaults to `"full"`):
+                `"full"` or `"adapter"`.
+        """
+        is_classifier = search is not None and search.is_of_classes
+        weight, rise = _CLASSIFIER_PENALTY if is_classifier else _LANGUAGE_MODEL_PENALTY
+        if reset_scope == "adapter":
+            rise = _ADAPTER_PENALTY_RISE
+        weight = weight if forget_penalty is None else forget_penalty
+        share = _hard_example_share(source.trainer.args, splits["retain"], search, hard_example_share)
+        return cls(_penalty(source, splits, search, weight, rise), weight, share)
+
+    def new_row_order(self, num_rows: int) -> HardExampleSampler | None:
+        """
+        The order of the rows of one training, or none if the plain order serves.
+
+        Args:
+            num_rows (`int`):
+                Number of rows of the retain set.
+        """
+        return None if self.hard_example_share == 1 else HardExampleSampler(num_rows, self.hard_example_share)
+
+
+def num_repair_steps(args: TrainingArguments, retain_dataset: Any) -> int:
+    """
+    Number of optimizer steps of a repair.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]):
+            The training arguments.
+        retain_dataset ([`~datasets.Dataset`], map-style or iterable):
+            The retain set. The length of an epoch of a stream is not known and counts as 0.
+    """
+    if args.max_steps > 0:
+        return args.max_steps
+    return math.ceil(args.num_train_epochs * num_steps_per_epoch(args, retain_dataset))
+
+
+def num_steps_per_epoch(args: TrainingArguments, retain_dataset: Any) -> int:
+    """
+    Number of optimizer steps of one epoch of a repair.
+
+    Args:
+        args, retain_dataset:
+            As for [`num_repair_steps`].
+    """
+    if is_stream(retain_dataset):
+        return 0
+    batches = len(retain_dataset) / (args.train_batch_size * num_processes())
+    batches = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    return max(1, math.ceil(batches / args.gradient_accumulation_steps))
+
+
+def _penalty(
+    source: BatchSource, splits: Mapping[str, Any], search: SelectionSearch | None, weight: float, rise: float
+) -> ForgetPenalty | None:
+    if search is None or search.unseen_losses is None or weight == 0:
+        return None
+    args = source.trainer.args
+
+    def rows(dataset: Any) -> Any:
+        # A stream cannot be read in another order, so its first rows are kept in memory.
+        return list(first_rows(dataset, MAX_UNSEEN_EXAMPLES)) if is_stream(dataset) else dataset
+
+    (forget, collator), (unseen, _) = (
+        source.rows_and_collator(rows(splits[name]), "penalty") for name in ("forget", "unseen")
+    )
+    num_batches = math.ceil(len(forget) / (args.train_batch_size * num_processes()))
+    return ForgetPenalty(
+        forget,
+        unseen,
+        collator,
+        search.unseen_losses,
+        weight,
+        args.train_batch_size,
+        penalty_period(num_steps_per_epoch(args, splits["retain"]), num_batches),
+        rise,
+        args.seed,
+    )
+
+
+def _hard_example_share(
+    args: TrainingArguments, retain_dataset: Any, search: SelectionSearch | None, share: float | None
+) -> float:
+    is_ordered = args.train_sampling_strategy == "random"
+    if share is not None or is_stream(retain_dataset) or not is_ordered:
+        return 1.0 if share is None else share
+    # Otherwise rows that the model never knew have the largest losses too, and it is not to learn them now.
+    is_known = search is not None and search.is_of_classes and search.before.retain >= _KNOWN_BY_HEART
+    return _HARD_EXAMPLE_SHARE if is_known else 1.0

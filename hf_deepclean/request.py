@@ -1,0 +1,240 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a run was asked to do: the model, the data sets and a kept Fisher, loaded and checked once."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from .config import FisherUnlearningConfig
+from .data.checks import check_batch_has_labels, check_dataset, check_disjoint, check_requests
+from .data.loaders import BatchSource
+from .data.streams import is_stream
+from .evaluation.checks import check_quantization, check_relearning
+from .fisher.checks import check_fisher_type, check_kept_fisher
+from .fisher.diagonal import FisherDiagonal
+from .models.adapters.parameters import is_adapted
+from .models.checks import (
+    check_devices,
+    check_model,
+    check_reference,
+    check_scope_of_model,
+    check_sequence_lengths,
+)
+from .models.heads import num_classes
+from .models.label_alignment import LogLikelihoodFunction
+from .models.loading import load_model
+from .models.scope import parameters_in_scope
+from .reset.pretrained import check_pretrained_model
+from .reset.values import default_reset_value
+from .runtime.processes import is_main_process
+
+
+@dataclass(frozen=True)
+class UnlearningRequest:
+    """
+    A deletion request: which model is to forget which data, and what it is compared with.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model to clean.
+        source (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model as it was passed: a path, an id or an object.
+        splits (`dict[str, Any]`):
+            The data sets by name: `"forget"`, `"retain"`, and where given `"eval"` (or `"eval_NAME"`) and `"unseen"`.
+        reset_value (`str`):
+            What the selected weights are reset to.
+        requests (`dict[str, Sequence[int]]`):
+            The rows of the forget set by request, if there are several requests.
+        reference_model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
+            A model trained without the forget data.
+        kept_fisher ([`FisherDiagonal`], *optional*):
+            The Fisher of the whole training set.
+        log_likelihood_func (`Callable`, *optional*):
+            The caller's likelihood. By default that of the model's head.
+    """
+
+    model: nn.Module
+    source: Any
+    splits: Mapping[str, Any]
+    reset_value: str
+    requests: Mapping[str, Sequence[int]]
+    reference_model: nn.Module | None = None
+    kept_fisher: FisherDiagonal | None = None
+    log_likelihood_func: LogLikelihoodFunction | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: str | os.PathLike[str] | PreTrainedModel,
+        args: FisherUnlearningConfig,
+        splits: Mapping[str, Any],
+        *,
+        reference_model: str | PreTrainedModel | None = None,
+        kept_fisher: str | os.PathLike[str] | FisherDiagonal | None = None,
+        requests: Mapping[str, Sequence[int]] | None = None,
+        log_likelihood_func: LogLikelihoodFunction | None = None,
+    ) -> "UnlearningRequest":
+        """
+        Loads and checks everything that a run needs, before any heavy work.
+
+        Args:
+            model (`str` or [`~transformers.PreTrainedModel`]):
+                The model, or a path or id to load it from.
+            args ([`FisherUnlearningConfig`]):
+                The configuration.
+            splits, reference_model, kept_fisher, requests, log_likelihood_func:
+                As for the class. Model and Fisher may be paths.
+
+        Raises:
+            `ValueError`: If something cannot work; says what to do.
+        """
+        check_fisher_type(args.fisher_type, log_likelihood_func)
+        _check_label_smoothing(args, log_likelihood_func)
+        check_devices(args, model)
+        check_scope_of_model(model, args.reset_scope)
+        source, model = model, load_model(model, args.seed)
+        reset_value = args.reset_value or default_reset_value(model)
+        check_model(model, args.reset_scope, reset_value)
+        scope = _parameters_in_scope(model, args)
+        if args.pretrained_model is not None:
+            check_pretrained_model(model, scope, args.pretrained_model)
+        _check_splits(model, args, splits, log_likelihood_func)
+        forget, retain = splits["forget"], splits["retain"]
+        check_requests(requests, forget)
+        if kept_fisher is not None:
+            kept_fisher = _load_fisher(kept_fisher)
+            arguments = args.fisher_type, args.fisher_max_examples
+            check_kept_fisher(kept_fisher, model, scope, *arguments, forget, retain)
+        check_disjoint(forget, retain, disable_tqdm=args.disable_tqdm or not is_main_process())
+        if reference_model is not None:
+            reference_model = load_model(reference_model, args.seed).to(args.device)
+            check_reference(model, reference_model)
+        if args.relearning_steps > 0:
+            check_relearning(model, reference_model, scope)
+        if args.quantization_bits:
+            check_quantization(model, reference_model)
+        requests = {} if requests is None else dict(requests)
+        return cls(model, source, splits, reset_value, requests, reference_model, kept_fisher, log_likelihood_func)
+
+    @property
+    def forget_dataset(self) -> Any:
+        """The forget set."""
+        return self.splits["forget"]
+
+    @property
+    def retain_dataset(self) -> Any:
+        """The retain set."""
+        return self.splits["retain"]
+
+    @property
+    def forget_share(self) -> float | None:
+        """The forget set's share of all training data, or none if one of the two is a stream."""
+        if is_stream(self.forget_dataset) or is_stream(self.retain_dataset):
+            return None
+        return len(self.forget_dataset) / (len(self.forget_dataset) + len(self.retain_dataset))
+
+    @property
+    def is_of_adapter(self) -> bool:
+        """Whether the model has an adapter."""
+        return is_adapted(self.model)
+
+    @property
+    def models_to_compare(self) -> dict[str, nn.Module]:
+        """The models that further measurements are taken of, by stage."""
+        models = {"after_repair": self.model, "reference": self.reference_model}
+        return {stage: model for stage, model in models.items() if model is not None}
+
+    def parameters_in_scope(self, args: FisherUnlearningConfig) -> dict[str, nn.Parameter]:
+        """
+        The parameters that may be reset, as the model holds them now.
+
+        Args:
+            args ([`FisherUnlearningConfig`]):
+                The configuration.
+        """
+        return _parameters_in_scope(self.model, args)
+
+    def check_batches(self, source: BatchSource) -> None:
+        """
+        Checks that the first batch of every data set has labels.
+
+        Args:
+            source ([`BatchSource`]):
+                Makes the batches.
+
+        Raises:
+            `ValueError`: If one has none.
+        """
+        for split, dataset in self.splits.items():
+            _, batch = next(source.batches(dataset, 1, in_turns=False))
+            check_batch_has_labels(batch, f"{split}_dataset")
+
+
+def name_splits(
+    forget: Any, retain: Any, evaluation: Any | dict[str, Any] | None, unseen: Any | None
+) -> dict[str, Any]:
+    """
+    The data sets of a request by name.
+
+    Args:
+        forget, retain, unseen (`Any`):
+            The data sets.
+        evaluation (`Any` or `dict[str, Any]`, *optional*):
+            Test data, or several sets of them by name.
+    """
+    splits = {"forget": forget, "retain": retain}
+    if isinstance(evaluation, Mapping):
+        splits |= {f"eval_{name}": dataset for name, dataset in evaluation.items()}
+    elif evaluation is not None:
+        splits["eval"] = evaluation
+    if unseen is not None:
+        splits["unseen"] = unseen
+    return splits
+
+
+def _parameters_in_scope(model: nn.Module, args: FisherUnlearningConfig) -> dict[str, nn.Parameter]:
+    return parameters_in_scope(model, args.target_modules, args.exclude_modules, reset_scope=args.reset_scope)
+
+
+def _check_label_smoothing(args: FisherUnlearningConfig, log_likelihood_func: LogLikelihoodFunction | None) -> None:
+    if log_likelihood_func is not None and args.label_smoothing_factor != 0:
+        raise ValueError(
+            f"`label_smoothing_factor={args.label_smoothing_factor}` smooths over the classes of a classification "
+            "head, which a `log_likelihood_func` does not show. Leave one of the two out."
+        )
+
+
+def _check_splits(
+    model: nn.Module,
+    args: FisherUnlearningConfig,
+    splits: Mapping[str, Any],
+    log_likelihood_func: LogLikelihoodFunction | None,
+) -> None:
+    num_labels = None if log_likelihood_func is not None else num_classes(model)
+    for split, dataset in splits.items():
+        check_dataset(dataset, f"{split}_dataset", num_labels)
+        check_sequence_lengths(model, dataset, f"{split}_dataset")
+    if not is_stream(splits["retain"]):
+        return
+    if args.max_steps <= 0 and args.num_train_epochs > 0:
+        raise ValueError(
+            "`retain_dataset` is a stream, so the length of an epoch is not known. Set `max_steps`, the number of "
+            "steps of the repair (or `num_train_epochs=0` for none)."
+        )
+    if (args.hard_example_share or 1) < 1:
+        raise ValueError(
+            f"`hard_example_share={args.hard_example_share}` reads rows again by their losses, and `retain_dataset` "
+            "is a stream. Leave it out, or pass a `datasets.Dataset`."
+        )
+
+
+def _load_fisher(fisher: str | os.PathLike[str] | FisherDiagonal) -> FisherDiagonal:
+    if isinstance(fisher, FisherDiagonal):
+        return fisher
+    return FisherDiagonal.load(fisher) if Path(fisher).is_file() else FisherDiagonal.from_pretrained(fisher)

@@ -1,0 +1,127 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Resets the selected weights of a model, and undoes it."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import TypeVar
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..models.contexts import restoring
+from ..runtime.clock import PhaseClock
+from ..selection.weight_selection import WeightSelection
+from .freeze_guard import FreezeGuard
+from .values import reset_weights
+from .weights import read_weights, write_weights
+
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reset:
+    """
+    A reset of selected weights.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model whose weights were reset.
+        selection ([`WeightSelection`]):
+            The selected weights.
+        originals (`dict[str, torch.Tensor]`):
+            Their values before the reset, one flat tensor per parameter.
+        guard ([`FreezeGuard`]):
+            The digests of everything else.
+    """
+
+    model: nn.Module
+    selection: WeightSelection
+    originals: dict[str, torch.Tensor]
+    guard: FreezeGuard
+
+    def undo(self) -> None:
+        """Gives the selected weights the values that they had before the reset."""
+        write_weights(self.model, self.selection, self.originals)
+
+    def num_changed(self) -> int:
+        """Number of selected weights whose value now differs from that before the reset."""
+        values = read_weights(self.model, self.selection)
+        return sum(int((values[name] != original).sum()) for name, original in self.originals.items())
+
+
+@dataclass(frozen=True)
+class Resetter:
+    """
+    Resets selected weights of a model.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model.
+        reset_value (`str`):
+            `"zero"`, `"init"` or `"pretrained"`; see [`reset_weights`].
+        pretrained_model (`str`, *optional*):
+            The model before fine-tuning, for `"pretrained"`.
+        seed (`int`, *optional*, defaults to `0`):
+            Seed of a fresh initialisation.
+        clock ([`PhaseClock`], *optional*):
+            Times the resets.
+    """
+
+    model: PreTrainedModel
+    reset_value: str
+    pretrained_model: str | PathLike[str] | None = None
+    seed: int = 0
+    clock: PhaseClock = field(default_factory=PhaseClock)
+
+    def reset(self, selection: WeightSelection) -> Reset:
+        """
+        Resets the selected weights, and takes the digests of everything else.
+
+        Args:
+            selection ([`WeightSelection`]):
+                The weights.
+
+        Raises:
+            `ValueError`: If the weights have no such reset value; see [`reset_weights`]. Nothing is changed then.
+        """
+        with self.clock.phase("reset"):
+            guard = FreezeGuard(self.model, selection)
+            reset = Reset(self.model, selection, read_weights(self.model, selection), guard)
+            self._reset(selection)
+        return reset
+
+    def tried(self, selection: WeightSelection, evaluate: Callable[[], T]) -> T | None:
+        """
+        Resets the selected weights, evaluates the model and undoes the reset. The model is afterwards what it was.
+
+        Args:
+            selection ([`WeightSelection`]):
+                The weights.
+            evaluate (`Callable`):
+                Called while the weights are reset.
+
+        Returns:
+            What `evaluate` returned, or `None` if the weights have no such reset value.
+        """
+        originals = read_weights(self.model, selection)
+        with restoring(self.model):
+            try:
+                self._reset(selection)
+            except ValueError as error:
+                # A few weights may all be in a new head, or unchanged by fine-tuning. The run can go on without them.
+                logger.warning(f"The weights with a ratio above {selection.gamma:.4g} were not tried: {error}")
+                return None
+            else:
+                return evaluate()
+            finally:
+                write_weights(self.model, selection, originals)
+
+    def _reset(self, selection: WeightSelection) -> None:
+        reset_weights(self.model, selection, self.reset_value, pretrained_model=self.pretrained_model, seed=self.seed)
