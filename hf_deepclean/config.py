@@ -3,19 +3,23 @@
 """Arguments of an unlearning run."""
 
 import math
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
 
+from .evaluation.checks import check_measurements
 from .evaluation.recovery import RELEARNING_DATA
 from .fisher.checks import check_fisher_type
 from .models.scope import check_reset_scope
 from .publishing.redaction import FORGET_DISCLOSURES, check_disclosure
+from .repair.plan import check_repair_options
 from .reset.values import check_reset_value
 from .runtime.processes import check_parallelism
 from .selection.knowledge import TARGETS, check_target
 from .selection.rules import SELECTION_RULES, check_selection_rule
+from .selection.sweep import check_gammas
 
 
 @dataclass
@@ -276,43 +280,27 @@ class FisherUnlearningConfig(TrainingArguments):
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         check_fisher_type(self.fisher_type, None)
         self.selection = check_selection_rule(self.selection, self.gamma, self.reset_fraction, by_trials=True)
-        check_target(self.target)
-        if self.target is not None and self.selection != "auto":
-            raise ValueError(
-                f"`target={self.target!r}` is what `selection='auto'` works for, and the rule is {self.selection!r}. "
-                "Leave one of them out."
-            )
+        check_target(self.target, self.selection)
         if self.forget_penalty is None and self.selection != "auto":
             self.forget_penalty = 0.0
-        weight = self.forget_penalty or 0.0
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"`forget_penalty` is {self.forget_penalty} but must be a finite weight, 0 or more.")
-        if weight > 0 and self.selection != "auto":
-            raise ValueError(
-                f"`forget_penalty={self.forget_penalty}` holds the forget data to what `selection='auto'` finds of "
-                f"unseen data, and the rule is {self.selection!r}. Leave one of them out."
-            )
-        if self.hard_example_share is not None and not 0 < self.hard_example_share <= 1:
-            raise ValueError(
-                f"`hard_example_share` is {self.hard_example_share} but must be a share of the retained data, above 0 "
-                "and at most 1 (all of them)."
-            )
-        if (self.hard_example_share or 1) < 1 and self.train_sampling_strategy != "random":
-            raise ValueError(
-                f"`hard_example_share={self.hard_example_share}` orders the rows by their losses, and "
-                f"`train_sampling_strategy={str(self.train_sampling_strategy)!r}` otherwise. Leave one of them out."
-            )
+        check_repair_options(
+            self.forget_penalty, self.hard_example_share, self.selection, str(self.train_sampling_strategy)
+        )
         check_reset_scope(self.reset_scope)
         if self.reset_value is None and self.pretrained_model is not None:
             self.reset_value = "pretrained"
         if self.reset_value is not None:
-            check_reset_value(self.reset_value, self.pretrained_model)
-        if self.reset_scope == "adapter" and self.reset_value == "pretrained":
-            raise ValueError(
-                "`reset_value='pretrained'` rewinds a model to the checkpoint before fine-tuning, and before its "
-                "training an adapter did not exist. With `reset_scope='adapter'` use `reset_value='init'`, the "
-                "adapter's initial values, or 'zero'."
-            )
+            check_reset_value(self.reset_value, self.pretrained_model, self.reset_scope)
+        self._check_numbers()
+        check_disclosure(self.forget_disclosure, self.forget_description)
+        if self.gamma_sweep is not None:
+            self.gamma_sweep = check_gammas(self.gamma_sweep)
+        check_measurements(
+            self.relearning_steps, self.relearning_learning_rate, self.relearning_data, self.quantization_bits
+        )
+        self._check_training_arguments()
+
+    def _check_numbers(self) -> None:
         if self.accumulator_device not in (None, "cpu"):
             raise ValueError(
                 f"`accumulator_device` is {self.accumulator_device!r} but must be 'cpu', or left out to keep the sums "
@@ -325,34 +313,8 @@ class FisherUnlearningConfig(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value} but must be at least 1.")
-        check_disclosure(self.forget_disclosure, self.forget_description)
-        if self.gamma_sweep is not None:
-            wrong = [gamma for gamma in self.gamma_sweep if not (gamma > 0 and math.isfinite(gamma))]
-            if wrong:
-                raise ValueError(
-                    f"`gamma_sweep` holds {wrong[0]} but must be finite ratios above 0, such as 0.5, 1 and 2: each "
-                    "resets the weights whose ratio of forget to retain Fisher is above it."
-                )
-            self.gamma_sweep = [float(gamma) for gamma in self.gamma_sweep]
-        if self.relearning_steps < 0:
-            raise ValueError(
-                f"`relearning_steps` is {self.relearning_steps} but must be a number of steps, or 0 to leave the "
-                "measurement out."
-            )
-        if self.relearning_learning_rate is not None and not self.relearning_learning_rate > 0:
-            raise ValueError(
-                f"`relearning_learning_rate` is {self.relearning_learning_rate} but must be above 0, or left out "
-                "for a tenth of `learning_rate`."
-            )
-        data = self.relearning_data
-        if isinstance(data, str) or not data or set(data) - RELEARNING_DATA.keys():
-            allowed = ", ".join(map(repr, RELEARNING_DATA))
-            raise ValueError(f"`relearning_data` is {data!r} but must be a list of one or more of {allowed}.")
-        if set(self.quantization_bits or ()) - {4, 8}:
-            raise ValueError(
-                f"`quantization_bits` is {self.quantization_bits} but weights are rounded to 4 or 8 bits: pass [4], "
-                "[8] or [4, 8], or leave it out."
-            )
+
+    def _check_training_arguments(self) -> None:
         if self.push_to_hub:
             raise ValueError(
                 "`push_to_hub=True` would publish checkpoints of a model that still holds what it is to forget. Leave "
@@ -404,3 +366,25 @@ class FisherUnlearningConfig(TrainingArguments):
             if item.name in known and not item.name.startswith(("push_to_hub", "hub_", "gradient_checkpointing"))
         }
         return cls(**(values | overrides))
+
+    @classmethod
+    def beside_training(cls, args: TrainingArguments, **overrides: Any) -> "FisherUnlearningConfig":
+        """
+        The configuration of a run on the model that a training made.
+
+        Args:
+            args ([`~transformers.TrainingArguments`]):
+                The arguments of the training.
+            overrides:
+                Fields that get another value. By default the output directory is that of the training, followed by
+                `-unlearned`; no checkpoints are saved; and the learning rate is five times that of the training,
+                because few weights move, and from far away.
+        """
+        defaults = {
+            "output_dir": f"{os.path.normpath(args.output_dir)}-unlearned",
+            "save_strategy": "no",
+            "load_best_model_at_end": False,
+            "optim": "adamw_torch",
+            "learning_rate": 5 * args.learning_rate,
+        }
+        return cls.from_training_arguments(args, **(defaults | overrides))

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The phases of a run, made from its request, its arguments and its trainer."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from .fisher.passes import FisherPass
 from .models.adapters.saving import save_adapter
 from .models.heads import base_model
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
+from .repair.control import run_control
 from .repair.plan import MAX_UNSEEN_EXAMPLES, RepairPlan, num_repair_steps
 from .repair.trainer import RepairTrainer
 from .report.provenance import Provenance, library_versions
@@ -29,7 +31,7 @@ from .report.report import REPORT_NAME, UnlearningReport
 from .report.results import IntegrityResult, SelectionResult
 from .request import UnlearningRequest
 from .reset.freeze_guard import FreezeGuard
-from .reset.resetter import Resetter
+from .reset.resetter import Reset, Resetter
 from .run_state import RunState
 from .runtime.attributes import overridden
 from .runtime.clock import PhaseClock
@@ -40,6 +42,12 @@ from .selection.search import MAX_FISHER_EXAMPLES, SelectionSearch
 from .selection.selector import WeightSelector
 from .selection.sweep import try_gamma
 from .selection.weight_selection import WeightSelection
+
+
+logger = logging.getLogger(__name__)
+
+# Written last: without these files nothing loads the folder as a model, or takes it for a finished run.
+_LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,18 @@ class Phases:
             self.clock,
         )
 
+    def select_weights(
+        self, forget: FisherDiagonal, retain: FisherDiagonal
+    ) -> tuple[WeightSelection, SelectionSearch | None]:
+        """
+        Selects the weights by two Fishers.
+
+        Args:
+            forget, retain ([`FisherDiagonal`]):
+                The Fishers of the forget and of the retain set.
+        """
+        return self.selector().select(forget, retain, self.evaluator(), self.resetter().tried)
+
     def resetter(self) -> Resetter:
         """Resets the weights."""
         return Resetter(self.model, self.request.reset_value, self.args.pretrained_model, self.args.seed, self.clock)
@@ -216,6 +236,32 @@ class Phases:
             state.save()
             self.trainer.interruption.check()
         return chosen.selection
+
+    def run_control(
+        self,
+        state: RunState,
+        reset: Reset,
+        search: SelectionSearch | None,
+        evaluate: Callable[[str], None],
+    ) -> None:
+        """
+        Resets and repairs a random selection of the same size, unless an interrupted run has done so.
+
+        Args:
+            state ([`RunState`]):
+                The state of the run.
+            reset ([`Reset`]):
+                The reset that was repaired.
+            search ([`SelectionSearch`], *optional*):
+                How its weights were selected, if by trials.
+            evaluate (`Callable`):
+                Called with the name of a stage, to evaluate the model or to take the result from the state.
+        """
+        if "control_after_repair" not in state.progress.stages:
+            with self.clock.phase("control"):
+                run_control(self.trainer, self.repair_plan(search), self.resetter(), reset, evaluate)
+        for name in ("control_after_reset", "control_after_repair"):
+            evaluate(name)
 
     def measure_recovery(self, state: RunState, evaluator: Evaluator, guard: FreezeGuard) -> dict[str, StageResult]:
         """
@@ -300,14 +346,19 @@ class Phases:
             search=progress.search,
         )
 
-    def write_result(self, report: UnlearningReport) -> Callable[[Path], None]:
+    def save_result(self, state: RunState, report: UnlearningReport) -> None:
         """
-        Returns a function that writes the result of a run to a folder: the model, what belongs to it, and the report.
+        Writes the result of a run to its output directory: the model, what belongs to it, and the report. Warns of
+        what the run did not reach, and removes its state.
 
         Args:
+            state ([`RunState`]):
+                The state of the run.
             report ([`UnlearningReport`]):
                 The report.
         """
+        for shortfall in report.shortfalls() if is_main_process() else []:
+            logger.warning(shortfall)
 
         def write(folder: Path) -> None:
             # All processes take part in writing a sharded model; the main process writes the files.
@@ -324,4 +375,5 @@ class Phases:
             ForgetCommitment.of(self.request.forget_dataset).save(folder / COMMITMENT_NAME)
             report.save(folder / REPORT_NAME)
 
-        return write
+        state.put_in_place(write, _LAST_FILES)
+        state.remove()

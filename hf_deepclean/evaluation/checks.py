@@ -9,6 +9,7 @@ from torch import nn
 from ..models.adapters.parameters import is_adapted
 from ..runtime.shards import is_sharded
 from .quantization import quantized
+from .recovery import RELEARNING_DATA
 
 
 def check_relearning(model: nn.Module, reference_model: nn.Module | None, names: Collection[str]) -> None:
@@ -69,3 +70,42 @@ def check_quantization(model: nn.Module, reference_model: nn.Module | None) -> N
                 pass
         except ValueError as error:
             raise ValueError(f"`quantization_bits` cannot be measured of `{argument}`. {error}") from error
+
+
+def check_measurements(
+    relearning_steps: int,
+    relearning_learning_rate: float | None,
+    relearning_data: Collection[str],
+    quantization_bits: Collection[int] | None,
+) -> None:
+    """
+    Refuses further measurements that are not defined.
+
+    Args:
+        relearning_steps (`int`):
+            Steps of the relearning.
+        relearning_learning_rate (`float`, *optional*):
+            Its learning rate.
+        relearning_data (`Collection[str]`):
+            What it trains on.
+        quantization_bits (`Collection[int]`, *optional*):
+            To how many bits weights are rounded.
+    """
+    if relearning_steps < 0:
+        raise ValueError(
+            f"`relearning_steps` is {relearning_steps} but must be a number of steps, or 0 to leave the measurement "
+            "out."
+        )
+    if relearning_learning_rate is not None and not relearning_learning_rate > 0:
+        raise ValueError(
+            f"`relearning_learning_rate` is {relearning_learning_rate} but must be above 0, or left out for a tenth "
+            "of `learning_rate`."
+        )
+    if isinstance(relearning_data, str) or not relearning_data or set(relearning_data) - RELEARNING_DATA.keys():
+        allowed = ", ".join(map(repr, RELEARNING_DATA))
+        raise ValueError(f"`relearning_data` is {relearning_data!r} but must be a list of one or more of {allowed}.")
+    if set(quantization_bits or ()) - {4, 8}:
+        raise ValueError(
+            f"`quantization_bits` is {quantization_bits} but weights are rounded to 4 or 8 bits: pass [4], [8] or "
+            "[4, 8], or leave it out."
+        )

@@ -5,13 +5,14 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from typing import Any
 
 import torch
 
+from ..data.streams import is_stream
 from ..evaluation.relearning import evaluated_steps
 from ..fisher.diagonal import FisherDiagonal
 from ..models.contexts import checkpointing_activations, restoring
@@ -135,9 +136,8 @@ class PreviewRun:
         phases = self.phases
         with restoring(phases.model):
             fishers, seconds = self._fishers(num_examples)
-            evaluator, resetter = phases.evaluator(), phases.resetter()
-            selection, search = phases.selector().select(*fishers.values(), evaluator, resetter.tried)
-            reset, plan = resetter.reset(selection), phases.repair_plan(search)
+            selection, search = phases.select_weights(*fishers.values())
+            reset, plan = phases.resetter().reset(selection), phases.repair_plan(search)
             try:
                 step, optimizer_bytes = self._measure_repair_step(reset, num_examples)
             finally:
@@ -233,6 +233,22 @@ class PreviewRun:
         if args.random_mask_control:
             seconds["control"] = seconds["reset"] + seconds["repair"] + 2 * evaluation
         return seconds
+
+
+def check_no_streams(splits: Mapping[str, Any]) -> None:
+    """
+    Refuses a preview of streams, whose rows cannot be counted or drawn.
+
+    Args:
+        splits (`dict[str, Any]`):
+            The data sets by name.
+    """
+    streams = [split for split, dataset in splits.items() if is_stream(dataset)]
+    if streams:
+        raise ValueError(
+            f"A preview draws a sample and counts the rows, and the {streams[0]} data are a stream. Pass a part "
+            "of them as a `datasets.Dataset` to an unlearner of its own."
+        )
 
 
 def _size(num_bytes: int) -> str:

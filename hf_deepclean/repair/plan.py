@@ -96,6 +96,40 @@ class RepairPlan:
         return None if self.hard_example_share == 1 else HardExampleSampler(num_rows, self.hard_example_share)
 
 
+def check_repair_options(
+    forget_penalty: float | None, hard_example_share: float | None, rule: str, train_sampling_strategy: str
+) -> None:
+    """
+    Refuses options of the repair that are no numbers of their kind, or do not fit the selection or the order of rows.
+
+    Args:
+        forget_penalty, hard_example_share (`float`, *optional*):
+            As for [`RepairPlan.of`].
+        rule (`str`):
+            The rule of selection.
+        train_sampling_strategy (`str`):
+            As for [`~transformers.TrainingArguments`].
+    """
+    weight = forget_penalty or 0.0
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"`forget_penalty` is {forget_penalty} but must be a finite weight, 0 or more.")
+    if weight > 0 and rule != "auto":
+        raise ValueError(
+            f"`forget_penalty={forget_penalty}` holds the forget data to what `selection='auto'` finds of unseen "
+            f"data, and the rule is {rule!r}. Leave one of them out."
+        )
+    if hard_example_share is not None and not 0 < hard_example_share <= 1:
+        raise ValueError(
+            f"`hard_example_share` is {hard_example_share} but must be a share of the retained data, above 0 and at "
+            "most 1 (all of them)."
+        )
+    if (hard_example_share or 1) < 1 and train_sampling_strategy != "random":
+        raise ValueError(
+            f"`hard_example_share={hard_example_share}` orders the rows by their losses, and "
+            f"`train_sampling_strategy={train_sampling_strategy!r}` otherwise. Leave one of them out."
+        )
+
+
 def num_repair_steps(args: TrainingArguments, retain_dataset: Any) -> int:
     """
     Number of optimizer steps of a repair.

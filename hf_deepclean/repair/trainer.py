@@ -3,7 +3,6 @@
 """Trains the selected weights of a model, and nothing else, on any number of processes."""
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from ..data.batches import LABELS, num_examples, split_labels
@@ -25,7 +24,7 @@ from ..models.heads import find_likelihood, prepare_batch
 from ..models.label_alignment import LogLikelihoodFunction
 from ..models.likelihood import Likelihood, class_log_probabilities
 from ..reset.resetter import Reset
-from ..reset.weights import read_weights
+from ..reset.weights import check_replicas
 from ..runtime.attributes import overridden
 from ..runtime.clock import PhaseClock
 from ..runtime.files import explain_write_errors
@@ -33,6 +32,7 @@ from ..runtime.interruption import Interruption
 from ..runtime.processes import gather_objects, is_main_process, num_processes, process_index
 from ..runtime.sharded_models import named_parameters
 from ..runtime.shards import processes_of
+from .callbacks import StopWhenAsked
 from .checkpoints import RepairCheckpoints, load_checkpoint
 from .hard_examples import ROW_NUMBERS, HardExampleSampler, NumberedCollator, NumberedRows
 from .optimizer import SparseAdamW
@@ -113,10 +113,7 @@ class RepairTrainer(Trainer):
         self.batch_source = BatchSource(self)
 
     def sibling(
-        self,
-        reset: Reset,
-        plan: RepairPlan,
-        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+        self, reset: Reset, plan: RepairPlan, data_collator: Callable[[list[Any]], Any] | None = None
     ) -> "RepairTrainer":
         """
         A trainer of the same model, data and arguments for another reset, without callbacks, checkpoints, and
@@ -188,7 +185,7 @@ class RepairTrainer(Trainer):
                 output = self._train(resume_from_checkpoint, **kwargs)
                 self.interruption.check()
             self.reset.guard.verify(self.model)
-            self._check_replicas()
+            check_replicas(self.model, self.reset.selection)
         return output
 
     def _train(self, resume_from_checkpoint: str | bool | None, **kwargs: Any) -> TrainOutput:
@@ -200,7 +197,7 @@ class RepairTrainer(Trainer):
         # The wrapper of an earlier repair knows the parameters that were trained then.
         self.model_wrapped = self.model
         # transformers cannot resume the training of a model that it has sharded.
-        stop = _StopWhenAsked(self.interruption, self.saves_when_interrupted and not self.is_sharded)
+        stop = StopWhenAsked(self.interruption, self.saves_when_interrupted and not self.is_sharded)
         self.add_callback(stop)
         try:
             # Trainer clips by the norm of all gradients, also of frozen weights. The optimizer clips instead.
@@ -327,12 +324,12 @@ class RepairTrainer(Trainer):
             self._row_order.record(self._row_numbers.tolist(), (-log_likelihood).tolist())
         smoothing = self.args.label_smoothing_factor
         if smoothing != 0:
-            smooth = class_log_probabilities(outputs).mean(dim=1)
-            log_likelihood = (1 - smoothing) * log_likelihood + smoothing * smooth
+            of_all_classes = class_log_probabilities(outputs).mean(dim=1)
+            log_likelihood = (1 - smoothing) * log_likelihood + smoothing * of_all_classes
         if num_items_in_batch is None:
             # Trainer counts nothing without a key "labels", and leaves the accumulation to a loss like this one.
-            accumulated = self.current_gradient_accumulation_steps if self.model.training else 1
-            num_items_in_batch = len(log_likelihood) * accumulated
+            num_accumulated = self.current_gradient_accumulation_steps if self.model.training else 1
+            num_items_in_batch = len(log_likelihood) * num_accumulated
         loss = -log_likelihood.sum() / num_items_in_batch
         if self.model.training and num_processes() > 1:
             # Gradients are averaged over the processes, and Trainer makes up for it if this is set.
@@ -357,19 +354,6 @@ class RepairTrainer(Trainer):
         """Whether this process repairs on a row that must not count, because there are fewer rows than processes."""
         return not is_stream(self.train_dataset) and process_index() >= len(self.train_dataset)
 
-    def _check_replicas(self) -> None:
-        """Refuses a repair after which the processes do not have the same weights."""
-        if num_processes() == 1:
-            return
-        digest = hashlib.sha256()
-        for value in read_weights(self.model, self.reset.selection).values():
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-        if len(set(gather_objects(digest.hexdigest()))) > 1:
-            raise RuntimeError(
-                "After the repair the processes do not have the same weights, so gradients did not reach all of them. "
-                "A callback that changes weights in one process may have done it. Nothing was saved."
-            )
-
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         checkpoints = RepairCheckpoints(
             Path(self.args.output_dir), self.args.save_strategy != "no", self.args.save_total_limit
@@ -392,25 +376,11 @@ class RepairTrainer(Trainer):
         load_checkpoint(resume_from_checkpoint, self.reset, self._row_order)
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        load_checkpoint(self.state.best_model_checkpoint, self.reset, self._row_order)
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
         with saving_the_adapter_alone(self.model):
             super()._save(*args, **kwargs)
-
-
-class _StopWhenAsked(TrainerCallback):
-    """Ends a repair after the present step if one of the processes was asked to stop."""
-
-    def __init__(self, interruption: Interruption, saves: bool) -> None:
-        self.interruption = interruption
-        self.saves = saves
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.interruption.share(gather_objects)
-        if self.interruption.signal is not None:
-            control.should_training_stop = True
-            control.should_save = self.saves
 
 
 @contextmanager

@@ -86,12 +86,29 @@ def default_reset_value(model: nn.Module) -> str:
     return "init" if is_adapted(model) or token_embeddings(model) else "zero"
 
 
-def check_reset_value(reset_value: str, pretrained_model: object | None) -> None:
-    """Refuses an unknown `reset_value`, and a pretrained model that is missing or has no use."""
+def check_reset_value(reset_value: str, pretrained_model: object | None, reset_scope: str = "full") -> None:
+    """
+    Refuses an unknown reset value, one that the scope does not have, and a pretrained model that is missing or has no
+    use.
+
+    Args:
+        reset_value (`str`):
+            The reset value.
+        pretrained_model (`object`, *optional*):
+            The model before fine-tuning.
+        reset_scope (`str`, *optional*, defaults to `"full"`):
+            `"full"` or `"adapter"`.
+    """
     if reset_value not in RESET_VALUES:
         raise ValueError(f"`reset_value` is {reset_value!r} but must be one of {', '.join(map(repr, RESET_VALUES))}.")
     if (reset_value == "pretrained") != (pretrained_model is not None):
         raise ValueError(
             f"`reset_value={reset_value!r}` with the pretrained model {pretrained_model!r} does not fit: 'pretrained' "
             "needs `pretrained_model`, the model or checkpoint before fine-tuning, and the other values take none."
+        )
+    if reset_scope == "adapter" and reset_value == "pretrained":
+        raise ValueError(
+            "`reset_value='pretrained'` rewinds a model to the checkpoint before fine-tuning, and before its training "
+            "an adapter did not exist. With `reset_scope='adapter'` use `reset_value='init'`, the adapter's initial "
+            "values, or 'zero'."
         )

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The values of selected weights, read and written."""
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from ..runtime.processes import gather_objects, num_processes
 from ..runtime.sharded_models import named_parameters
 from ..runtime.shards import holders_of, local_indices, local_part
 from ..selection.weight_selection import WeightSelection
@@ -34,3 +36,28 @@ def write_weights(model: nn.Module, selection: WeightSelection, values: Mapping[
         mine = (start <= indices) & (indices < start + part.numel())
         mine, chosen = mine.to(values[name].device), indices[mine] - start
         part.put_(chosen.to(part.device), values[name][mine].to(part.device, part.dtype))
+
+
+def check_replicas(model: nn.Module, selection: WeightSelection) -> None:
+    """
+    Refuses a repair after which the processes do not have the same weights. All processes must call this.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model.
+        selection ([`WeightSelection`]):
+            The selected weights.
+
+    Raises:
+        `RuntimeError`: If they differ.
+    """
+    if num_processes() == 1:
+        return
+    digest = hashlib.sha256()
+    for value in read_weights(model, selection).values():
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+    if len(set(gather_objects(digest.hexdigest()))) > 1:
+        raise RuntimeError(
+            "After the repair the processes do not have the same weights, so gradients did not reach all of them. A "
+            "callback that changes weights in one process may have done it. Nothing was saved."
+        )

@@ -31,12 +31,27 @@ def target_of_request(forget_classes: Collection[Any], retain_classes: Collectio
     return "chance" if forget_classes and not set(forget_classes) & set(retain_classes) else "unseen"
 
 
-def check_target(target: str | None) -> None:
-    """Refuses a target that there is not."""
-    if target is not None and target not in TARGETS:
+def check_target(target: str | None, rule: str = "auto") -> None:
+    """
+    Refuses an unknown target, and one that the rule of selection does not work towards.
+
+    Args:
+        target (`str`, *optional*):
+            The target.
+        rule (`str`, *optional*, defaults to `"auto"`):
+            The rule of selection.
+    """
+    if target is None:
+        return
+    if target not in TARGETS:
         raise ValueError(
             f"`target` is {target!r} but must be 'unseen' (the forget data should look like data never seen), "
             "'chance' (their classes should be gone), or left out: then it follows from the classes of the data."
+        )
+    if rule != "auto":
+        raise ValueError(
+            f"`target={target!r}` is what `selection='auto'` works for, and the rule is {rule!r}. Leave one of them "
+            "out."
         )
 
 

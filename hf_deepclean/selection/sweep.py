@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What other thresholds would do."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..evaluation.stages import StageResult
@@ -31,6 +32,23 @@ class GammaTrial:
     def of_request(self, name: str) -> "GammaTrial":
         """The trial with the rows of one request as the forget data."""
         return self if self.result is None else replace(self, result=self.result.of_request(name))
+
+
+def check_gammas(gammas: Sequence[float]) -> list[float]:
+    """
+    Returns the thresholds of a sweep as floats; refuses those that are no ratios.
+
+    Args:
+        gammas (`Sequence[float]`):
+            The thresholds.
+    """
+    wrong = [gamma for gamma in gammas if not (gamma > 0 and math.isfinite(gamma))]
+    if wrong:
+        raise ValueError(
+            f"`gamma_sweep` holds {wrong[0]} but must be finite ratios above 0, such as 0.5, 1 and 2: each resets the "
+            "weights whose ratio of forget to retain Fisher is above it."
+        )
+    return [float(gamma) for gamma in gammas]
 
 
 def try_gamma(

@@ -1,0 +1,38 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Callbacks of a repair."""
+
+from typing import Any
+
+from transformers import Trainer, TrainerCallback
+from transformers.trainer import DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import PrinterCallback
+
+from ..runtime.interruption import Interruption
+from ..runtime.processes import gather_objects
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ends a repair after the present step if one of the processes was asked to stop."""
+
+    def __init__(self, interruption: Interruption, saves: bool) -> None:
+        self.interruption = interruption
+        self.saves = saves
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.interruption.share(gather_objects)
+        if self.interruption.signal is not None:
+            control.should_training_stop = True
+            control.should_save = self.saves
+
+
+def callbacks_of_caller(trainer: Trainer) -> list[TrainerCallback]:
+    """
+    The callbacks of a trainer that it did not make itself.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            The trainer.
+    """
+    own = (*DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK, PrinterCallback)
+    return [callback for callback in trainer.callback_handler.callbacks if not isinstance(callback, own)]
