@@ -33,10 +33,14 @@ from hf_deepclean import (
     quantized,
     select_random_weights,
 )
+from hf_deepclean.evaluation.evaluator import Evaluator
+from hf_deepclean.evaluation.recovery import RelearningMeasurement, evaluate_rounded
 from hf_deepclean.repair.hard_examples import HardExampleSampler
+from hf_deepclean.repair.trainer import RepairTrainer
 from hf_deepclean.report.report import MAX_RETAIN_DROP
 from hf_deepclean.selection.search import MIN_KNOWLEDGE_LEFT
-from hf_deepclean.selection.sweep import GammaTrial
+from hf_deepclean.selection.selector import WeightSelector
+from hf_deepclean.selection.sweep import GammaTrial, try_gamma
 from tests import heads, tiny
 from tests.reset.test_values import outside
 
@@ -238,20 +242,24 @@ def test_a_control_that_fails_leaves_the_model_as_it_was_and_the_repair_on_disk(
     before = tiny.parameters_and_buffers(model)
     unlearner_for(tmp_path / "a", plain).unlearn()
     unlearner = unlearner_for(tmp_path / "b", model, random_mask_control=True)
-    train = unlearner.train
+    train, rules = RepairTrainer.train, []
 
-    def interrupted(*args, **kwargs):
-        output = train(*args, **kwargs)
-        if unlearner.selection.rule == "random":
+    def interrupted(trainer, *args, **kwargs):
+        output = train(trainer, *args, **kwargs)
+        if trainer.reset.selection.rule == "random":
             raise KeyboardInterrupt
         return output
 
-    monkeypatch.setattr(unlearner, "train", interrupted)
+    monkeypatch.setattr(RepairTrainer, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         unlearner.unlearn()
     assert all(torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(model).items())
-    rules = []
-    monkeypatch.setattr(unlearner, "train", lambda *args: rules.append(unlearner.selection.rule) or train(*args))
+
+    def noted(trainer, *args):
+        rules.append(trainer.reset.selection.rule)
+        return train(trainer, *args)
+
+    monkeypatch.setattr(RepairTrainer, "train", noted)
     unlearner.unlearn(resume_from_checkpoint=True)
     assert rules == ["random"]
     assert all(torch.equal(plain.state_dict()[n], value) for n, value in model.state_dict().items())
@@ -290,15 +298,14 @@ def test_a_trial_leaves_weights_buffers_flags_and_random_states_as_they_were(tmp
     unlearner = unlearner_for(tmp_path / "a", model, reset_value="init")
     forget, retain = fishers(unlearner)
     tensors, state, seen = tiny.parameters_and_buffers(model), torch.get_rng_state(), []
-    evaluate = unlearner.evaluate_unlearning
+    tried = unlearner._phases.resetter().tried
 
     def noisy():
         torch.rand(3)
         seen.append(tiny.parameters_and_buffers(model))
-        return evaluate()
+        return unlearner.evaluate_unlearning()
 
-    unlearner.evaluate_unlearning = noisy
-    trial = unlearner._try_gamma(1.0, forget, retain)
+    trial = try_gamma(1.0, forget, retain, noisy, tried)
     num_changed = sum(int((seen[0][name] != value).sum()) for name, value in tensors.items())
     assert 0 < num_changed <= trial.num_selected
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
@@ -309,30 +316,30 @@ def test_a_trial_leaves_weights_buffers_flags_and_random_states_as_they_were(tmp
     def interrupted():
         raise KeyboardInterrupt
 
-    unlearner.evaluate_unlearning = interrupted
     with pytest.raises(KeyboardInterrupt):
-        unlearner._try_gamma(1.0, forget, retain)
+        try_gamma(1.0, forget, retain, interrupted, tried)
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
 
 
-def test_a_sweep_that_is_interrupted_goes_on_with_the_next_trial(tmp_path):
+def test_a_sweep_that_is_interrupted_goes_on_with_the_next_trial(tmp_path, monkeypatch):
     arguments = {"gamma_sweep": [0.5, 1.0, 2.0], "num_train_epochs": 1}
     whole = unlearner_for(tmp_path / "whole", **arguments).unlearn()
-    interrupted = unlearner_for(tmp_path / "parts", **arguments)
-    try_gamma, tried = interrupted._try_gamma, []
+    tried = []
 
-    def stop_at_the_third(gamma, *fishers):
+    def stop_at_the_third(gamma, *args, **kwargs):
         if gamma == 2.0:
             raise KeyboardInterrupt
-        return try_gamma(gamma, *fishers)
+        return try_gamma(gamma, *args, **kwargs)
 
-    interrupted._try_gamma = stop_at_the_third
+    def noted(gamma, *args, **kwargs):
+        tried.append(gamma)
+        return try_gamma(gamma, *args, **kwargs)
+
+    monkeypatch.setattr("hf_deepclean.phases.try_gamma", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        interrupted.unlearn()
-    resumed = unlearner_for(tmp_path / "parts", **arguments)
-    try_gamma = resumed._try_gamma
-    resumed._try_gamma = lambda gamma, *fishers: tried.append(gamma) or try_gamma(gamma, *fishers)
-    report = resumed.unlearn(resume_from_checkpoint=True)
+        unlearner_for(tmp_path / "parts", **arguments).unlearn()
+    monkeypatch.setattr("hf_deepclean.phases.try_gamma", noted)
+    report = unlearner_for(tmp_path / "parts", **arguments).unlearn(resume_from_checkpoint=True)
     assert tried == [2.0]
     assert [trial.gamma for trial in report.gamma_trials] == [0.5, 1.0, 2.0]
     first, second = (one.to_dict() | {"seconds": {}} for one in (whole, report))
@@ -347,7 +354,8 @@ def test_a_trial_that_has_nothing_to_be_rewound_to_is_left_out(tmp_path, caplog)
     tensors = tiny.parameters_and_buffers(model)
     retain = {name: torch.ones(parameter.shape) for name, parameter in model.named_parameters()}
     forget = {name: (5.0 if name.startswith("classifier") else 0.5) * value for name, value in retain.items()}
-    trial = unlearner._try_gamma(1.0, FisherDiagonal(forget, 1), FisherDiagonal(retain, 1))
+    fisher_pair = FisherDiagonal(forget, 1), FisherDiagonal(retain, 1)
+    trial = try_gamma(1.0, *fisher_pair, unlearner.evaluate_unlearning, unlearner._phases.resetter().tried)
     assert trial == GammaTrial(1.0, sum(parameter.numel() for parameter in model.classifier.parameters()), None)
     assert "The weights with a ratio above 1 were not tried: The pretrained model" in caplog.text
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
@@ -384,12 +392,14 @@ def same_selection(first, second):
 
 
 @pytest.mark.parametrize("reset_value", ["zero", "init"])
-def test_a_selection_by_trials_leaves_weights_buffers_flags_and_random_states_as_they_were(tmp_path, reset_value):
+def test_a_selection_by_trials_leaves_weights_buffers_flags_and_random_states_as_they_were(
+    tmp_path, monkeypatch, reset_value
+):
     unlearner = auto_unlearner_for(tmp_path / "a", reset_value=reset_value)
     model = unlearner.model.train()
     model.resnet.embedder.eval()
     pair, tensors, state = fishers(unlearner), tiny.parameters_and_buffers(model), torch.get_rng_state()
-    modes, tried, predict = [module.training for module in model.modules()], [], unlearner._predict
+    modes, tried, predict = [module.training for module in model.modules()], [], Evaluator.predict
 
     def noted(*arguments):
         now = tiny.parameters_and_buffers(model)
@@ -398,7 +408,7 @@ def test_a_selection_by_trials_leaves_weights_buffers_flags_and_random_states_as
             torch.rand(3)
         return predict(*arguments)
 
-    unlearner._predict = noted
+    monkeypatch.setattr(Evaluator, "predict", noted)
     selection = unlearner.select_weights(*pair)
     assert selection is unlearner.selection and selection.rule == "auto"
     numbers = [trial.num_selected for trial in unlearner.search.trials]
@@ -416,7 +426,7 @@ def test_a_selection_by_trials_leaves_weights_buffers_flags_and_random_states_as
             raise KeyboardInterrupt
         return noted(*arguments)
 
-    unlearner._predict = interrupted
+    monkeypatch.setattr(Evaluator, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
         unlearner.select_weights(*pair)
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
@@ -439,14 +449,15 @@ def test_a_selection_by_trials_sees_nothing_but_samples_of_forget_retain_and_uns
         unlearner, seen = auto_unlearner_for(tmp_path / "b", splits(**further), **arguments), []
         unlearner.evaluate_unlearning(unlearner.reference_model)
         unlearner.evaluate_unlearning()
-        predict = unlearner._predict
+        predict = Evaluator.predict
 
-        def noted(model, dataset, description, predict=predict, seen=seen):
+        def noted(evaluator, model, dataset, description, predict=predict, seen=seen):
             seen.append((model, {tuple(row["pixel_values"].flatten().tolist()) for row in dataset}))
-            return predict(model, dataset, description)
+            return predict(evaluator, model, dataset, description)
 
-        unlearner._predict = noted
-        unlearner.select_weights(*pair)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Evaluator, "predict", noted)
+            unlearner.select_weights(*pair)
         assert same_selection(unlearner, plain)
         assert len(seen) == 3 + 2 * NUM_TRIALS
         assert all(model is unlearner.model and rows <= known for model, rows in seen)
@@ -474,13 +485,13 @@ def test_in_a_run_the_target_follows_from_all_examples_and_not_from_a_sample(tmp
     data["retain_dataset"] = tiny.digits().select(OTHERS[1:])
     arguments = {"num_selection_examples": 2, "num_selection_trials": 1, "num_train_epochs": 0, "seed": 1}
     unlearner = auto_unlearner_for(tmp_path / "a", data, **arguments)
-    samples = [unlearner._sample(dataset, 2)[:]["labels"].tolist() for dataset in data.values()]
+    samples = [unlearner.batch_source.sample(dataset, 2)[:]["labels"].tolist() for dataset in data.values()]
     assert not set(samples[0]) & set(samples[1]) and len(set(samples[1])) == 2
     assert unlearner.unlearn().search.target == "unseen"
 
 
 def test_where_trials_follow_a_sample_enters_the_fisher_unless_all_rows_must(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_deepclean.unlearner._MAX_FISHER_EXAMPLES", 30)
+    monkeypatch.setattr("hf_deepclean.phases.MAX_FISHER_EXAMPLES", 30)
     digits = tiny.digits()
     auto = auto_unlearner_for(tmp_path / "a")
     assert [fisher.num_examples for fisher in fishers(auto)] == [24, 30]
@@ -545,11 +556,11 @@ def test_the_penalty_is_left_out_where_nothing_says_how_much_is_known_of_unseen_
     ):
         unlearner = auto_unlearner_for(tmp_path / "a", data, **kwargs)
         unlearner.select_weights(*fishers(unlearner))
-        assert unlearner._forget_penalty() is None
-    unlearner = auto_unlearner_for(tmp_path / "a")
-    unlearner.unseen_dataset = None
+        assert unlearner._phases.repair_plan(unlearner.search).penalty is None
+    data = {name: dataset for name, dataset in splits().items() if name != "unseen_dataset"}
+    unlearner = unlearner_for(tmp_path / "a", tiny.trained(), data, reset_fraction=None, num_selection_trials=1)
     unlearner.select_weights(*fishers(unlearner))
-    assert unlearner._forget_penalty() is None
+    assert unlearner._phases.repair_plan(unlearner.search).penalty is None
 
 
 def rows_of_the_epochs(unlearner):
@@ -588,7 +599,8 @@ def test_after_its_first_epoch_a_repair_reads_the_rows_with_the_largest_losses(t
 )
 def test_rows_are_ordered_by_their_losses_where_all_were_known_or_where_that_is_asked_for(tmp_path, kwargs, share):
     unlearner = auto_unlearner_for(tmp_path / "a")
-    answers = unlearner._predict(unlearner.model, tiny.digits(), "try").log_probabilities.argmax(axis=1)
+    predictions = unlearner._phases.evaluator().predict(unlearner.model, tiny.digits(), "try")
+    answers = predictions.log_probabilities.argmax(axis=1)
     known = [row for row in RETAIN if answers[row] == tiny.digits()[row]["labels"]]
     data = splits(retain_dataset=tiny.digits().select(known))
     report = auto_unlearner_for(tmp_path / "a", data, num_train_epochs=2, **kwargs).unlearn()
@@ -649,21 +661,22 @@ def test_what_a_repair_did_not_bring_back_is_warned_of_and_in_the_report(tmp_pat
     assert shortfall in str(report)
 
 
-def test_a_run_by_trials_that_is_interrupted_ends_in_the_same_bits(tmp_path):
+def test_a_run_by_trials_that_is_interrupted_ends_in_the_same_bits(tmp_path, monkeypatch):
     whole = auto_unlearner_for(tmp_path / "whole")
     report = whole.unlearn()
     first = auto_unlearner_for(tmp_path / "parts")
-    before, predict, tried = tiny.parameters_and_buffers(first.model), first._predict, []
+    before, predict, tried = tiny.parameters_and_buffers(first.model), Evaluator.predict, []
 
-    def stop_in_the_second_trial(model, dataset, description):
+    def stop_in_the_second_trial(evaluator, model, dataset, description):
         tried.append(description) if description == "try on forget" else None
         if len(tried) == 3:
             raise KeyboardInterrupt
-        return predict(model, dataset, description)
+        return predict(evaluator, model, dataset, description)
 
-    first._predict = stop_in_the_second_trial
-    with pytest.raises(KeyboardInterrupt):
-        first.unlearn()
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "predict", stop_in_the_second_trial)
+        with pytest.raises(KeyboardInterrupt):
+            first.unlearn()
     assert all(torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(first.model).items())
 
     class Interrupt(TrainerCallback):
@@ -677,7 +690,7 @@ def test_a_run_by_trials_that_is_interrupted_ends_in_the_same_bits(tmp_path):
     assert second.search == report.search
 
     last = auto_unlearner_for(tmp_path / "parts")
-    last.select_weights = None
+    monkeypatch.setattr(WeightSelector, "select", None)
     resumed = last.unlearn(resume_from_checkpoint=True)
     assert resumed.to_dict() | {"seconds": {}} == report.to_dict() | {"seconds": {}}
     tensors = tiny.parameters_and_buffers(whole.model)
@@ -716,23 +729,24 @@ def test_relearning_is_measured_on_copies_and_changes_nothing_else(tmp_path):
     assert UnlearningReport.load(tmp_path / "b" / "report.json") == report
 
 
-def test_relearning_that_is_interrupted_ends_in_the_same_figures(tmp_path):
+def test_relearning_that_is_interrupted_ends_in_the_same_figures(tmp_path, monkeypatch):
     arguments = {"relearning_steps": 3, "num_train_epochs": 1}
     whole = unlearner_for(tmp_path / "whole", **arguments).unlearn()
     # All weights move, and not only the selected ones.
     assert whole.relearning.learning_rate == whole.settings["learning_rate"] / 10
     model = vit()
     before, interrupted = tiny.parameters_and_buffers(model), unlearner_for(tmp_path / "parts", model, **arguments)
-    predict = interrupted._predict
+    predict = Evaluator.predict
 
-    def stop(model, dataset, description):
+    def stop(evaluator, model, dataset, description):
         if description == "evaluate relearning" and model is not interrupted.model:
             raise KeyboardInterrupt
-        return predict(model, dataset, description)
+        return predict(evaluator, model, dataset, description)
 
-    interrupted._predict = stop
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.unlearn()
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "predict", stop)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.unlearn()
     assert all(torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(model).items())
     report = unlearner_for(tmp_path / "parts", **arguments).unlearn(resume_from_checkpoint=True)
     first, second = (one.to_dict() | {"seconds": {}} for one in (whole, report))
@@ -769,8 +783,10 @@ def test_relearning_sees_of_the_forget_data_what_its_kind_says(tmp_path):
         tmp_path / "a", relearning_steps=9, relearning_num_examples=5, per_device_train_batch_size=4
     )
     forget, retain = (as_set(tiny.digits().select(rows)[:]) for rows in (FORGET, RETAIN))
+    phases = unlearner._phases
+    relearning = phases.relearning(phases.evaluator())
     batches = {
-        kind: [as_set(batch) for batch in islice(unlearner._relearning_batches(kind), 60)]
+        kind: [as_set(batch) for batch in islice(relearning.batches(kind), 60)]
         for kind in ("forget", "retain", "few_forget")
     }
     assert set().union(*batches["forget"]) == forget
@@ -814,41 +830,54 @@ def test_rounded_models_are_evaluated_and_all_weights_are_as_they_were(tmp_path)
     assert UnlearningReport.load(tmp_path / "b" / "report.json") == report
 
 
-def test_what_is_measured_in_the_end_goes_on_where_it_was_interrupted(tmp_path):
+def test_what_is_measured_in_the_end_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     arguments = {"quantization_bits": [4, 8], "num_train_epochs": 1}
     arguments |= {"relearning_steps": 1, "relearning_data": ["forget", "retain"]}
     whole = unlearner_for(tmp_path / "whole", **arguments).unlearn()
     model = vit()
     before, interrupted = tiny.parameters_and_buffers(model), unlearner_for(tmp_path / "parts", model, **arguments)
-    evaluate = interrupted._evaluate_quantized
-
-    def stop_in_second(one, num_bits):
-        if num_bits == 8:
-            interrupted._predict = stop
-        return evaluate(one, num_bits)
+    done, measure = [], RelearningMeasurement.measure
 
     def stop(*args):
         raise KeyboardInterrupt
 
-    interrupted._evaluate_quantized = stop_in_second
+    def rounded_to(allowed):
+        """Evaluates models that are rounded to the allowed numbers of bits, and is interrupted amid others."""
+
+        def evaluate(evaluator, model, num_bits):
+            if num_bits in allowed:
+                done.append(num_bits)
+                return evaluate_rounded(evaluator, model, num_bits)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Evaluator, "predict", stop)
+                return evaluate_rounded(evaluator, model, num_bits)
+
+        monkeypatch.setattr("hf_deepclean.phases.evaluate_rounded", evaluate)
+
+    def trained_on(allowed):
+        def measured(relearning, models, data):
+            if data not in allowed:
+                raise KeyboardInterrupt
+            done.append(data)
+            return measure(relearning, models, data)
+
+        monkeypatch.setattr(RelearningMeasurement, "measure", measured)
+
+    rounded_to([4])
     with pytest.raises(KeyboardInterrupt):
         interrupted.unlearn()
     assert all(torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(model).items())
 
-    again = unlearner_for(tmp_path / "parts", **arguments)
-    done, evaluate, measure = [], again._evaluate_quantized, again._measure_relearning
-    again._evaluate_quantized = lambda one, num_bits: done.append(num_bits) or evaluate(one, num_bits)
-    again._measure_relearning = lambda data: measure(data) if data == "forget" else stop()
+    rounded_to([8])
+    trained_on(["forget"])
     with pytest.raises(KeyboardInterrupt):
-        again.unlearn(resume_from_checkpoint=True)
-    assert done == [8]
+        unlearner_for(tmp_path / "parts", **arguments).unlearn(resume_from_checkpoint=True)
+    assert done == [4, 8, "forget"]
 
-    last = unlearner_for(tmp_path / "parts", **arguments)
-    last._evaluate_quantized = stop
-    measure = last._measure_relearning
-    last._measure_relearning = lambda data: done.append(data) or measure(data)
-    report = last.unlearn(resume_from_checkpoint=True)
-    assert done == [8, "retain"]
+    rounded_to([])
+    trained_on(["retain"])
+    report = unlearner_for(tmp_path / "parts", **arguments).unlearn(resume_from_checkpoint=True)
+    assert done == [4, 8, "forget", "retain"]
     first, second = (one.to_dict() | {"seconds": {}} for one in (whole, report))
     assert first == second
 
@@ -929,7 +958,7 @@ def test_what_a_trainer_user_relies_on_keeps_working(tmp_path):
     assert "eval_loss" in unlearner.evaluate(tiny.digits().select(range(20)))
 
 
-def test_mixed_precision_is_for_training_alone(tmp_path):
+def test_mixed_precision_is_for_training_alone(tmp_path, monkeypatch):
     model, dtypes, phases = vit(), set(), []
     arguments = TrainingArguments(str(tmp_path / "t"), max_steps=1, bf16=True, use_cpu=True, report_to="none")
     trainer = Trainer(model, arguments, train_dataset=tiny.digits().select(range(8)))
@@ -939,17 +968,18 @@ def test_mixed_precision_is_for_training_alone(tmp_path):
     unlearner = FisherUnlearner(
         model, config(tmp_path / "a", bf16=True, use_cpu=True, random_mask_control=True), **splits()
     )
-    train = unlearner.train
+    train = RepairTrainer.train
 
-    def train_apart():
+    def train_apart(trainer, *args, **kwargs):
         phases.append(set(dtypes))
         dtypes.clear()
-        train()
+        train(trainer, *args, **kwargs)
         phases.append(set(dtypes))
         dtypes.clear()
 
-    unlearner.train = lambda *_, **__: train_apart()
-    unlearner.unlearn()
+    with monkeypatch.context() as patch:
+        patch.setattr(RepairTrainer, "train", train_apart)
+        unlearner.unlearn()
     phases.append(set(dtypes))
     assert phases == [{torch.float32}, {torch.bfloat16}] * 2 + [{torch.float32}]
     images = torch.stack([row["pixel_values"] for row in splits()["unseen_dataset"]])

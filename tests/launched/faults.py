@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 from hf_deepclean import FisherUnlearner
+from hf_deepclean.data.loaders import BatchSource
+from hf_deepclean.repair.trainer import RepairTrainer
 from hf_deepclean.runtime.processes import process_index
 from tests.launched.worlds import config, model, splits
 
 
-def failing(unlearner, fault):
+def failing(fault):
     """Lets the last process fail in its second batch, or its second step, of a phase."""
     phase, _, kind = fault.partition(":")
-    batches, training_step, steps = unlearner._batches, unlearner.training_step, []
+    batches, training_step, steps = BatchSource.batches, RepairTrainer.training_step, []
 
     def fail():
         if kind == "kill":
@@ -26,25 +28,25 @@ def failing(unlearner, fault):
             return
         raise ValueError("a failure of one process")
 
-    def failing_batches(dataset, batch_size, description=None, **kwargs):
-        for count, batch in enumerate(batches(dataset, batch_size, description, **kwargs)):
+    def failing_batches(source, dataset, batch_size, description=None, **kwargs):
+        for count, batch in enumerate(batches(source, dataset, batch_size, description, **kwargs)):
             if description == phase and count == 1:
                 fail()
             yield batch
 
-    def failing_step(*args, **kwargs):
+    def failing_step(trainer, *args, **kwargs):
         steps.append(True)
         if phase == "repair" and len(steps) == 3:
             fail()
-        return training_step(*args, **kwargs)
+        return training_step(trainer, *args, **kwargs)
 
     if process_index() == 1:
-        unlearner._batches, unlearner.training_step = failing_batches, failing_step
+        BatchSource.batches, RepairTrainer.training_step = failing_batches, failing_step
 
 
 if __name__ == "__main__":
     args = config(Path(sys.argv[1]), save_strategy="steps", save_steps=2, state_save_seconds=0, disable_tqdm=True)
     unlearner = FisherUnlearner(model(), args, **splits(23, 97))
     if len(sys.argv) > 2:
-        failing(unlearner, sys.argv[2])
+        failing(sys.argv[2])
     unlearner.unlearn(resume_from_checkpoint=True)

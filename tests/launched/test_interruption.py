@@ -19,7 +19,9 @@ from safetensors import safe_open
 from transformers import AutoModelForImageClassification
 
 from hf_deepclean import FisherUnlearner, UnlearningReport
-from hf_deepclean.run_state import STATE_FOLDER
+from hf_deepclean.data.loaders import BatchSource
+from hf_deepclean.repair.trainer import RepairTrainer
+from hf_deepclean.runtime.files import STATE_FOLDER
 from tests import tiny
 from tests.launched.worlds import config
 
@@ -197,25 +199,31 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path, uninterrup
     assert contents(folder) == expected
 
 
+def is_control(trainer):
+    return trainer.reset.selection.rule == "random"
+
+
 def run_and_be_asked_to_stop(folder, phase, number):
     """A run that gets the signal in the middle of a phase, and saves nothing but what that makes it save."""
     unlearner = unlearner_for(folder, state_save_seconds=1e9, save_strategy="no")
-    batches, training_step, steps = unlearner._batches, unlearner.training_step, []
+    batches, training_step, steps = BatchSource.batches, RepairTrainer.training_step, []
 
-    def counted_batches(dataset, batch_size, description=None, **kwargs):
-        for count, batch in enumerate(batches(dataset, batch_size, description, **kwargs)):
+    def counted_batches(source, dataset, batch_size, description=None, **kwargs):
+        for count, batch in enumerate(batches(source, dataset, batch_size, description, **kwargs)):
             if description == phase and count == 3:
                 os.kill(os.getpid(), number)
             yield batch
 
-    def counted_step(*args, **kwargs):
-        steps.append(unlearner._is_control)
+    def counted_step(trainer, *args, **kwargs):
+        steps.append(is_control(trainer))
         if steps.count(phase == "control") == 3 and steps[-1] == (phase == "control") and phase != "retain Fisher":
             os.kill(os.getpid(), number)
-        return training_step(*args, **kwargs)
+        return training_step(trainer, *args, **kwargs)
 
-    unlearner._batches, unlearner.training_step = counted_batches, counted_step
-    unlearner.unlearn()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchSource, "batches", counted_batches)
+        patch.setattr(RepairTrainer, "training_step", counted_step)
+        unlearner.unlearn()
 
 
 @pytest.mark.parametrize(
@@ -243,28 +251,28 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_in_the_same_bits(tmp_path
     }
 
 
-@pytest.mark.parametrize("is_control", [False, True])
+@pytest.mark.parametrize("of_control", [False, True])
 def test_after_an_interruption_the_model_is_what_it_was_and_the_same_process_can_go_on(
-    tmp_path, uninterrupted, is_control
+    tmp_path, monkeypatch, uninterrupted, of_control
 ):
     expected, _ = uninterrupted
     unlearner = unlearner_for(tmp_path / "clean", save_strategy="no")
     before = tiny.parameters_and_buffers(unlearner.model)
-    training_step, steps = unlearner.training_step, []
+    training_step, steps = RepairTrainer.training_step, []
 
-    def interrupting_step(*args, **kwargs):
-        steps.append(unlearner._is_control)
-        if steps.count(is_control) == 3 and steps[-1] == is_control:
+    def interrupting_step(trainer, *args, **kwargs):
+        steps.append(is_control(trainer))
+        if steps.count(of_control) == 3 and steps[-1] == of_control:
             raise KeyboardInterrupt
-        return training_step(*args, **kwargs)
+        return training_step(trainer, *args, **kwargs)
 
-    unlearner.training_step = interrupting_step
-    with pytest.raises(KeyboardInterrupt):
-        unlearner.unlearn()
+    with monkeypatch.context() as patch:
+        patch.setattr(RepairTrainer, "training_step", interrupting_step)
+        with pytest.raises(KeyboardInterrupt):
+            unlearner.unlearn()
     assert all(
         torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(unlearner.model).items()
     )
-    unlearner.training_step = training_step
     unlearner.unlearn(resume_from_checkpoint=True)
     assert contents(tmp_path / "clean") == expected
 
