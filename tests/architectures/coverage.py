@@ -137,7 +137,7 @@ def _compare_pass(
     parameters: dict[str, Any],
     reference: dict[str, torch.Tensor],
 ) -> None:
-    handler, logger = _Warnings(), logging.getLogger("hf_deepclean.fisher.accumulate")
+    handler, logger = _Warnings(), logging.getLogger("hf_deepclean.fisher")
     logger.addHandler(handler)
     ops = set()
 
@@ -148,7 +148,7 @@ def _compare_pass(
         return contact
 
     try:
-        with mock.patch("hf_deepclean.fisher.taps.any_op", recorded):
+        with mock.patch("hf_deepclean.fisher.engine.taps.any_op", recorded):
             fisher = accumulate_fisher_diagonal(
                 model, [examples], log_likelihood_func=log_likelihood, parameters=parameters
             )
