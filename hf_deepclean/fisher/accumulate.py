@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.batches import num_examples
 from ..models.label_alignment import LogLikelihoodFunction
 from .accumulation import FisherAccumulation
 from .diagonal import FisherDiagonal
+from .groups import split_groups
 
 
 def accumulate_fisher_diagonal(
@@ -84,7 +84,7 @@ def accumulate_fisher_diagonal(
         model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype, accumulator_device
     )
     with accumulation.running():
-        for batch in accumulation.in_step(batches):
+        for batch in accumulation.lockstep.batches(batches):
             accumulation.add(batch)
     return accumulation.diagonals()[0]
 
@@ -131,21 +131,6 @@ def accumulate_fisher_diagonals(
         model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype, accumulator_device
     )
     with accumulation.running():
-        for batch in accumulation.in_step(batches):
-            accumulation.add(*_split_groups(batch, group_column))
+        for batch in accumulation.lockstep.batches(batches):
+            accumulation.add(*((None, None) if batch is None else split_groups(batch, group_column)))
     return accumulation.diagonals()
-
-
-def _split_groups(batch: Mapping[str, Any] | None, column: str) -> tuple[dict[str, Any] | None, list[int] | None]:
-    if batch is None:
-        return None, None
-    rest = dict(batch)
-    groups = rest.pop(column, None)
-    shape = tuple(groups.shape) if isinstance(groups, torch.Tensor) else None
-    if shape != (num_examples(rest),) or groups.is_floating_point() or groups.is_complex():
-        raise ValueError(
-            f"`group_column={column!r}` must name integers, one for each of the {num_examples(rest)} examples of a "
-            f"batch, but that entry is {'missing' if groups is None else f'of shape {shape}'}. Keep the column in the "
-            f"data set and in the collator's output; the batch holds {sorted(batch)}."
-        )
-    return rest, groups.tolist()

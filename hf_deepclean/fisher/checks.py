@@ -79,3 +79,23 @@ def check_kept_fisher(
             f"have {num_rows:,} rows together. They must be the whole training set that it was computed on: if rows "
             "were forgotten before, the weights have changed and it is of no use any more."
         )
+
+
+def check_loaded(parameters: Mapping[str, torch.Tensor]) -> None:
+    """Refuses parameters whose values are not loaded."""
+    absent = [name for name, parameter in parameters.items() if parameter.is_meta]
+    if absent:
+        raise ValueError(
+            f"{len(absent)} parameters, {absent[0]} first, are offloaded: they have no values between their layers' "
+            "forward passes. Load the model without offloading to the CPU or the disk, over several devices if it "
+            'does not fit one (`device_map="balanced"`), or leave these parameters out of scope.'
+        )
+
+
+def check_differentiable(model: nn.Module) -> None:
+    """Refuses models whose layers compute their parameters' gradients themselves, past autograd."""
+    if getattr(getattr(model, "config", None), "model_type", None) == "reformer":
+        raise ValueError(
+            f"{type(model).__name__} has reversible layers, which write their parameters' gradients past autograd and "
+            "only in training mode, with dropout on: per-example gradients cannot be taken. Use another architecture."
+        )

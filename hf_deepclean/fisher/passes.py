@@ -78,7 +78,7 @@ def _add_batches(
     if saved is not None:
         start = saved[0].position
         replayed = {saved[0].first, *(place for place, *_ in saved[0].probed)}
-    for item in accumulation.in_step(batches(start, replayed)):
+    for item in accumulation.lockstep.batches(batches(start, replayed)):
         place, batch = (0, None) if item is None else item
         if place < start:
             accumulation.replay(batch, place, saved[0])
