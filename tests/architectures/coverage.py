@@ -28,7 +28,7 @@ from hf_deepclean import accumulate_fisher_diagonal
 from hf_deepclean.data.batches import num_examples, select_examples, split_labels
 from hf_deepclean.fisher.engine.calls import Call
 from hf_deepclean.fisher.engine.reference import add_reference_squares_
-from hf_deepclean.fisher.engine.rules import any_op
+from hf_deepclean.fisher.engine.rules.any_op import any_op
 from hf_deepclean.models.likelihood import Likelihood
 from tests.architectures.tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
 

@@ -18,7 +18,8 @@ from .layouts import UNKNOWN, Layout, Ragged, Regular, UnknownLayout
 from .ops import COMPOSITE, DESCRIBING, has_no_gradient, is_in_place, map_tensors, name_of, tensors_in
 from .probe import CallKey, Layouts, Record, call_key
 from .rows import SelectedRows
-from .rules import BROADCASTING, EXPANDING, RULES, any_op
+from .rules.any_op import any_op
+from .rules.table import BROADCASTING, EXPANDING, RULES
 from .values import ParameterValue, ParameterValues
 
 

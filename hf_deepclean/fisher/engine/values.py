@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .gradients import DerivedGradient, EmbeddingGradient, ParameterGradient, StackedGradient
 from .ops import map_tensors, tensors_in
-from .rules import ELEMENTWISE, UNARY, table_lookup, without_padding
+from .rules.embedding import table_lookup, without_padding
+from .rules.table import ELEMENTWISE, UNARY
 
 
 # Ops that keep every element: the result stands for the same part of the parameter.

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .calls import Call, Contact, Use
-from .gradients import ConvolutionGradient, LinearGradient, ParameterGradient, PatchGradient
-from .layouts import Regular, upcast
+from ..calls import Call, Contact, Use
+from ..gradients import ConvolutionGradient, LinearGradient, ParameterGradient, PatchGradient
+from ..layouts import Regular, upcast
 
 
 def convolution_rule(

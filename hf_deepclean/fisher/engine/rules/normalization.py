@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .calls import Call, Contact, Use
-from .layouts import upcast
+from ..calls import Call, Contact, Use
+from ..layouts import upcast
 
 
 def layer_norm_rule(
