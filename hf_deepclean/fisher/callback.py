@@ -27,7 +27,7 @@ from ..models.scope import parameters_in_scope
 from ..runtime.processes import on_main_process
 from .checks import check_fisher_type
 from .diagonal import FisherDiagonal, check_no_fisher
-from .passes import accumulate_over_processes
+from .passes import FisherPass
 
 
 # Trainer leaves out of its pushes what begins with an underscore.
@@ -131,16 +131,15 @@ class FisherCallback(TrainerCallback):
             on_main_process(lambda: replace(fisher, weights_fingerprint=fingerprint).save_pretrained(self.directory))
 
     def _compute(self, model: nn.Module) -> FisherDiagonal:
-        start = time.perf_counter()
-        size, dataset = self.per_device_fisher_batch_size, self.trainer.train_dataset
-        fisher = accumulate_over_processes(
-            model,
-            lambda start, earlier: self.batch_source.batches(dataset, size, "Fisher of the training set"),
-            size,
+        fisher_pass = FisherPass(
+            self.batch_source,
+            self.per_device_fisher_batch_size,
             fisher_type=self.fisher_type,
             log_likelihood_func=self.log_likelihood_func,
-            parameters=parameters_in_scope(model, **self.scope),
         )
+        start = time.perf_counter()
+        parameters = parameters_in_scope(model, **self.scope)
+        fisher = fisher_pass.compute(model, parameters, self.trainer.train_dataset, "Fisher of the training set")
         return replace(fisher, seconds=time.perf_counter() - start)
 
     @contextmanager

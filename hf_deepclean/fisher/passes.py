@@ -17,6 +17,87 @@ from .checkpoint import FisherCheckpoint, PassRecord
 from .diagonal import FisherDiagonal
 
 
+@dataclass(frozen=True)
+class FisherPass:
+    """
+    Computes the Fisher diagonal of a data set in one pass, whose batches the processes share out.
+
+    Args:
+        source ([`BatchSource`]):
+            Makes the batches, and draws the sample if `max_examples` limits the data set. Any object with its methods
+            `batches` and `sample` will do.
+        batch_size (`int`):
+            Examples per batch of a process. The result does not depend on it but for rounding.
+        fisher_type, log_likelihood_func, seed, accumulator_device (*optional*):
+            As for [`accumulate_fisher_diagonal`].
+        max_examples (`int`, *optional*):
+            At most `max_examples` examples of a data set enter the pass: a random sample, or the first ones of a
+            stream. By default all do.
+
+    Example:
+
+    ```python
+    >>> fisher_pass = FisherPass(BatchSource(trainer), batch_size=32, max_examples=500)
+    >>> fisher = fisher_pass.compute(model, parameters_in_scope(model), dataset, "forget Fisher")
+    ```
+    """
+
+    source: BatchSource
+    batch_size: int
+    fisher_type: str = "empirical"
+    log_likelihood_func: LogLikelihoodFunction | None = None
+    seed: int = 0
+    accumulator_device: str | torch.device | None = None
+    max_examples: int | None = None
+
+    def compute(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        dataset: Any,
+        description: str | None = None,
+        checkpoint: FisherCheckpoint | None = None,
+    ) -> FisherDiagonal:
+        """
+        Computes the Fisher diagonal at the model's present weights. All processes must call this.
+
+        Args:
+            model ([`~transformers.PreTrainedModel`]):
+                The model, the same in all processes, not wrapped for data parallelism.
+            parameters (`dict[str, torch.nn.Parameter]`):
+                The parameters in scope.
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set.
+            description (`str`, *optional*):
+                Shown beside the progress bar. Without it there is no bar.
+            checkpoint ([`FisherCheckpoint`], *optional*):
+                Where this process saves its share of the pass, and from where it goes on.
+
+        Returns:
+            [`FisherDiagonal`]: The diagonal on the examples of all processes, in every process.
+
+        Raises:
+            `ValueError`: As [`accumulate_fisher_diagonal`].
+        """
+        if self.max_examples is not None:
+            dataset = self.source.sample(dataset, self.max_examples)
+
+        def batches(start: int, earlier: Collection[int]) -> Iterable[tuple[int, Mapping[str, Any]]]:
+            return self.source.batches(dataset, self.batch_size, description, start=start, earlier=earlier)
+
+        return accumulate_over_processes(
+            model,
+            batches,
+            self.batch_size,
+            checkpoint=checkpoint,
+            fisher_type=self.fisher_type,
+            log_likelihood_func=self.log_likelihood_func,
+            parameters=parameters,
+            seed=self.seed,
+            accumulator_device=self.accumulator_device,
+        )
+
+
 def accumulate_over_processes(
     model: nn.Module,
     batches: Callable[[int, Collection[int]], Iterable[tuple[int, Mapping[str, Any]]]],
@@ -119,58 +200,3 @@ def _over_processes(accumulation: FisherAccumulation) -> FisherDiagonal:
     return FisherDiagonal(
         {name: total.contiguous() for name, total in sums.items()}, num_examples, accumulation.fisher_type, fallback
     )
-
-
-@dataclass(frozen=True)
-class FisherPass:
-    """
-    Computes Fisher diagonals of data sets.
-
-    Args:
-        source ([`BatchSource`]):
-            Makes the batches.
-        batch_size (`int`):
-            Examples per batch and process.
-        fisher_type (`str`, *optional*, defaults to `"empirical"`):
-            Whose labels the gradients are taken at.
-        log_likelihood_func (`Callable`, *optional*):
-            The caller's likelihood.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of sampled labels.
-        accumulator_device (`str`, *optional*):
-            Where the sums are kept.
-        max_examples (`int`, *optional*):
-            At most this many examples, drawn at random.
-    """
-
-    source: BatchSource
-    batch_size: int
-    fisher_type: str = "empirical"
-    log_likelihood_func: LogLikelihoodFunction | None = None
-    seed: int = 0
-    accumulator_device: str | None = None
-    max_examples: int | None = None
-
-    def compute(
-        self,
-        model: nn.Module,
-        parameters: Mapping[str, nn.Parameter],
-        dataset: Any,
-        description: str,
-        checkpoint: FisherCheckpoint | None = None,
-    ) -> FisherDiagonal:
-        if self.max_examples is not None:
-            dataset = self.source.sample(dataset, self.max_examples)
-        return accumulate_over_processes(
-            model,
-            lambda start, earlier: self.source.batches(
-                dataset, self.batch_size, description, start=start, earlier=earlier
-            ),
-            self.batch_size,
-            checkpoint=checkpoint,
-            fisher_type=self.fisher_type,
-            log_likelihood_func=self.log_likelihood_func,
-            parameters=parameters,
-            seed=self.seed,
-            accumulator_device=self.accumulator_device,
-        )
