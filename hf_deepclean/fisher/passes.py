@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""One pass over a data set by all processes, which goes on where an earlier one was interrupted."""
+"""One pass over a data set by all processes, which continues where an interrupted pass stopped."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class FisherPass:
             description (`str`, *optional*):
                 Shown beside the progress bar. Without it there is no bar.
             checkpoint ([`FisherCheckpoint`], *optional*):
-                Where this process saves its share of the pass, and from where it goes on.
+                Where this process saves its share of the pass, and from where it continues.
 
         Returns:
             [`FisherDiagonal`]: The diagonal on the examples of all processes, in every process.
@@ -107,33 +107,33 @@ def accumulate_over_processes(
     **kwargs: Any,
 ) -> FisherDiagonal:
     """
-    Computes the Fisher diagonal of a data set whose batches are shared out over the processes.
+    Computes the Fisher diagonal of a data set whose batches the processes share out. All processes must call this.
 
-    Every process sums over its own batches, without a word to the others; then the sums and counts are added up once.
-    Those of a sharded model go through their batches in step, and an interrupted pass of theirs starts anew.
+    Every process sums over its own batches and exchanges nothing; at the end sums and counts are added up once. The
+    processes of a sharded model run their batches in step, and they start an interrupted pass anew.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
-            As for [`accumulate_fisher_diagonal`], the same in all processes.
+            The model, as for [`accumulate_fisher_diagonal`], the same in all processes.
         batches (`Callable`):
-            Called with a place in the data set and with further places before it; yields this process's batches from
-            there, and the further ones, each with its place. See [`seeded_batches`].
+            Called with a place in the data set and a collection of earlier places. Yields the batches of this process
+            at the earlier places and from the place on, each with its place. See [`seeded_batches`].
         batch_size (`int`):
-            Examples of every batch but the last.
+            Number of examples in every batch but the last.
         checkpoint ([`FisherCheckpoint`], *optional*):
-            Where this process's share is saved from time to time.
+            Where this process saves its share from time to time, and from where it continues.
         kwargs:
             As for [`accumulate_fisher_diagonal`].
 
     Returns:
-        [`FisherDiagonal`]: That of all processes' examples, in every process.
+        [`FisherDiagonal`]: The diagonal on the examples of all processes, in every process.
 
     Raises:
         `ValueError`: As [`accumulate_fisher_diagonal`].
     """
     accumulation = FisherAccumulation(model, **kwargs)
     saved = None if checkpoint is None else checkpoint.load()
-    # A sharded model's processes are in step: what one has is of use with what the others have.
+    # The shares of the processes of a sharded model are of use only together.
     is_complete = all(accumulation.processes.gather(saved is not None and saved[0].is_complete))
     if is_complete:
         accumulation.restore(*saved)
@@ -172,8 +172,8 @@ def _add_batches(
         num_added = accumulation.record.num_examples - before
         if num_added > batch_size and accumulation.fisher_type == "sampled":
             raise ValueError(
-                f"The rows of this data set hold several documents each ({num_added} in {batch_size}), and labels are "
-                "drawn by an example's position. Give every document a row of its own, or use "
+                f"The rows of this data set hold several documents each ({num_added} in {batch_size} rows), and "
+                "sampled labels depend on the position of a row. Give every document a row of its own, or use "
                 "`fisher_type='empirical'`."
             )
         if checkpoint is None:
@@ -194,7 +194,7 @@ def _over_processes(accumulation: FisherAccumulation) -> FisherDiagonal:
     if num_examples == 0:
         raise ValueError("There was no example to compute the Fisher information on: the data set is empty.")
     if not accumulation.processes.are_several:
-        # What shards hold is the sum over the processes already.
+        # Sharded sums are already those of all processes.
         sum_over_processes_(sums.values())
     fallback = {name: reason for _, found in shares for name, reason in found.items()}
     return FisherDiagonal(

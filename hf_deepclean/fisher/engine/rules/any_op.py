@@ -15,14 +15,14 @@ from ..layouts import Ragged, Regular
 
 @dataclass(frozen=True)
 class _Operand:
-    """Stands for a per-example tensor among an op's arguments, so that the tensor itself is not kept alive."""
+    """Takes the place of a per-example tensor among an op's arguments, so that the tensor is not kept alive."""
 
     position: int
     layout: Regular | Ragged
 
 
 def any_op(call: Call) -> Contact | None:
-    """The rule for every other op that keeps examples apart: run it again, example by example."""
+    """The rule for every other op that keeps examples apart: the op runs again for every example."""
     func, output = call.func, call.output
     if output is None:
         return None

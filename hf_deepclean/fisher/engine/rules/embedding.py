@@ -20,7 +20,7 @@ def table_lookup(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, int | None] | None:
-    """The table, indices and padding index of `F.embedding`, unless it does more than look rows up."""
+    """The table, indices and padding index of a call of `F.embedding`; `None` if it does more than look up rows."""
     return None if max_norm is not None or scale_grad_by_freq else (weight, input, padding_idx)
 
 
@@ -58,7 +58,7 @@ def _lookup(call: Call, table: torch.Tensor, index: torch.Tensor, padding_idx: i
 def without_padding(
     gradients: torch.Tensor, indices: torch.Tensor, padding_idx: int | None, num_rows: int
 ) -> torch.Tensor:
-    """The gradients `(n, t, i)` of rows read at `indices (n, t)`: that of the padding row is not trained."""
+    """The gradients `(n, t, i)` of rows read at `indices (n, t)`, with zeros for the padding row."""
     if padding_idx is None:
         return gradients
     return gradients.masked_fill((indices == padding_idx % num_rows)[..., None], 0)

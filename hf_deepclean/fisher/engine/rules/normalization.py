@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The closed forms of normalisations."""
+"""The closed forms of normalisation layers."""
 
 from collections.abc import Callable
 from typing import Any

@@ -35,7 +35,7 @@ RULES: dict[Callable[..., Any], Callable[..., Contact | None]] = {
     F.batch_norm: batch_norm_rule,
 }
 
-# Ops that broadcast: a value is laid out over the examples before the op, and autograd does the rest.
+# Ops that broadcast: the value is expanded over the examples before the op, and autograd does the rest.
 ELEMENTWISE = frozenset(
     _named("add", "sub", "mul", "div", "subtract", "multiply", "divide", "true_divide", "rsub", "pow", "where")
     | _named("maximum", "minimum", "lerp", "addcmul", "addcdiv", "logaddexp")
@@ -45,11 +45,11 @@ ELEMENTWISE = frozenset(
 )
 BROADCASTING = ELEMENTWISE | _named("matmul", "__matmul__", "scaled_dot_product_attention")
 
-# Elementwise ops of one argument; with the above, their derivative is one number per element.
+# Elementwise ops of one argument. Like `ELEMENTWISE`, they have one derivative per element.
 UNARY = frozenset(
     _named("neg", "exp", "softplus", "sigmoid", "tanh", "relu", "clamp", "square", "sqrt", "rsqrt", "abs", "log")
     | _named("__neg__", "expm1", "log1p", "reciprocal", "logsigmoid", "sin", "cos")
 )
 
-# Ops that lay a value out over the examples, each in front of the next.
+# Ops that repeat a value for every example, one example after the other.
 EXPANDING = frozenset(_named("expand", "expand_as", "repeat", "broadcast_to", "tile"))
