@@ -39,22 +39,22 @@ TOLERANCE, NOISE = 1e-9, 1e-24
 @dataclasses.dataclass
 class Result:
     """
-    What came out for one architecture and head.
+    The result of one architecture and head.
 
     Args:
         status (`str`):
-            `"exact"`, `"different"` or `"engine failed"`; `"no reference"` where a backward pass through the model in
-            eval mode fails by itself; `"not built"`.
+            `"exact"`, `"different"`, `"engine failed"`, `"not built"`, or `"no reference"` if a backward pass through
+            the model in eval mode fails without this library too.
         reason (`str`):
-            Why it is not exact.
+            Why the status is not `"exact"`.
         worst (`float`):
             Largest difference of an entry, relative to the largest entry of its tensor.
         reached (`int`):
             Number of parameters whose Fisher information is not zero, of `num_parameters`.
         op_by_op (`list[str]`):
-            Ops without a closed form, which ran again for every example.
+            Ops without a closed form. They ran again for every example.
         one_example (`dict[str, str]`):
-            The parameters on the one-example path, with the reasons.
+            Parameters on the one-example path, with the reason.
         warned (`bool`):
             Whether the self-check warned.
     """
@@ -82,7 +82,7 @@ class Result:
 
     @property
     def closed(self) -> bool:
-        """Exact by closed forms alone."""
+        """Whether the result is exact by closed forms alone."""
         return self.exact and not self.op_by_op and not self.one_example
 
 
@@ -98,7 +98,7 @@ class _Warnings(logging.Handler):
 
 
 def compare(entry: Entry) -> Result:
-    """Builds an architecture and compares the pass over one batch of it with the definition."""
+    """Builds an architecture and compares the Fisher pass over one batch with its definition."""
     result, started = Result(*entry), time.perf_counter()
     try:
         model = build(entry)
@@ -117,7 +117,7 @@ def compare(entry: Entry) -> Result:
 
 
 def _check_independent(model: nn.Module, examples: dict[str, Any]) -> None:
-    """Refuses a batch whose examples have no finite log-likelihoods of their own: nothing could be compared."""
+    """Refuses a batch without a finite log-likelihood per example, because nothing could be compared."""
     scores = []
     with torch.no_grad():
         for indices in [range(num_examples(examples)), *([i] for i in range(num_examples(examples)))]:
@@ -171,12 +171,12 @@ def _compare_pass(
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    # The validators of configurations put the reason on the second line.
+    # The validators of configurations write the reason on the second line.
     return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:300]
 
 
 def page(results: Iterable[Result]) -> str:
-    """The results as a Markdown page, the same for the same results."""
+    """Writes the results as a Markdown page. Equal results give equal pages."""
     results = sorted(results, key=lambda r: (r.model_type, list(HEADS).index(r.head), r.class_name))
     heads = [head for head in HEADS if any(r.head == head for r in results)]
     built = [r for r in results if r.built]
@@ -249,11 +249,11 @@ def _grouped(results: Iterable[Result], key: Any) -> dict[str, list[Result]]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", nargs="+", choices=list(HEADS), help="only these heads")
-    parser.add_argument("--model_types", nargs="+", help="only these architectures")
+    parser.add_argument("--heads", nargs="+", choices=list(HEADS), help="run only these heads")
+    parser.add_argument("--model_types", nargs="+", help="run only these architectures")
     parser.add_argument("--output", type=Path, help="the Markdown page to write")
-    parser.add_argument("--json", type=Path, help="file for all results")
-    parser.add_argument("--shard", default="0/1", help="run every n-th entry from the i-th: i/n")
+    parser.add_argument("--json", type=Path, help="file to write all results to")
+    parser.add_argument("--shard", default="0/1", help="i/n: run every n-th entry, starting with the i-th")
     options = parser.parse_args(arguments)
     index, count = map(int, options.shard.split("/"))
     chosen = [

@@ -40,7 +40,7 @@ KINDS = [
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Tensors this small only lose by a second thread."""
+    """Uses one thread: a second one slows down such small tensors."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

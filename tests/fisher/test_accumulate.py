@@ -34,7 +34,10 @@ def reference(model, batch, fisher_type="empirical", log_likelihood_func=None):
 
 
 def worst_relative_difference(sums, expected):
-    """Relative to each tensor's maximum; a tensor that is zero but for rounding (key biases) has a floor."""
+    """
+    The largest difference of an entry relative to the largest entry of its tensor. The latter has a floor, for tensors
+    that are zero but for rounding (key biases).
+    """
     largest = max(value.max().item() for value in expected.values())
     return max(
         (sums[name] - value).abs().max().item() / max(value.max().item(), 1e-12 * largest)
@@ -62,7 +65,7 @@ def test_no_parameter_of_these_architectures_needs_the_fallback(name):
 
 
 def test_batches_that_take_another_way_through_the_model_are_probed_again():
-    """T5 masks its biases in a padded batch alone."""
+    """T5 masks its biases only in a padded batch."""
     entry = next(entry for entry in entries() if (entry.head, entry.model_type) == ("seq2seq LM", "t5"))
     model = build(entry)
     padded = architecture_batch(entry, model)
