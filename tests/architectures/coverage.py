@@ -30,7 +30,9 @@ from hf_deepclean.fisher.engine.calls import Call
 from hf_deepclean.fisher.engine.reference import add_reference_squares_
 from hf_deepclean.fisher.engine.rules.any_op import any_op
 from hf_deepclean.models.likelihood import Likelihood
-from tests.architectures.tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
+from tests.architectures.batches import batch, log_likelihood
+from tests.architectures.entries import HEADS, Entry, entries
+from tests.architectures.tiny_models import build
 
 
 TOLERANCE, NOISE = 1e-9, 1e-24

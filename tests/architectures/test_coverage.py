@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from tests.architectures.batches import batch
 from tests.architectures.coverage import compare, page
-from tests.architectures.tiny_models import Entry, batch, build, entries
+from tests.architectures.entries import Entry, entries
+from tests.architectures.tiny_models import build
 
 
 # One of each kind of computation.

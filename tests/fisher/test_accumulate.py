@@ -11,8 +11,10 @@ from hf_deepclean import accumulate_fisher_diagonal
 from hf_deepclean.fisher.engine.reference import add_reference_squares_
 from hf_deepclean.models.heads import find_likelihood
 from tests import tiny
-from tests.architectures.tiny_models import batch as architecture_batch
-from tests.architectures.tiny_models import build, entries, log_likelihood
+from tests.architectures.batches import batch as architecture_batch
+from tests.architectures.batches import log_likelihood
+from tests.architectures.entries import entries
+from tests.architectures.tiny_models import build
 
 
 MODELS = {

@@ -15,8 +15,10 @@ from hf_deepclean import accumulate_fisher_diagonal, next_token_log_likelihood
 from hf_deepclean.fisher.engine import kernels
 from hf_deepclean.fisher.engine.gradients import EmbeddingGradient, LinearGradient, TiedGradient
 from tests import tiny
-from tests.architectures.tiny_models import batch as architecture_batch
-from tests.architectures.tiny_models import build, entries, log_likelihood
+from tests.architectures.batches import batch as architecture_batch
+from tests.architectures.batches import log_likelihood
+from tests.architectures.entries import entries
+from tests.architectures.tiny_models import build
 from tests.fisher.test_accumulate import reference, worst_relative_difference
 
 
