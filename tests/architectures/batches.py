@@ -15,7 +15,7 @@ from tests.architectures.tiny_configs import EOS, FIRST_TOKEN, LAST_TOKEN, LENGT
 
 def batch(entry: Entry, model: PreTrainedModel, size: int = 5) -> dict[str, Any]:
     """
-    Distinct examples for a model, with repeated tokens, padding on the right of some, and some masked labels.
+    Makes distinct examples for a model, with repeated tokens, some padding on the right and some masked labels.
 
     The first axis of every tensor is the example axis. `labels` has one row per example; for question answering the
     row is the start and the end position.
@@ -40,10 +40,10 @@ class _Batch:
         return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
 
     def tokens(self) -> dict[str, torch.Tensor]:
-        """Ids that end with the end-of-sequence token, padded on the right in every second example."""
+        """Ids that end with the end-of-sequence token, with padding on the right of two of three examples."""
         shape = (self.size, 3, self.length) if self.entry.head == "multiple choice" else (self.size, self.length)
         ids, mask = self.ids(*shape), torch.ones(shape, dtype=torch.long)
-        # Labels and padding disagree between examples, and the second half of an example repeats the first.
+        # The middle token repeats the first one, and the examples differ in padding.
         ids[..., self.length // 2] = ids[..., 0]
         for example in range(self.size):
             valid = self.length - (example % 3)
@@ -73,7 +73,7 @@ class _Batch:
         return {name: value for name, value in inputs.items() if value is not None and name in names}
 
     def ids_with_image(self, num_image_tokens: int) -> torch.Tensor:
-        """The ids of `tokens` with the placeholders of one image after the first."""
+        """The ids of `tokens` with the placeholders of one image after the first token."""
         config = self.config
         image = getattr(config, "image_token_id", None) or config.image_token_index
         ids = self.tokens()["input_ids"]
@@ -108,10 +108,10 @@ class _Batch:
 
 def log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     """
-    A smooth scalar per example of the outputs of any head: a test of gradients needs no more.
+    A smooth scalar per example, for the outputs of any head. A test of gradients needs no more.
 
-    The log-probability of the labels where logits and labels correspond, otherwise (frames, image tokens) a fixed
-    functional of all log-probabilities.
+    It is the log-probability of the labels if logits and labels correspond. Otherwise (frames, image tokens) it is a
+    fixed functional of all log-probabilities.
     """
     if "start_logits" in outputs:
         starts, ends = (outputs[f"{which}_logits"].log_softmax(-1) for which in ("start", "end"))

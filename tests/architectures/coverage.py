@@ -37,6 +37,37 @@ from tests.architectures.tiny_models import build
 
 TOLERANCE, NOISE = 1e-9, 1e-24
 
+INTRODUCTION = """This folder compares the Fisher pass with its definition, one example at a time, on every
+architecture of transformers' auto mappings. The models are tiny, with random weights in float64. Exact means that
+every entry of every parameter agrees to {tolerance:g} of the largest entry of its tensor. `make coverage` writes this
+page, that is `python -m tests.architectures.coverage --output tests/architectures/README.md`, with transformers
+{version}."""
+
+LEGEND = """## In this folder
+
+| module | |
+|---|---|
+| `entries.py` | lists the architectures and their heads |
+| `tiny_configs.py` | shrinks the configuration of an architecture by the names of its fields |
+| `overrides.py` | settings of architectures that the names do not give |
+| `tiny_models.py` | builds a model from such a configuration |
+| `batches.py` | makes a batch for it, and scores its outputs |
+| `coverage.py` | compares the pass with its definition, and writes this page |
+| `test_coverage.py` | checks one architecture of each kind, and all of them in `make test-slow` |
+
+Add an architecture: a new release of transformers adds it to the table by itself. If it is not built, give it an entry
+in `overrides.py`. If it brings a new kind of computation, add it to `KINDS` in `test_coverage.py`.
+
+## By architecture
+
+- **Exact by rules**: no parameter took the one-example path, on which the whole model runs for every example. Ops
+  without a closed form run again by themselves for every example; they are named.
+- **Not built**: followed by the message of transformers. For some models of images and text the cause is only that no
+  tiny configuration or batch was written for them here.
+- **No reference**: a backward pass through the model in eval mode fails without this library too.
+- The number of parameters reached is given if it is less than half of all parameters. The batch of most models of
+  images and text, or of sound and text, holds text only."""
+
 
 @dataclasses.dataclass
 class Result:
@@ -185,11 +216,7 @@ def page(results: Iterable[Result]) -> str:
     lines = [
         "# Architectures",
         "",
-        "Every architecture of transformers' auto mappings, at a tiny size with random weights, in float64: the",
-        "Fisher pass against its definition, one example at a time. Exact means that every entry of every parameter",
-        f"agrees to {TOLERANCE:g} of the largest entry of its tensor. Written by `make coverage`, that is",
-        "`python -m tests.architectures.coverage --output tests/architectures/README.md`,",
-        f"with transformers {transformers.__version__}.",
+        *INTRODUCTION.format(tolerance=TOLERANCE, version=transformers.__version__).splitlines(),
         "",
         f"{len(results)} entries, {len(built)} built, {sum(r.exact for r in built)} exact, "
         f"{sum(r.exact and not r.one_example for r in built)} exact with no parameter on the one-example path, "
@@ -205,20 +232,7 @@ def page(results: Iterable[Result]) -> str:
             f"| {head} | {len(of_head)} | {sum(r.built for r in of_head)} | {sum(r.exact for r in of_head)} "
             f"| {batched} | {sum(r.closed for r in of_head)} |"
         )
-    lines += [
-        "",
-        "## By architecture",
-        "",
-        "Rules: no parameter was left to the one-example path, in which the whole model runs for every example. An op",
-        "without a closed form runs again by itself for every example; these are named. Not built: with the message",
-        "of transformers, which for some models of images and text only says that no tiny configuration or batch was",
-        "written for them here.",
-        "No reference: a backward pass through the model in eval mode fails without this library too. The number of",
-        "parameters reached is given where it is less than half of them: the batch of most models of images and text,",
-        "or of sound and text, holds text only.",
-        "",
-    ]
-    lines += ["| architecture | heads | result |", "|---|---|---|"]
+    lines += ["", *LEGEND.splitlines(), "", "| architecture | heads | result |", "|---|---|---|"]
     for model_type, of_type in _grouped(results, lambda r: r.model_type).items():
         for outcome, same in _grouped(of_type, _outcome).items():
             lines.append(f"| {model_type} | {', '.join(dict.fromkeys(r.head for r in same))} | {outcome} |")

@@ -109,7 +109,7 @@ _SIZES: dict[str, int] = {
     for name in names.split()
 }
 _KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads", "kv_n_heads", "swa_num_key_value_heads")
-# Unset by default, and needed.
+# Fields that are needed but unset by default.
 _REQUIRED = """head_dim num_key_value_heads n_routed_experts num_experts num_local_experts num_experts_per_tok
     moe_intermediate_size n_group topk_group n_shared_experts vocab_size""".split()
 _STAGE_WIDTHS = (
@@ -146,7 +146,7 @@ def _shrunk(
     overrides: Mapping[str, Any],
 ) -> PretrainedConfig:
     names = [field.name for field in dataclasses.fields(config_class) if field.init]
-    # Not by `getattr`: it refuses what a configuration lets vary between layers.
+    # Not by `getattr`, which refuses fields that vary between layers.
     values = {name: vars(default).get(name, getattr(config_class, name, None)) for name in names}
     layers = _distinct_layers(values)
     sizes: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from tests.architectures.tiny_configs import tiny_config
 
 
 def _part_for(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PretrainedConfig:
-    """The configuration, or the part of it that a model class is built from (a decoder's, a text model's)."""
+    """The configuration, or the part of it that a model class is built from (a decoder's or a text model's)."""
     if isinstance(config, model_class.config_class):
         return config
     parts = [value for value in vars(config).values() if isinstance(value, PretrainedConfig)]
@@ -27,10 +27,10 @@ def _part_for(model_class: type[PreTrainedModel], config: PretrainedConfig) -> P
 
 class _Float64(TorchFunctionMode):
     """
-    Float64 wherever a model asks for float32.
+    Uses float64 wherever a model asks for float32.
 
-    Many models normalise and take softmaxes in float32 whatever their own dtype. Rounding there differs between one
-    example and several, and would hide differences that matter.
+    Many models normalise and take softmaxes in float32 whatever their dtype. That rounds differently for one example
+    and for several, which would hide differences that matter.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
@@ -42,7 +42,7 @@ class _Float64(TorchFunctionMode):
 
 
 def build(entry: Entry) -> PreTrainedModel:
-    """A float64 model in eval mode, the same on every call."""
+    """Builds a float64 model in eval mode, the same on every call."""
     torch.manual_seed(0)
     random.seed(0)
     model_class = getattr(transformers, entry.class_name)
@@ -50,7 +50,7 @@ def build(entry: Entry) -> PreTrainedModel:
     config._experts_implementation = "eager"
     model = model_class(config)
     for module in model.modules():
-        # As `Trainer` sets it: nothing is generated, and some caches are written to in place.
+        # As in `Trainer`: nothing is generated, and some caches are changed in place.
         if hasattr(getattr(module, "config", None), "use_cache"):
             module.config.use_cache = False
     randomize(model)
@@ -77,7 +77,7 @@ def randomize(model: nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.is_floating_point():
-                # Kernels get the scale that keeps signals through many layers from vanishing.
+                # At this scale of the kernels, signals do not vanish in many layers.
                 scale = parameter[0].numel() ** -0.5 if parameter.ndim > 2 and parameter.numel() else 0.05
                 parameter += scale * torch.randn(parameter.shape, generator=generator)
         for name, buffer in model.named_buffers():
