@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.batches import num_examples
 from ..models.label_alignment import LogLikelihoodFunction
 from .accumulation import FisherAccumulation
 from .diagonal import FisherDiagonal
+from .groups import split_groups
 
 
 def accumulate_fisher_diagonal(
@@ -29,19 +29,19 @@ def accumulate_fisher_diagonal(
     """
     Computes the exact diagonal of the Fisher information, `1/N sum_n (d log p(y_n | x_n, w) / dw)^2`.
 
-    Gradients are squared per example and then summed, with dropout off and normalisation layers in eval mode; the
-    result does not depend on how the examples are batched. The model is left as it was found.
+    Gradients are squared per example and then summed, with dropout off and normalisation layers in eval mode. The
+    result does not depend on how the examples are batched. The model is afterwards what it was before.
 
-    Of a model sharded with `torch.distributed.fsdp.fully_shard` all processes call this, each with its own batches, of
-    any number and size. The result is that of all examples, the same in all processes, and its sums are sharded like
-    the parameters.
+    If the model is sharded with `torch.distributed.fsdp.fully_shard`, all processes must call this, each with its own
+    batches, of any number and size. Every process gets the diagonal on the examples of all processes, with sums that
+    are sharded like the parameters.
 
     Section 3 of [DeepClean](https://huggingface.co/papers/2311.10448).
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
-            The model; not wrapped for data parallelism, whose gradients are averages. It may be sharded by its rows
-            (FSDP2), or lie on several devices (`device_map`).
+            The model. It may be sharded by rows (FSDP2) or lie on several devices (`device_map`). It must not be
+            wrapped for data parallelism, which averages gradients.
         batches (`Iterable[dict[str, Any]]`):
             Batches of model inputs, with the targets under `"labels"` (or `"start_positions"` and `"end_positions"`)
             and the example axis first in every tensor. Packed documents count as one example each.
@@ -50,7 +50,8 @@ def accumulate_fisher_diagonal(
             `"expected"` (the exact expectation over classes; one backward pass per class).
         log_likelihood_func (`Callable`, *optional*):
             Called with the model's outputs and the labels; returns one log-likelihood per example, shape
-            `(batch_size,)`. By default that of the model's head, which is checked against the model's own loss.
+            `(batch_size,)`. By default the log-likelihood of the model's head, which is checked against the model's
+            own loss.
         parameters (`dict[str, torch.nn.Parameter]`, *optional*):
             Named parameters of the model to compute the diagonal for, by default all that require gradients.
         seed (`int`, *optional*, defaults to `0`):
@@ -59,12 +60,12 @@ def accumulate_fisher_diagonal(
             Whether to compare two examples of the first batch with one-example passes. Parameters that differ take
             the one-example path for the whole data set, with a warning that names them.
         product_dtype (`torch.dtype`, *optional*):
-            The dtype in which the matrix products of linear layers are formed, by default that of the sums, in which
-            they are squared and added in any case. `torch.bfloat16` is faster where the processor has instructions
-            for it, and exact to about three digits instead of seven.
+            The dtype of the matrix products of linear layers, by default the dtype of the sums. The products are
+            squared and added in the dtype of the sums in any case. `torch.bfloat16` is faster on processors that have
+            instructions for it, and exact to about three digits instead of seven.
         accumulator_device (`str` or `torch.device`, *optional*):
-            Where the sums are kept, by default where each parameter is. `"cpu"` leaves room for models that fill their
-            device: squares are formed there, in a temporary of one parameter, and moved.
+            The device of the sums, by default the device of each parameter. `"cpu"` leaves room for models that fill
+            their device: squares are formed on that device, in a temporary tensor of one parameter's size, and moved.
 
     Returns:
         [`FisherDiagonal`]: Sums in float32, or float64 for float64 parameters.
@@ -84,7 +85,7 @@ def accumulate_fisher_diagonal(
         model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype, accumulator_device
     )
     with accumulation.running():
-        for batch in accumulation.in_step(batches):
+        for batch in accumulation.lockstep.batches(batches):
             accumulation.add(batch)
     return accumulation.diagonals()[0]
 
@@ -103,9 +104,10 @@ def accumulate_fisher_diagonals(
     accumulator_device: str | torch.device | None = None,
 ) -> dict[int, FisherDiagonal]:
     """
-    Computes the diagonals of several groups of examples in one pass, as those to forget and those to retain.
+    Computes the Fisher diagonals of several groups of examples in one pass, such as the forget set and the retain set.
 
-    The groups may be mixed in any order; the pass costs what it costs for one group, but for one set of sums each.
+    The groups may be mixed in any order. The pass costs what a pass over one group of all the examples costs, plus one
+    set of sums per group.
 
     Args:
         model, batches, fisher_type, log_likelihood_func, parameters, seed, self_check, product_dtype,
@@ -115,10 +117,10 @@ def accumulate_fisher_diagonals(
             The entry of every batch that holds the group of every example, integers of shape `(batch_size,)`.
 
     Returns:
-        `dict[int, FisherDiagonal]`: By group.
+        `dict[int, FisherDiagonal]`: The diagonal of every group.
 
     Raises:
-        `ValueError`: As [`accumulate_fisher_diagonal`], and if a batch has no such groups.
+        `ValueError`: As [`accumulate_fisher_diagonal`], and if a batch does not hold one integer group per example.
 
     Example:
 
@@ -131,21 +133,6 @@ def accumulate_fisher_diagonals(
         model, parameters, fisher_type, log_likelihood_func, seed, self_check, product_dtype, accumulator_device
     )
     with accumulation.running():
-        for batch in accumulation.in_step(batches):
-            accumulation.add(*_split_groups(batch, group_column))
+        for batch in accumulation.lockstep.batches(batches):
+            accumulation.add(*((None, None) if batch is None else split_groups(batch, group_column)))
     return accumulation.diagonals()
-
-
-def _split_groups(batch: Mapping[str, Any] | None, column: str) -> tuple[dict[str, Any] | None, list[int] | None]:
-    if batch is None:
-        return None, None
-    rest = dict(batch)
-    groups = rest.pop(column, None)
-    shape = tuple(groups.shape) if isinstance(groups, torch.Tensor) else None
-    if shape != (num_examples(rest),) or groups.is_floating_point() or groups.is_complex():
-        raise ValueError(
-            f"`group_column={column!r}` must name integers, one for each of the {num_examples(rest)} examples of a "
-            f"batch, but that entry is {'missing' if groups is None else f'of shape {shape}'}. Keep the column in the "
-            f"data set and in the collator's output; the batch holds {sorted(batch)}."
-        )
-    return rest, groups.tolist()

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the Fisher of a training set while the data are at hand: at the end of an ordinary training."""
+"""A callback that keeps the Fisher diagonal of the training set at the end of an ordinary training."""
 
 import os
 import time
@@ -27,23 +27,24 @@ from ..models.scope import parameters_in_scope
 from ..runtime.processes import on_main_process
 from .checks import check_fisher_type
 from .diagonal import FisherDiagonal, check_no_fisher
-from .passes import accumulate_over_processes
+from .passes import FisherPass
 
 
-# Trainer leaves out of its pushes what begins with an underscore.
+# Trainer does not push folders whose names begin with an underscore.
 FISHER_FOLDER = "_fisher"
 
 
 class FisherCallback(TrainerCallback):
     """
     Computes the Fisher diagonal of the whole training set at the end of an ordinary training, and keeps it beside the
-    model: a later deletion request then needs no pass over the data to keep.
+    model. A later deletion request then needs no pass over the retain data.
 
-    Every example counts once, with dropout off, in the model's own precision and at the final weights: those of the
-    best checkpoint with `load_best_model_at_end`. What cannot work is refused when training begins.
+    Every example counts once, with dropout off and in the model's own precision. The weights are the final ones; with
+    `load_best_model_at_end` they are those of the best checkpoint. Settings and data that cannot work are refused when
+    training begins.
 
-    A kept Fisher says something about the training data. It goes to a folder that
-    [`~transformers.Trainer.push_to_hub`] leaves out; never publish it.
+    A kept Fisher reveals something about the training data, so never publish it.
+    [`~transformers.Trainer.push_to_hub`] leaves out the folder that it goes to by default.
 
     Args:
         trainer ([`~transformers.Trainer`]):
@@ -51,17 +52,18 @@ class FisherCallback(TrainerCallback):
         directory (`str`, *optional*):
             The folder to write to, by default `_fisher` in the trainer's output directory.
         fisher_type (`str`, *optional*, defaults to `"empirical"`):
-            `"empirical"` or `"expected"`, as a request will compute it.
+            `"empirical"` or `"expected"`. Requests must use the same.
         per_device_fisher_batch_size (`int`, *optional*, defaults to 32):
             Examples per batch of the pass. The result does not depend on it but for rounding.
         target_modules, exclude_modules, reset_scope (*optional*):
             The scope of later requests, as in [`parameters_in_scope`].
         log_likelihood_func (`Callable`, *optional*):
             Called with the model's outputs and the labels; returns one log-likelihood per example, shape
-            `(batch_size,)`. By default that of the model's head, which is checked against the model's own loss.
+            `(batch_size,)`. By default the log-likelihood of the model's head, which is checked against the model's
+            own loss.
 
     Raises:
-        `ValueError`: If `fisher_type` is another one.
+        `ValueError`: If `fisher_type` is `"sampled"` or unknown.
 
     Example:
 
@@ -89,8 +91,8 @@ class FisherCallback(TrainerCallback):
         check_fisher_type(fisher_type, log_likelihood_func)
         if fisher_type == "sampled":
             raise ValueError(
-                "`fisher_type='sampled'` draws labels anew in every pass, so that no request could subtract from the "
-                "kept Fisher. Use 'empirical' or 'expected'."
+                "`fisher_type='sampled'` draws labels anew in every pass, so no request could subtract from the kept "
+                "Fisher. Use 'empirical' or 'expected'."
             )
         self.trainer = trainer
         self.batch_source = BatchSource(trainer)
@@ -107,8 +109,8 @@ class FisherCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refuses what could not be computed or written at the end."""
-        # An unlearner made from the trainer takes over its callbacks.
+        """Refuses a Fisher that could not be computed or written when training ends."""
+        # An unlearner made from the trainer inherits this callback, and must not run it.
         if args is not self.trainer.args:
             return
         check_no_fisher(self.directory)
@@ -122,7 +124,7 @@ class FisherCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Computes the diagonal and writes it."""
+        """Computes and writes the diagonal."""
         if args is not self.trainer.args:
             return
         with self._model() as model:
@@ -131,16 +133,15 @@ class FisherCallback(TrainerCallback):
             on_main_process(lambda: replace(fisher, weights_fingerprint=fingerprint).save_pretrained(self.directory))
 
     def _compute(self, model: nn.Module) -> FisherDiagonal:
-        start = time.perf_counter()
-        size, dataset = self.per_device_fisher_batch_size, self.trainer.train_dataset
-        fisher = accumulate_over_processes(
-            model,
-            lambda start, earlier: self.batch_source.batches(dataset, size, "Fisher of the training set"),
-            size,
+        fisher_pass = FisherPass(
+            self.batch_source,
+            self.per_device_fisher_batch_size,
             fisher_type=self.fisher_type,
             log_likelihood_func=self.log_likelihood_func,
-            parameters=parameters_in_scope(model, **self.scope),
         )
+        start = time.perf_counter()
+        parameters = parameters_in_scope(model, **self.scope)
+        fisher = fisher_pass.compute(model, parameters, self.trainer.train_dataset, "Fisher of the training set")
         return replace(fisher, seconds=time.perf_counter() - start)
 
     @contextmanager
@@ -160,8 +161,8 @@ class FisherCallback(TrainerCallback):
             if directory == output or not directory.relative_to(output).parts[0].startswith("_"):
                 raise ValueError(
                     f"`push_to_hub` would publish {self.directory}, which lies in the output directory, and a kept "
-                    f"Fisher says something about the training data. Leave `directory` out ({FISHER_FOLDER}, which is "
-                    "not pushed), or choose one elsewhere."
+                    "Fisher reveals something about the training data. Leave `directory` out (it is then "
+                    f"{FISHER_FOLDER}, which is not pushed), or choose a folder outside the output directory."
                 )
 
     def _check_data(self, model: nn.Module) -> None:
@@ -177,10 +178,10 @@ class FisherCallback(TrainerCallback):
         check_batch_has_labels(first, "train_dataset")
         if not _equal(first, again):
             raise ValueError(
-                "The collator or the data set draws at random, as masking and augmentation do: twice the same rows "
-                "gave two different batches. In the pass of a deletion request an example would not be what it was in "
-                "the kept Fisher, so nothing could be subtracted. Train without this callback, and let the request "
-                "make its own pass over the data to keep."
+                "The collator or the data set draws at random, as masking and augmentation do: the same rows gave two "
+                "different batches. An example of a deletion request would not be what it was in the kept Fisher, so "
+                "nothing could be subtracted. Train without this callback; the request then makes its own pass over "
+                "the retain data."
             )
         device = next(model.parameters()).device
         find_likelihood(model, move_batch(prepare_batch(model, first), device), self.log_likelihood_func)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What one process has of a pass over a data set, on disk: an interrupted pass goes on from there."""
+"""Saves the share of one process in a Fisher pass, so that an interrupted pass can continue."""
 
 import json
 import time
@@ -13,23 +13,23 @@ from ..runtime.files import read_tensors, replaced, write_tensors
 from ..runtime.interruption import Interruption
 
 
-# Savings take at most one part in so many of a pass.
+# Saving takes at most one part in 20 of a pass.
 _SHARE_OF_TIME = 20
 
 
 @dataclass
 class PassRecord:
     """
-    How far a process is in its pass, and what the pass has learnt of the model on the way.
+    How far a process is in its pass, and what the pass has learnt about the model so far.
 
     Args:
         position (`int`): Place of the next batch in the whole data set.
         num_examples (`int`): Examples in the sums.
         is_complete (`bool`): Whether this process has no further batch.
-        first (`int`, *optional*): Place of its first batch.
-        probed (`list[tuple[int, int, int]]`): Batches that showed new ways through the model, with the range of
-            examples that did.
-        output_bytes (`int`): Size of an example's outputs.
+        first (`int`, *optional*): Place of this process's first batch.
+        probed (`list[tuple[int, int, int]]`): Places of batches that took ops which no earlier batch took, each with
+            the range of examples that did.
+        output_bytes (`int`): Size of an example's largest output.
         fallback (`dict[str, str]`): Parameters that took the one-example path, with the reason.
     """
 
@@ -44,15 +44,15 @@ class PassRecord:
 
 class FisherCheckpoint:
     """
-    The file of one process and one pass.
+    The file that one process saves its share of one pass to.
 
     Args:
         path (`Path`):
-            The file, which is replaced as a whole.
+            The file. It is replaced as a whole.
         seconds (`float`):
-            At least so much time between two savings; more if one takes over 5 % of it.
+            Shortest time between two saves; longer if a save takes over 5 % of it.
         interruption ([`Interruption`]):
-            Ends the process after a saving when it has been asked to.
+            Ends the process after a save if it was asked to stop.
     """
 
     def __init__(self, path: Path, seconds: float, interruption: Interruption) -> None:
@@ -63,7 +63,7 @@ class FisherCheckpoint:
         self._last = time.monotonic()
 
     def load(self) -> tuple[PassRecord, dict[str, torch.Tensor]] | None:
-        """The record and the sums that were saved last, on the CPU; nothing before the first saving."""
+        """Loads the record and the sums that were saved last, to the CPU; `None` before the first save."""
         if not self.path.exists():
             return None
         sums, metadata = read_tensors(self.path)
@@ -77,7 +77,7 @@ class FisherCheckpoint:
         return self.interruption.signal is not None or waited >= max(self.seconds, _SHARE_OF_TIME * self._cost)
 
     def save(self, record: PassRecord, sums: dict[str, torch.Tensor]) -> None:
-        """Saves, and then ends the process if it has been asked to."""
+        """Saves the record and the sums, then ends the process if it was asked to stop."""
         start = time.monotonic()
         with replaced(self.path) as path:
             write_tensors(path, sums, {"record": json.dumps(asdict(record))})

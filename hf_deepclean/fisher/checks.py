@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fisher passes and kept Fishers that cannot work are refused here, before any heavy work."""
+"""Refuses Fisher passes and kept Fishers that cannot work, before any heavy work."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ FISHER_TYPES = ("empirical", "sampled", "expected")
 
 
 def check_fisher_type(fisher_type: str, log_likelihood_func: LogLikelihoodFunction | None) -> None:
-    """Refuses an unknown `fisher_type`, and one that the caller's likelihood cannot serve."""
+    """Refuses an unknown `fisher_type`, and one that does not work with the caller's likelihood."""
     if fisher_type not in FISHER_TYPES:
         raise ValueError(f"`fisher_type` is {fisher_type!r} but must be one of {', '.join(map(repr, FISHER_TYPES))}.")
     if fisher_type != "empirical" and log_likelihood_func is not None and built_in_kind(log_likelihood_func) is None:
@@ -39,7 +39,7 @@ def check_kept_fisher(
     retain_dataset: Any,
 ) -> None:
     """
-    Refuses a kept Fisher that the retain Fisher cannot be subtracted from.
+    Refuses a kept Fisher that does not give the retain Fisher by subtraction of the forget Fisher.
 
     Args:
         fisher ([`FisherDiagonal`]):
@@ -47,27 +47,27 @@ def check_kept_fisher(
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             The model to clean.
         parameters (`dict[str, torch.nn.Parameter]`):
-            Those in scope.
+            The parameters in scope.
         fisher_type (`str`):
             The estimator of the run.
         fisher_max_examples (`int`, *optional*):
-            At most so many examples enter a Fisher of the run.
+            The largest number of examples that enter a Fisher of the run.
         forget_dataset, retain_dataset ([`~datasets.Dataset`], map-style or iterable):
-            The data, which together are those of the kept Fisher.
+            The data. Together they must be the data set of the kept Fisher.
 
     Raises:
-        `ValueError`: If the diagonal is stale, of other parameters, of another estimator or of other data; if the
-            model is sharded, or only a part of the examples is to be used.
+        `ValueError`: If the kept Fisher is stale, or belongs to other parameters, another estimator or other data; if
+            the model is sharded; or if only a part of the examples is to be used.
     """
     if any(map(is_sharded, parameters.values())):
         raise ValueError(
-            "`kept_fisher` holds whole parameters, and those of this model are sharded. Leave it out, so that the "
-            "retain Fisher is computed by a pass over the shards."
+            "`kept_fisher` holds whole parameters, and the parameters of this model are sharded. Leave it out; the "
+            "retain Fisher is then computed by a pass over the retain data."
         )
     if fisher_max_examples is not None:
         raise ValueError(
-            f"`fisher_max_examples={fisher_max_examples}` computes the forget Fisher on a part of the rows, and "
-            "what is subtracted from `kept_fisher` has to be that of all of them. Leave one of the two out."
+            f"`fisher_max_examples={fisher_max_examples}` computes the forget Fisher on a part of the rows, but only "
+            "the Fisher of all forget rows can be subtracted from `kept_fisher`. Leave one of the two out."
         )
     fisher.check_fits(model, parameters, fisher_type)
     if is_stream(forget_dataset) or is_stream(retain_dataset):
@@ -76,6 +76,26 @@ def check_kept_fisher(
     if num_rows != fisher.num_examples:
         raise ValueError(
             f"`kept_fisher` is that of {fisher.num_examples:,} examples, and `forget_dataset` and `retain_dataset` "
-            f"have {num_rows:,} rows together. They must be the whole training set that it was computed on: if rows "
-            "were forgotten before, the weights have changed and it is of no use any more."
+            f"have {num_rows:,} rows together. Together they must be the training set that it was computed on. If "
+            "rows were forgotten since, the weights have changed and `kept_fisher` is of no use any more."
+        )
+
+
+def check_loaded(parameters: Mapping[str, torch.Tensor]) -> None:
+    """Refuses parameters whose values are not loaded."""
+    absent = [name for name, parameter in parameters.items() if parameter.is_meta]
+    if absent:
+        raise ValueError(
+            f"{len(absent)} parameters, {absent[0]} first, are offloaded: they have no values between their layers' "
+            "forward passes. Load the model without offloading to the CPU or the disk, over several devices if it "
+            'does not fit one (`device_map="balanced"`), or leave these parameters out of scope.'
+        )
+
+
+def check_differentiable(model: nn.Module) -> None:
+    """Refuses models whose layers compute the gradients of their parameters themselves, without autograd."""
+    if getattr(getattr(model, "config", None), "model_type", None) == "reformer":
+        raise ValueError(
+            f"{type(model).__name__} has reversible layers, which write their parameters' gradients past autograd and "
+            "only in training mode, with dropout on: per-example gradients cannot be taken. Use another architecture."
         )

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The diagonal of a Fisher information: sums over examples, and how many examples."""
+"""The diagonal of the Fisher information, as a value: sums over examples, and the number of examples."""
 
 import json
 import os
@@ -21,32 +21,32 @@ from ..version import __version__
 FISHER_NAME = "fisher.safetensors"
 FISHER_INDEX_NAME = f"{FISHER_NAME}.index.json"
 
-# Of another pass over the same examples 99.9 % of the sums lie within the error that this factor gives (measured by
-# tests/benchmarks/kept_fisher.py).
+# With this factor, 99.9 % of the sums of another pass over the same examples lie within the estimated error (measured
+# by tests/benchmarks/kept_fisher.py).
 _ROUNDING = 8
-# A subset whose sums are larger than those of the whole, in more of the weights than this, is none.
+# If more than this share of a subset's sums exceed the whole's, it is not a subset.
 _SHARE_ABOVE_WHOLE = 0.01
 
 
 @dataclass(frozen=True)
 class FisherDiagonal:
     """
-    Diagonal of the Fisher information on a set of examples, kept as a sum so that disjoint sets add up.
+    Diagonal of the Fisher information on a set of examples, stored as sums so that disjoint sets add up.
 
     Args:
         sums (`dict[str, torch.Tensor]`):
-            For every parameter, the sum over examples of the squared gradient of the example's log-likelihood; in the
-            parameter's shape, float32 or, for a float64 parameter, float64; sharded like the parameter.
+            For every parameter, the sum over examples of the squared gradient of the example's log-likelihood, in the
+            parameter's shape and sharded like it. The dtype is float32, or float64 for a float64 parameter.
         num_examples (`int`):
             Number of examples in the sums.
         fisher_type (`str`, *optional*, defaults to `"empirical"`):
             `"empirical"`, `"sampled"` or `"expected"`.
         fallback_parameters (`dict[str, str]`, *optional*):
-            Parameters that went through the exact one-example path for at least one batch, with the reason.
+            Parameters that took the exact one-example path for at least one batch, with the reason.
         weights_fingerprint (`str`, *optional*):
-            Which weights the diagonal belongs to, by [`weights_fingerprint`]; it is of no use at others.
+            The [`weights_fingerprint`] of the weights that the diagonal was computed at. It is of no use at others.
         seconds (`float`, *optional*):
-            What the pass took, in seconds.
+            Duration of the pass in seconds.
     """
 
     sums: dict[str, torch.Tensor]
@@ -79,21 +79,21 @@ class FisherDiagonal:
 
     def __sub__(self, other: "FisherDiagonal") -> "FisherDiagonal":
         """
-        The diagonal on the examples of this one that are not in `other`, which holds a subset, at the same weights.
+        The diagonal on the examples of this one without those of `other`, a subset of them, at the same weights.
 
-        Where nearly all of a sum comes from the subset, the difference is of the size of the rounding errors. What is
-        below [`rounding_error`] is set to 0: noise in its place would have a ratio of any size.
+        Where nearly all of a sum comes from the subset, the difference is as small as the rounding errors. Differences
+        below [`rounding_error`] are set to 0: ratios of mere noise could have any size.
         """
         if self.fisher_type == "sampled":
             raise ValueError(
-                "The labels of `fisher_type='sampled'` are drawn anew in every pass, so the sums over a subset are no "
-                "part of the sums over the whole. Keep an 'empirical' or 'expected' Fisher to subtract from."
+                "The labels of `fisher_type='sampled'` are drawn anew in every pass, so the sums over a subset are "
+                "not part of the sums over the whole. Keep an 'empirical' or 'expected' Fisher to subtract from."
             )
         fingerprint = self._common_fingerprint(other)
         if other.num_examples >= self.num_examples:
             raise ValueError(
-                f"Of a Fisher diagonal on {self.num_examples} examples one on {other.num_examples} cannot be taken "
-                "away: at least one example has to remain."
+                f"A Fisher diagonal on {other.num_examples} examples cannot be subtracted from one on "
+                f"{self.num_examples}: at least one example has to remain."
             )
         sums, num_above = {}, 0
         for name, total in self.sums.items():
@@ -105,10 +105,10 @@ class FisherDiagonal:
         share = num_above / sum(map(torch.numel, sums.values()))
         if share > _SHARE_ABOVE_WHOLE:
             raise ValueError(
-                f"In {share:.1%} of the weights {other.num_examples} examples alone have larger sums than the "
-                f"{self.num_examples} examples they are said to be among. They are not, or are prepared in another "
-                "way: pass rows of the data set that the kept Fisher was computed on, with the same columns and the "
-                "same collator."
+                f"In {share:.1%} of the weights the sum over {other.num_examples} examples exceeds the sum over the "
+                f"{self.num_examples} examples that should include them. They are not among these, or they are "
+                "prepared in another way. Pass rows of the data set that the kept Fisher was computed on, with the "
+                "same columns and the same collator."
             )
         return FisherDiagonal(
             sums,
@@ -119,19 +119,19 @@ class FisherDiagonal:
         )
 
     def _common_fingerprint(self, other: "FisherDiagonal") -> str | None:
-        """That of both, if both are known; refuses two diagonals of which one cannot be made."""
+        """The fingerprint of both, or `None` if one is unknown; refuses diagonals that cannot be combined."""
         if self.fisher_type != other.fisher_type or self.sums.keys() != other.sums.keys():
             raise ValueError(
                 "Two Fisher diagonals are added or subtracted only over the same parameters and with the same "
-                f"estimator; these have {len(self.sums)} and {len(other.sums)} parameters, {self.fisher_type!r} and "
-                f"{other.fisher_type!r}."
+                f"estimator. These have {len(self.sums)} and {len(other.sums)} parameters, and the estimators "
+                f"{self.fisher_type!r} and {other.fisher_type!r}."
             )
         if self.weights_fingerprint is None or other.weights_fingerprint is None:
             return None
         if self.weights_fingerprint != other.weights_fingerprint:
             raise ValueError(
-                "Two Fisher diagonals are added or subtracted only at the same weights; these belong to different "
-                f"ones ({self.weights_fingerprint[:12]} and {other.weights_fingerprint[:12]}). Compute one of them "
+                "Two Fisher diagonals are added or subtracted only at the same weights. These belong to different "
+                f"weights ({self.weights_fingerprint[:12]} and {other.weights_fingerprint[:12]}). Compute one of them "
                 "again at the weights of the other."
             )
         return self.weights_fingerprint
@@ -141,7 +141,7 @@ class FisherDiagonal:
         return self.weights_fingerprint is not None and self.weights_fingerprint == weights_fingerprint(model)
 
     def refresh_cost(self) -> str:
-        """What a diagonal on the same examples costs at other weights, in words."""
+        """Says what it costs to compute the diagonal on the same examples again, at other weights."""
         if self.seconds is None:
             return f"one pass over {self.num_examples:,} examples"
         duration = f"{self.seconds:.1f} seconds" if self.seconds < 120 else f"{self.seconds / 60:.0f} minutes"
@@ -149,7 +149,7 @@ class FisherDiagonal:
 
     def check_fits(self, model: nn.Module, parameters: Collection[str], fisher_type: str) -> None:
         """
-        Refuses to serve a request that this diagonal is of no use for, before any pass.
+        Refuses a request that this diagonal cannot serve, before any pass.
 
         Args:
             model (`torch.nn.Module`):
@@ -160,8 +160,8 @@ class FisherDiagonal:
                 The estimator of the request.
 
         Raises:
-            `ValueError`: If the diagonal is stale, that is, belongs to other weights than the model's; says what a
-                refresh costs. Or if it is of other parameters or another estimator, or of sampled labels.
+            `ValueError`: If the diagonal is stale, that is, belongs to other weights than the model's (the message
+                says what a refresh costs), or if it has other parameters, another estimator or sampled labels.
         """
         if fisher_type != self.fisher_type or fisher_type == "sampled":
             raise ValueError(
@@ -173,7 +173,8 @@ class FisherDiagonal:
             raise ValueError(
                 f"The kept Fisher has {len(self.sums)} parameters and the request's scope {len(parameters)}; "
                 f"{len(different)} are on one side only, {different[0]} for one. Use the `reset_scope`, "
-                "`target_modules` and `exclude_modules` that the Fisher was kept with, and train what was trained."
+                "`target_modules` and `exclude_modules` that the Fisher was kept with, and let the same parameters "
+                "require gradients."
             )
         if self.weights_fingerprint is None:
             raise ValueError(
@@ -184,19 +185,19 @@ class FisherDiagonal:
 
     def check_fresh(self, fingerprint: str) -> None:
         """
-        Refuses other weights than those the diagonal belongs to.
+        Refuses a stale diagonal, that is, other weights than those the diagonal belongs to.
 
         Args:
             fingerprint (`str`):
-                That of the model's present weights.
+                The fingerprint of the model's present weights.
 
         Raises:
-            `ValueError`: If the diagonal is stale; says what a refresh costs.
+            `ValueError`: If the diagonal is stale. The message says what a refresh costs.
         """
         if self.weights_fingerprint != fingerprint:
             raise ValueError(
-                "The kept Fisher is stale: the model's weights are not those it was computed at, as after every "
-                f"training and every unlearning. A refresh costs {self.refresh_cost()}; or do without the kept Fisher."
+                "The kept Fisher is stale: it was computed at other weights than the model's, which change with every "
+                f"training and every unlearning. A refresh costs {self.refresh_cost()}; or leave the kept Fisher out."
             )
 
     def save_pretrained(
@@ -207,25 +208,25 @@ class FisherDiagonal:
         max_shard_size: int | str = "5GB",
     ) -> None:
         """
-        Keeps the diagonal in a folder, beside a model or in a folder of the model's: `fisher.safetensors`, or several
-        files and their index. Whole or not at all; nothing is overwritten.
+        Keeps the diagonal in a folder: as `fisher.safetensors`, or as several files and their index. The folder may be
+        a model's. The diagonal is written whole or not at all, and nothing is overwritten.
 
-        Together with the model, a diagonal says something about the examples in it, the more so the fewer they are.
-        Keep it as carefully as the data, and never upload it with the model. The names of the files all begin with
-        `fisher`, so that `ignore_patterns="*fisher*.safetensors*"` leaves them out of an upload; what lies in a folder
-        whose name begins with an underscore, [`~transformers.Trainer.push_to_hub`] leaves out by itself.
+        Together with the model, a diagonal reveals something about its examples, the more so the fewer they are. Keep
+        it as carefully as the data, and never upload it with the model. All file names begin with `fisher`, so
+        `ignore_patterns="*fisher*.safetensors*"` leaves the files out of an upload.
+        [`~transformers.Trainer.push_to_hub`] leaves out folders whose names begin with an underscore.
 
         Args:
             directory (`str`):
-                The folder; made if it is not there.
+                The folder. It is made if it does not exist.
             model (`torch.nn.Module`, *optional*):
-                The model that the diagonal belongs to, whose fingerprint is kept with it. By default
+                The model that the diagonal belongs to. Its fingerprint is kept with the diagonal. Without a model
                 `weights_fingerprint` must be known.
             max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`):
                 Size above which the sums are spread over several files.
 
         Raises:
-            `ValueError`: If the weights are unknown, or not those of the model.
+            `ValueError`: If the diagonal's weights are unknown, or are not those of the model.
             `FileExistsError`: If the folder holds a diagonal, or a part of one.
         """
         directory = Path(directory)
@@ -236,7 +237,7 @@ class FisherDiagonal:
             fisher._common_fingerprint(self)
         if fisher.weights_fingerprint is None:
             raise ValueError(
-                "A kept Fisher must say which weights it belongs to, and this one does not know. Pass the model it "
+                "A kept Fisher must say which weights it belongs to, and this one does not. Pass the model that it "
                 "was computed on: `save_pretrained(directory, model)`."
             )
         split = split_torch_state_dict_into_shards(
@@ -250,22 +251,22 @@ class FisherDiagonal:
             if split.is_sharded:
                 index = {"metadata": split.metadata | metadata, "weight_map": split.tensor_to_filename}
                 (staging / FISHER_INDEX_NAME).write_text(json.dumps(index, indent=2))
-            # The index, without which no reader finds the other files, comes last.
+            # The index comes last: without it nothing reads the other files.
             for filename in [*split.filename_to_tensors, *([FISHER_INDEX_NAME] if split.is_sharded else [])]:
                 os.replace(staging / filename, directory / filename)
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> "FisherDiagonal":
         """
-        Reads what [`~FisherDiagonal.save_pretrained`] wrote, to the CPU.
+        Loads a diagonal that [`~FisherDiagonal.save_pretrained`] wrote, to the CPU.
 
         Args:
             directory (`str`):
                 The folder.
 
         Raises:
-            `FileNotFoundError`: If there is no diagonal in it, or a part is missing.
-            `ValueError`: If the files hold something else.
+            `FileNotFoundError`: If the folder holds no diagonal, or a part of it is missing.
+            `ValueError`: If the files do not hold a Fisher diagonal.
         """
         directory = Path(directory)
         index = directory / FISHER_INDEX_NAME
@@ -280,24 +281,24 @@ class FisherDiagonal:
         fisher = cls._read([directory / filename for filename in dict.fromkeys(names.values())])
         if fisher.sums.keys() != names.keys():
             raise ValueError(
-                f"{index} names {len(names)} parameters and its files hold {len(fisher.sums)}: they do not belong "
-                "together."
+                f"{index} names {len(names)} parameters but its files hold {len(fisher.sums)}. The files do not "
+                "belong together; copy the whole folder again."
             )
         return fisher
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """
-        Writes the sums to one safetensors file, with everything else as metadata; whole or not at all.
+        Writes the diagonal to one safetensors file, whole or not at all. The sums are its tensors, the rest metadata.
 
-        What [`~FisherDiagonal.save_pretrained`] says of privacy holds here too.
+        The file needs the same care as a folder that [`~FisherDiagonal.save_pretrained`] writes.
 
         Args:
             path (`str`):
                 The file to write.
 
         Raises:
-            `FileExistsError`: If there is one already.
-            `FileNotFoundError`: If there is no folder for it.
+            `FileExistsError`: If the file exists.
+            `FileNotFoundError`: If its folder does not exist.
         """
         path = Path(path)
         check_new_file(path)
@@ -307,14 +308,14 @@ class FisherDiagonal:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "FisherDiagonal":
         """
-        Reads what [`~FisherDiagonal.save`] wrote, to the CPU.
+        Loads a diagonal that [`~FisherDiagonal.save`] wrote, to the CPU.
 
         Args:
             path (`str`):
                 The file.
 
         Raises:
-            `ValueError`: If the file holds something else.
+            `ValueError`: If the file does not hold a Fisher diagonal.
         """
         return cls._read([path])
 
@@ -352,30 +353,30 @@ class FisherDiagonal:
 
 def rounding_error(total: torch.Tensor) -> torch.Tensor:
     """
-    How far the sums of two passes over the same examples may lie apart by rounding, entry by entry.
+    Estimates how far the sums of two passes over the same examples lie apart by rounding, entry by entry.
 
-    A sum of N squares has a relative error of a few units in the last place. To it comes that of the gradients, which
-    are sums themselves: an entry that is small where its parameter's others are large has a gradient in which larger
-    terms cancelled, with their rounding error. So the estimate for an entry S of a parameter with the mean M is
-    `8 eps (S + sqrt(S M))`. Gradients that are 0 in exact arithmetic, as those of key biases under a softmax, are
-    nothing but rounding, and have any error; also in a pass of their own.
+    A sum of N squares has a relative error of a few units in the last place. The gradients, which are sums themselves,
+    add their own error: if an entry is small and others of its parameter are large, larger terms cancelled in its
+    gradient and left their rounding error. So the estimate for an entry S of a parameter with the mean M is
+    `8 eps (S + sqrt(S M))`. Gradients that are 0 in exact arithmetic, such as those of key biases under a softmax, are
+    nothing but rounding. Their error can have any size, between any two passes.
 
     Args:
         total (`torch.Tensor`):
-            Sums of one parameter.
+            The sums of one parameter.
 
     Returns:
-        `torch.Tensor`: In the shape and dtype of `total`.
+        `torch.Tensor`: The error of every entry, in the shape and dtype of `total`.
     """
     return _ROUNDING * torch.finfo(total.dtype).eps * (total + total.sqrt() * total.mean().sqrt())
 
 
 def check_no_fisher(directory: str | os.PathLike[str]) -> None:
     """
-    Refuses a folder that holds a Fisher diagonal, or a part of one that was not written to its end.
+    Refuses a folder that holds a Fisher diagonal, or a part of one.
 
     Raises:
-        `FileExistsError`: If there is one.
+        `FileExistsError`: If the folder holds one, or is a file.
     """
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""One pass over a data set by all processes, which goes on where an earlier one was interrupted."""
+"""One pass over a data set by all processes, which continues where an interrupted pass stopped."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +17,87 @@ from .checkpoint import FisherCheckpoint, PassRecord
 from .diagonal import FisherDiagonal
 
 
+@dataclass(frozen=True)
+class FisherPass:
+    """
+    Computes the Fisher diagonal of a data set in one pass, whose batches the processes share out.
+
+    Args:
+        source ([`BatchSource`]):
+            Makes the batches, and draws the sample if `max_examples` limits the data set. Any object with its methods
+            `batches` and `sample` will do.
+        batch_size (`int`):
+            Examples per batch of a process. The result does not depend on it but for rounding.
+        fisher_type, log_likelihood_func, seed, accumulator_device (*optional*):
+            As for [`accumulate_fisher_diagonal`].
+        max_examples (`int`, *optional*):
+            At most `max_examples` examples of a data set enter the pass: a random sample, or the first ones of a
+            stream. By default all do.
+
+    Example:
+
+    ```python
+    >>> fisher_pass = FisherPass(BatchSource(trainer), batch_size=32, max_examples=500)
+    >>> fisher = fisher_pass.compute(model, parameters_in_scope(model), dataset, "forget Fisher")
+    ```
+    """
+
+    source: BatchSource
+    batch_size: int
+    fisher_type: str = "empirical"
+    log_likelihood_func: LogLikelihoodFunction | None = None
+    seed: int = 0
+    accumulator_device: str | torch.device | None = None
+    max_examples: int | None = None
+
+    def compute(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        dataset: Any,
+        description: str | None = None,
+        checkpoint: FisherCheckpoint | None = None,
+    ) -> FisherDiagonal:
+        """
+        Computes the Fisher diagonal at the model's present weights. All processes must call this.
+
+        Args:
+            model ([`~transformers.PreTrainedModel`]):
+                The model, the same in all processes, not wrapped for data parallelism.
+            parameters (`dict[str, torch.nn.Parameter]`):
+                The parameters in scope.
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set.
+            description (`str`, *optional*):
+                Shown beside the progress bar. Without it there is no bar.
+            checkpoint ([`FisherCheckpoint`], *optional*):
+                Where this process saves its share of the pass, and from where it continues.
+
+        Returns:
+            [`FisherDiagonal`]: The diagonal on the examples of all processes, in every process.
+
+        Raises:
+            `ValueError`: As [`accumulate_fisher_diagonal`].
+        """
+        if self.max_examples is not None:
+            dataset = self.source.sample(dataset, self.max_examples)
+
+        def batches(start: int, earlier: Collection[int]) -> Iterable[tuple[int, Mapping[str, Any]]]:
+            return self.source.batches(dataset, self.batch_size, description, start=start, earlier=earlier)
+
+        return accumulate_over_processes(
+            model,
+            batches,
+            self.batch_size,
+            checkpoint=checkpoint,
+            fisher_type=self.fisher_type,
+            log_likelihood_func=self.log_likelihood_func,
+            parameters=parameters,
+            seed=self.seed,
+            accumulator_device=self.accumulator_device,
+        )
+
+
 def accumulate_over_processes(
     model: nn.Module,
     batches: Callable[[int, Collection[int]], Iterable[tuple[int, Mapping[str, Any]]]],
@@ -26,33 +107,33 @@ def accumulate_over_processes(
     **kwargs: Any,
 ) -> FisherDiagonal:
     """
-    Computes the Fisher diagonal of a data set whose batches are shared out over the processes.
+    Computes the Fisher diagonal of a data set whose batches the processes share out. All processes must call this.
 
-    Every process sums over its own batches, without a word to the others; then the sums and counts are added up once.
-    Those of a sharded model go through their batches in step, and an interrupted pass of theirs starts anew.
+    Every process sums over its own batches and exchanges nothing; at the end sums and counts are added up once. The
+    processes of a sharded model run their batches in step, and they start an interrupted pass anew.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
-            As for [`accumulate_fisher_diagonal`], the same in all processes.
+            The model, as for [`accumulate_fisher_diagonal`], the same in all processes.
         batches (`Callable`):
-            Called with a place in the data set and with further places before it; yields this process's batches from
-            there, and the further ones, each with its place. See [`seeded_batches`].
+            Called with a place in the data set and a collection of earlier places. Yields the batches of this process
+            at the earlier places and from the place on, each with its place. See [`seeded_batches`].
         batch_size (`int`):
-            Examples of every batch but the last.
+            Number of examples in every batch but the last.
         checkpoint ([`FisherCheckpoint`], *optional*):
-            Where this process's share is saved from time to time.
+            Where this process saves its share from time to time, and from where it continues.
         kwargs:
             As for [`accumulate_fisher_diagonal`].
 
     Returns:
-        [`FisherDiagonal`]: That of all processes' examples, in every process.
+        [`FisherDiagonal`]: The diagonal on the examples of all processes, in every process.
 
     Raises:
         `ValueError`: As [`accumulate_fisher_diagonal`].
     """
     accumulation = FisherAccumulation(model, **kwargs)
     saved = None if checkpoint is None else checkpoint.load()
-    # A sharded model's processes are in step: what one has is of use with what the others have.
+    # The shares of the processes of a sharded model are of use only together.
     is_complete = all(accumulation.processes.gather(saved is not None and saved[0].is_complete))
     if is_complete:
         accumulation.restore(*saved)
@@ -78,7 +159,7 @@ def _add_batches(
     if saved is not None:
         start = saved[0].position
         replayed = {saved[0].first, *(place for place, *_ in saved[0].probed)}
-    for item in accumulation.in_step(batches(start, replayed)):
+    for item in accumulation.lockstep.batches(batches(start, replayed)):
         place, batch = (0, None) if item is None else item
         if place < start:
             accumulation.replay(batch, place, saved[0])
@@ -91,8 +172,8 @@ def _add_batches(
         num_added = accumulation.record.num_examples - before
         if num_added > batch_size and accumulation.fisher_type == "sampled":
             raise ValueError(
-                f"The rows of this data set hold several documents each ({num_added} in {batch_size}), and labels are "
-                "drawn by an example's position. Give every document a row of its own, or use "
+                f"The rows of this data set hold several documents each ({num_added} in {batch_size} rows), and "
+                "sampled labels depend on the position of a row. Give every document a row of its own, or use "
                 "`fisher_type='empirical'`."
             )
         if checkpoint is None:
@@ -113,64 +194,9 @@ def _over_processes(accumulation: FisherAccumulation) -> FisherDiagonal:
     if num_examples == 0:
         raise ValueError("There was no example to compute the Fisher information on: the data set is empty.")
     if not accumulation.processes.are_several:
-        # What shards hold is the sum over the processes already.
+        # Sharded sums are already those of all processes.
         sum_over_processes_(sums.values())
     fallback = {name: reason for _, found in shares for name, reason in found.items()}
     return FisherDiagonal(
         {name: total.contiguous() for name, total in sums.items()}, num_examples, accumulation.fisher_type, fallback
     )
-
-
-@dataclass(frozen=True)
-class FisherPass:
-    """
-    Computes Fisher diagonals of data sets.
-
-    Args:
-        source ([`BatchSource`]):
-            Makes the batches.
-        batch_size (`int`):
-            Examples per batch and process.
-        fisher_type (`str`, *optional*, defaults to `"empirical"`):
-            Whose labels the gradients are taken at.
-        log_likelihood_func (`Callable`, *optional*):
-            The caller's likelihood.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of sampled labels.
-        accumulator_device (`str`, *optional*):
-            Where the sums are kept.
-        max_examples (`int`, *optional*):
-            At most this many examples, drawn at random.
-    """
-
-    source: BatchSource
-    batch_size: int
-    fisher_type: str = "empirical"
-    log_likelihood_func: LogLikelihoodFunction | None = None
-    seed: int = 0
-    accumulator_device: str | None = None
-    max_examples: int | None = None
-
-    def compute(
-        self,
-        model: nn.Module,
-        parameters: Mapping[str, nn.Parameter],
-        dataset: Any,
-        description: str,
-        checkpoint: FisherCheckpoint | None = None,
-    ) -> FisherDiagonal:
-        if self.max_examples is not None:
-            dataset = self.source.sample(dataset, self.max_examples)
-        return accumulate_over_processes(
-            model,
-            lambda start, earlier: self.source.batches(
-                dataset, self.batch_size, description, start=start, earlier=earlier
-            ),
-            self.batch_size,
-            checkpoint=checkpoint,
-            fisher_type=self.fisher_type,
-            log_likelihood_func=self.log_likelihood_func,
-            parameters=parameters,
-            seed=self.seed,
-            accumulator_device=self.accumulator_device,
-        )

@@ -28,33 +28,66 @@ from hf_deepclean import accumulate_fisher_diagonal
 from hf_deepclean.data.batches import num_examples, select_examples, split_labels
 from hf_deepclean.fisher.engine.calls import Call
 from hf_deepclean.fisher.engine.reference import add_reference_squares_
-from hf_deepclean.fisher.engine.rules import any_op
+from hf_deepclean.fisher.engine.rules.any_op import any_op
 from hf_deepclean.models.likelihood import Likelihood
-from tests.architectures.tiny_models import HEADS, Entry, batch, build, entries, log_likelihood
+from tests.architectures.batches import batch, log_likelihood
+from tests.architectures.entries import HEADS, Entry, entries
+from tests.architectures.tiny_models import build
 
 
 TOLERANCE, NOISE = 1e-9, 1e-24
+
+INTRODUCTION = """This folder compares the Fisher pass with its definition, one example at a time, on every
+architecture of transformers' auto mappings. The models are tiny, with random weights in float64. Exact means that
+every entry of every parameter agrees to {tolerance:g} of the largest entry of its tensor. `make coverage` writes this
+page, that is `python -m tests.architectures.coverage --output tests/architectures/README.md`, with transformers
+{version}."""
+
+LEGEND = """## In this folder
+
+| module | |
+|---|---|
+| `entries.py` | lists the architectures and their heads |
+| `tiny_configs.py` | shrinks the configuration of an architecture by the names of its fields |
+| `overrides.py` | settings of architectures that the names do not give |
+| `tiny_models.py` | builds a model from such a configuration |
+| `batches.py` | makes a batch for it, and scores its outputs |
+| `coverage.py` | compares the pass with its definition, and writes this page |
+| `test_coverage.py` | checks one architecture of each kind, and all of them in `make test-slow` |
+
+Add an architecture: a new release of transformers adds it to the table by itself. If it is not built, give it an entry
+in `overrides.py`. If it brings a new kind of computation, add it to `KINDS` in `test_coverage.py`.
+
+## By architecture
+
+- **Exact by rules**: no parameter took the one-example path, on which the whole model runs for every example. Ops
+  without a closed form run again by themselves for every example; they are named.
+- **Not built**: followed by the message of transformers. For some models of images and text the cause is only that no
+  tiny configuration or batch was written for them here.
+- **No reference**: a backward pass through the model in eval mode fails without this library too.
+- The number of parameters reached is given if it is less than half of all parameters. The batch of most models of
+  images and text, or of sound and text, holds text only."""
 
 
 @dataclasses.dataclass
 class Result:
     """
-    What came out for one architecture and head.
+    The result of one architecture and head.
 
     Args:
         status (`str`):
-            `"exact"`, `"different"` or `"engine failed"`; `"no reference"` where a backward pass through the model in
-            eval mode fails by itself; `"not built"`.
+            `"exact"`, `"different"`, `"engine failed"`, `"not built"`, or `"no reference"` if a backward pass through
+            the model in eval mode fails without this library too.
         reason (`str`):
-            Why it is not exact.
+            Why the status is not `"exact"`.
         worst (`float`):
             Largest difference of an entry, relative to the largest entry of its tensor.
         reached (`int`):
             Number of parameters whose Fisher information is not zero, of `num_parameters`.
         op_by_op (`list[str]`):
-            Ops without a closed form, which ran again for every example.
+            Ops without a closed form. They ran again for every example.
         one_example (`dict[str, str]`):
-            The parameters on the one-example path, with the reasons.
+            Parameters on the one-example path, with the reason.
         warned (`bool`):
             Whether the self-check warned.
     """
@@ -82,7 +115,7 @@ class Result:
 
     @property
     def closed(self) -> bool:
-        """Exact by closed forms alone."""
+        """Whether the result is exact by closed forms alone."""
         return self.exact and not self.op_by_op and not self.one_example
 
 
@@ -98,7 +131,7 @@ class _Warnings(logging.Handler):
 
 
 def compare(entry: Entry) -> Result:
-    """Builds an architecture and compares the pass over one batch of it with the definition."""
+    """Builds an architecture and compares the Fisher pass over one batch with its definition."""
     result, started = Result(*entry), time.perf_counter()
     try:
         model = build(entry)
@@ -117,7 +150,7 @@ def compare(entry: Entry) -> Result:
 
 
 def _check_independent(model: nn.Module, examples: dict[str, Any]) -> None:
-    """Refuses a batch whose examples have no finite log-likelihoods of their own: nothing could be compared."""
+    """Refuses a batch without a finite log-likelihood per example, because nothing could be compared."""
     scores = []
     with torch.no_grad():
         for indices in [range(num_examples(examples)), *([i] for i in range(num_examples(examples)))]:
@@ -137,7 +170,7 @@ def _compare_pass(
     parameters: dict[str, Any],
     reference: dict[str, torch.Tensor],
 ) -> None:
-    handler, logger = _Warnings(), logging.getLogger("hf_deepclean.fisher.accumulate")
+    handler, logger = _Warnings(), logging.getLogger("hf_deepclean.fisher")
     logger.addHandler(handler)
     ops = set()
 
@@ -148,7 +181,7 @@ def _compare_pass(
         return contact
 
     try:
-        with mock.patch("hf_deepclean.fisher.taps.any_op", recorded):
+        with mock.patch("hf_deepclean.fisher.engine.taps.any_op", recorded):
             fisher = accumulate_fisher_diagonal(
                 model, [examples], log_likelihood_func=log_likelihood, parameters=parameters
             )
@@ -171,23 +204,19 @@ def _compare_pass(
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    # The validators of configurations put the reason on the second line.
+    # The validators of configurations write the reason on the second line.
     return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:300]
 
 
 def page(results: Iterable[Result]) -> str:
-    """The results as a Markdown page, the same for the same results."""
+    """Writes the results as a Markdown page. Equal results give equal pages."""
     results = sorted(results, key=lambda r: (r.model_type, list(HEADS).index(r.head), r.class_name))
     heads = [head for head in HEADS if any(r.head == head for r in results)]
     built = [r for r in results if r.built]
     lines = [
         "# Architectures",
         "",
-        "Every architecture of transformers' auto mappings, at a tiny size with random weights, in float64: the",
-        "Fisher pass against its definition, one example at a time. Exact means that every entry of every parameter",
-        f"agrees to {TOLERANCE:g} of the largest entry of its tensor. Written by `make coverage`, that is",
-        "`python -m tests.architectures.coverage --output tests/architectures/README.md`,",
-        f"with transformers {transformers.__version__}.",
+        *INTRODUCTION.format(tolerance=TOLERANCE, version=transformers.__version__).splitlines(),
         "",
         f"{len(results)} entries, {len(built)} built, {sum(r.exact for r in built)} exact, "
         f"{sum(r.exact and not r.one_example for r in built)} exact with no parameter on the one-example path, "
@@ -203,20 +232,7 @@ def page(results: Iterable[Result]) -> str:
             f"| {head} | {len(of_head)} | {sum(r.built for r in of_head)} | {sum(r.exact for r in of_head)} "
             f"| {batched} | {sum(r.closed for r in of_head)} |"
         )
-    lines += [
-        "",
-        "## By architecture",
-        "",
-        "Rules: no parameter was left to the one-example path, in which the whole model runs for every example. An op",
-        "without a closed form runs again by itself for every example; these are named. Not built: with the message",
-        "of transformers, which for some models of images and text only says that no tiny configuration or batch was",
-        "written for them here.",
-        "No reference: a backward pass through the model in eval mode fails without this library too. The number of",
-        "parameters reached is given where it is less than half of them: the batch of most models of images and text,",
-        "or of sound and text, holds text only.",
-        "",
-    ]
-    lines += ["| architecture | heads | result |", "|---|---|---|"]
+    lines += ["", *LEGEND.splitlines(), "", "| architecture | heads | result |", "|---|---|---|"]
     for model_type, of_type in _grouped(results, lambda r: r.model_type).items():
         for outcome, same in _grouped(of_type, _outcome).items():
             lines.append(f"| {model_type} | {', '.join(dict.fromkeys(r.head for r in same))} | {outcome} |")
@@ -249,11 +265,11 @@ def _grouped(results: Iterable[Result], key: Any) -> dict[str, list[Result]]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", nargs="+", choices=list(HEADS), help="only these heads")
-    parser.add_argument("--model_types", nargs="+", help="only these architectures")
+    parser.add_argument("--heads", nargs="+", choices=list(HEADS), help="run only these heads")
+    parser.add_argument("--model_types", nargs="+", help="run only these architectures")
     parser.add_argument("--output", type=Path, help="the Markdown page to write")
-    parser.add_argument("--json", type=Path, help="file for all results")
-    parser.add_argument("--shard", default="0/1", help="run every n-th entry from the i-th: i/n")
+    parser.add_argument("--json", type=Path, help="file to write all results to")
+    parser.add_argument("--shard", default="0/1", help="i/n: run every n-th entry, starting with the i-th")
     options = parser.parse_args(arguments)
     index, count = map(int, options.shard.split("/"))
     chosen = [

@@ -1,10 +1,14 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What shrinking by name cannot reach, by model type, by `"model type/head"` or by class name; later ones win.
+Settings of tiny models that the names of configuration fields do not give.
 
-`config`: values of the configuration, nested where it is. `defaults`: arguments of the configuration that is shrunk.
-`inputs`: model inputs, made by functions of the batch maker. `length`: number of tokens. `num_labels`: classes.
+The keys are a model type, `"model type/head"` or a class name; the more special key wins. The values:
+- `config`: values of the configuration, nested like the configuration;
+- `defaults`: arguments of the configuration that is shrunk;
+- `inputs`: functions that make a model input from the batch maker;
+- `length`: number of tokens;
+- `num_labels`: number of classes.
 """
 
 from typing import Any
@@ -13,7 +17,7 @@ import torch
 
 
 def _no_input(maker: Any) -> None:
-    """Leaves an input out."""
+    """Makes no input, so that the input is left out."""
 
 
 _CONVOLUTIONS = {
@@ -79,7 +83,7 @@ _ACOUSTIC = {"num_filters": 4, "depths": (1, 1, 1), "downsampling_ratios": (2, 2
 
 
 def _image(num_tokens: int, length: int = 24) -> dict[str, Any]:
-    """Text with one image, which takes `num_tokens` tokens."""
+    """Text with one image of `num_tokens` tokens."""
     return {
         "length": length,
         "inputs": {
@@ -321,7 +325,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 
 
 def overrides_for(model_type: str, head: str, class_name: str = "") -> dict[str, Any]:
-    """The overrides of one entry, from the general to the special."""
+    """Merges the overrides of one entry, from the general to the special."""
     merged: dict[str, Any] = {}
     for key in (model_type, f"{model_type}/{head}", class_name):
         for kind, values in OVERRIDES.get(key, {}).items():

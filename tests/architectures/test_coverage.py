@@ -1,10 +1,14 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
 import pytest
 import torch
 
+from tests.architectures.batches import batch
 from tests.architectures.coverage import compare, page
-from tests.architectures.tiny_models import Entry, batch, build, entries
+from tests.architectures.entries import Entry, entries
+from tests.architectures.tiny_models import build
 
 
 # One of each kind of computation.
@@ -40,7 +44,7 @@ KINDS = [
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Tensors this small only lose by a second thread."""
+    """Uses one thread: a second one slows down such small tensors."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -81,6 +85,14 @@ def test_what_cannot_be_built_is_in_the_page_with_its_reason():
     result = compare(Entry("causal LM", "bert", "NoSuchModel"))
     assert result.status == "not built"
     assert "AttributeError" in page([result])
+
+
+def test_the_page_has_the_text_that_the_program_writes():
+    written = Path(__file__).with_name("README.md").read_text()
+    text = page([])
+    table = "| architecture | heads | result |"
+    assert text[text.index("## In this folder") : text.index(table)] in written
+    assert written[: written.index(" with transformers")] == text[: text.index(" with transformers")]
 
 
 @pytest.mark.slow

@@ -1,13 +1,13 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Time, memory and error of a Fisher pass, by hf_deepclean and by others, beside a plain forward and backward pass.
+Measures time, memory and error of a Fisher pass, by hf_deepclean and by others, beside a plain training step.
 
 ```shell
 python -m tests.benchmarks.fisher_pass --json fisher_pass.json
 ```
 
-`README.md` beside this file says what is measured and how to read it.
+The README of this folder explains what is measured.
 """
 
 import argparse

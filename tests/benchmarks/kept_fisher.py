@@ -1,11 +1,11 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Whether a retain Fisher by subtraction from a kept one selects the weights that a pass over the retain data selects.
+Compares the weights that a retain Fisher by subtraction selects with those that a pass over the retain data selects.
 
 Trains a vision transformer on the digits and a small language model on fictitious people and ordinary text, keeps the
-Fisher of all their training data, and compares for several requests and rules. The language model has an output layer
-of its own, so that the embeddings of words that only the forget data use have a retain Fisher of exactly 0.
+Fisher of all training data, and compares the selections for several requests and rules. The language model has an
+output layer of its own, so the embeddings of words that only the forget data use have a retain Fisher of exactly 0.
 
 ```shell
 python -m tests.benchmarks.kept_fisher            # selections
@@ -52,7 +52,7 @@ RULES: dict[str, dict[str, Any]] = {
     "adaptive": {"selection": "adaptive"},
 }
 BATCH_SIZE = 32
-# A batch size that gives other roundings.
+# Another batch size, for other rounding errors.
 OTHER_BATCH_SIZE = 17
 
 
@@ -122,7 +122,7 @@ def num_different(first: WeightSelection, second: WeightSelection) -> int:
 
 
 def rows_of(name: str, workload: Workload) -> Iterator[list[str]]:
-    """A table row per request and rule; and per request the rounding that was estimated and found."""
+    """Yields a table row for every request and rule, with the rounding that was estimated and found."""
     everything = np.arange(len(workload.dataset))
     kept = workload.fisher(everything)
     for request, forget_rows in workload.requests.items():
@@ -135,7 +135,7 @@ def rows_of(name: str, workload: Workload) -> Iterator[list[str]]:
                 expected, other = (select_weights(forget, retain, **settings) for retain in passes)
                 selected = select_weights(forget, difference, **settings)
             except ValueError:
-                # Nothing has so large a ratio.
+                # No weight has so large a ratio.
                 continue
             error = cancellation_error(kept, forget, selected)
             yield [
@@ -153,7 +153,7 @@ def rows_of(name: str, workload: Workload) -> Iterator[list[str]]:
 
 
 def describe(name: str, workload: Workload) -> str:
-    """How far two passes lie apart, in units of the estimate; and what a fingerprint takes."""
+    """Says how far two passes lie apart, in units of the estimated error, and how long a fingerprint takes."""
     everything = np.arange(len(workload.dataset))
     passes = [workload.fisher(everything, size) for size in (BATCH_SIZE, OTHER_BATCH_SIZE)]
     found = torch.cat(
@@ -175,7 +175,7 @@ def describe(name: str, workload: Workload) -> str:
 
 
 def times_of_a_request(name: str, workload: Workload, num_train_epochs: float) -> Iterator[list[str]]:
-    """Seconds of the phases of a request for 10 %, without and with a kept Fisher."""
+    """Yields the seconds of the phases of a request for 10 %, without and with a kept Fisher."""
     kept = workload.fisher(np.arange(len(workload.dataset)))
     kept = replace(kept, weights_fingerprint=weights_fingerprint(workload.model))
     forgotten = set(map(int, workload.requests["10 %"]))
@@ -252,12 +252,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num_threads", type=int, default=1)
     parser.add_argument("--times", action="store_true", help="time requests instead of comparing selections")
-    parser.add_argument("--num_train_epochs", type=float, default=2, help="length of the repair that is timed")
+    parser.add_argument("--num_train_epochs", type=float, default=2, help="number of epochs of the timed repair")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    # The recipes are scripts that import one another by name.
+    # The recipes are scripts that import each other by name.
     sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
     if arguments.times:
         rows = [

@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-How fast the files of a model are searched for the forgotten rows, on one core.
+Measures how fast the files of a model are searched for the forgotten rows, on one core.
 
 ```shell
 python -m tests.benchmarks.leaks --num_rows 8000 --megabytes 512
@@ -31,9 +31,9 @@ def rows(number: int) -> Dataset:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of the search for leaks.")
-    parser.add_argument("--num_rows", type=int, default=8000, help="Rows to forget, of twenty words each.")
+    parser.add_argument("--num_rows", type=int, default=8000, help="Number of forgotten rows, of twenty words each.")
     parser.add_argument("--megabytes", type=int, default=512, help="Size of the weights.")
-    parser.add_argument("--repeats", type=int, default=3, help="How often they are searched.")
+    parser.add_argument("--repeats", type=int, default=3, help="Number of searches.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     dataset = rows(arguments.num_rows)

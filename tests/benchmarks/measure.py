@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Time, memory and error of the methods on one workload, each in a process of its own."""
+"""Measures time, memory and error of the methods on one workload, each in a process of its own."""
 
 import copy
 import ctypes
@@ -30,9 +30,9 @@ from tests.benchmarks.peers import PEERS
 
 
 METHODS = OWN | TORCH | PEERS
-# Other methods that take more plain steps than this are timed twice and no more.
+# Other methods that take more plain steps than this are timed only twice.
 SLOW = 2
-# Per round and method: a minimum of few is mostly noise.
+# Per round and method. The minimum of few steps is mostly noise.
 MIN_STEPS, MIN_SECONDS = 3, 0.2
 WRONG = 1e-4
 NOISE = 1e-12
@@ -46,7 +46,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 
 def anonymous_bytes() -> int:
-    """Resident memory less mapped files: the code pages of a library are no part of a method's memory."""
+    """Resident memory without mapped files: the code pages of a library do not count as a method's memory."""
     with open("/proc/self/statm") as statm:
         _, resident, shared = map(int, statm.read().split()[:3])
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
@@ -59,7 +59,7 @@ def release_freed_memory() -> None:
 
 
 def set_malloc(trim_threshold: int, mmap_threshold: int) -> None:
-    """Fixes, where the C library is glibc, what it does with freed memory; else that depends on the order of sizes."""
+    """Fixes what glibc does with freed memory. By default that depends on the order in which sizes are freed."""
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         m_trim_threshold, m_mmap_threshold = -1, -3
@@ -68,17 +68,17 @@ def set_malloc(trim_threshold: int, mmap_threshold: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """For times: the page faults of getting a block back from the system can take longer than the work in it."""
+    """For times: the page faults of getting a block from the system again can take longer than the work in it."""
     set_malloc(trim_threshold=2**31 - 1, mmap_threshold=2**25)
 
 
 def return_freed_memory() -> None:
-    """For memory: what is resident is what is in use."""
+    """For memory: only memory that is in use is resident."""
     set_malloc(trim_threshold=2**16, mmap_threshold=2**16)
 
 
 def peak_bytes(function: Callable[[], Any]) -> tuple[Any, int]:
-    """What `function` returns, and the largest resident memory meanwhile over that at its start."""
+    """Calls `function`; returns its result, and by how much the resident memory grew at most during the call."""
     release_freed_memory()
     start = anonymous_bytes()
     peak, done = start, threading.Event()
@@ -107,10 +107,10 @@ def float64_reference(workload: str) -> Squares:
 
 def compare(squares: Squares, expected: Squares) -> dict[str, Any]:
     """
-    Errors relative to the largest value of each parameter.
+    Computes errors relative to the largest value of each parameter.
 
-    Parameters whose Fisher is zero but for rounding (key biases under a softmax) are compared with the largest value
-    of the model, because their own is noise.
+    The Fisher of some parameters is zero but for rounding, as for key biases under a softmax. Their largest value is
+    noise, so their errors are relative to the largest value of the model.
     """
     largest = max(value.max().item() for value in expected.values())
     errors = {}
@@ -134,7 +134,7 @@ def memory_and_error(workload: str, method: str, reference_file: str) -> dict[st
     return_freed_memory()
     model, batch = WORKLOADS[workload].build()
     run = METHODS[method](model, WORKLOADS[workload].log_likelihood)
-    run(in_chunks(batch, 2)[0])  # Lazy imports and the buffers of the BLAS belong to the process, not to the method.
+    run(in_chunks(batch, 2)[0])  # Lazy imports and buffers of the BLAS do not count as the method's memory.
     squares, peak = peak_bytes(partial(run, batch))
     result: dict[str, Any] = {"peak_bytes": peak}
     if method != PLAIN and VARIANTS.get(method, {}).get("fisher_type", "empirical") == "empirical":
@@ -144,9 +144,10 @@ def memory_and_error(workload: str, method: str, reference_file: str) -> dict[st
 
 def timings(workload: str, methods: Collection[str], repeats: int) -> dict[str, dict[str, Any]]:
     """
-    Every method some steps per round, so that a drift of the machine's speed hits all alike.
+    Times every method for some steps per round, so that a drift of the machine's speed affects all methods alike.
 
-    hf_deepclean makes one pass per round; its first batch has what is done once per pass, the next ones are its steps.
+    hf_deepclean runs one pass per round. Its first batch includes the work that is done once per pass; the further
+    batches are its steps.
     """
     keep_freed_memory()
     model, batch = WORKLOADS[workload].build()
@@ -186,7 +187,7 @@ def start(num_threads: int) -> None:
 
 
 def isolated(num_threads: int, function: Callable[..., Any], *args: Any) -> Any:
-    """What `function` returns in a fresh process, forked from one that has the imports and nothing else."""
+    """Calls `function` in a fresh process, forked from a process that has only done the imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, context, initializer=start, initargs=(num_threads,)) as pool:
@@ -203,7 +204,7 @@ def reason(error: BaseException) -> str:
 
 
 def measure(workload: str, methods: Collection[str], repeats: int, num_threads: int, debug: bool) -> dict[str, Any]:
-    """One column of the table: the workload's description, and a record for every method."""
+    """Measures one column of the table: describes the workload, and makes a record for every method."""
     run = partial(isolated, num_threads)
     column = run(describe, workload)
     records: dict[str, dict[str, Any]] = {}

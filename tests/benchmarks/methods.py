@@ -1,9 +1,9 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The plain step, hf_deepclean, and what needs nothing but torch.
+The plain step, hf_deepclean, and methods that need only torch.
 
-A method is a function of a model and its log-likelihood that does what has to be done once, and returns the function
+A method is a function of a model and its log-likelihood. It does the work that is done once, and returns the function
 to be measured: from a batch to `sum_n (d log p(y_n | x_n, w) / dw)^2` of every parameter that requires gradients.
 """
 
@@ -49,7 +49,7 @@ def loss(model: nn.Module, log_likelihood: LogLikelihood, batch: Batch) -> torch
 
 
 def plain_step(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
-    """The unit: it computes no Fisher."""
+    """The unit of time and memory: a forward and backward pass, without a Fisher."""
 
     def run(batch: Batch) -> Squares:
         loss(model, log_likelihood, batch).backward()
@@ -60,7 +60,7 @@ def plain_step(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
 
 
 def repeated(batch: Batch, num_batches: int, starts: list[float] | None) -> Iterator[Batch]:
-    """A data set of equal batches; `starts` takes down when each of them was asked for."""
+    """A data set of equal batches; notes in `starts` when each batch was asked for."""
     for _ in range(num_batches):
         if starts is not None:
             starts.append(time.perf_counter())
@@ -77,7 +77,10 @@ def hf_deepclean(model: nn.Module, log_likelihood: LogLikelihood, kwargs: Mappin
 
 
 def two_groups(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
-    """Forget and retain in one pass, every other example; the sums of both are those of the whole batch."""
+    """
+    One pass for two groups of alternating examples, such as forget and retain set. Their sums add up to those of the
+    whole batch.
+    """
 
     def run(batch: Batch, num_batches: int = 1, starts: list[float] | None = None) -> Squares:
         batch = batch | {"group": torch.arange(len(batch["labels"])) % 2}
@@ -136,7 +139,7 @@ def vmap_of_grad(model: nn.Module, log_likelihood: LogLikelihood, chunk_size: in
 PLAIN = "plain step"
 REFERENCE = "one-example reference"
 
-# Variants of the engine: a row each, with further arguments of `accumulate_fisher_diagonal`.
+# Variants of the engine, a table row each, with their arguments of `accumulate_fisher_diagonal`.
 VARIANTS: dict[str, dict[str, Any]] = {
     "hf_deepclean": {},
     "hf_deepclean, sampled": {"fisher_type": "sampled"},

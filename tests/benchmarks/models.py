@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the Fisher benchmark runs on: a model with fixed random weights, a batch, and the batch's log-likelihood."""
+"""The workloads of the Fisher benchmark: a model with fixed random weights, a batch, and its log-likelihood."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def next_token_log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tenso
 
 
 class Classifier(nn.Module):
-    """A stack of layers with the call of a transformers classifier."""
+    """A stack of layers that is called like a transformers classifier."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ def images(size: int, *shape: int) -> Batch:
 
 
 def tokens(size: int, length: int, vocab_size: int) -> Batch:
-    """Without a mask: transformers looks at its values, which `torch.func.vmap` refuses."""
+    """Tokens without a mask: transformers reads the values of a mask, which `torch.func.vmap` refuses."""
     return {"input_ids": torch.randint(2, vocab_size, (size, length))}
 
 
@@ -141,9 +141,9 @@ class Workload:
     checkpointing: bool = False
 
     def build(self) -> tuple[nn.Module, Batch]:
-        """The same model and batch every time."""
-        # A seed at which float32 and float64 agree on the sign of every input of a ReLU of the ResNet: where they do
-        # not, its gradients differ by more than rounding, whatever the method.
+        """Builds the model and the batch, the same every time."""
+        # At this seed float32 and float64 agree on the sign of every ReLU input of the ResNet. Where they do not, its
+        # gradients differ by more than rounding, whatever the method.
         torch.manual_seed(1)
         model, batch = self.make()
         with torch.no_grad():
@@ -152,7 +152,7 @@ class Workload:
                 parameter += 0.02 * torch.randn_like(parameter)
         if self.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        # transformers checkpoints in train mode only; no model here has dropout.
+        # transformers checkpoints only in train mode; no model here has dropout.
         return model.train(self.checkpointing), batch
 
 

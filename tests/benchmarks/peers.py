@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The Fisher diagonal by other libraries, each as its own documentation says. `requirements.txt` has the versions."""
+"""The Fisher diagonal by other libraries, used as their documentation says; versions are in `requirements.txt`."""
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ def backpack(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
     from backpack import backpack, extend
     from backpack.extensions import SumGradSquared
 
-    # Leaves only: it writes `module.output`, which in many transformers models is a submodule's name.
+    # Leaf modules only: BackPACK writes `module.output`, which many transformers models use as a submodule's name.
     for module in model.modules():
         if not any(module.children()):
             extend(module)
@@ -32,7 +32,7 @@ def backpack(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
 def opacus(model: nn.Module, log_likelihood: LogLikelihood) -> Run:
     from opacus import GradSampleModule
 
-    # It computes nothing in eval mode.
+    # Opacus computes nothing in eval mode.
     wrapped = GradSampleModule(model.train(), loss_reduction="sum")
 
     def run(batch: Batch) -> Squares:

@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The Fisher pass in one, two and more processes of one thread each, on the processor.
+Times the Fisher pass in one, two and more processes of one thread each, on the CPU.
 
 ```shell
 python -m tests.benchmarks.processes --num_processes 1 2
@@ -25,7 +25,7 @@ NUM_BATCHES = 16
 
 
 def seconds_of_a_pass(name: str) -> tuple[float, int]:
-    """Of all processes together, from the first batch to the sums being there; and how many examples it had."""
+    """Seconds from the first batch until all processes have the sums, and the number of examples."""
     torch.manual_seed(0)
     model, batch = MODELS[name]()
 
@@ -60,8 +60,8 @@ def launch(count: int, repeats: int) -> dict[str, tuple[float, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
     parser.add_argument("--num_processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--repeats", type=int, default=2, help="timed passes, of which the fastest counts")
-    parser.add_argument("--worker", action="store_true", help="what a launched process runs")
+    parser.add_argument("--repeats", type=int, default=2, help="number of timed passes; the fastest counts")
+    parser.add_argument("--worker", action="store_true", help="run as one of the launched processes")
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.repeats)

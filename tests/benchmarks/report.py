@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The measurements as Markdown tables."""
+"""Writes the measurements as Markdown tables."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def time_ratio(column: dict[str, Any], method: str) -> float:
 
 
 def memory_ratio(column: dict[str, Any], method: str) -> float:
-    """Less the sums themselves, which every method returns and the plain step does not."""
+    """Memory without the sums, which every method but the plain step returns, as a multiple of the plain step's."""
     extra = column["methods"][method]["peak_bytes"] - column["accumulator_bytes"]
     return max(extra, 0) / column["methods"][PLAIN]["peak_bytes"]
 
@@ -55,7 +55,7 @@ def engine_table(columns: Columns) -> str:
 
 
 def comparison_table(columns: Columns) -> str:
-    """Methods down, models across; what failed and why goes into notes below."""
+    """A row per method and a column per model. Notes below the table say why methods failed."""
     notes: dict[str, int] = {}
 
     def cell(column: dict[str, Any], method: str) -> str:

@@ -1,13 +1,13 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Whole unlearning runs on one thread of a CPU, beside what `hf-deepclean estimate` says of them.
+Measures whole unlearning runs on one thread of a CPU and compares them with the estimates of `hf-deepclean estimate`.
 
 ```shell
 python -m tests.benchmarks.scale --markdown recipes/scale.md
 ```
 
-The page says what is measured. Every command on it is run anew too, and its output written below it.
+The page explains what is measured. Every command on the page also runs again, and its output is written below it.
 """
 
 import argparse
@@ -31,18 +31,18 @@ from tests.benchmarks.scale_runs import RUNS, measure_run
 
 ROOT = Path(__file__).parent.parent.parent
 BEGIN, END = "<!-- begin: written by scale.py -->", "<!-- end: written by scale.py -->"
-# A command of the page, and the output below it.
+# A command on the page, and the output below it.
 EXAMPLE = re.compile(r"```shell\nhf-deepclean (estimate .*?)```\n\n```text\n(.*?)```", re.S)
 
 
 def predict(name: str, flops_per_second: float) -> Estimate:
-    """What the calculator says, from the sizes of the model, the job, and the rate of matrix products."""
+    """Estimates a run from the sizes of its model, its job and the speed of matrix products."""
     run = RUNS[name]
     return estimate(ModelSize.of_model(run.build()), run.job, Setting(), Device.cpu(flops_per_second))
 
 
 def compare(name: str, measured: dict[str, Any]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Predicted and measured, by phase and for the run."""
+    """Returns predicted and measured values, by phase and for the whole run."""
     seconds, num_bytes = dict(measured["seconds"]), dict(measured["bytes"])
     predicted = predict(name, seconds.pop("flops_per_second"))
     pairs = {
@@ -96,10 +96,10 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
 
 
 def output_of(command: str) -> str:
-    """What a command of the page prints; `command` without the name of the program."""
+    """Runs a command of the page, given without the name of the program, and returns its output."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        # The page is to be read from the root of the repository, and this may run anywhere.
+        # The paths on the page are relative to the root of the repository; this may run anywhere.
         words = shlex.split(command.replace("\\\n", " "))
         arguments = [str(ROOT / word) if word.startswith("recipes/") else word for word in words]
         if hf_deepclean(arguments) != 0:
@@ -108,7 +108,7 @@ def output_of(command: str) -> str:
 
 
 def examples(page: Path) -> list[tuple[str, str]]:
-    """The commands of the page with the outputs that stand there."""
+    """The commands on the page, each with the output below it."""
     return EXAMPLE.findall(page.read_text())
 
 
@@ -120,10 +120,10 @@ def write_outputs(page: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measured runs beside what the calculator says of them.")
+    parser = argparse.ArgumentParser(description="Measures runs and compares them with their estimates.")
     parser.add_argument("--models", nargs="*", choices=RUNS, default=list(RUNS))
-    parser.add_argument("--json", type=Path, help="write every measurement to this file; what is in it stays")
-    parser.add_argument("--markdown", type=Path, help="write tables and outputs of commands into this page")
+    parser.add_argument("--json", type=Path, help="write the measurements to this file; skip runs that are in it")
+    parser.add_argument("--markdown", type=Path, help="write the tables and the outputs of commands into this page")
     args = parser.parse_args()
 
     results = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}

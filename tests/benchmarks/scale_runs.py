@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whole unlearning runs on the CPU, measured phase by phase: processor time and peak memory."""
+"""Measures whole unlearning runs on the CPU phase by phase: processor time and peak memory."""
 
 import tempfile
 import threading
@@ -84,7 +84,7 @@ def llama_adapter() -> nn.Module:
     )
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            # As after training: with B = 0 the gradients of A are zero.
+            # Not zero, as after training: with B = 0 the gradients of A are zero.
             nn.init.normal_(parameter, std=0.02)
     return model
 
@@ -96,8 +96,11 @@ class MeasuredRun:
 
     Args:
         make (`Callable`): Builds the model.
-        job ([`Job`]): What the run does, as the calculator takes it.
-        calibration (`bool`): Whether constants of the calculator were fitted to it.
+        job ([`Job`]): The run as `estimate` describes it.
+        images (`bool`): Whether the examples are images; otherwise they are tokens.
+        generates (`bool`): Whether the labels are the tokens themselves.
+        adapter (`bool`): Whether only an adapter is cleaned.
+        calibration (`bool`): Whether constants of `estimate` were fitted to this run.
     """
 
     make: Callable[[], nn.Module]
@@ -173,7 +176,7 @@ RUNS = {
 
 
 class PeakMemory:
-    """Samples the anonymous memory of this process and keeps the largest of every phase, over that at the start."""
+    """Samples the anonymous memory of this process, and keeps the largest growth since the start for every phase."""
 
     def __init__(self) -> None:
         release_freed_memory()
@@ -206,9 +209,9 @@ class PeakMemory:
 
 class WatchedUnlearner(FisherUnlearner):
     """
-    Notes the processor time of every phase, and says which phase runs.
+    Notes the processor time of every phase, and tells the memory sampler which phase runs.
 
-    On one thread and an idle machine processor time is the time on the clock; other programs do not count in it.
+    On one thread of an idle machine, processor time equals wall-clock time. Other programs do not count in it.
     """
 
     memory: PeakMemory | None = None
@@ -237,14 +240,14 @@ class WatchedUnlearner(FisherUnlearner):
 
 
 def warm_up(run: MeasuredRun) -> None:
-    """What a first run imports and allocates belongs to the process: the same run, with a handful of examples."""
+    """Runs a handful of examples first, so that imports and one-time allocations are not measured."""
     few = {f"num_{split}_examples": 2 for split in ("forget", "retain", "eval", "unseen")}
     with tempfile.TemporaryDirectory() as folder:
         replace(run, job=replace(run.job, **few)).unlearner(run.build(), folder).unlearn()
 
 
 def measure_seconds(name: str) -> dict[str, float]:
-    """Processor time of every phase, and the rate of matrix products before and after."""
+    """Measures the processor time of every phase, and the speed of matrix products before and after the run."""
     keep_freed_memory()
     run = RUNS[name]
     warm_up(run)
@@ -272,7 +275,7 @@ def measure_memory(name: str) -> dict[str, int]:
 
 
 def measure_run(name: str) -> dict[str, Any]:
-    """Seconds and bytes of every phase, on one thread, each from a process of its own."""
+    """Measures seconds and bytes of every phase on one thread, each in a process of its own."""
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     run = partial(isolated, 1)

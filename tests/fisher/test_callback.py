@@ -1,5 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ def trainer_for(directory, model=None, dataset=None, **kwargs):
     torch.manual_seed(0)
     objects = {name: kwargs.pop(name) for name in ("compute_loss_func", "data_collator") if name in kwargs}
     defaults = {
-        "num_train_epochs": 2,
+        "num_train_epochs": 1,
         "learning_rate": 3e-3,
         "per_device_train_batch_size": 16,
         "save_strategy": "no",
@@ -68,6 +70,7 @@ def assert_equal(fisher, other):
         {"gradient_checkpointing": True, "gradient_accumulation_steps": 2, "dataloader_drop_last": True},
         {
             "load_best_model_at_end": True,
+            "num_train_epochs": 2,
             "save_strategy": "epoch",
             "eval_strategy": "epoch",
             "greater_is_better": True,
@@ -103,12 +106,9 @@ def test_a_training_with_the_callback_ends_in_the_same_bits_and_goes_on_in_its_p
 
 @pytest.mark.parametrize("rule", [{"gamma": 1.0}, {"reset_fraction": 0.3}, {}], ids=["gamma", "fraction", "adaptive"])
 @pytest.mark.parametrize("request_kind", ["one", "tenth", "class"])
-def test_a_request_by_subtraction_selects_what_a_pass_over_the_rest_selects(kept_digits, rule, request_kind):
-    model, kept = kept_digits
-    labels = np.asarray(tiny.digits()["labels"])[: len(TRAIN)]
-    forget = {"one": [0], "tenth": range(12), "class": np.flatnonzero(labels == 3)}[request_kind]
-    forget_fisher = accumulate_fisher_diagonal(model, batches(forget))
-    retain_fisher = accumulate_fisher_diagonal(model, batches(np.setdiff1d(TRAIN, forget)))
+def test_a_request_by_subtraction_selects_what_a_pass_over_the_rest_selects(kept_digits, passes, rule, request_kind):
+    kept = kept_digits[1]
+    forget_fisher, retain_fisher = passes(request_kind)
     difference = kept - forget_fisher
     assert difference.num_examples == retain_fisher.num_examples
     selected, expected = (select_weights(forget_fisher, retain, **rule) for retain in (difference, retain_fisher))
@@ -125,10 +125,25 @@ def test_a_request_by_subtraction_selects_what_a_pass_over_the_rest_selects(kept
 @pytest.fixture(scope="module")
 def kept_digits(tmp_path_factory):
     directory = tmp_path_factory.mktemp("kept")
-    trainer = trainer_for(directory)
+    trainer = trainer_for(directory, num_train_epochs=2)
     trainer.add_callback(FisherCallback(trainer))
     trainer.train()
     return trainer.model, FisherDiagonal.from_pretrained(directory / "_fisher")
+
+
+@pytest.fixture(scope="module")
+def passes(kept_digits):
+    """The forget and the retain Fisher of a request, each from a pass of its own, made once."""
+    model = kept_digits[0]
+    labels = np.asarray(tiny.digits()["labels"])[: len(TRAIN)]
+    requests = {"one": [0], "tenth": range(12), "class": np.flatnonzero(labels == 3)}
+
+    @cache
+    def of_request(kind):
+        forget = requests[kind]
+        return [accumulate_fisher_diagonal(model, batches(rows)) for rows in (forget, np.setdiff1d(TRAIN, forget))]
+
+    return of_request
 
 
 def test_after_a_weight_changes_the_kept_fisher_is_stale_and_says_what_a_refresh_costs(kept_digits):
@@ -225,14 +240,14 @@ def test_a_folder_that_a_push_would_publish_is_refused(tmp_path, monkeypatch):
 
 
 def test_an_unlearner_made_from_the_trainer_does_not_run_it(tmp_path):
-    trainer = trainer_for(tmp_path / "model")
+    digits = tiny.digits()
+    trainer = trainer_for(tmp_path / "model", dataset=digits.select(range(48)))
     trainer.add_callback(FisherCallback(trainer))
     trainer.train()
-    digits = tiny.digits()
     unlearner = FisherUnlearner.from_trainer(
         trainer,
         forget_dataset=digits.select(range(12)),
-        retain_dataset=digits.select(range(12, 120)),
+        retain_dataset=digits.select(range(12, 48)),
         reset_fraction=0.1,
         num_train_epochs=1,
     )

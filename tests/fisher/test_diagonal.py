@@ -84,7 +84,7 @@ def test_what_remains_of_a_set_is_its_diagonal_less_that_of_a_subset():
 
 
 def test_what_only_the_subset_uses_is_exactly_zero_in_the_rest():
-    """Rows of an embedding, and noise of any size where two passes round differently."""
+    """As for rows of an embedding, although two passes round differently."""
     torch.manual_seed(0)
     part = torch.rand(50, 40).square()
     part[25:] = 0

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The same Fisher in every setting: batches, padding, attention, precision, devices, groups."""
+"""The Fisher is the same in every setting: batches, padding, attention, precision, devices, groups."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def batch_for(model, size=16, length=9):
 
 
 def without_key_biases(sums):
-    """The gradient of a key bias under a softmax is zero but for rounding."""
+    """Leaves out key biases, whose gradient under a softmax is zero but for rounding."""
     return {name: total for name, total in sums.items() if not name.endswith("key.bias")}
 
 
@@ -43,7 +43,7 @@ def test_one_example_at_a_time_equals_sixteen_in_float32(name):
     ones = accumulate_fisher_diagonal(model, tiny.in_batches(batch, 1))
     assert whole.fallback_parameters == ones.fallback_parameters == {}
     assert difference(ones, whole) <= 1e-5
-    # Entry by entry in the sense of the sum of all: no part of the model is lost in the last bits of another.
+    # The sum over the whole model agrees too: no part is lost in the last bits of another.
     assert abs(sum(t.sum() for t in ones.sums.values()) / sum(t.sum() for t in whole.sums.values()) - 1) <= 1e-6
 
 

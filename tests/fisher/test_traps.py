@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""One test for every way in which an engine for per-example gradients is known to have gone wrong."""
+"""One test for every way in which engines for per-example gradients are known to have been wrong."""
 
 import logging
 
@@ -15,8 +15,10 @@ from hf_deepclean import accumulate_fisher_diagonal, next_token_log_likelihood
 from hf_deepclean.fisher.engine import kernels
 from hf_deepclean.fisher.engine.gradients import EmbeddingGradient, LinearGradient, TiedGradient
 from tests import tiny
-from tests.architectures.tiny_models import batch as architecture_batch
-from tests.architectures.tiny_models import build, entries, log_likelihood
+from tests.architectures.batches import batch as architecture_batch
+from tests.architectures.batches import log_likelihood
+from tests.architectures.entries import entries
+from tests.architectures.tiny_models import build
 from tests.fisher.test_accumulate import reference, worst_relative_difference
 
 
@@ -44,7 +46,7 @@ def language_batch(size=8, length=9):
 
 
 def compare(model, batch, sizes=(1, 3, 8), **kwargs):
-    """Every batch size against the reference; returns what took the one-example path."""
+    """Compares every batch size with the reference; returns the parameters that took the one-example path."""
     expected = reference(model, batch, **kwargs)
     for size in sizes:
         fisher = accumulate_fisher_diagonal(model, tiny.in_batches(batch, size), self_check=False, **kwargs)
@@ -125,7 +127,7 @@ def test_09_dropout_and_batch_statistics_are_off_however_they_are_called():
             self.linear, self.norm = nn.Linear(4, 3), nn.BatchNorm1d(3)
 
         def forward(self, x):
-            # Dropout that forgets to ask whether the model is training.
+            # Dropout that does not ask whether the model is training.
             return (F.dropout(self.norm(self.linear(x)).tanh(), 0.5),)
 
     model = Restless().double().train()
@@ -199,7 +201,7 @@ def test_17_rounding_never_leaves_a_square_below_zero():
     total = torch.zeros(6, 50)
     head.add_squares_(total, range(40))
     tied = TiedGradient.of(head, indices, 6, torch.float32)
-    # The embedding's gradient cancels the head's but for the last bits.
+    # The embedding's gradient cancels the head's gradient up to the last bits.
     tied.add_rest_(total, [EmbeddingGradient(indices, -head.operands * (1 + 1e-7))], range(40))
     assert (total >= 0).all() and total.max() < 1e-4
 
@@ -216,7 +218,7 @@ def test_19_rows_are_added_in_an_order_that_does_not_change():
     rows, values = torch.randint(0, 5, (1000,)), torch.randn(1000, 3, dtype=torch.float64)
     totals = [torch.zeros(5, 3, dtype=torch.float64) for _ in range(2)]
     kernels.add_rows_(totals[0], rows, values)
-    # What the kernel calls on a GPU, where `index_add_` adds in any order.
+    # On a GPU, where `index_add_` adds in any order, the kernel calls this.
     totals[1].index_put_((rows,), values, accumulate=True)
     assert torch.allclose(totals[0], totals[1], rtol=1e-12)
     model = gpt2().float()
@@ -244,6 +246,6 @@ def test_20_gradient_checkpointing_of_either_kind(make, use_reentrant):
         hook.remove()
     assert worst_relative_difference(fisher.sums, expected) <= 1e-9
     assert fisher.fallback_parameters == {}
-    # The layer's inside ran again for the backward pass, its outside did not.
+    # The inside of the layer ran again for the backward pass; the outside did not.
     assert runs.count("inner") == runs.count("layer") + 1
     assert layer._gradient_checkpointing_func is function and layer.training

@@ -58,7 +58,7 @@ def test_actions_run_in_their_order_whenever_they_get_ready():
 
 def test_the_sums_are_where_they_are_asked_to_be():
     accumulation = FisherAccumulation(tiny.vit(), None, "empirical", None, 0, True, None, "meta")
-    assert all(total.is_meta for total in accumulation._zeros().values())
+    assert all(total.is_meta for total in accumulation.total().values())
 
 
 def test_a_model_dispatched_over_a_device_map_has_the_same_fisher():

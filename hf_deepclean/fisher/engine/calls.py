@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""An op in which parameters meet the examples of a batch, and what it does with them."""
+"""What a rule gets and returns: an op in which parameters meet the examples of a batch, and its uses of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,22 +15,24 @@ from .layouts import Layout, Ragged, Regular, sum_dtype
 @dataclass(frozen=True)
 class Batch:
     """
-    What the gradients of every use need to know of the batch.
+    What rules need to know about the batch.
 
     Args:
         size (`int`):
             Number of examples.
         product_dtype (`torch.dtype`, *optional*):
-            The dtype of matrix products.
+            The dtype of matrix products, by default the dtype of the sums.
     """
 
     size: int
     product_dtype: torch.dtype | None = None
 
     def sum_per_example(self, layout: Regular | Ragged, gradient: torch.Tensor, num_last: int) -> StackedGradient:
+        """The gradient of a value that spans the last `num_last` axes and is broadcast over the others."""
         return StackedGradient(layout.sum_per_example(gradient, num_last, self.size))
 
     def sum_per_channel(self, layout: Regular | Ragged, gradient: torch.Tensor) -> StackedGradient:
+        """The gradient of a value with one entry per channel, from a tensor `(batch_size, channels, ...)`."""
         return self.sum_per_example(
             layout, gradient.flatten(2).sum(dim=2, dtype=sum_dtype(gradient)) if gradient.ndim > 2 else gradient, 1
         )
@@ -38,7 +40,7 @@ class Batch:
     def linear(
         self, layout: Regular | Ragged, output_gradient: torch.Tensor, operand: torch.Tensor
     ) -> ParameterGradient:
-        """The gradient of a weight `(o, i)` from tensors `(..., o)` and `(..., i)` of one layout."""
+        """The gradient of a weight `(o, i)` from tensors `(..., o)` and `(..., i)` of the same layout."""
         if isinstance(layout, Ragged):
             rows = output_gradient.shape[1:-1].numel()
             return RaggedLinearGradient(
@@ -54,17 +56,17 @@ class Batch:
 @dataclass(frozen=True)
 class Call:
     """
-    One op in which values that are computed from parameters alone meet per-example data.
+    One call of an op in which values that are computed from parameters alone meet per-example data.
 
     Args:
         func (`Callable`):
-            The op, as `__torch_function__` sees it, with its `args` and `kwargs`.
+            The op as `__torch_function__` sees it, with its `args` and `kwargs`.
         values (`dict[int, torch.Tensor]`):
             The arguments that are computed from parameters alone, by `id`.
         layouts (`dict[int, Layout]`):
             Where the examples lie in the other tensors among the arguments, by `id`.
         output (`Layout`):
-            Where they lie in the output.
+            Where the examples lie in the output.
         batch (`Batch`):
             The batch.
     """
@@ -78,21 +80,22 @@ class Call:
     batch: Batch
 
     def layout(self, tensor: torch.Tensor) -> Layout:
+        """Where the examples lie in one of the arguments; `None` if it is the same for all examples."""
         return self.layouts.get(id(tensor))
 
 
 @dataclass(frozen=True)
 class Use:
     """
-    What one op does with one value.
+    One use of one value by an op.
 
     Args:
         value (`torch.Tensor`):
             The value.
         gradient (`Callable`):
-            Called with the output gradient and the saved operands; returns the per-example gradients of the value.
+            Called with the output gradient and the saved operands. Returns the per-example gradients of the value.
         indices (`torch.Tensor`, *optional*):
-            The rows that every example reads, shape `(batch_size, num_tokens)`, of a value that is a table.
+            If the value is a table, the rows that every example reads, shape `(batch_size, num_tokens)`.
     """
 
     value: torch.Tensor
@@ -102,7 +105,15 @@ class Use:
 
 @dataclass(frozen=True)
 class Contact:
-    """The per-example operands that an op's parameters need again in the backward pass, and their uses."""
+    """
+    What a rule returns: how an op's parameters get their gradients.
+
+    Args:
+        operands (`Sequence[torch.Tensor]`):
+            The per-example operands that the gradients need in the backward pass.
+        uses (`Sequence[Use]`):
+            The uses of the op's values.
+    """
 
     operands: Sequence[torch.Tensor]
     uses: Sequence[Use]

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Collects the per-example gradients of all uses of a parameter, and squares their sum when the last has arrived."""
+"""Collects the per-example gradients of all uses of a parameter, and squares their sum after the last has arrived."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,11 +17,11 @@ from .values import ParameterValue, ParameterValues, geometry
 
 class GradientCollector:
     """
-    The uses of all parameters in one forward pass.
+    Collects the per-example gradients of all uses of all parameters in one forward pass.
 
     Args:
         values (`ParameterValues`):
-            The parameters and what is computed from them.
+            The parameters, and the values that are computed from them.
     """
 
     def __init__(self, values: ParameterValues) -> None:
@@ -36,13 +36,16 @@ class GradientCollector:
         self._turns = Turns(())
 
     def agree(self, processes: Processes) -> None:
-        """Lets all processes of a sharded model add to their sums in one order, about that of the backward pass."""
+        """
+        Makes all processes of a sharded model add to their sums in the same order, which is about the order of the
+        backward pass. All processes must call this.
+        """
         first_uses = reversed(self._plans)
         order = dict.fromkeys([*first_uses, *self.values.parameters])
         self._order = processes.gather(list(order))[0]
 
     def start(self, parts: Sequence[tuple[range, Mapping[str, torch.Tensor]]], excluded: Collection[str]) -> None:
-        """Begins a backward pass, whose squares are added to the sums of each range of examples."""
+        """Begins a backward pass. Its squares are added to the sums of each range of examples."""
         self._parts, self._excluded = parts, excluded
         self._gradients = defaultdict(list)
         self._turns = Turns(name for name in self._order if name not in excluded)
@@ -51,19 +54,19 @@ class GradientCollector:
                 self._turns.ready(name, partial(self._hand_over, name))
 
     def finish(self) -> None:
-        """Ends a backward pass: uses on paths that the score does not depend on have no gradient."""
+        """Ends a backward pass. Uses that the score does not depend on have received no gradient."""
         for name in list(self._gradients):
             self._finish(name)
         self._turns.finish(self._hand_over)
 
     def plan(self, value: ParameterValue, use: Use | None) -> None:
-        """Takes down a use to come, so that a parameter is finished when its last gradient has arrived."""
+        """Notes a use, so that a parameter is finished as soon as its last gradient has arrived."""
         self.num_uses.update(value.names)
         for name in value.names:
             self._plans[name].append((value.part, None if use is None else use.indices))
 
     def receive(self, value: ParameterValue, gradient: Callable[[], ParameterGradient]) -> None:
-        """Takes the per-example gradients of a value."""
+        """Receives the per-example gradients of a value."""
         if all(name in self._excluded for name in value.names):
             return
         for name, part, arrived in self.values.gradients(value, gradient()):
@@ -77,7 +80,7 @@ class GradientCollector:
                 self._finish(name)
 
     def _tied(self, name: str, part: torch.Tensor, gradient: ParameterGradient) -> TiedGradient | None:
-        """The gradient of a head that is tied to embeddings, without the logits' gradient."""
+        """The gradient of a head that is tied to embeddings, without the gradient of the logits; else `None`."""
         plan = self._plans[name]
         indices = [indices for _, indices in plan if indices is not None]
         if not isinstance(gradient, LinearGradient) or not indices or len(plan) != len(indices) + 1:
@@ -90,7 +93,7 @@ class GradientCollector:
         return TiedGradient.of(gradient, torch.cat(indices, dim=1), len(part), dtype)
 
     def _finish(self, name: str) -> None:
-        """Adds the squares of a parameter all of whose gradients have arrived."""
+        """Adds the squares of a parameter after all its gradients have arrived."""
         for part, gradients in self._disjoint(name, self._gradients.pop(name)):
             for examples, whole in self._parts_of(name):
                 total = self._view(name, part, whole)
@@ -105,7 +108,10 @@ class GradientCollector:
             self._hand_over(name)
 
     def _totals_of(self, name: str) -> list[torch.Tensor]:
-        """For every part a tensor as whole as the parameter and where it is, to add squares to: the sum, if it is."""
+        """
+        For every part a whole tensor on the parameter's device to add squares to. This is the sum itself if it is
+        whole and on that device.
+        """
         if name not in self._totals:
             parameter = self.values.parameters[name].detach()
             sums = [part[name] for _, part in self._parts]
@@ -120,14 +126,14 @@ class GradientCollector:
         return [(examples, total) for (examples, _), total in pairs if examples]
 
     def _hand_over(self, name: str) -> None:
-        """Adds to the sums what was not added there at once."""
+        """Adds to the sums the squares that were collected in other tensors."""
         for (_, sums), total in zip(self._parts, self._totals_of(name), strict=True):
             if total is not sums[name]:
                 add_full_tensor_(sums[name], total)
         del self._totals[name]
 
     def _disjoint(self, name: str, uses: list[tuple[torch.Tensor, Any]]) -> list[tuple[torch.Tensor, list[Any]]]:
-        """Groups uses of overlapping parts; parts that do not overlap have nothing to do with each other."""
+        """Groups uses by overlapping parts of the parameter. Parts that do not overlap are squared on their own."""
         if len(uses) == 1:
             return [(uses[0][0], [uses[0][1]])]
         uses = sorted(uses, key=lambda use: int(use[0].storage_offset()))
@@ -153,7 +159,7 @@ class GradientCollector:
         return PartGradient(gradient, lambda whole: self._view(name, part, whole))
 
     def _view(self, name: str, part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-        """The elements of a tensor of the parameter's shape and strides that a view of the parameter stands for."""
+        """The elements that a view of the parameter covers, of a tensor with the parameter's shape and strides."""
         size, stride, offset = geometry(part)
         return whole.as_strided(size, stride, offset - int(self.values.parameters[name].storage_offset()))
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Per-example gradients of one parameter, in the forms in which they are small.
+Per-example gradients of one parameter, in forms that take little memory.
 
-Index conventions: `n` examples, `t` tokens or positions, `o` outputs, `i` inputs. The parameter's shape is `(o, i)`
-for a matrix; sums of squares have the parameter's shape.
+Index conventions: `n` examples, `t` tokens or positions, `o` outputs, `i` inputs. A matrix has the shape `(o, i)`.
+Sums of squares have the shape of the parameter.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from .kernels import add_outer_squares_, add_rows_
 
 
 class ParameterGradient:
-    """Per-example gradients of one parameter from one or several uses of it."""
+    """Per-example gradients of one parameter, from one or several uses."""
 
     def add_example_(self, gradient: torch.Tensor, example: int) -> None:
         """Adds the gradient of one example to `gradient`, a tensor of the parameter's shape."""
@@ -34,7 +34,7 @@ class ParameterGradient:
 
 @dataclass(frozen=True)
 class StackedGradient(ParameterGradient):
-    """The gradients themselves, `(n, *parameter.shape)`: for parameters that are small beside the activations."""
+    """The gradients themselves, `(n, *parameter.shape)`, of a parameter that is small beside the activations."""
 
     values: torch.Tensor
 
@@ -68,7 +68,7 @@ class LinearGradient(ParameterGradient):
 
 @dataclass(frozen=True)
 class RaggedLinearGradient(ParameterGradient):
-    """Gradient of a weight `(o, i)` from rows `(r, o)` and `(r, i)`, each of which belongs to `row_examples (r,)`."""
+    """Gradient of a weight `(o, i)` from rows `(r, o)` and `(r, i)`; `row_examples (r,)` names each row's example."""
 
     output_gradients: torch.Tensor
     operands: torch.Tensor
@@ -83,7 +83,7 @@ class RaggedLinearGradient(ParameterGradient):
         counts = torch.bincount(self.row_examples, minlength=examples.stop)
         starts = counts.cumsum(0) - counts
         mine = torch.arange(examples.start, examples.stop, device=counts.device)
-        # Examples with the same number of rows are a batch of sequences of that length.
+        # Examples with the same number of rows form a batch of sequences of that length.
         for length in counts[mine].unique().tolist():
             if length:
                 of_length = mine[counts[mine] == length]
@@ -93,7 +93,7 @@ class RaggedLinearGradient(ParameterGradient):
 
 @dataclass(frozen=True)
 class PatchGradient(ParameterGradient):
-    """A [`LinearGradient`] of a contiguous parameter of more axes, read as `(o, everything else)`."""
+    """A [`LinearGradient`] of a contiguous parameter with more axes, viewed as `(o, everything else)`."""
 
     linear: LinearGradient
 
@@ -106,7 +106,7 @@ class PatchGradient(ParameterGradient):
 
 @dataclass(frozen=True)
 class ConvolutionGradient(ParameterGradient):
-    """Gradient of a kernel, one backward convolution per example of `rows` images."""
+    """Gradient of a kernel by one backward convolution per example, which has `rows` images."""
 
     output_gradients: torch.Tensor
     operands: torch.Tensor
@@ -148,7 +148,7 @@ class ConvolutionGradient(ParameterGradient):
 
 @dataclass(frozen=True)
 class EmbeddingGradient(ParameterGradient):
-    """Gradient of a table `(rows, i)` read at `indices (n, t)`: tokens that repeat in an example add up first."""
+    """Gradient of a table `(rows, i)` read at `indices (n, t)`. Repeated tokens of an example add up first."""
 
     indices: torch.Tensor
     output_gradients: torch.Tensor
@@ -167,11 +167,11 @@ class EmbeddingGradient(ParameterGradient):
 @dataclass(frozen=True)
 class TiedGradient(ParameterGradient):
     """
-    Gradient of a table that is read at `indices (n, t)` and is the weight of a linear map too.
+    Gradient of a table that is read at `indices (n, t)` and is also the weight of a linear map.
 
-    The squares of the linear map's own gradients `h` are added at once; of the rest of `(h + e)^2` only `e (2h + e)`
-    is left, in the rows that an example reads, so that nothing of size examples x rows x width or of the size of the
-    logits is kept until the embedding's gradient `e` arrives.
+    The squares of the linear map's gradients `h` are added at once. When the embedding's gradient `e` arrives, only
+    `e (2h + e)` of `(h + e)^2` is missing, and only in the rows that an example reads. So nothing of size examples x
+    rows x width and nothing of the size of the logits is kept until then.
     """
 
     indices: torch.Tensor
@@ -181,7 +181,7 @@ class TiedGradient(ParameterGradient):
 
     @classmethod
     def of(cls, linear: LinearGradient, indices: torch.Tensor, num_rows: int, dtype: torch.dtype) -> "TiedGradient":
-        """Keeps, of the linear map's gradients, the rows that every example reads."""
+        """Keeps the rows of the linear map's gradients that every example reads."""
         keys, _ = example_rows(indices, num_rows)
         head_gradients = linear.operands.new_empty(len(keys), linear.operands.shape[2], dtype=dtype)
         start = 0
@@ -203,13 +203,13 @@ class TiedGradient(ParameterGradient):
         part = (owners >= examples.start) & (owners < examples.stop)
         rows, summed, head_gradients = self.keys[part] % self.num_rows, summed[part], self.head_gradients[part]
         add_rows_(total, rows, summed * (2 * head_gradients + summed))
-        # Rounding can leave a sum of squares below zero where e is close to -2h.
+        # If e is close to -2h, rounding can leave a sum of squares below zero.
         total.clamp_(min=0)
 
 
 @dataclass(frozen=True)
 class OpGradient(ParameterGradient):
-    """Gradient by running one op again, example by example: exact for any op that keeps examples apart."""
+    """Gradient by running one op again for every example; exact for any op that keeps examples apart."""
 
     run: Callable[[torch.Tensor, int], torch.Tensor]
     value: torch.Tensor
@@ -225,7 +225,7 @@ class OpGradient(ParameterGradient):
 
 @dataclass(frozen=True)
 class DerivedGradient(ParameterGradient):
-    """Gradient of a parameter from that of a value that is computed from parameters alone."""
+    """Gradient of a parameter, from the gradient of a value that is computed from parameters alone."""
 
     gradient: ParameterGradient
     value: torch.Tensor
@@ -241,7 +241,7 @@ class DerivedGradient(ParameterGradient):
 
 @dataclass(frozen=True)
 class PartGradient(ParameterGradient):
-    """Gradient of a parameter one part of which was used."""
+    """Gradient of a parameter of which one part was used."""
 
     gradient: ParameterGradient
     part: Callable[[torch.Tensor], torch.Tensor]
@@ -252,7 +252,7 @@ class PartGradient(ParameterGradient):
 
 @dataclass(frozen=True)
 class SummedGradient(ParameterGradient):
-    """A parameter used several times has the square of the sum of its uses, not the sum of their squares."""
+    """Gradient of a parameter that is used several times: the uses are summed before squaring, not after."""
 
     gradients: Sequence[ParameterGradient]
 
@@ -262,7 +262,7 @@ class SummedGradient(ParameterGradient):
 
 
 def summed(gradients: Sequence[ParameterGradient]) -> ParameterGradient:
-    """The gradient of a parameter that was used several times, in a closed form where there is one."""
+    """Sums the gradients of a parameter's uses, in a closed form if there is one."""
     if len(gradients) == 1:
         return gradients[0]
     first = gradients[0]
@@ -287,7 +287,7 @@ def summed(gradients: Sequence[ParameterGradient]) -> ParameterGradient:
             derived.setdefault(id(gradient.value), []).append(gradient)
         else:
             others.append(gradient)
-    # Gradients of one derived value add up before they are carried on to the parameter.
+    # Gradients of one derived value add up before they are propagated to the parameter.
     joined = [
         DerivedGradient(summed([gradient.gradient for gradient in same]), same[0].value, same[0].parameter)
         for same in derived.values()
@@ -297,7 +297,7 @@ def summed(gradients: Sequence[ParameterGradient]) -> ParameterGradient:
 
 def example_rows(indices: torch.Tensor, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The distinct rows that every example reads.
+    Finds the distinct rows that every example reads.
 
     Args:
         indices (`torch.Tensor`):

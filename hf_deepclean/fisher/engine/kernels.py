@@ -1,11 +1,11 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The one primitive of the Fisher pass: a sum over examples of squared matrix products."""
+"""The kernels of the Fisher pass: a sum over examples of squared matrix products, and a sum into rows."""
 
 import torch
 
 
-# Rows of the result are handled in blocks of about 4 MB of float32, so that a product is squared while it is in cache.
+# Rows are computed in blocks of about 4 MB of float32, so that a product is squared while it is in the cache.
 _BLOCK_ELEMENTS = 2**20
 
 
@@ -16,7 +16,7 @@ def add_outer_squares_(
     product_dtype: torch.dtype | None = None,
 ) -> None:
     """
-    Adds `sum_n (G_n^T A_n)^2` to `total`, in place and without a tensor of size examples x weights.
+    Adds `sum_n (G_n^T A_n)^2` to `total` in place, without a tensor of size examples x weights.
 
     Args:
         total (`torch.Tensor`):
@@ -26,8 +26,8 @@ def add_outer_squares_(
         operands (`torch.Tensor`):
             `A`, shape `(batch_size, num_tokens, in_features)`.
         product_dtype (`torch.dtype`, *optional*):
-            The dtype in which the products are formed, by default that of `total`; they are squared and summed in the
-            dtype of `total`.
+            The dtype of the products, by default the dtype of `total`. They are squared and summed in the dtype of
+            `total` in any case.
     """
     product_dtype = product_dtype or total.dtype
     output_gradients, operands = output_gradients.to(product_dtype), operands.to(product_dtype)
@@ -55,18 +55,18 @@ def add_outer_squares_(
 
 def add_rows_(total: torch.Tensor, rows: torch.Tensor, values: torch.Tensor) -> None:
     """
-    Adds `values[k]` to `total[rows[k]]` for every k, in place and in an order that does not change from run to run.
+    Adds `values[k]` to `total[rows[k]]` for every k, in place and in the same order in every run.
 
     Args:
         total (`torch.Tensor`):
             Shape `(num_rows, ...)`.
         rows (`torch.Tensor`):
-            Row indices, shape `(num_values,)`; they may repeat.
+            Row indices, shape `(num_values,)`. They may repeat.
         values (`torch.Tensor`):
             Shape `(num_values, ...)`.
     """
     if total.is_cuda:
-        # `index_add_` there adds with atomics, in any order; accumulating `index_put_` sorts.
+        # On CUDA `index_add_` adds with atomics, in any order; accumulating `index_put_` sorts first.
         total.index_put_((rows,), values, accumulate=True)
     else:
         total.index_add_(0, rows, values)

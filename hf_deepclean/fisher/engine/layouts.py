@@ -18,7 +18,7 @@ class Regular:
         rows (`int`):
             Rows per example: 1 for `(batch_size, ...)`, the number of tokens for `(batch_size * num_tokens, ...)`.
         interleaved (`bool`, *optional*, defaults to `False`):
-            Whether the rows of the examples alternate, as in `(num_tokens * batch_size, ...)`.
+            Whether rows of different examples alternate, as in `(num_tokens * batch_size, ...)`.
     """
 
     axis: int
@@ -26,11 +26,11 @@ class Regular:
     interleaved: bool = False
 
     def fits(self, tensor: torch.Tensor, batch_size: int) -> bool:
-        """Whether the tensor can lie like this."""
+        """Whether the tensor can have this layout."""
         return tensor.ndim > self.axis and tensor.shape[self.axis] == batch_size * self.rows
 
     def example_first(self, tensor: torch.Tensor, batch_size: int) -> torch.Tensor:
-        """The tensor with one axis more, the examples first."""
+        """The tensor with an additional first axis for the examples."""
         if self.interleaved:
             return tensor.unflatten(self.axis, (self.rows, batch_size)).movedim(self.axis + 1, 0)
         return tensor.unflatten(self.axis, (batch_size, self.rows)).movedim(self.axis, 0)
@@ -42,7 +42,7 @@ class Regular:
         return tensor.narrow(self.axis, example * self.rows, self.rows)
 
     def tokens(self, tensor: torch.Tensor, num_last: int, batch_size: int) -> torch.Tensor:
-        """The tensor as `(batch_size, num_tokens, *last)`, of which `num_last` axes are kept."""
+        """The tensor as `(batch_size, num_tokens, *last)`; `last` are its last `num_last` axes."""
         if self.axis or self.interleaved:
             tensor = self.example_first(tensor, batch_size)
         return tensor.reshape(batch_size, -1, *tensor.shape[tensor.ndim - num_last :])
@@ -55,7 +55,7 @@ class Regular:
 @dataclass(frozen=True, eq=False)
 class Ragged:
     """
-    Every row of the first axis belongs to some example, any number of them to each.
+    Every row of the first axis belongs to an example; examples may have different numbers of rows.
 
     Args:
         examples (`torch.Tensor`):
@@ -65,7 +65,7 @@ class Ragged:
     examples: torch.Tensor
 
     def fits(self, tensor: torch.Tensor, batch_size: int) -> bool:
-        """Whether the tensor can lie like this."""
+        """Whether the tensor can have this layout."""
         return tensor.ndim > 0 and len(tensor) == len(self.examples)
 
     def example(self, tensor: torch.Tensor, example: int) -> torch.Tensor:
@@ -80,7 +80,7 @@ class Ragged:
 
 
 def sum_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """The dtype in which values of a tensor are summed: squares and their sums do not fit half precision."""
+    """The dtype for sums of a tensor's values, at least float32: squares and their sums do not fit half precision."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
@@ -92,19 +92,28 @@ UNKNOWN = "unknown"
 
 
 class UnknownLayout(Exception):
-    """The examples lie in a way that was not recognised."""
+    """Raised if it is not recognised where the examples lie."""
 
 
 def layout_of(two: torch.Size, three: torch.Tensor) -> Layout:
     """
-    The layout of a tensor that has one shape in a batch of the examples a, b and these values in one of a, b, a.
+    Finds the layout of a tensor from its shape in a batch of the examples a, b and its values in a batch of a, b, a.
 
-    One batch cannot tell, whatever its shapes: a sequence may be as long as the batch is large. Nor can shapes alone:
-    rows may be sorted by something else. So the axis is the one whose length follows the number of examples, and its
-    rows are those of an example if the first and the third example have the same values there.
+    One batch is not enough: a sequence may be as long as the batch is large. Shapes are not enough either: rows may be
+    sorted by something else. So the example axis is the axis whose length follows the number of examples, and its rows
+    belong to the examples in order if the first and the third example have the same values there.
+
+    Args:
+        two (`torch.Size`):
+            The shape with the examples a, b.
+        three (`torch.Tensor`):
+            The tensor with the examples a, b, a.
+
+    Returns:
+        `Layout`: The layout; `None` if the tensor is the same for all examples.
 
     Raises:
-        [`UnknownLayout`]: If no axis follows, or if the values differ.
+        [`UnknownLayout`]: If no axis follows the number of examples, or if the values differ.
     """
     if two == three.shape:
         return None
@@ -119,15 +128,15 @@ def layout_of(two: torch.Size, three: torch.Tensor) -> Layout:
 
 
 def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Equal but for the rounding of kernels that treat the last rows of a batch differently."""
+    """Whether two tensors are equal up to the rounding of kernels that treat the last rows of a batch differently."""
     if not first.is_floating_point() or not first.numel():
         return torch.equal(first, second)
     difference = (first - second).abs().max()
     tolerance = torch.finfo(first.dtype).eps ** 0.5 * first.abs().max()
-    # A value that is not finite is the same in both, and reported elsewhere.
+    # Values that are not finite count as equal; they are reported elsewhere.
     return not difference > tolerance
 
 
 def upcast(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in the precision of sums."""
+    """The tensor in the dtype of sums; see [`sum_dtype`]."""
     return tensor.to(sum_dtype(tensor))

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine knows of ops as `__torch_function__` sees them, apart from their closed forms."""
+"""Facts about ops as `__torch_function__` sees them, apart from their closed forms."""
 
 from collections.abc import Callable
 from types import FunctionType
@@ -14,7 +14,7 @@ def _getters(*names: str) -> set[Callable[..., Any]]:
     return {getattr(torch.Tensor, name).__get__ for name in names if hasattr(torch.Tensor, name)}
 
 
-# What these return holds no tensor.
+# These return no tensor.
 DESCRIBING = frozenset(
     _getters("shape", "dtype", "device", "requires_grad", "is_leaf", "ndim", "layout", "is_cuda", "is_meta", "is_cpu")
     | _getters("is_quantized", "is_sparse", "is_mps", "is_xpu", "is_xla", "is_nested", "names")
@@ -23,14 +23,14 @@ DESCRIBING = frozenset(
     | {torch.is_floating_point, torch.is_complex, torch.numel}
 )
 
-# Reading these off a parameter tells nothing about its values, or stops its gradient.
+# These read nothing of a parameter's values, or stop its gradient.
 _WITHOUT_GRADIENT = DESCRIBING | _getters("grad", "grad_fn", "data")
 _WITHOUT_GRADIENT |= {torch.Tensor.detach, torch.detach, torch.Tensor.requires_grad_}
 
-# Ops that read no more than the form of their second argument.
+# Ops that read only the shape, dtype or device of their second argument.
 _LIKE = frozenset(getattr(torch.Tensor, name) for name in ("type_as", "to", "view_as", "reshape_as", "expand_as"))
 
-# Written in Python, so that its parts can be seen; the function itself would only be seen as a whole.
+# Functions whose Python code is run op by op; as they are, `__torch_function__` would only see them as a whole.
 COMPOSITE = {
     F.multi_head_attention_forward: FunctionType(
         F.multi_head_attention_forward.__code__,
@@ -41,7 +41,7 @@ COMPOSITE = {
 
 
 def has_no_gradient(func: Callable[..., Any], args: tuple[Any, ...], values: list[torch.Tensor]) -> bool:
-    """Whether nothing flows back through an op to values among its arguments."""
+    """Whether no gradient flows back through an op to the values among its arguments."""
     if func in _WITHOUT_GRADIENT or not torch.is_grad_enabled():
         return True
     return func in _LIKE and all(value is not args[0] for value in values)
@@ -62,7 +62,7 @@ def name_of(func: Callable[..., Any]) -> str:
 
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:
-    """All tensors among arguments or outputs, also those in lists."""
+    """All tensors among arguments or outputs, including tensors in lists."""
     if isinstance(tree, torch.Tensor):
         return [tree]
     found: list[torch.Tensor] = []
@@ -76,7 +76,7 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
 
 
 def map_tensors(function: Callable[[torch.Tensor], Any], arguments: Any) -> Any:
-    """An op's arguments with `function` applied to every tensor among them, also to those in lists."""
+    """Applies `function` to every tensor among an op's arguments, including tensors in lists."""
     if isinstance(arguments, torch.Tensor):
         return function(arguments)
     if isinstance(arguments, dict):

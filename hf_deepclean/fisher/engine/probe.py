@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Finds out, from two small forward passes, where the examples lie in the tensors that parameters meet."""
+"""Finds out from two small forward passes where the examples lie in the tensors that parameters meet."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from .values import ParameterValue, ParameterValues
 @dataclass(frozen=True)
 class Record:
     """
-    One op that a parameter entered, as the probe saw it: layouts of its other tensors and of its outputs.
+    One op that a parameter entered: the layouts of its other tensors and of its outputs, in order.
 
     `UNKNOWN` stands for a layout that was not recognised.
     """
@@ -29,13 +29,13 @@ class Record:
     outputs: list[Any]
 
 
-# The ops that parameters enter, in order, by the op and the parameters; `None` for a call that could not be compared.
+# The calls of ops that parameters enter, in order, by op and parameters. `None`: the call could not be compared.
 CallKey = tuple[Callable[..., Any], tuple[str, ...]]
 Layouts = dict[CallKey, list[Record | None]]
 
 
 class _Shapes(TorchFunctionMode):
-    """Writes down the shapes of all ops in order."""
+    """Records the shapes of all ops in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _Shapes(TorchFunctionMode):
 
 
 class _LayoutProbe(TorchFunctionMode):
-    """Compares the shapes of all ops with those of another batch size, and follows parameters through them."""
+    """Compares the shapes of all ops with their shapes at another batch size, and follows parameters through ops."""
 
     def __init__(
         self,
@@ -96,16 +96,16 @@ class _LayoutProbe(TorchFunctionMode):
 
 def probe_layouts(model: nn.Module, batch: Mapping[str, Any], parameters: Mapping[str, nn.Parameter]) -> Layouts:
     """
-    Finds, for every op that a parameter enters, where the examples lie in its tensors.
+    Finds out, for every op that a parameter enters, where the examples lie in its tensors.
 
-    The model runs on two examples of the batch, and on these two and the first once more; see [`layout_of`].
+    The model runs on two examples of the batch, then on these two and the first one again; see [`layout_of`].
     """
     first = _most_padded(batch)
     second = next((example for example in range(num_examples(batch)) if example != first), first)
     two, three = (
         split_labels(select_examples(batch, examples))[0] for examples in ([first, second], [first, second, first])
     )
-    # Nothing requires gradients here, so no graph is built; ops under the model's own `no_grad` are told apart.
+    # Nothing requires gradients here, so no graph is built. But ops under the model's own `no_grad` can be told apart.
     with torch.enable_grad():
         with _Shapes() as shapes:
             model(**two)
@@ -115,7 +115,7 @@ def probe_layouts(model: nn.Module, batch: Mapping[str, Any], parameters: Mappin
 
 
 def _most_padded(batch: Mapping[str, Any]) -> int:
-    """An example with padding if there is one: a batch with a mask can take another way than one without."""
+    """The example with the most padding: a padded batch can take other ops than a batch without padding."""
     mask = batch.get("attention_mask")
     if not isinstance(mask, torch.Tensor) or mask.ndim < 2 or len(mask) != num_examples(batch):
         return 0
@@ -130,5 +130,5 @@ def _layout_or_unknown(two: torch.Size, three: torch.Tensor) -> Any:
 
 
 def call_key(func: Callable[..., Any], values: list[ParameterValue]) -> CallKey:
-    """An op and the parameters that enter it."""
+    """The key of a call: the op and the parameters that enter it."""
     return func, tuple(name for value in values for name in value.names)

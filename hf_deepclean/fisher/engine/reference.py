@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The definition of the Fisher diagonal, one example at a time: slow, general, and what every fast path must equal."""
+"""The definition of the Fisher diagonal, one example at a time: slow and general. Every fast path must equal it."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -34,28 +34,28 @@ def visit_example_gradients(
     together: bool = False,
 ) -> None:
     """
-    The gradients whose squares add up to the Fisher diagonal, by one forward and backward pass per example.
+    Computes the gradients whose squares add up to the Fisher diagonal, by a forward and backward pass per example.
 
     Args:
         visit (`Callable`):
             Called with the example, a parameter's name and the gradient of one score of the example, as soon as the
-            backward pass has it, so that the gradients of all parameters are never there together. It must not change
-            the gradient. It is not called for parameters that the score does not depend on.
+            backward pass has computed it. So the gradients of all parameters are never in memory together. It must not
+            change the gradient. It is not called for parameters that the score does not depend on.
         model (`torch.nn.Module`):
-            The model; it runs in eval mode.
+            The model. It runs in eval mode.
         batch (`dict[str, Any]`):
             A batch from [`~heads.prepare_batch`].
         parameters (`dict[str, torch.nn.Parameter]`):
             The parameters to differentiate by.
         fisher_type (`str`, *optional*, defaults to `"empirical"`):
-            See [`fisher_scores`], as for `positions` and `seed`.
+            See [`fisher_scores`], also for `positions` and `seed`.
         likelihood ([`~likelihood.Likelihood`], *optional*):
-            How the model's examples are scored, by default as [`~heads.find_likelihood`] finds.
+            How examples are scored. By default [`~heads.find_likelihood`] finds out.
         examples (`Collection[int]`, *optional*):
             Indices of the examples to run, by default all.
         together (`bool`, *optional*, defaults to `False`):
-            Whether `visit` is something that the processes of a sharded model do together: then it is called for every
-            parameter in the same order, also with a gradient of zeros.
+            Whether the processes of a sharded model run `visit` together. It is then called for every parameter, in
+            the same order in all processes, with a gradient of zeros if the score does not depend on the parameter.
     """
     likelihood = find_likelihood(model, batch) if likelihood is None else likelihood
     positions = range(num_examples(batch)) if positions is None else positions
@@ -89,11 +89,11 @@ def visit_example_gradients(
 def _handing_over(
     parameters: Mapping[str, nn.Parameter], visit: Callable[[str, torch.Tensor], None], together: bool
 ) -> Iterator[None]:
-    """Gradients go to `visit`, and nothing of their size remains of them."""
+    """Hands every gradient to `visit`, and keeps nothing of its size."""
     names = defaultdict(list)
     for name, parameter in parameters.items():
         names[parameter].append(name)
-    # About the order in which a backward pass reaches them, so that few have to wait.
+    # About the order in which a backward pass reaches the parameters, so that few gradients have to wait.
     turns = Turns(reversed(parameters) if together else ())
 
     def hand_over(parameter: nn.Parameter, gradient: torch.Tensor) -> torch.Tensor:
@@ -126,7 +126,7 @@ def add_reference_squares_(
 
     Args:
         sums (`dict[str, torch.Tensor]`):
-            Sums in the parameters' shapes, added to in place.
+            Sums in the shapes of the parameters; added to in place.
         model, batch, parameters, fisher_type, kwargs:
             As for [`visit_example_gradients`].
     """

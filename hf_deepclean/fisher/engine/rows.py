@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps track of whose rows a tensor holds after rows were selected, as routers of experts do."""
+"""Tracks which example each row of a tensor belongs to after rows were selected, as routers of experts do."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from .layouts import UNKNOWN, Ragged
 from .ops import is_in_place, tensors_in
 
 
-# Ops whose output rows are the input's rows: what is known of whose rows they are stays true.
+# Ops that keep rows in place: every output row belongs to the example of its input row.
 _ROWWISE = frozenset(
     (
         "add sub mul div __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ neg pow clamp "
@@ -25,16 +25,16 @@ _ROWWISE = frozenset(
 _SELECTING = frozenset({torch.Tensor.__getitem__, torch.Tensor.index_select, torch.index_select})
 _SPLITTING = frozenset({torch.Tensor.split, torch.split, torch.Tensor.chunk, torch.chunk})
 
-# Ops whose output has as many rows as the data says.
+# Ops whose number of output rows depends on the data.
 _DATA_DEPENDENT = frozenset({torch.nonzero, torch.Tensor.nonzero, torch.masked_select, torch.Tensor.masked_select})
 
-# Ops that write rows into a tensor: the result lies as that tensor did.
+# Ops that write rows into a tensor: the result has the layout of that tensor.
 _WRITING = ("index_add", "index_copy", "index_put", "scatter", "scatter_add", "masked_scatter", "index_fill")
 
 
 class SelectedRows:
     """
-    The tensors of a forward pass whose rows were selected, each with whose rows they are.
+    The tensors of a forward pass whose rows were selected, each with the example of every row.
 
     Args:
         batch_size (`int`):
@@ -46,14 +46,14 @@ class SelectedRows:
         self._rows: Any = WeakIdKeyDictionary()
 
     def __getitem__(self, tensor: torch.Tensor) -> Any:
-        """[`Ragged`], or `UNKNOWN` if the selection was not followed, or `None` if there was none."""
+        """The tensor's [`Ragged`] layout, `UNKNOWN` if it could not be followed, `None` if no rows were selected."""
         return self._rows.get(tensor) if self._rows else None
 
     def __setitem__(self, tensor: torch.Tensor, rows: Any) -> None:
         self._rows[tensor] = rows
 
     def follow(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Takes down whose rows an op that no parameter enters returns."""
+        """Notes the examples of the rows that an op returns which no parameter enters."""
         depends = func in _DATA_DEPENDENT or (func is torch.where and len(args) == 1)
         if not self._rows and not depends and func not in _SELECTING:
             return
@@ -90,7 +90,7 @@ class SelectedRows:
                 self[tensor] = ragged[0] if rowwise and len(tensor) == len(examples) else UNKNOWN
 
     def _selected(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Whose rows an indexing op returns: `None` if it selects none, `UNKNOWN` if that was not followed."""
+        """The layout that an indexing op returns; `None` if it selects no rows, `UNKNOWN` if it cannot be followed."""
         source, index = args[0], args[-1]
         known = self[source]
         indices = list(index) if isinstance(index, tuple) else [index]

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The scalars of a batch whose squared per-example gradients add up to its Fisher information."""
+"""The scores of a batch: scalars whose squared per-example gradients add up to its Fisher information."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,26 +23,26 @@ def fisher_scores(
     seed: int = 0,
 ) -> Iterator[torch.Tensor]:
     """
-    The scalars whose squared per-example gradients add up to the Fisher information of a batch.
+    Computes the scores of a batch, whose squared per-example gradients add up to its Fisher information.
 
     Args:
         likelihood ([`Likelihood`]):
             How the model's examples are scored.
         inputs (`dict[str, Any]`):
-            What the model was given, without the labels.
+            The inputs of the model, without the labels.
         outputs ([`~transformers.utils.ModelOutput`]):
-            What it returned.
+            The outputs of the model.
         labels (`torch.Tensor`):
             The batch's labels.
         fisher_type (`str`, *optional*, defaults to `"empirical"`):
             `"empirical"`: one score, the log-likelihood of the given labels. `"sampled"`: one score, the
-            log-likelihood of labels drawn from the model, one for every position that is scored; positions do not
-            correlate, so that one draw of all of them estimates without bias. `"expected"`: one score per class c,
-            `sqrt(p_c) * log p_c` with `p_c` held constant, whose squares sum to the expectation over classes.
+            log-likelihood of labels drawn from the model, one label for every scored position. The positions do not
+            correlate, so one draw of all of them is an estimate without bias. `"expected"`: one score per class c,
+            `sqrt(p_c) * log p_c` with `p_c` held constant. Their squares add up to the expectation over classes.
         positions (`Sequence[int]`, *optional*):
-            Position of every example in the data set, by default in the batch. A sampled label depends on the seed,
-            the example's position and its own index among the scored ones only, not on how examples are batched or
-            padded.
+            The position of every example in the data set, by default in the batch. A sampled label depends only on
+            the seed, the example's position and the label's index among the scored ones, not on how examples are
+            batched or padded.
         seed (`int`, *optional*, defaults to `0`):
             Seed of the sampled labels.
 
@@ -50,7 +50,7 @@ def fisher_scores(
         `torch.Tensor`: Scores of shape `(batch_size,)`.
 
     Raises:
-        `ValueError`: If the likelihood has no distribution to draw from, or no few classes to enumerate.
+        `ValueError`: If the likelihood has no distribution to draw labels from, or too many outcomes to enumerate.
     """
     if fisher_type == "empirical":
         yield likelihood(inputs, outputs, labels)

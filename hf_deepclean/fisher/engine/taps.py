@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Taps the ops in which parameters meet per-example data, and hands (output gradient, operands) to their rules."""
+"""Taps the ops in which parameters meet per-example data, and hands output gradients and operands to their rules."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +18,17 @@ from .layouts import UNKNOWN, Layout, Ragged, Regular, UnknownLayout
 from .ops import COMPOSITE, DESCRIBING, has_no_gradient, is_in_place, map_tensors, name_of, tensors_in
 from .probe import CallKey, Layouts, Record, call_key
 from .rows import SelectedRows
-from .rules import BROADCASTING, EXPANDING, RULES, any_op
+from .rules.any_op import any_op
+from .rules.table import BROADCASTING, EXPANDING, RULES
 from .values import ParameterValue, ParameterValues
 
 
 class _Tap(torch.autograd.Function):
-    """Identity that hands (gradient of the value, operands) on; the anchor keeps the graph alive before any input."""
+    """
+    The identity; its backward pass hands the gradient of the value and the operands to `receive`.
+
+    The anchor requires gradients, so that there is a graph although no parameter and no input requires gradients.
+    """
 
     @staticmethod
     def forward(
@@ -34,20 +39,20 @@ class _Tap(torch.autograd.Function):
         *operands: torch.Tensor,
     ) -> torch.Tensor:
         ctx.receive = receive
-        # Saving through autograd raises if the model overwrites an operand, as it would in ordinary training, and
-        # lets gradient checkpointing compute operands again.
+        # Autograd raises if the model overwrites a saved operand, as in ordinary training, and gradient checkpointing
+        # can compute saved operands again.
         ctx.save_for_backward(*operands)
         if value._is_view():
-            # A view that autograd does not know as one: an op in place on it stays legal too. (A linear map of tokens
-            # returns a view of a temporary.)
+            # A view that autograd does not know as a view, so that an in-place op on it stays legal too. (A linear map
+            # of tokens returns a view of a temporary tensor.)
             return torch.ops.aten._unsafe_view(value, value.shape)
-        # The same tensor, so that an op in place after the tap (an in-place ReLU) stays legal.
+        # The same tensor, so that an in-place op after the tap, such as an in-place ReLU, stays legal.
         ctx.mark_dirty(value)
         return value
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        # In a checkpointed model this runs a part of the forward again, which the taps must see.
+        # In a checkpointed model this runs a part of the forward pass again, which the taps must see.
         operands = ctx.saved_tensors
         with torch._C.DisableTorchFunction(), torch.no_grad():
             ctx.receive(gradient, *(operand.detach() for operand in operands))
@@ -56,7 +61,7 @@ class _Tap(torch.autograd.Function):
 
 class FisherTaps(TorchFunctionMode):
     """
-    Runs a model's forward so that a backward pass adds squared per-example gradients to sums.
+    Watches a model's forward pass so that a backward pass adds squared per-example gradients to sums.
 
     ```python
     taps = FisherTaps(parameters, layouts, batch_size)
@@ -69,11 +74,15 @@ class FisherTaps(TorchFunctionMode):
         parameters (`dict[str, torch.nn.Parameter]`):
             The parameters in scope. None of the model's parameters may require gradients.
         layouts (`dict`):
-            What [`probe_layouts`] returned for this model.
+            The layouts that [`probe_layouts`] found for this model.
         batch_size (`int`):
             Number of examples in the batch.
         product_dtype (`torch.dtype`, *optional*):
-            The dtype of the matrix products, by default that of the sums.
+            The dtype of the matrix products, by default the dtype of the sums.
+
+    Attributes:
+        untapped (`dict[str, str]`): Parameters that the taps could not follow, with the reason.
+        missing (`set`): Calls of ops that the probe did not meet.
     """
 
     def __init__(
@@ -98,7 +107,7 @@ class FisherTaps(TorchFunctionMode):
 
     @property
     def num_uses(self) -> Mapping[str, int]:
-        """How often every parameter met per-example data."""
+        """How many times each parameter met per-example data."""
         return self._collector.num_uses
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
@@ -114,7 +123,7 @@ class FisherTaps(TorchFunctionMode):
             self._rows.follow(func, args, kwargs, output)
             return output
         try:
-            # What only looks at tensors passes by the modes around this one, each of which would see every look.
+            # This only looks at tensors. Without it, every look would pass through the modes around this one.
             with torch._C.DisableTorchFunction():
                 call = self._call(func, values, args, kwargs)
             if call is None:
@@ -136,9 +145,9 @@ class FisherTaps(TorchFunctionMode):
 
         Args:
             scores (`torch.Tensor`):
-                One score per example, shape `(batch_size,)`.
+                The score of every example, shape `(batch_size,)`.
             parts (`list[tuple[range, dict[str, torch.Tensor]]]`):
-                Ranges of examples, each with the sums to add them to, in place.
+                Ranges of examples, each with the sums to add to, in place.
             retain_graph (`bool`, *optional*, defaults to `False`):
                 Whether another backward pass follows.
         """
@@ -151,7 +160,10 @@ class FisherTaps(TorchFunctionMode):
         self._collector.finish()
 
     def agree(self, processes: Processes) -> None:
-        """Between the forward and the backward pass: lets the processes of a sharded model treat parameters alike."""
+        """
+        Makes the processes of a sharded model treat every parameter alike. All processes must call this between the
+        forward and the backward pass.
+        """
         if processes.are_several:
             for untapped in processes.gather(self.untapped):
                 self.untapped = untapped | self.untapped
@@ -164,7 +176,7 @@ class FisherTaps(TorchFunctionMode):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Call | None:
-        """What is known of an op's tensors; `None` if it sees nothing per example."""
+        """Finds out where the examples lie in an op's tensors; returns `None` if the op sees no per-example data."""
         own = {id(value.tensor): value.tensor for value in values}
         operands = [tensor for tensor in tensors_in((args, kwargs)) if id(tensor) not in own]
         ragged = [self._rows[tensor] for tensor in operands]
@@ -173,7 +185,7 @@ class FisherTaps(TorchFunctionMode):
         key = call_key(func, values)
         records = self.layouts.get(key)
         if records is None:
-            # An op that the probe did not meet, such as an expert that no token of its example went to.
+            # The probe did not meet this op, such as an expert that no token of the probe's examples went to.
             if operands and not any(ragged):
                 self.missing.add(key)
                 raise UnknownLayout
@@ -243,7 +255,7 @@ class FisherTaps(TorchFunctionMode):
         return tapped
 
     def _tap_laid_out(self, call: Call, value: ParameterValue) -> torch.Tensor | None:
-        """Runs a broadcasting op on the value laid out over the examples, so that autograd keeps them apart."""
+        """Runs a broadcasting op on the value expanded over the examples; autograd then keeps the examples apart."""
         with torch._C.DisableTorchFunction():
             laid_out = self._laid_out(call, value)
         if laid_out is None:
@@ -305,6 +317,6 @@ class FisherTaps(TorchFunctionMode):
         return _Tap.apply(self._anchor, output, receive)
 
     def _plan(self, value: ParameterValue, use: Use | None) -> None:
-        # What runs again for a checkpointed layer is the same use.
+        # A checkpointed layer runs again in the backward pass; that is the same use.
         if not self._in_backward:
             self._collector.plan(value, use)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Values that are computed from parameters alone: transposed weights, `1 + w`, one expert of a fused tensor, the rows of
-a position table. They are the same for all examples; per-example data meets them later.
+a position table. They are the same for all examples. Per-example data meet them later.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,11 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .gradients import DerivedGradient, EmbeddingGradient, ParameterGradient, StackedGradient
 from .ops import map_tensors, tensors_in
-from .rules import ELEMENTWISE, UNARY, table_lookup, without_padding
+from .rules.embedding import table_lookup, without_padding
+from .rules.table import ELEMENTWISE, UNARY
 
 
-# Ops that keep every element: the result stands for the same part of the parameter.
+# Ops that keep every element: the result stands for the same part of the parameter as the input.
 _KEEPING = frozenset(
     getattr(torch.Tensor, name)
     for name in ("to", "float", "double", "half", "bfloat16", "type", "type_as", "contiguous", "clone", "cpu", "cuda")
@@ -33,11 +34,11 @@ class ParameterValue:
 
     Args:
         tensor (`torch.Tensor`):
-            What the model works with; it takes no part in autograd.
+            The tensor that the model works with. It takes no part in autograd.
         names (`tuple[str, ...]`):
             The parameters it is computed from.
         part (`torch.Tensor`, *optional*):
-            The view of the one parameter whose elements these are, where they are.
+            The view of the parameter that the elements come from, if they all come from one parameter.
         graph (`torch.Tensor`, *optional*):
             The same value with a graph back to the parameters.
         source (`ParameterValue`, *optional*):
@@ -60,7 +61,7 @@ class ParameterValue:
 @dataclass
 class ParameterValues:
     """
-    All such tensors of one forward pass, found by identity.
+    All values of one forward pass that are computed from parameters alone, found by identity.
 
     Args:
         parameters (`dict[str, torch.nn.Parameter]`):
@@ -75,14 +76,14 @@ class ParameterValues:
         self._by_id = {id(p): ParameterValue(p, (name,), part=p.detach()) for name, p in self.parameters.items()}
 
     def among(self, arguments: Sequence[Any]) -> list[ParameterValue]:
-        """The values among an op's arguments, in order, also those in lists."""
+        """The values among an op's arguments, in order, including values in lists."""
         found = (self._by_id.get(id(tensor)) for tensor in tensors_in(arguments))
         return [value for value in found if value is not None]
 
     def derive(
         self, func: Callable[..., Any], values: Sequence[ParameterValue], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Runs an op that sees no per-example data, and remembers what it returns."""
+        """Runs an op that sees no per-example data, and remembers its outputs as values."""
         first = values[0]
         if len(values) == 1 and first.part is not None:
             output = func(*args, **kwargs)
@@ -125,11 +126,11 @@ class ParameterValues:
         self, value: ParameterValue, gradient: ParameterGradient
     ) -> list[tuple[str, torch.Tensor, ParameterGradient]]:
         """
-        Carries per-example gradients of a value on to its parameters.
+        Propagates per-example gradients of a value to its parameters.
 
         Returns:
-            `list[tuple[str, torch.Tensor, ParameterGradient]]`: For every parameter its name, the view of it that was
-            used, and the gradients of that view.
+            `list[tuple[str, torch.Tensor, ParameterGradient]]`: For every parameter its name, the view that was used,
+            and the gradients of that view.
         """
         if value.part is not None:
             return [(value.names[0], value.part, gradient)]
@@ -165,7 +166,7 @@ class ParameterValues:
 
 
 def geometry(part: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Size, stride and offset: which elements of its storage a view holds."""
+    """Size, stride and offset of a view: which elements of its storage it holds."""
     return tuple(part.size()), part.stride(), int(part.storage_offset())
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every form of per-example gradients: its sum of squares is that of its examples, for any range of them."""
+"""The sum of squares of every form of per-example gradients is that of its examples, for any range of examples."""
 
 import pytest
 import torch

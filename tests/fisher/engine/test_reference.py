@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The definition itself, against closed forms."""
+"""Compares the definition itself with closed forms."""
 
 import torch
 from torch import nn

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every rule against the one-example reference, in modules that use the op in the ways that broke other engines."""
+"""Compares every rule with the one-example reference, in modules that use the op in ways that broke other engines."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from tests.fisher.test_accumulate import reference, worst_relative_difference
 
 
 class Model(nn.Module):
-    """An op under test between inputs and a nonlinear likelihood."""
+    """Applies an op under test to the inputs, followed by a nonlinear function."""
 
     def __init__(self, function, **modules):
         super().__init__()
@@ -50,14 +50,14 @@ def inside_out(module, x):
 
 
 def in_time_order(module, x):
-    """Tokens first, as XLNet and fairseq models have them, and flattened so that the examples alternate."""
+    """Tokens first, as in XLNet and fairseq models, and flattened so that the examples alternate."""
     y = module.a(x.transpose(0, 1))
     z = module.b(y.flatten(0, 1)).unflatten(0, y.shape[:2])
     return (z + module.c[:, None]).transpose(0, 1)
 
 
 def windows(module, x):
-    """Windows of an image on the example axis, with a bias looked up in a table, as in Swin."""
+    """Windows of an image on the example axis, with a bias from a table, as in Swin."""
     rows = x.unflatten(1, (3, 2)).flatten(0, 1)
     scores = module.a(rows) @ rows.transpose(1, 2)
     bias = module.table[torch.tensor([[0, 1], [2, 0]]).flatten()].view(2, 2)
@@ -79,7 +79,7 @@ def routed(module, x):
 
 
 def sorted_by_expert(module, x):
-    """Rows in the order of their experts, split by how many each has."""
+    """Rows sorted by expert and split by the number of rows per expert."""
     rows = x.flatten(0, 1)
     chosen = module.router(rows).argmax(dim=-1)
     order = chosen.argsort(stable=True)
@@ -100,7 +100,7 @@ def learned_queries(module, x):
 
 
 def relative_bias(module, x):
-    """A table of [T, T] biases that several layers add, one of them behind a mask, as in T5."""
+    """A table of [T, T] biases that several layers add, one layer with a mask, as in T5."""
     bias = module.table(torch.arange(x.shape[1])[:, None].sub(torch.arange(x.shape[1])).abs()).permute(2, 0, 1)[None]
     heads = x.unflatten(2, (2, 2)).transpose(1, 2)
     masked = torch.where((x[:, None, None, :, 0] < 1.5), bias, -1e9)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .calls import Call, Contact, Use
-from .gradients import ConvolutionGradient, LinearGradient, ParameterGradient, PatchGradient
-from .layouts import Regular, upcast
+from ..calls import Call, Contact, Use
+from ..gradients import ConvolutionGradient, LinearGradient, ParameterGradient, PatchGradient
+from ..layouts import Regular, upcast
 
 
 def convolution_rule(
@@ -77,7 +77,7 @@ def _images(
     bias: torch.Tensor | None,
     weight_gradient: Callable[..., ParameterGradient],
 ) -> Contact | None:
-    """Only where every example has consecutive images on the first axis."""
+    """The uses of a kernel and a bias, if every example has consecutive images on the first axis; else `None`."""
     layout, batch = call.layout(input), call.batch
     if not isinstance(layout, Regular) or layout.axis != 0 or (layout.rows > 1 and layout.interleaved):
         return None
@@ -100,7 +100,10 @@ def _per_axis(value: Any, rank: int) -> list[int]:
 
 
 def _patches(images: torch.Tensor, window: torch.Size, strides: list[int]) -> torch.Tensor | None:
-    """Windows that do not overlap, as tokens: shape `(num_images, num_windows, channels * window)`, without a copy."""
+    """
+    Adjacent windows, or windows of one pixel, as tokens of shape `(num_images, num_windows, channels * window)`,
+    without a copy. `None` for other windows.
+    """
     if all(size == 1 for size in window):
         for axis, stride in enumerate(strides, start=2):
             images = images[(slice(None),) * axis + (slice(None, None, stride),)]

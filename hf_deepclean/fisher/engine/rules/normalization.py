@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The closed forms of normalisations."""
+"""The closed forms of normalisation layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .calls import Call, Contact, Use
-from .layouts import upcast
+from ..calls import Call, Contact, Use
+from ..layouts import upcast
 
 
 def layer_norm_rule(

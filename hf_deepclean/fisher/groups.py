@@ -1,0 +1,95 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""A batch whose examples belong to groups, each of which has sums of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..data.batches import num_examples, select_examples
+
+
+@dataclass(frozen=True)
+class GroupedBatch:
+    """
+    A batch whose examples are sorted by group.
+
+    Args:
+        batch (`dict[str, Any]`):
+            Model inputs and labels.
+        positions (`Sequence[int]`):
+            The position of every example in the data set.
+        groups (`dict[int, range]`):
+            The examples of every group.
+    """
+
+    batch: dict[str, Any]
+    positions: Sequence[int]
+    groups: dict[int, range]
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return len(self.positions)
+
+
+def group_examples(batch: dict[str, Any], groups: list[int] | None, start: int) -> GroupedBatch:
+    """
+    Sorts the examples of a batch by group.
+
+    Args:
+        batch (`dict[str, Any]`):
+            Model inputs and labels.
+        groups (`list[int]`, *optional*):
+            The group of every example. By default all examples belong to group 0.
+        start (`int`):
+            The position of the first example in the data set.
+
+    Raises:
+        `ValueError`: If the batch has another number of examples than of groups.
+    """
+    size = num_examples(batch)
+    if groups is None:
+        return GroupedBatch(batch, range(start, start + size), {0: range(size)})
+    if len(groups) != size:
+        raise ValueError(
+            f"A batch holds {size} documents in {len(groups)} rows; packed rows have no single group. Do not pack."
+        )
+    order = sorted(range(size), key=groups.__getitem__)
+    ends = dict(zip(sorted(groups), range(1, size + 1), strict=True))
+    starts = [0, *ends.values()]
+    return GroupedBatch(
+        select_examples(batch, order),
+        [start + index for index in order],
+        {group: range(first, end) for (group, end), first in zip(ends.items(), starts, strict=False)},
+    )
+
+
+def split_groups(batch: Mapping[str, Any], column: str) -> tuple[dict[str, Any], list[int]]:
+    """
+    Takes the entry with the groups out of a batch.
+
+    Args:
+        batch (`dict[str, Any]`):
+            Model inputs, labels and groups.
+        column (`str`):
+            The entry with the group of every example, integers of shape `(batch_size,)`.
+
+    Returns:
+        `tuple[dict[str, Any], list[int]]`: The batch without that entry, and the groups.
+
+    Raises:
+        `ValueError`: If the entry is missing or does not hold one integer per example.
+    """
+    rest = dict(batch)
+    groups = rest.pop(column, None)
+    shape = tuple(groups.shape) if isinstance(groups, torch.Tensor) else None
+    if shape != (num_examples(rest),) or groups.is_floating_point() or groups.is_complex():
+        raise ValueError(
+            f"`group_column={column!r}` must name integers, one for each of the {num_examples(rest)} examples of a "
+            f"batch, but that entry is {'missing' if groups is None else f'of shape {shape}'}. Keep the column in the "
+            f"data set and in the collator's output; the batch holds {sorted(batch)}."
+        )
+    return rest, groups.tolist()
