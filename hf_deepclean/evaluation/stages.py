@@ -4,30 +4,53 @@
 
 from dataclasses import dataclass, field
 
-from .measures import Estimate, estimates_of_split
+from .measures import (
+    DIVERGENCE,
+    MEMBERSHIP_AUC,
+    MEMBERSHIP_TPR,
+    MIN_K_AUC,
+    MIN_K_TPR,
+    Estimate,
+    estimates_of_split,
+)
 from .membership import MembershipAttack
 from .results import SplitResult
 
 
-# The stages of a run, in order, with their column heading.
+# The stages of a run, as reports and run states name them.
+BEFORE = "before"
+AFTER_RESET = "after_reset"
+AFTER_REPAIR = "after_repair"
+REFERENCE = "reference"
+CONTROL_AFTER_RESET = "control_after_reset"
+CONTROL_AFTER_REPAIR = "control_after_repair"
+FINE_TUNED = "fine_tuned"
+
+# The stages in order, with their column headings.
 STAGES = {
-    "before": "before",
-    "after_reset": "after reset",
-    "after_repair": "after repair",
-    "reference": "reference",
-    "control_after_reset": "control reset",
-    "control_after_repair": "control repair",
-    "fine_tuned": "fine-tuned",
+    BEFORE: "before",
+    AFTER_RESET: "after reset",
+    AFTER_REPAIR: "after repair",
+    REFERENCE: "reference",
+    CONTROL_AFTER_RESET: "control reset",
+    CONTROL_AFTER_REPAIR: "control repair",
+    FINE_TUNED: "fine-tuned",
 }
 
-# Columns of the table of what rounding the weights changes: each model, then its rounded forms.
+
+def rounded_stage(stage: str, num_bits: int) -> str:
+    """The stage at which the model of another stage is evaluated with its weights rounded to `num_bits` bits."""
+    return f"{stage}_{num_bits}_bits"
+
+
+# Columns of the table that shows the effect of rounding the weights: each model, then its rounded forms.
 QUANTIZATION_STAGES = {
-    "after_repair": "after repair",
-    "after_repair_4_bits": "after repair, 4 bits",
-    "after_repair_8_bits": "after repair, 8 bits",
-    "reference": "reference",
-    "reference_4_bits": "reference, 4 bits",
-    "reference_8_bits": "reference, 8 bits",
+    AFTER_REPAIR: "after repair",
+    rounded_stage(AFTER_REPAIR, 4): "after repair, 4 bits",
+    rounded_stage(AFTER_REPAIR, 8): "after repair, 8 bits",
+    REFERENCE: "reference",
+    rounded_stage(REFERENCE, 4): "reference, 4 bits",
+    rounded_stage(REFERENCE, 8): "reference, 8 bits",
 }
 
 
@@ -103,10 +126,13 @@ class StageResult:
     def joint_estimates(self) -> dict[str, Estimate]:
         """The figures that compare the forget data with unseen ones, or with the reference, and their intervals."""
         estimates: dict[str, Estimate] = {}
-        for name, attack in (("", self.membership), ("Min-K% ", self.min_k_membership)):
+        for auc, tpr, attack in (
+            (MEMBERSHIP_AUC, MEMBERSHIP_TPR, self.membership),
+            (MIN_K_AUC, MIN_K_TPR, self.min_k_membership),
+        ):
             if attack is not None:
-                estimates[f"{name}membership AUC"] = attack.auc, attack.auc_interval
-                estimates[f"{name}membership TPR at 1 % FPR"] = attack.tpr_at_1_percent_fpr, attack.tpr_interval
+                estimates[auc.name] = attack.auc, attack.auc_interval
+                estimates[tpr.name] = attack.tpr_at_1_percent_fpr, attack.tpr_interval
         if self.divergence_to_reference is not None:
-            estimates["JS divergence to reference"] = self.divergence_to_reference, self.divergence_interval
+            estimates[DIVERGENCE.name] = self.divergence_to_reference, self.divergence_interval
         return estimates

@@ -5,6 +5,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..evaluation.measures import MEASURES
 from ..evaluation.stages import STAGES
 from ..report.tables import markdown_table
 from .public_records import PublicRelearning
@@ -47,7 +48,8 @@ def losses_table(report: PublicReport) -> str:
 
 
 def relearning_table(found: PublicRelearning) -> str:
-    show = number if found.measure == "mean loss" else percent
+    is_share = MEASURES[found.measure].is_share
+    show = percent if is_share else number
     rows = [
         [STAGES[stage], *map(show, curve), *["diverged"] * (len(found.steps) - len(curve))]
         for stage, curve in found.curves.items()
@@ -55,8 +57,8 @@ def relearning_table(found: PublicRelearning) -> str:
     table = markdown_table([f"step {step}" for step in found.steps], rows)
     if found.excess is None:
         return table
-    unit = "nats" if found.measure == "mean loss" else "percentage points"
-    excess = number(found.excess if unit == "nats" else round(100 * found.excess, 2))
+    unit = "percentage points" if is_share else "nats"
+    excess = number(round(100 * found.excess, 2) if is_share else found.excess)
     return (
         f"{table}\n\nAt the furthest it has come back by {excess} {unit} more than in the reference; 0 is the target."
     )
@@ -119,7 +121,7 @@ def shares_by_gamma_table(report: PublicReport) -> str:
 def trials_table(report: PublicReport) -> str:
     if not report.trials:
         return ""
-    show = number if report.trial_measure == "mean loss" else percent
+    show = percent if MEASURES[report.trial_measure].is_share else number
     splits = list(dict.fromkeys(split for trial in report.trials for split in trial.figures))
     rows = [
         [

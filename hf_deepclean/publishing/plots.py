@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..evaluation.measures import ACCURACIES, MEASURES
 from ..evaluation.stages import STAGES
 from ..report.report import UnlearningReport
 from .public_report import PublicReport
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# The measures that say how well a model does, one of which every head has but those with a loss alone.
-_SUCCESSES = ("accuracy", "token accuracy")
+# The measures of the bars: those that say how well a model does. Heads with a loss alone have none of them.
+_SUCCESSES = [measure.name for measure in ACCURACIES]
 # More kinds of modules than these are drawn without names.
 _MAX_NAMED = 60
 # Of a relearning curve: what was trained on, and what it is measured on.
@@ -179,7 +180,7 @@ def _draw_gamma(figure: "Figure", report: PublicReport) -> None:
     panels[0].plot(gammas, [100 * share for share in shares], marker=".")
     panels[0].set_ylabel("weights above it (%)")
     if trials:
-        scale = 1 if report.trial_measure == "mean loss" else 100
+        scale = 100 if MEASURES[report.trial_measure].is_share else 1
         for split in trials[0].figures:
             values = [scale * trial.figures[split] for trial in trials]
             panels[1].plot([trial.gamma for trial in trials], values, marker=".", label=split)
@@ -202,7 +203,7 @@ def _draw_relearning(figure: "Figure", report: PublicReport) -> None:
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (data, found) in zip(panels, curves.items(), strict=True):
         trained_on, evaluated_on = _RELEARNING_LABELS[data]
-        scale = 1 if found.measure == "mean loss" else 100
+        scale = 100 if MEASURES[found.measure].is_share else 1
         for stage, curve in found.curves.items():
             # Shorter where the training diverged.
             axes.plot(found.steps[: len(curve)], [scale * value for value in curve], marker=".", label=STAGES[stage])

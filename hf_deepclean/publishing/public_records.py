@@ -20,7 +20,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Measure:
+class PublicMeasure:
     """
     One measure on one data set, at every stage.
 

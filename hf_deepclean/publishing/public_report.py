@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..evaluation.stages import QUANTIZATION_STAGES, STAGES
+from ..evaluation.measures import trial_measure
+from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES
 from ..report.json_record import JsonRecord
 from ..report.report import UnlearningReport
 from ..report.results import IntegrityResult
 from ..selection.fisher_plane import FisherPlane
-from .public_records import Measure, PublicRelearning, PublicTrial, ResetShare
+from .public_records import PublicMeasure, PublicRelearning, PublicTrial, ResetShare
 from .redaction import (
     Redaction,
     check_disclosure,
@@ -22,7 +23,6 @@ from .redaction import (
     public_relearning,
     public_trial_figures,
     round_to_digits,
-    trial_measure_of,
 )
 
 
@@ -60,7 +60,7 @@ class PublicReport(JsonRecord):
         num_selected (`int`): Weights that were.
         share (`float`): The one divided by the other.
         modules (`tuple[ResetShare, ...]`): The same by layer and kind of module.
-        measures (`tuple[Measure, ...]`): The results.
+        measures (`tuple[PublicMeasure, ...]`): The results.
         withheld (`tuple[str, ...]`): Data sets whose results are left out, because they have too few examples.
         loss_quantiles (`dict[str, dict[str, dict[str, float]]]`): Quantiles of the losses by stage and data set.
         loss_unit (`str`): What the losses are.
@@ -89,7 +89,7 @@ class PublicReport(JsonRecord):
     num_selected: int
     share: float
     modules: tuple[ResetShare, ...]
-    measures: tuple[Measure, ...]
+    measures: tuple[PublicMeasure, ...]
     withheld: tuple[str, ...]
     loss_quantiles: dict[str, dict[str, dict[str, float]]]
     loss_unit: str
@@ -141,15 +141,15 @@ class PublicReport(JsonRecord):
         names = _public_names(report)
         stages = {stage: report.stages[stage] for stage in STAGES | QUANTIZATION_STAGES if stage in report.stages}
         left_out = tuple(
-            split for split, result in stages["before"].splits.items() if policy.is_too_small(split, result)
+            split for split, result in stages[BEFORE].splits.items() if policy.is_too_small(split, result)
         )
         selection, gamma = report.selection, report.selection.gamma
         share = selection.num_selected / selection.num_in_scope
         settings = {name: report.settings[name] for name in _SETTINGS if name in report.settings}
         if "forget_penalty" in settings:
             settings["forget_penalty"] = report.forget_penalty()
-        of_tokens = stages["before"].splits["forget"].tokens is not None
-        trial_measure = trial_measure_of(stages["before"].splits["forget"])
+        of_tokens = stages[BEFORE].splits["forget"].tokens is not None
+        measure_of_trials = trial_measure(stages[BEFORE].splits["forget"])
         relearning = {} if "forget" in left_out else report.relearning_by_data()
         relearning = {data: public_relearning(found, policy) for data, found in relearning.items()}
         return cls(
@@ -169,7 +169,7 @@ class PublicReport(JsonRecord):
             loss_quantiles={
                 stage: quantiles
                 for stage, result in stages.items()
-                if stage in ("before", "after_repair", "reference") and (quantiles := public_quantiles(result, policy))
+                if stage in (BEFORE, AFTER_REPAIR, REFERENCE) and (quantiles := public_quantiles(result, policy))
             },
             loss_unit="nats per token" if of_tokens else "nats",
             integrity=report.integrity,
@@ -177,12 +177,14 @@ class PublicReport(JsonRecord):
             seconds=round_to_digits(sum(report.seconds.values()), 1 if policy.withholds else 3),
             seed=None if policy.withholds else report.seed,
             plane=None if selection.plane is None else _rounded(selection.plane),
-            trial_measure=trial_measure if report.gamma_trials else None,
+            trial_measure=measure_of_trials.name if report.gamma_trials else None,
             trials=tuple(
                 PublicTrial(
                     trial.gamma,
                     round(trial.num_selected / selection.num_in_scope, 4),
-                    {} if trial.result is None else public_trial_figures(trial.result, trial_measure, names, policy),
+                    {}
+                    if trial.result is None
+                    else public_trial_figures(trial.result, measure_of_trials, names, policy),
                 )
                 for trial in report.gamma_trials
             ),
@@ -198,14 +200,14 @@ class PublicReport(JsonRecord):
         own = {} if self.relearning is None else {"forget": self.relearning}
         return own | self.further_relearning
 
-    def measure(self, split: str, name: str) -> Measure | None:
+    def measure(self, split: str, name: str) -> PublicMeasure | None:
         """A measure by its data set and name, or none."""
         return next((m for m in self.measures if (m.split, m.name) == (split, name)), None)
 
 
 def _public_names(report: UnlearningReport) -> dict[str, str]:
     """What the data sets are called; the names of evaluation sets are the caller's."""
-    splits = list(report.stages["before"].splits)
+    splits = list(report.stages[BEFORE].splits)
     named = [split for split in splits if split.startswith("eval_")]
     numbered = {split: f"eval {number}" if len(named) > 1 else "eval" for number, split in enumerate(named, 1)}
     return {split: numbered.get(split, split) for split in splits}

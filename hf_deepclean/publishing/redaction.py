@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.intervals import wilson_interval
-from ..evaluation.measures import estimates_of_split
+from ..evaluation.measures import MEAN_LOSS, MEASURES, Measure, estimates_of_split
 from ..evaluation.predictions import LOSS_QUANTILES
 from ..evaluation.recovery import RelearningResult
 from ..evaluation.results import SplitResult
 from ..evaluation.stages import StageResult
-from .public_records import Figure, Measure, PublicRelearning
+from .public_records import Figure, PublicMeasure, PublicRelearning
 
 
 FORGET_DISCLOSURES = ("withheld", "size", "description")
@@ -23,14 +23,6 @@ FORGET_DISCLOSURES = ("withheld", "size", "description")
 MIN_FORGET_EXAMPLES = 50
 # Of a distribution, no less than so many examples lie between two of its published points.
 _MIN_EXAMPLES_PER_BIN = 10
-
-# Shares of independent examples, and all shares.
-_SIMPLE_SHARES = (
-    *("accuracy", "verbatim", "all tokens right", "membership TPR at 1 % FPR", "Min-K% membership TPR at 1 % FPR"),
-)
-_SHARES = (*_SIMPLE_SHARES, "token accuracy", "extraction strength")
-
-_AREAS = ("membership AUC", "Min-K% membership AUC")
 
 
 def check_disclosure(disclosure: str, description: str | None) -> None:
@@ -71,34 +63,41 @@ class Redaction:
         return MIN_FORGET_EXAMPLES if split == "forget" else _rung(number)
 
     def figure(
-        self, name: str, value: float, interval: tuple[float, float] | None, numbers: Mapping[str, int]
+        self,
+        measure: Measure | None,
+        value: float,
+        interval: tuple[float, float] | None,
+        numbers: Mapping[str, int],
     ) -> Figure:
         """A figure of the given numbers of examples, with an interval of the published ones."""
         if not math.isfinite(value):
             interval = None
         if self.withholds and interval is not None:
             public = {split: self.count(split, number) for split, number in numbers.items()}
-            interval = _widened(name, value, interval, numbers, public)
-        rounded = self.rounding(name, min(self.count(split, number) for split, number in numbers.items()))
+            interval = _widened(measure, value, interval, numbers, public)
+        rounded = self.rounding(measure, min(self.count(split, number) for split, number in numbers.items()))
         return Figure(rounded(value), None if interval is None else (rounded(interval[0]), rounded(interval[1])))
 
-    def rounding(self, name: str, number: int) -> Callable[[float], float]:
+    def rounding(self, measure: Measure | None, number: int) -> Callable[[float], float]:
         """A share of few examples in tenths of a percent would tell how many they were."""
-        if name in (*_SHARES, *_AREAS):
+        if measure is not None and (measure.is_share or measure.kind == "area"):
             decimals = 2 if self.withholds and number < 1000 else 3
             return lambda value: round(value, decimals)
         digits = 2 if self.withholds and number < 1000 else 3
         return lambda value: round_to_digits(value, digits)
 
 
-def public_measures(stages: Mapping[str, StageResult], names: Mapping[str, str], policy: Redaction) -> list[Measure]:
-    found: dict[tuple[str, str], Measure] = {}
+def public_measures(
+    stages: Mapping[str, StageResult], names: Mapping[str, str], policy: Redaction
+) -> list[PublicMeasure]:
+    found: dict[tuple[str, str], PublicMeasure] = {}
 
     def add(split: str, name: str, numbers: Mapping[str, int], stage: str, value: float, interval: Any) -> None:
-        unit = "share" if name in _SHARES else "number"
+        measure = MEASURES.get(name)
+        unit = "share" if measure is not None and measure.is_share else "number"
         public = {names[part]: policy.count(part, number) for part, number in numbers.items()}
-        measure = found.setdefault((split, name), Measure(names[split], name, unit, public, {}))
-        measure.figures[stage] = policy.figure(name, value, interval, numbers)
+        published = found.setdefault((split, name), PublicMeasure(names[split], name, unit, public, {}))
+        published.figures[stage] = policy.figure(measure, value, interval, numbers)
 
     for stage, result in stages.items():
         for split, of_split in result.splits.items():
@@ -113,14 +112,14 @@ def public_measures(stages: Mapping[str, StageResult], names: Mapping[str, str],
             continue
         for name, (value, interval) in result.joint_estimates().items():
             numbers = {"forget": result.splits["forget"].num_examples}
-            if "membership" in name:
+            if MEASURES[name].needs_unseen:
                 numbers["unseen"] = result.splits["unseen"].num_examples
             add("forget", name, numbers, stage, value, interval)
     return list(found.values())
 
 
 def _widened(
-    name: str,
+    measure: Measure | None,
     value: float,
     interval: tuple[float, float],
     numbers: Mapping[str, int],
@@ -128,18 +127,19 @@ def _widened(
 ) -> tuple[float, float]:
     """The interval that as many examples as are published would have."""
     number, fewest = min(numbers.values()), min(public.values())
+    kind = None if measure is None else measure.kind
     # The variance of an area under the curve is at most A (1 - A) over the smaller number, as that of a share:
     # Birnbaum and Klose, Bounds for the variance of the Mann-Whitney statistic (1957).
-    if name in (*_SIMPLE_SHARES, *_AREAS):
+    if kind in ("share of examples", "area"):
         return wilson_interval(value * fewest, fewest)
     factor = math.sqrt(number / fewest)
-    if name == "perplexity":
+    if kind == "perplexity":
         # An unlearned language model may well have one of infinity.
         with suppress(OverflowError):
             return tuple(value * (end / value) ** factor for end in interval)  # type: ignore[return-value]
         return interval[0], math.inf
     low, high = (value + (end - value) * factor for end in interval)
-    if name in _SHARES:
+    if kind == "share of tokens":
         return max(0.0, low), min(1.0, high)
     # What cannot be negative, such as a divergence, has no interval that is.
     return max(0.0, low) if interval[0] >= 0 else low, high
@@ -170,31 +170,25 @@ def public_quantiles(result: StageResult, policy: Redaction) -> dict[str, dict[s
     levels = [f"{100 * level:.0f} %" for level in LOSS_QUANTILES[step - 1 :: step]]
     quantiles = {}
     for split, of_split in shown.items():
-        rounded = policy.rounding("mean loss", numbers[split])
+        rounded = policy.rounding(MEAN_LOSS, numbers[split])
         quantiles[split] = dict(zip(levels, map(rounded, of_split.loss_deciles[step - 1 :: step]), strict=True))
     return quantiles
 
 
-def trial_measure_of(result: SplitResult) -> str:
-    if result.tokens is None:
-        return "mean loss" if result.accuracy is None else "accuracy"
-    return "all tokens right" if result.tokens.extraction_strength is None else "verbatim"
-
-
 def public_trial_figures(
-    result: StageResult, measure: str, names: Mapping[str, str], policy: Redaction
+    result: StageResult, measure: Measure, names: Mapping[str, str], policy: Redaction
 ) -> dict[str, float]:
     figures = {}
     for split, of_split in result.splits.items():
         if not policy.is_too_small(split, of_split):
             rounded = policy.rounding(measure, policy.count(split, of_split.num_examples))
-            value, _ = estimates_of_split(of_split)[measure]
+            value, _ = estimates_of_split(of_split)[measure.name]
             figures[names[split]] = rounded(value)
     return figures
 
 
 def public_relearning(found: RelearningResult, policy: Redaction) -> PublicRelearning:
-    rounded = policy.rounding(found.measure, MIN_FORGET_EXAMPLES)
+    rounded = policy.rounding(MEASURES[found.measure], MIN_FORGET_EXAMPLES)
     curves = {stage: tuple(map(rounded, curve)) for stage, curve in found.curves.items()}
     excess, number = found.excess(), found.num_forget_examples
     # Nobody asks for more of them than there are.

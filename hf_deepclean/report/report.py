@@ -7,8 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.measures import (
+    ACCURACIES,
+    ACCURACY,
+    EXACT_MATCHES,
+    MEAN_LOSS,
+    VERBATIM,
+    estimate_of,
+    measure_of_figure,
+    recall_measure,
+)
 from ..evaluation.recovery import RELEARNING_DATA, RelearningResult
-from ..evaluation.stages import QUANTIZATION_STAGES, STAGES, StageResult
+from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES, StageResult
 from ..selection.knowledge import knowledge_of_loss
 from ..selection.search import SelectionSearch
 from ..selection.subtraction import KeptFisherResult
@@ -27,9 +37,9 @@ MAX_RETAIN_DROP = 0.02
 # Classes per data set in the console table.
 _MAX_CLASSES = 12
 
-# How the names of the figures end that are shown of a trial, and which if it has none of them.
-_OF_TRIALS = (" accuracy", " verbatim", " all tokens right")
-_OF_TRIALS_WITHOUT = (" mean loss",)
+# The measures that are shown of a trial, and those if it has none of them.
+_OF_TRIALS = (*ACCURACIES, *EXACT_MATCHES)
+_OF_TRIALS_WITHOUT = (MEAN_LOSS,)
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ class UnlearningReport(JsonRecord):
         Raises:
             `ValueError`: If there is no such request.
         """
-        known = list(self.stages["before"].requests)
+        known = list(self.stages[BEFORE].requests)
         if name not in known:
             raise ValueError(f"There is no request {name!r}. Those of this run are {', '.join(known) or 'not named'}.")
         return replace(
@@ -109,11 +119,11 @@ class UnlearningReport(JsonRecord):
         Raises:
             `ValueError`: If the run had no reference model.
         """
-        if "reference" not in self.stages:
+        if REFERENCE not in self.stages:
             raise ValueError(
                 "This run had no reference model. Pass `reference_model`, retrained without the forget data."
             )
-        reference = self.stages["reference"].figures()
+        reference = self.stages[REFERENCE].figures()
         return {
             name: value - reference[name] for name, value in self.stages[stage].figures().items() if name in reference
         }
@@ -129,7 +139,7 @@ class UnlearningReport(JsonRecord):
         What the run has not reached, in words for its owner: retained data that the repair did not bring back, and a
         target of the selection `"auto"` that was not met. Empty if there is nothing to say.
         """
-        before, after = self.stages["before"], self.stages["after_repair"]
+        before, after = self.stages[BEFORE], self.stages[AFTER_REPAIR]
         found = []
         measure, known_before, known_now = _retained(before, after)
         if known_before - known_now > MAX_RETAIN_DROP:
@@ -177,10 +187,10 @@ class UnlearningReport(JsonRecord):
         for name in dict.fromkeys(name for figures in columns.values() for name in figures):
             values = [columns[stage].get(name) for stage in stages]
             rows.append([name, *("" if value is None else format_figure(name, value) for value in values)])
-        if "reference" in self.stages:
+        if REFERENCE in self.stages:
             rows.append(["gap to the reference", *[""] * len(stages)])
-            gaps = {stage: {} if stage == "reference" else self.gaps_to_reference(stage) for stage in stages}
-            for name in columns["reference"]:
+            gaps = {stage: {} if stage == REFERENCE else self.gaps_to_reference(stage) for stage in stages}
+            for name in columns[REFERENCE]:
                 values = [gaps[stage].get(name) for stage in stages]
                 cells = ["" if value is None else format_figure(name, value, signed=True) for value in values]
                 rows.append([f"  {name}", *cells])
@@ -192,7 +202,7 @@ class UnlearningReport(JsonRecord):
         without classes.
         """
         stages = [stage for stage in STAGES if stage in self.stages]
-        last = self.stages["after_repair"].splits
+        last = self.stages[AFTER_REPAIR].splits
         held_out = [split for split in last if split.startswith("eval")]
         counted = "examples" if last["forget"].tokens is None else "tokens"
         rows = [[f"accuracy by class ({counted})", *(STAGES[stage] for stage in stages)]]
@@ -202,14 +212,14 @@ class UnlearningReport(JsonRecord):
             shown = sorted(classes, key=lambda name: -abs(self._change_of_class(split, name)))[:_MAX_CLASSES]
             for name in [name for name in classes if name in shown]:
                 results = [self.stages[stage].splits[split].per_class[name] for stage in stages]
-                cells = [format_figure("accuracy", result.accuracy) for result in results]
+                cells = [format_figure(ACCURACY.name, result.accuracy) for result in results]
                 rows.append([f"{split.replace('_', ' ')}: {name} ({classes[name].num_examples})", *cells])
             if len(classes) > len(shown):
                 rows.append([f"{split}: {len(classes) - len(shown)} more in the JSON", *[""] * len(stages)])
         return console_table(rows) if len(rows) > 1 else ""
 
     def _change_of_class(self, split: str, name: str) -> float:
-        before, after = (self.stages[stage].splits[split].per_class[name] for stage in ("before", "after_repair"))
+        before, after = (self.stages[stage].splits[split].per_class[name] for stage in (BEFORE, AFTER_REPAIR))
         return after.accuracy - before.accuracy
 
     def _module_table(self) -> str:
@@ -221,8 +231,8 @@ class UnlearningReport(JsonRecord):
             return ""
         figures = [{} if trial.result is None else trial.result.figures() for trial in self.gamma_trials]
         names = dict.fromkeys(name for of_trial in figures for name in of_trial)
-        shown = [name for name in names if name.endswith(_OF_TRIALS)]
-        shown = shown or [name for name in names if name.endswith(_OF_TRIALS_WITHOUT)]
+        shown = [name for name in names if measure_of_figure(name) in _OF_TRIALS]
+        shown = shown or [name for name in names if measure_of_figure(name) in _OF_TRIALS_WITHOUT]
         rows = [["gamma (reset alone)", "reset", *shown]]
         for trial, of_trial in zip(self.gamma_trials, figures, strict=True):
             cells = [format_figure(name, of_trial[name]) if name in of_trial else "" for name in shown]
@@ -239,7 +249,7 @@ class UnlearningReport(JsonRecord):
             rows.append([f"{step} step{'s' * (step != 1)}", *cells])
         excess = found.excess()
         if excess is not None:
-            cells = {"after_repair": format_figure(measure, excess, signed=True)}
+            cells = {AFTER_REPAIR: format_figure(measure, excess, signed=True)}
             rows.append(["recalled beyond the reference", *(cells.get(stage, "") for stage in curves)])
         return console_table(rows)
 
@@ -250,7 +260,7 @@ class UnlearningReport(JsonRecord):
             return ""
         figures = {stage: self.stages[stage].figures() for stage in stages}
         rows = [["weights rounded", *(QUANTIZATION_STAGES[stage] for stage in stages)]]
-        for name in figures["after_repair"]:
+        for name in figures[AFTER_REPAIR]:
             values = [figures[stage].get(name) for stage in stages]
             rows.append([name, *("" if value is None else format_figure(name, value) for value in values)])
         return console_table(rows)
@@ -275,9 +285,9 @@ class UnlearningReport(JsonRecord):
         if self.search is not None:
             lines.append(self._search_note())
         lines += self.shortfalls()
-        if self.stages["after_repair"].splits["forget"].tokens is not None:
+        if self.stages[AFTER_REPAIR].splits["forget"].tokens is not None:
             lines.append(self._verbatim_note())
-        membership = self.stages["after_repair"].membership
+        membership = self.stages[AFTER_REPAIR].membership
         if membership is None:
             lines.append("Membership: not measured (no unseen data were given).")
         else:
@@ -288,7 +298,7 @@ class UnlearningReport(JsonRecord):
                 "data cannot be told apart, more that the forget data still look trained on, less that they stand out "
                 "as forgotten."
             )
-        min_k = self.stages["after_repair"].min_k_membership
+        min_k = self.stages[AFTER_REPAIR].min_k_membership
         if min_k is not None:
             low, high = min_k.auc_interval
             lines.append(
@@ -314,7 +324,7 @@ class UnlearningReport(JsonRecord):
     def _search_note(self) -> str:
         search = self.search
         unchecked = " (not checked: no unseen data were given)" * (
-            search.target == "unseen" and self.stages["after_repair"].membership is None
+            search.target == "unseen" and self.stages[AFTER_REPAIR].membership is None
         )
         sizes = ", ".join(f"{size} {split}" for split, size in search.num_examples.items())
         weight, penalty = self.forget_penalty(), ""
@@ -350,16 +360,16 @@ class UnlearningReport(JsonRecord):
         )
 
     def _verbatim_note(self) -> str:
-        after = self.stages["after_repair"].splits["forget"].tokens
-        before = self.stages["before"].splits["forget"].tokens
+        after = self.stages[AFTER_REPAIR].splits["forget"].tokens
+        before = self.stages[BEFORE].splits["forget"].tokens
         low, high = after.verbatim_interval
         figures = (
             f"{after.num_verbatim:,} of {after.num_examples:,} {{}} (before: {before.num_verbatim:,}; 95 % interval "
-            f"{format_figure('verbatim', low)} to {format_figure('verbatim', high)})"
+            f"{format_figure(VERBATIM.name, low)} to {format_figure(VERBATIM.name, high)})"
         )
         if after.extraction_strength is None:
             return figures.format("forget examples still have every scored token right") + "."
-        reference = self.stages["reference"].splits["forget"].tokens if "reference" in self.stages else None
+        reference = self.stages[REFERENCE].splits["forget"].tokens if REFERENCE in self.stages else None
         trained_without = "" if reference is None else f"; the reference completes {reference.num_verbatim:,}"
         return figures.format("forgotten texts are still completed verbatim") + trained_without + "."
 
@@ -367,11 +377,10 @@ class UnlearningReport(JsonRecord):
 def _retained(before: StageResult, after: StageResult) -> tuple[str, float, float]:
     """What is known of the retained data, as [`trials.knowledge`] measures it."""
     first, last = before.splits["retain"], after.splits["retain"]
-    if first.accuracy is not None:
-        return "accuracy", first.accuracy, last.accuracy
-    if first.tokens is not None:
-        return "token accuracy", first.tokens.accuracy, last.tokens.accuracy
-    return "1 / (1 + loss)", knowledge_of_loss(first.mean_loss), knowledge_of_loss(last.mean_loss)
+    measure = recall_measure(first)
+    if measure is MEAN_LOSS:
+        return "1 / (1 + loss)", knowledge_of_loss(first.mean_loss), knowledge_of_loss(last.mean_loss)
+    return measure.name, estimate_of(measure, first)[0], estimate_of(measure, last)[0]
 
 
 def load_report(path: str | os.PathLike[str]) -> UnlearningReport:

@@ -4,17 +4,19 @@
 
 from collections.abc import Sequence
 
+from ..evaluation.measures import measure_of_figure
+from ..evaluation.stages import AFTER_REPAIR, BEFORE, CONTROL_AFTER_REPAIR, FINE_TUNED, REFERENCE
 from .report import UnlearningReport
 from .tables import format_figure, markdown_table
 
 
 # Those of a summary over several runs.
 _SUMMARIZED = {
-    "before": "before",
-    "after_repair": "unlearned",
-    "reference": "reference",
-    "control_after_repair": "control",
-    "fine_tuned": "fine-tuned",
+    BEFORE: "before",
+    AFTER_REPAIR: "unlearned",
+    REFERENCE: "reference",
+    CONTROL_AFTER_REPAIR: "control",
+    FINE_TUNED: "fine-tuned",
 }
 
 
@@ -37,8 +39,8 @@ def summarize_reports(reports: Sequence[UnlearningReport]) -> str:
     }
     figures = {stage: [report.stages[stage].figures() for report in reports] for stage in stages}
     rows = []
-    for name in figures["after_repair"][0]:
-        if "loss" in name or not all(name in of_run for of_run in figures["after_repair"]):
+    for name in figures[AFTER_REPAIR][0]:
+        if _is_loss(name) or not all(name in of_run for of_run in figures[AFTER_REPAIR]):
             continue
         cells = []
         for stage in stages:
@@ -51,3 +53,8 @@ def summarize_reports(reports: Sequence[UnlearningReport]) -> str:
             cells.append(format_figure(name, sum(values) / len(values)) + spread)
         rows.append([name, *cells])
     return markdown_table(stages.values(), rows)
+
+
+def _is_loss(figure: str) -> bool:
+    measure = measure_of_figure(figure)
+    return "loss" in figure if measure is None else measure.kind == "loss"

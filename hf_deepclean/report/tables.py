@@ -4,9 +4,11 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
+from ..evaluation.measures import ALL_TOKENS_RIGHT, EXTRACTION_STRENGTH, VERBATIM, measure_of_figure
 
-# How the names of figures that are shares end.
-_SHARES = ("TPR at 1 % FPR", "extraction strength", "verbatim", "all tokens right")
+
+# Metrics of the caller are shown in percent if their names end like this, or speak of an accuracy.
+_SHARE_ENDINGS = ("TPR at 1 % FPR", EXTRACTION_STRENGTH.name, VERBATIM.name, ALL_TOKENS_RIGHT.name)
 
 
 def format_figure(name: str, value: float, *, signed: bool = False) -> str:
@@ -19,7 +21,9 @@ def format_figure(name: str, value: float, *, signed: bool = False) -> str:
         signed (`bool`, *optional*, defaults to `False`): Whether to show the sign of a positive value.
     """
     sign = "+" if signed else ""
-    if name.endswith(_SHARES) or "accuracy" in name:
+    measure = measure_of_figure(name)
+    in_percent = name.endswith(_SHARE_ENDINGS) or "accuracy" in name if measure is None else measure.is_share
+    if in_percent:
         return f"{100 * value:{sign}.1f} %"
     # An unlearned language model may well have a perplexity of millions.
     return f"{value:{sign}.3f}" if abs(value) < 10_000 else f"{value:{sign}.3g}"
