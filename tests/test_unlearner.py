@@ -34,7 +34,7 @@ from hf_deepclean import (
     select_random_weights,
 )
 from hf_deepclean.repair.hard_examples import HardExampleSampler
-from hf_deepclean.report.report import MAX_RETAIN_DROP
+from hf_deepclean.report.shortfalls import MAX_RETAIN_DROP
 from hf_deepclean.selection.search import MIN_KNOWLEDGE_LEFT
 from hf_deepclean.selection.sweep import GammaTrial
 from tests import heads, tiny

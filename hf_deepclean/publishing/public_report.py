@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..evaluation.measures import trial_measure
-from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES
+from ..evaluation.measures import Measure, trial_measure
+from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES, StageResult
 from ..report.json_record import JsonRecord
 from ..report.report import UnlearningReport
 from ..report.results import IntegrityResult
@@ -145,18 +145,14 @@ class PublicReport(JsonRecord):
         )
         selection, gamma = report.selection, report.selection.gamma
         share = selection.num_selected / selection.num_in_scope
-        settings = {name: report.settings[name] for name in _SETTINGS if name in report.settings}
-        if "forget_penalty" in settings:
-            settings["forget_penalty"] = report.forget_penalty()
-        of_tokens = stages[BEFORE].splits["forget"].tokens is not None
-        measure_of_trials = trial_measure(stages[BEFORE].splits["forget"])
+        forget = stages[BEFORE].splits["forget"]
         relearning = {} if "forget" in left_out else report.relearning_by_data()
         relearning = {data: public_relearning(found, policy) for data, found in relearning.items()}
         return cls(
             disclosure=disclosure,
             description=description if disclosure == "description" else None,
             model_class=report.model_class,
-            settings=settings,
+            settings=_public_settings(report),
             rule=None if policy.withholds else selection.rule,
             # Infinite where all selected weights have a retain Fisher of 0.
             gamma=round_to_digits(gamma, 4) if gamma is not None and math.isfinite(gamma) else None,
@@ -166,28 +162,15 @@ class PublicReport(JsonRecord):
             modules=tuple(_reset_shares(selection.per_module)),
             measures=tuple(public_measures(stages, names, policy)),
             withheld=left_out,
-            loss_quantiles={
-                stage: quantiles
-                for stage, result in stages.items()
-                if stage in (BEFORE, AFTER_REPAIR, REFERENCE) and (quantiles := public_quantiles(result, policy))
-            },
-            loss_unit="nats per token" if of_tokens else "nats",
+            loss_quantiles=_loss_quantiles(stages, policy),
+            loss_unit="nats" if forget.tokens is None else "nats per token",
             integrity=report.integrity,
             versions=dict(report.versions),
             seconds=round_to_digits(sum(report.seconds.values()), 1 if policy.withholds else 3),
             seed=None if policy.withholds else report.seed,
             plane=None if selection.plane is None else _rounded(selection.plane),
-            trial_measure=measure_of_trials.name if report.gamma_trials else None,
-            trials=tuple(
-                PublicTrial(
-                    trial.gamma,
-                    round(trial.num_selected / selection.num_in_scope, 4),
-                    {}
-                    if trial.result is None
-                    else public_trial_figures(trial.result, measure_of_trials, names, policy),
-                )
-                for trial in report.gamma_trials
-            ),
+            trial_measure=trial_measure(forget).name if report.gamma_trials else None,
+            trials=_public_trials(report, trial_measure(forget), names, policy),
             relearning=relearning.pop("forget", None),
             further_relearning=relearning,
             base_model=report.provenance.base_model,
@@ -211,6 +194,32 @@ def _public_names(report: UnlearningReport) -> dict[str, str]:
     named = [split for split in splits if split.startswith("eval_")]
     numbered = {split: f"eval {number}" if len(named) > 1 else "eval" for number, split in enumerate(named, 1)}
     return {split: numbered.get(split, split) for split in splits}
+
+
+def _public_settings(report: UnlearningReport) -> dict[str, Any]:
+    settings = {name: report.settings[name] for name in _SETTINGS if name in report.settings}
+    if "forget_penalty" in settings:
+        settings["forget_penalty"] = report.forget_penalty()
+    return settings
+
+
+def _loss_quantiles(stages: Mapping[str, StageResult], policy: Redaction) -> dict[str, dict[str, dict[str, float]]]:
+    shown = {stage: stages[stage] for stage in (BEFORE, AFTER_REPAIR, REFERENCE) if stage in stages}
+    quantiles = {stage: public_quantiles(result, policy) for stage, result in shown.items()}
+    return {stage: of_stage for stage, of_stage in quantiles.items() if of_stage}
+
+
+def _public_trials(
+    report: UnlearningReport, measure: Measure, names: Mapping[str, str], policy: Redaction
+) -> tuple[PublicTrial, ...]:
+    return tuple(
+        PublicTrial(
+            trial.gamma,
+            round(trial.num_selected / report.selection.num_in_scope, 4),
+            {} if trial.result is None else public_trial_figures(trial.result, measure, names, policy),
+        )
+        for trial in report.gamma_trials
+    )
 
 
 def _rounded(plane: FisherPlane) -> FisherPlane:

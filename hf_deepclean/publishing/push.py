@@ -5,7 +5,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,10 +145,7 @@ def push_folder_to_hub(
         `ConnectionError`: If the Hub fails or refuses, after the repetitions of huggingface_hub; says what became of
             the repository.
     """
-    if gated not in (None, "auto", "manual"):
-        raise ValueError(f"`gated` is {gated!r} but must be 'auto', 'manual' or None.")
-    if "/" not in repo_id:
-        raise ValueError(f"`repo_id` is {repo_id!r}, which does not say whose it is. Write 'owner/{repo_id}'.")
+    _check_arguments(repo_id, gated)
     api = HfApi(token=token) if api is None else api
     publication = replace(publication or Publication(), repo_id=repo_id)
     branch = revision or "main"
@@ -162,26 +159,20 @@ def push_folder_to_hub(
             _check_repo(head, branch, there, private, exist_ok or create_pr)
         with _told_what_became(api, repo_id, branch, head):
             targets = _targets(api, head, there, relative_files(staging))
-            deleted = tuple(
-                name for name in there if name not in targets.values() and matches(name, (*WEIGHT_FILES, *_TRAINING))
-            )
+            deleted = _old_files(there, targets.values())
             operations = [CommitOperationAdd(target, str(staging / name)) for name, target in targets.items()]
             operations += [CommitOperationDelete(name) for name in deleted]
             with _gate(api, head, gated):
                 commit = _commit(api, head, branch, operations, commit_message, create_pr)
-    files, history = tuple(targets.values()), None
-    if not create_pr:
-        try:
-            history = find_old_weights(repo_id, branch=branch, api=api)
-            if history.holds_old_weights:
-                logger.warning(str(history))
-        except Exception as error:
-            # The push itself has succeeded.
-            logger.warning(
-                f"The model is in {repo_id}, but whether its history holds older weights could not be found out "
-                f"({type(error).__name__}): `find_old_weights({repo_id!r})` asks again."
-            )
-    return PushResult(repo_id, commit, files, deleted, history, base_model)
+    history = None if create_pr else _look_for_old_weights(api, repo_id, branch)
+    return PushResult(repo_id, commit, tuple(targets.values()), deleted, history, base_model)
+
+
+def _check_arguments(repo_id: str, gated: str | None) -> None:
+    if gated not in (None, "auto", "manual"):
+        raise ValueError(f"`gated` is {gated!r} but must be 'auto', 'manual' or None.")
+    if "/" not in repo_id:
+        raise ValueError(f"`repo_id` is {repo_id!r}, which does not say whose it is. Write 'owner/{repo_id}'.")
 
 
 def _check_words(needles: Needles, publication: Publication, words: Mapping[str, str]) -> None:
@@ -228,6 +219,11 @@ def _targets(api: HfApi, head: ModelInfo, there: list[str], files: list[str]) ->
         del targets[CARD_NAME]
         targets[CARD_NAME_BESIDE if CARD_NAME_BESIDE in files else CARD_NAME] = CARD_NAME_BESIDE
     return targets
+
+
+def _old_files(there: Iterable[str], pushed: Collection[str]) -> tuple[str, ...]:
+    """The files in a repository that a push deletes: weights and files of trainings that it does not replace."""
+    return tuple(name for name in there if name not in pushed and matches(name, (*WEIGHT_FILES, *_TRAINING)))
 
 
 def _is_hand_written(api: HfApi, head: ModelInfo, there: list[str], name: str) -> bool:
@@ -291,6 +287,21 @@ def _holds(api: HfApi, repo_id: str, commit: str, operations: list[Any]) -> bool
         elif file.blob_id != _git_hash(content.read_bytes()):
             return False
     return True
+
+
+def _look_for_old_weights(api: HfApi, repo_id: str, branch: str) -> HistoryReport | None:
+    """Warns of old weights in the history; without an answer the push has succeeded all the same."""
+    try:
+        history = find_old_weights(repo_id, branch=branch, api=api)
+    except Exception as error:
+        logger.warning(
+            f"The model is in {repo_id}, but whether its history holds older weights could not be found out "
+            f"({type(error).__name__}): `find_old_weights({repo_id!r})` asks again."
+        )
+        return None
+    if history.holds_old_weights:
+        logger.warning(str(history))
+    return history
 
 
 def _git_hash(content: bytes) -> str:

@@ -12,8 +12,8 @@ from hf_deepclean.evaluation.membership import MembershipAttack
 from hf_deepclean.evaluation.recovery import RelearningResult
 from hf_deepclean.evaluation.results import ClassResult, SplitResult, TokenResult
 from hf_deepclean.evaluation.stages import RequestResult, StageResult
-from hf_deepclean.report.report import MAX_RETAIN_DROP
 from hf_deepclean.report.results import IntegrityResult, SelectionResult
+from hf_deepclean.report.shortfalls import MAX_RETAIN_DROP
 from hf_deepclean.report.tables import format_figure
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 from hf_deepclean.selection.sweep import GammaTrial
