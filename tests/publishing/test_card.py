@@ -1,6 +1,8 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import importlib
 import math
+import re
 from dataclasses import replace
 
 import jinja2
@@ -125,6 +127,29 @@ def test_the_claim_is_no_wider_than_what_was_done():
     assert "250 of 1,000 weights in scope (25 %)" in text
     assert "Outside the selection 0 of 750 weights and 0 of 12 buffer entries changed" in text
     assert "no more than 250 entries differ" in text
+
+
+def test_what_a_card_imports_is_there():
+    text = str(UnlearningCard.from_report(public()))
+    found = re.findall(r"^from (hf_deepclean\S*) import (.+)$", text, re.MULTILINE)
+    assert [module for module, _ in found] == [
+        "hf_deepclean",
+        "hf_deepclean.evaluation.predictions",
+        "hf_deepclean.evaluation.results",
+    ]
+    for module, names in found:
+        assert all(callable(getattr(importlib.import_module(module), name)) for name in names.split(", "))
+
+
+def test_the_path_that_older_cards_import_from_leads_to_the_same_functions():
+    from hf_deepclean.evaluation import examples, predictions, results
+
+    for name in ("predict_examples", "predict_batches", "join_predictions", "ExamplePredictions"):
+        assert getattr(examples, name) is getattr(predictions, name)
+    assert examples.summarize_predictions is results.summarize_predictions
+    assert set(examples.__all__) == {
+        *("predict_examples", "predict_batches", "join_predictions", "ExamplePredictions", "summarize_predictions")
+    }
 
 
 def test_the_metadata_are_those_of_the_hub():
