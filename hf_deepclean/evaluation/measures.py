@@ -1,9 +1,9 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The table of all measures. Reports, public reports, cards, plots and summaries are made from it.
+The table of all measures. Reports, public reports, cards, plots and summaries read it.
 
-Metrics of the caller (`SplitResult.metrics`) are not in it: they have any name, and are shown beside the measures.
+The caller's own metrics (`SplitResult.metrics`) may have any name and are not in the table.
 """
 
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ class Measure:
             to 1), `"loss"`, `"perplexity"` or `"divergence"`.
         direction (`int`): 1 if the figure rises with what the model knows of the data, -1 if it falls, 0 if neither.
         explanation (`str`): What it measures and which values are good, in the words of the card.
-        hub_type (`str`, *optional*): The Hub's name for the metric, for the metadata of a card. By default the Hub has
-            none, and the metadata use `name`.
-        needs_unseen (`bool`): Whether it compares the forget data with unseen data.
+        hub_type (`str`, *optional*): The Hub's name of the metric, for the metadata of a card. None if the Hub has no
+            name for it; the metadata then use `name`.
+        needs_unseen (`bool`): Whether the figure compares the forget data with unseen data.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Measure:
 
     @property
     def is_share(self) -> bool:
-        """Whether the figure is a share of examples or of tokens, which people read in percent."""
+        """Whether the figure is a share, which is shown in percent."""
         return self.kind in ("share of examples", "share of tokens")
 
 
@@ -52,15 +52,14 @@ ACCURACY = Measure(
     "share of examples",
     1,
     "*Accuracy*: share of examples whose most probable class is the label. Higher is better on retained, evaluation "
-    "and unseen data; on the forgotten data it should be what the reference has, and above that the model still knows "
-    "them.",
+    "and unseen data. On the forgotten data the reference's value is the target; above it the model still knows them.",
     "accuracy",
 )
 TOKEN_ACCURACY = Measure(
     "token accuracy",
     "share of tokens",
     1,
-    "*Token accuracy*: share of scored tokens that are the model's first choice. Higher is better on data to keep; on "
+    "*Token accuracy*: share of scored tokens that are the model's first choice. Higher is better on data to keep. On "
     "the forgotten data the reference's value is the target.",
     "accuracy",
 )
@@ -68,16 +67,16 @@ MEAN_LOSS = Measure(
     "mean loss",
     "loss",
     -1,
-    "*Mean loss*: negative log-likelihood of an example, in nats. Lower is better on data to keep; on the forgotten "
-    "data the reference's value is the target, lower means that they are still known, and much higher that they stand "
-    "out as forgotten.",
+    "*Mean loss*: negative log-likelihood of an example, in nats. Lower is better on data to keep. On the forgotten "
+    "data the reference's value is the target: a lower loss means that the model still knows them, a much higher loss "
+    "that they stand out as forgotten.",
     "loss",
 )
 PERPLEXITY = Measure(
     "perplexity",
     "perplexity",
     -1,
-    "*Perplexity*: exponential of the mean loss per token. Lower is better on data to keep; on the forgotten data the "
+    "*Perplexity*: exponential of the mean loss per token. Lower is better on data to keep. On the forgotten data the "
     "reference's value is the target.",
     "perplexity",
 )
@@ -85,7 +84,7 @@ VERBATIM = Measure(
     "verbatim",
     "share of examples",
     1,
-    "*Verbatim*: share of texts whose scored part greedy decoding gives word for word. Lower is better on the "
+    "*Verbatim*: share of texts whose scored part greedy decoding reproduces word for word. Lower is better on the "
     "forgotten data.",
     "exact_match",
 )
@@ -93,24 +92,24 @@ ALL_TOKENS_RIGHT = Measure(
     "all tokens right",
     "share of examples",
     1,
-    "*All tokens right*: share of examples without a single wrong token. Lower is better on the forgotten data, not "
-    "below the reference.",
+    "*All tokens right*: share of examples without a wrong token. Lower is better on the forgotten data, down to the "
+    "reference.",
     "exact_match",
 )
 EXTRACTION_STRENGTH = Measure(
     "extraction strength",
     "share of tokens",
     1,
-    "*Extraction strength*: the largest share of a text's end that the model completes from what stands before it, "
-    "mean over texts. Lower is better on the forgotten data, not below the reference.",
+    "*Extraction strength*: the largest share of a text's end that the model completes from the text before it, "
+    "mean over texts. Lower is better on the forgotten data, down to the reference.",
 )
 MEMBERSHIP_AUC = Measure(
     "membership AUC",
     "area",
     1,
     "*Membership AUC*: the chance that an attack by confidence takes a forgotten example for training data rather "
-    "than one that was never seen. At 0.5 it cannot tell them apart; above, the forgotten data still look trained on; "
-    "below, they stand out as forgotten.",
+    "than an example that was never seen. At 0.5 the attack cannot tell them apart; above, the forgotten data still "
+    "look trained on; below, they stand out as forgotten.",
     needs_unseen=True,
 )
 MEMBERSHIP_TPR = Measure(
@@ -118,7 +117,7 @@ MEMBERSHIP_TPR = Measure(
     "share of examples",
     1,
     "*Membership TPR at 1 % FPR*: share of forgotten examples that the attack recognises when it may be wrong about "
-    "1 % of unseen ones. Lower is better; 1 % is chance. Its interval takes the threshold as given.",
+    "1 % of unseen examples. Lower is better; 1 % is chance. The interval takes the threshold as given.",
     needs_unseen=True,
 )
 MIN_K_AUC = Measure(
@@ -128,14 +127,14 @@ MIN_K_AUC = Measure(
     "*Min-K%*: the same attack by the least probable tokens of a text.",
     needs_unseen=True,
 )
-# Its explanation is that of the area.
+# The card explains it together with the area.
 MIN_K_TPR = Measure("Min-K% membership TPR at 1 % FPR", "share of examples", 1, needs_unseen=True)
 DIVERGENCE = Measure(
     "JS divergence to reference",
     "divergence",
     0,
-    "*JS divergence to reference*: how far the answers on the forgotten data are from the reference's, from 0 (the "
-    "same) to 0.693 (nothing in common). Lower is better.",
+    "*JS divergence to reference*: distance of the answers on the forgotten data from those of the reference, from 0 "
+    "(the same) to 0.693 (nothing in common). Lower is better.",
 )
 
 # All measures by name, in the order in which a card explains them.
@@ -146,9 +145,9 @@ MEASURES = {
         *(MEMBERSHIP_AUC, MEMBERSHIP_TPR, MIN_K_AUC, MIN_K_TPR, DIVERGENCE),
     )
 }
-# How often the model's first choice is right: every head that gives classes or tokens has one of the two.
+# How often the model's first choice is right. Every head that predicts classes or tokens has one of the two.
 ACCURACIES = (ACCURACY, TOKEN_ACCURACY)
-# How many examples the model gets right from the first token to the last: every token-level head has one of the two.
+# How many examples have every token right. Every token-level head has one of the two.
 EXACT_MATCHES = (VERBATIM, ALL_TOKENS_RIGHT)
 
 
@@ -160,19 +159,19 @@ def measure_of_figure(figure: str) -> Measure | None:
         [`Measure`], *optional*: None for a metric of the caller.
     """
     found = [measure for name, measure in MEASURES.items() if f" {figure}".endswith(f" {name}")]
-    # "forget token accuracy" ends like an accuracy too.
+    # "forget token accuracy" ends with "accuracy" too.
     return max(found, key=lambda measure: len(measure.name), default=None)
 
 
 def recall_measure(result: SplitResult) -> Measure:
-    """The measure that says how much of a data set a model knows: the accuracy of its head, else the mean loss."""
+    """The measure of how much of a data set a model knows: an accuracy if its head has one, else the mean loss."""
     if result.accuracy is not None:
         return ACCURACY
     return MEAN_LOSS if result.tokens is None else TOKEN_ACCURACY
 
 
 def trial_measure(result: SplitResult) -> Measure:
-    """The measure that is published of a reset without a repair: for token-level heads the exact matches."""
+    """The measure that is published for other thresholds: an exact match for token-level heads, else as above."""
     if result.tokens is None:
         return recall_measure(result)
     return ALL_TOKENS_RIGHT if result.tokens.extraction_strength is None else VERBATIM
@@ -184,7 +183,7 @@ def estimate_of(measure: Measure, result: SplitResult) -> Estimate:
 
 
 def estimates_of_split(result: SplitResult) -> dict[str, Estimate]:
-    """The figures of one data set and their intervals, by name; metrics of the caller come last."""
+    """The figures of one data set and their intervals, by name. The caller's metrics come last."""
     return _measured(result) | {metric: (value, None) for metric, value in result.metrics.items()}
 
 

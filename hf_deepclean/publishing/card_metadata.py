@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metadata of a card: the block of YAML that the Hub reads."""
+"""The metadata of a card: the YAML block that the Hub reads."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -16,13 +16,13 @@ from .public_report import PublicReport
 
 TAGS = ("machine-unlearning", "fisher-unlearning", "hf_deepclean")
 
-# Of the fields of the model from before: those that say what it was trained on or measured, and those set anew.
+# Fields of the original card that are dropped: its training data and results, and the fields that are set anew.
 _NOT_KEPT = (
     *("datasets", "widget", "model-index", "new_version", "metrics", "eval_results", "co2_eq_emissions"),
     *("base_model", "base_model_relation", "library_name", "tags", "unlearning", "model_name"),
 )
 
-# Their names in transformers.
+# Pipelines of the Hub, with the name of their task in `transformers`.
 PIPELINES = {
     "text-classification": "SEQUENCE_CLASSIFICATION",
     "token-classification": "TOKEN_CLASSIFICATION",

@@ -41,7 +41,7 @@ def losses_table(report: PublicReport) -> str:
         for stage, splits in report.loss_quantiles.items()
         for split, of_split in splits.items()
     }
-    # All are at the same levels.
+    # All rows have the same levels.
     levels = next(iter(quantiles.values()), {}).keys()
     rows = [[name, *map(number, of_split.values())] for name, of_split in quantiles.items()]
     return markdown_table(levels, rows) if rows else ""
@@ -59,9 +59,7 @@ def relearning_table(found: PublicRelearning) -> str:
         return table
     unit = "percentage points" if is_share else "nats"
     excess = number(round(100 * found.excess, 2) if is_share else found.excess)
-    return (
-        f"{table}\n\nAt the furthest it has come back by {excess} {unit} more than in the reference; 0 is the target."
-    )
+    return f"{table}\n\nAt most, {excess} {unit} more came back than in the reference; 0 is the target."
 
 
 def modules_table(report: PublicReport) -> str:
@@ -93,7 +91,7 @@ def plane_table(report: PublicReport) -> str:
         ]
         for edge, counts, selected in zip(plane.forget_edges, plane.counts, plane.selected_counts, strict=False)
     ]
-    # The largest Fisher information on top, as in the picture.
+    # The largest Fisher information is on top, as in the picture.
     return markdown_table([f"{edge:g}" for edge in plane.retain_edges[:-1]], rows[::-1])
 
 
@@ -102,17 +100,17 @@ def describe_rest_of_plane(report: PublicReport) -> str:
         return ""
     parts = {
         "with no Fisher information on the data to forget": report.plane.forget_zero,
-        "with none on the data to keep alone": report.plane.retain_zero,
+        "with some on the data to forget and none on the data to keep": report.plane.retain_zero,
         "in small bins": report.plane.other,
     }
     counts = [f"{total:,} {name} ({selected:,} reset)" for name, (selected, total) in parts.items()]
-    return f"Not in it: {'; '.join(counts)}."
+    return f"Not in the table: {'; '.join(counts)}."
 
 
 def shares_by_gamma_table(report: PublicReport) -> str:
     if report.plane is None:
         return ""
-    # Every third of six points per decade.
+    # Every third threshold, which leaves two per decade.
     shown = report.plane.share_by_gamma[::3]
     row = ["weights above it", *(percent(share) for _, share in shown)]
     return markdown_table([f"ratio {number(gamma)}" for gamma, _ in shown], [row])

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What of a report others may see: the record that card, pictures and the published `report.json` are made from."""
+"""The public report: the record that card, plots and the published `report.json` are made from."""
 
 import math
 import re
@@ -26,14 +26,14 @@ from .redaction import (
 )
 
 
-# Of the settings only these: others may hold paths, ids or names that say where the data came from.
+# The settings that are published. Others may hold paths, ids or names that tell where the data came from.
 _SETTINGS = (
     *("fisher_type", "reset_value", "reset_scope", "num_train_epochs", "max_steps", "learning_rate"),
     *("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "per_device_train_batch_size"),
     *("gradient_accumulation_steps", "bf16", "fp16", "forget_penalty", "hard_example_share"),
 )
 
-# A module within the first numbered one of its name.
+# The name of a module in a layer: the layer is the first number in it.
 _LAYER = re.compile(r"(?P<stack>.*?)\.(?P<layer>\d+)(?P<rest>\..+)")
 _NUMBER = re.compile(r"\.\d+(?=\.|$)")
 
@@ -42,39 +42,43 @@ _NUMBER = re.compile(r"\.\d+(?=\.|$)")
 class PublicReport(JsonRecord):
     """
     The public form of an [`UnlearningReport`]: a closed list of fields, none of which tells which data were forgotten.
+    It never holds figures by class or names of evaluation sets.
 
-    With `disclosure="withheld"` nothing tells how many they were either. Counts of examples are then lower bounds: 50
-    for the forgotten ones, else the next lower of 1, 2 and 5 times a power of ten. Every interval is that of as few
-    examples, so that it holds and does not give the number away. Figures are rounded so that the number cannot be
-    read off them, those of fewer than 50 forgotten examples are left out, and so are the rule of selection, the seed
-    and the seconds of the phases. In every form there are no figures by class and no names of evaluation sets.
+    With `disclosure="withheld"` it does not tell the number of forgotten examples either:
+
+    - Numbers of examples are lower bounds: 50 for the forgotten examples, else the next lower of 1, 2 and 5 times a
+      power of ten.
+    - Intervals are computed for that few examples. They are valid and do not give the number away.
+    - Figures are rounded so that the number cannot be read off them.
+    - Figures of fewer than 50 forgotten examples are left out, and so are the rule of the selection, the seed and the
+      seconds of the phases.
 
     Args:
         disclosure (`str`): `"withheld"`, `"size"` or `"description"`.
-        description (`str`, *optional*): What was forgotten, in the owner's words.
+        description (`str`, *optional*): The owner's description of the forgotten data.
         model_class (`str`): Class of the model.
         settings (`dict[str, Any]`): Settings of the Fisher pass, the reset and the repair.
-        rule (`str`, *optional*): The rule of selection; none if withheld.
-        gamma (`float`, *optional*): The ratio of forget to retain Fisher from which weights were reset.
+        rule (`str`, *optional*): The rule of the selection; none if withheld.
+        gamma (`float`, *optional*): The ratio of forget to retain Fisher above which weights were reset.
         num_in_scope (`int`): Weights that could be reset.
-        num_selected (`int`): Weights that were.
-        share (`float`): The one divided by the other.
-        modules (`tuple[ResetShare, ...]`): The same by layer and kind of module.
+        num_selected (`int`): Weights that were reset.
+        share (`float`): `num_selected / num_in_scope`.
+        modules (`tuple[ResetShare, ...]`): The same counts by layer and kind of module.
         measures (`tuple[PublicMeasure, ...]`): The results.
-        withheld (`tuple[str, ...]`): Data sets whose results are left out, because they have too few examples.
+        withheld (`tuple[str, ...]`): Data sets whose results are left out because they have too few examples.
         loss_quantiles (`dict[str, dict[str, dict[str, float]]]`): Quantiles of the losses by stage and data set.
-        loss_unit (`str`): What the losses are.
-        integrity ([`IntegrityResult`]): What changed and what did not.
+        loss_unit (`str`): The unit of the losses.
+        integrity ([`IntegrityResult`]): Which weights changed and which did not.
         versions (`dict[str, str]`): Versions of the libraries.
         seconds (`float`): Wall-clock seconds of the run.
-        seed (`int`, *optional*): The seed; none if withheld, because it may have drawn the data to forget.
+        seed (`int`, *optional*): The seed; none if withheld, because it may have drawn the forget data.
         plane ([`FisherPlane`], *optional*): Numbers of weights by both Fishers.
-        trial_measure (`str`, *optional*): What the trials measured.
-        trials (`tuple[PublicTrial, ...]`): What other thresholds would have done.
-        relearning ([`PublicRelearning`], *optional*): How fast the forgotten data are learned again by training on
-            them.
-        further_relearning (`dict[str, PublicRelearning]`): The same by training on other data, see `RELEARNING_DATA`.
-        base_model (`str`, *optional*): Hub id of the model from before, or of an adapter's base.
+        trial_measure (`str`, *optional*): The measure of the trials.
+        trials (`tuple[PublicTrial, ...]`): Results at other thresholds.
+        relearning ([`PublicRelearning`], *optional*): How fast training on the forgotten data brings them back.
+        further_relearning (`dict[str, PublicRelearning]`): The same for training on other data; `RELEARNING_DATA`
+            lists them.
+        base_model (`str`, *optional*): Hub id of the original model, or of an adapter's base model.
         base_model_revision (`str`, *optional*): Its commit.
         commitment (`str`, *optional*): The keyed commitment to the forgotten data, see [`ForgetCommitment`].
     """
@@ -116,21 +120,21 @@ class PublicReport(JsonRecord):
         commitment: str | None = None,
     ) -> "PublicReport":
         """
-        The public form of a report.
+        Makes the public form of a report.
 
         Args:
             report ([`UnlearningReport`]):
                 The report of the run.
             disclosure (`str`, *optional*):
-                What it tells of the forgotten data: `"withheld"` (nothing), `"size"` (how many there were) or
-                `"description"` (what they were, too). By default the `forget_disclosure` of the run.
+                What the public report tells about the forgotten data: `"withheld"` (nothing), `"size"` (their number)
+                or `"description"` (their number and a description). By default the `forget_disclosure` of the run.
             description (`str`, *optional*):
-                What they were, in the owner's words, by default the `forget_description` of the run.
+                The owner's description of the forgotten data. By default the `forget_description` of the run.
             commitment (`str`, *optional*):
                 The keyed commitment to the forgotten data.
 
         Raises:
-            `ValueError`: If the two do not fit together.
+            `ValueError`: If `disclosure` is unknown, or does not fit `description`.
         """
         if disclosure is None:
             disclosure = report.settings.get("forget_disclosure", "withheld")
@@ -154,7 +158,7 @@ class PublicReport(JsonRecord):
             model_class=report.model_class,
             settings=_public_settings(report),
             rule=None if policy.withholds else selection.rule,
-            # Infinite where all selected weights have a retain Fisher of 0.
+            # Infinite if the retain Fisher of all selected weights is 0.
             gamma=round_to_digits(gamma, 4) if gamma is not None and math.isfinite(gamma) else None,
             num_in_scope=selection.num_in_scope,
             num_selected=selection.num_selected,
@@ -179,17 +183,17 @@ class PublicReport(JsonRecord):
         )
 
     def relearning_by_data(self) -> dict[str, PublicRelearning]:
-        """All measurements of relearning by the data that were trained on."""
+        """All relearning results, by the data that the copy was trained on."""
         own = {} if self.relearning is None else {"forget": self.relearning}
         return own | self.further_relearning
 
     def measure(self, split: str, name: str) -> PublicMeasure | None:
-        """A measure by its data set and name, or none."""
+        """Finds a measure by its data set and name."""
         return next((m for m in self.measures if (m.split, m.name) == (split, name)), None)
 
 
 def _public_names(report: UnlearningReport) -> dict[str, str]:
-    """What the data sets are called; the names of evaluation sets are the caller's."""
+    """The published names of the data sets. Evaluation sets are numbered, because their names are the caller's."""
     splits = list(report.stages[BEFORE].splits)
     named = [split for split in splits if split.startswith("eval_")]
     numbered = {split: f"eval {number}" if len(named) > 1 else "eval" for number, split in enumerate(named, 1)}
@@ -228,7 +232,7 @@ def _rounded(plane: FisherPlane) -> FisherPlane:
 
 
 def _reset_shares(per_module: Mapping[str, tuple[int, int]]) -> list[ResetShare]:
-    """Modules of one layer that differ by further numbers, such as experts, count as one kind."""
+    """Adds up modules by layer and kind. Modules that differ by further numbers, such as experts, are of one kind."""
     places = {name: _LAYER.fullmatch(name) for name in per_module}
     stacks = {place["stack"] for place in places.values() if place}
     counts: dict[tuple[str, str], tuple[int, int]] = {}
@@ -236,7 +240,7 @@ def _reset_shares(per_module: Mapping[str, tuple[int, int]]) -> list[ResetShare]
         place = places[name]
         layer, kind = ("", name) if place is None else (place["layer"], _NUMBER.sub(".*", place["rest"])[1:])
         if place is not None and len(stacks) > 1:
-            # Such as an encoder and a decoder.
+            # Encoder and decoder, for example.
             kind = f"{place['stack']}.*.{kind}"
         before = counts.get((layer, kind), (0, 0))
         counts[layer, kind] = (before[0] + selected, before[1] + total)

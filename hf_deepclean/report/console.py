@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""A report as people read it on the console: tables, and notes below them."""
+"""Prints a report: tables, and notes below them."""
 
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from .report import UnlearningReport
 
 
-# Classes per data set in the table of classes.
+# At most this many classes per data set are shown.
 _MAX_CLASSES = 12
 
-# The measures that are shown of a trial, and those if it has none of them.
+# The gamma table shows the first of these groups that was measured.
 _OF_TRIALS = (*ACCURACIES, *EXACT_MATCHES)
 _OF_TRIALS_WITHOUT = (MEAN_LOSS,)
 
 
 def format_report(report: "UnlearningReport") -> str:
-    """All tables of a report that have rows, and the notes."""
+    """Joins all tables that have rows, and the notes."""
     parts = [
         _results_table(report),
         _class_table(report),
@@ -55,10 +55,7 @@ def _results_table(report: "UnlearningReport") -> str:
 
 
 def _class_table(report: "UnlearningReport") -> str:
-    """
-    Accuracy per class on the forget data and on held-out data, or on the retain data if there are none; empty
-    without classes.
-    """
+    """Accuracy by class on the forget data, and on evaluation data or else the retain data; empty without classes."""
     stages = [stage for stage in STAGES if stage in report.stages]
     last = report.stages[AFTER_REPAIR].splits
     held_out = [split for split in last if split.startswith("eval")]
@@ -66,7 +63,7 @@ def _class_table(report: "UnlearningReport") -> str:
     rows = [[f"accuracy by class ({counted})", *(STAGES[stage] for stage in stages)]]
     for split in ["forget", *(held_out or ["retain"])]:
         classes = last[split].per_class
-        # Of many classes those that unlearning changed most.
+        # The classes that unlearning changed most.
         shown = sorted(classes, key=lambda name: -abs(_change_of_class(report, split, name)))[:_MAX_CLASSES]
         for name in [name for name in classes if name in shown]:
             results = [report.stages[stage].splits[split].per_class[name] for stage in stages]
@@ -83,7 +80,7 @@ def _change_of_class(report: "UnlearningReport", split: str, name: str) -> float
 
 
 def _gamma_table(report: "UnlearningReport") -> str:
-    """What other thresholds do to the accuracies, or to the losses if there are none; empty without trials."""
+    """Accuracies at other thresholds, or losses if there are no accuracies; empty without trials."""
     if not report.gamma_trials:
         return ""
     figures = [{} if trial.result is None else trial.result.figures() for trial in report.gamma_trials]
@@ -113,7 +110,7 @@ def _relearning_table(data: str, found: RelearningResult) -> str:
 
 
 def _quantization_table(report: "UnlearningReport") -> str:
-    """All figures with rounded weights; empty if that was not asked for."""
+    """All figures with rounded weights; empty if they were not measured."""
     stages = [stage for stage in QUANTIZATION_STAGES if stage in report.stages]
     if STAGES.keys() >= set(stages):
         return ""
@@ -152,7 +149,7 @@ def _selection_notes(report: "UnlearningReport") -> list[str]:
     ]
     if integrity.num_base_weights is not None:
         notes.append(
-            f"Of the base 0 of {integrity.num_base_weights:,} weights changed, so that the adapter fits the same base "
+            f"Of the base 0 of {integrity.num_base_weights:,} weights changed: the adapter fits the same base model "
             "as before."
         )
     return notes
@@ -167,18 +164,18 @@ def _search_note(report: "UnlearningReport") -> str:
     weight, penalty = report.forget_penalty(), ""
     if weight > 0:
         penalty = (
-            f" In some of its steps the repair held the forget data to the losses of the unseen ones (weight "
-            f"{weight:g}), so that the membership AUC against these is what it worked towards."
+            " In some of its steps the repair held the forget data to the losses of the unseen ones (weight "
+            f"{weight:g}), so the membership AUC against these is a goal of the repair."
         )
     return (
-        f"The number of weights was found by {len(search.trials)} trials on {sizes} examples, as the deepest "
-        f"reset that leaves {100 * search.min_left:.0f} % of the retained {search.measure} beyond what no reset "
-        f"takes away ({100 * search.chance:.1f} %); the target was {search.target!r}{unchecked}.{penalty}"
+        f"The number of weights was found by {len(search.trials)} trials on {sizes} examples: the deepest reset that "
+        f"leaves {100 * search.min_left:.0f} % of the retained {search.measure} above the part that no reset takes "
+        f"away ({100 * search.chance:.1f} %); the target was {search.target!r}{unchecked}.{penalty}"
     )
 
 
 def _memorization_notes(report: "UnlearningReport") -> list[str]:
-    """What the model still knows of the forget data: texts that it completes, and membership."""
+    """What the model still shows of the forget data: completed texts and membership."""
     after = report.stages[AFTER_REPAIR]
     notes = [] if after.splits["forget"].tokens is None else [_verbatim_note(report)]
     if after.membership is None:
@@ -188,8 +185,8 @@ def _memorization_notes(report: "UnlearningReport") -> list[str]:
         notes.append(
             f"Membership AUC after repair {after.membership.auc:.3f} (95 % interval {low:.3f} to {high:.3f}; "
             f"{after.membership.num_forget} forget, {after.membership.num_unseen} unseen): 0.5 means that forget and "
-            "unseen data cannot be told apart, more that the forget data still look trained on, less that they stand "
-            "out as forgotten."
+            "unseen data cannot be told apart, a larger AUC that the forget data still look trained on, a smaller AUC "
+            "that they stand out as forgotten."
         )
     if after.min_k_membership is not None:
         low, high = after.min_k_membership.auc_interval
@@ -226,12 +223,11 @@ def _kept_fisher_note(report: "UnlearningReport") -> str:
     error = kept.cancellation
     how = "by subtraction from a kept Fisher"
     if kept.retain_pass:
-        how = "by a pass of its own, because one by subtraction from a kept Fisher was not certain enough"
+        how = "by a pass of its own, because it was not certain enough by subtraction from a kept Fisher"
     return (
         f"The retain Fisher was computed {how} of {kept.num_examples:,} examples: rounding left "
-        f"{error.num_undecided:,} of {error.num_selected:,} selected weights undecided, and its median relative "
-        f"error is {error.median_relative_error:.1g}. The kept Fisher is stale now; a refresh costs "
-        f"{kept.refresh_cost}."
+        f"{error.num_undecided:,} of {error.num_selected:,} selected weights undecided, and the median relative error "
+        f"is {error.median_relative_error:.1g}. The kept Fisher is stale now; a refresh costs {kept.refresh_cost}."
     )
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""One typed record of an unlearning run; the console table, the JSON file and the plots are all rendered from it."""
+"""The record of an unlearning run. Console tables, JSON, public report, plots and card are made from it."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -31,20 +31,22 @@ class UnlearningReport(JsonRecord):
         model_class (`str`): Class of the model.
         settings (`dict[str, Any]`): The unlearning and repair settings that were used.
         selection ([`SelectionResult`]): Which weights were reset.
-        fisher_fallback (`dict[str, str]`): Parameters without a batched rule, with the reason; exact all the same.
         num_fisher_examples (`dict[str, int]`): Examples in the forget and in the retain Fisher.
-        stages (`dict[str, StageResult]`): Results by stage, see `STAGES` and `QUANTIZATION_STAGES`.
-        integrity ([`IntegrityResult`]): What changed and what did not.
+        stages (`dict[str, StageResult]`): Results by stage; `STAGES` and `QUANTIZATION_STAGES` list the stages.
+        integrity ([`IntegrityResult`]): Which weights changed and which did not.
         seconds (`dict[str, float]`): Wall-clock seconds per phase.
         versions (`dict[str, str]`): Versions of the libraries.
         seed (`int`): The seed.
-        kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher served the run, if there was one.
-        provenance ([`Provenance`]): Where the model from before comes from.
-        gamma_trials (`tuple[GammaTrial, ...]`): What other thresholds would do, if that was asked for.
-        relearning ([`RelearningResult`], *optional*): How fast the forget data come back by training on them, if that
-            was asked for.
-        further_relearning (`dict[str, RelearningResult]`): The same by training on other data, see `RELEARNING_DATA`.
-        search ([`SelectionSearch`], *optional*): How the selection came about, if it was `"auto"`.
+        fisher_fallback (`dict[str, str]`): Parameters without a batched rule, with the reason. Their Fisher is exact
+            too.
+        kept_fisher ([`KeptFisherResult`], *optional*): What the kept Fisher was used for, if the run had one.
+        provenance ([`Provenance`]): Where the model before unlearning comes from.
+        gamma_trials (`tuple[GammaTrial, ...]`): Results at other thresholds, if `gamma_sweep` was set.
+        relearning ([`RelearningResult`], *optional*): How fast training on the forget data brings them back, if that
+            was measured.
+        further_relearning (`dict[str, RelearningResult]`): The same for training on other data; `RELEARNING_DATA`
+            lists them.
+        search ([`SelectionSearch`], *optional*): The trials of the selection `"auto"`.
     """
 
     model_class: str
@@ -65,14 +67,14 @@ class UnlearningReport(JsonRecord):
     search: SelectionSearch | None = None
 
     def relearning_by_data(self) -> dict[str, RelearningResult]:
-        """All measurements of relearning by the data that were trained on."""
+        """All relearning results, by the data that the copy was trained on."""
         own = {} if self.relearning is None else {"forget": self.relearning}
         return own | self.further_relearning
 
     def of_request(self, name: str) -> "UnlearningReport":
         """
-        The report on one of several requests that were answered together: the same run, with that request's rows as
-        the forget data in all figures. Relearning is measured for all of them together, and left out.
+        The report on one of several requests that were answered together: all figures of the forget data are those of
+        this request's rows. Relearning is left out, because it is measured for all requests together.
 
         Args:
             name (`str`):
@@ -83,7 +85,9 @@ class UnlearningReport(JsonRecord):
         """
         known = list(self.stages[BEFORE].requests)
         if name not in known:
-            raise ValueError(f"There is no request {name!r}. Those of this run are {', '.join(known) or 'not named'}.")
+            raise ValueError(
+                f"There is no request {name!r}. The requests of this run are {', '.join(known) or 'not named'}."
+            )
         return replace(
             self,
             stages={stage: result.of_request(name) for stage, result in self.stages.items()},
@@ -94,7 +98,11 @@ class UnlearningReport(JsonRecord):
 
     def gaps_to_reference(self, stage: str) -> dict[str, float]:
         """
-        Every figure of a stage minus that of the reference model; 0 is the target of all of them.
+        Every figure of a stage minus the figure of the reference model. 0 is the target.
+
+        Args:
+            stage (`str`):
+                The stage, such as `"after_repair"`.
 
         Raises:
             `ValueError`: If the run had no reference model.
@@ -109,15 +117,15 @@ class UnlearningReport(JsonRecord):
         }
 
     def forget_penalty(self) -> float:
-        """The weight of the [`~penalty.ForgetPenalty`] that the repair had; 0 where nothing called for one."""
+        """The weight of the [`ForgetPenalty`] in the repair, 0 if the repair had none."""
         if self.search is None or self.search.unseen_losses is None:
             return 0.0
         return self.settings.get("forget_penalty", 0.0)
 
     def shortfalls(self) -> list[str]:
         """
-        What the run has not reached, in words for its owner: retained data that the repair did not bring back, and a
-        target of the selection `"auto"` that was not met. Empty if there is nothing to say.
+        Sentences about what the run did not reach: retained data that the repair did not bring back, and a missed
+        target of the selection `"auto"`. Empty if nothing fell short.
         """
         return find_shortfalls(self)
 
@@ -127,26 +135,26 @@ class UnlearningReport(JsonRecord):
 
 def load_report(path: str | os.PathLike[str]) -> UnlearningReport:
     """
-    The report of a finished run.
+    Loads the report of a finished run.
 
     Args:
         path (`str`):
             The output directory of the run, or the report.json in it.
 
     Raises:
-        `FileNotFoundError`: If there is none.
+        `FileNotFoundError`: If there is no report.
         `ValueError`: If the file is not the report of a run.
     """
     file = Path(path) / REPORT_NAME if Path(path).is_dir() else Path(path)
     if not file.exists():
         raise FileNotFoundError(
-            f"There is no {file}: only the output directory of a finished run holds one. Call `unlearn()` first, "
+            f"There is no {file}. Only the output directory of a finished run holds a report: call `unlearn()` first, "
             "which writes it."
         )
     try:
         return UnlearningReport.load(file)
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"{file} is not the report of a run ({type(error).__name__}: {error}). Name the output directory of the "
-            "run itself; a published folder holds the public form of the report alone."
+            f"{file} is not the report of a run ({type(error).__name__}: {error}). Pass the output directory of the "
+            "run: a published folder holds only the public form of the report."
         ) from None

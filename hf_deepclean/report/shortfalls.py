@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run has not reached, in words for its owner."""
+"""Sentences about what a run did not reach."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .report import UnlearningReport
 
 
-# After the repair the retained data may be known by as much less than before without a warning.
+# A larger drop of the knowledge of the retained data is a shortfall.
 MAX_RETAIN_DROP = 0.02
 
 
@@ -32,10 +32,9 @@ def _retain_shortfall(report: "UnlearningReport") -> str | None:
     if before - after <= MAX_RETAIN_DROP:
         return None
     return (
-        f"The repair did not bring the retained data back: {measure} {100 * before:.1f} % before, "
-        f"{100 * after:.1f} % now. Repair longer (`num_train_epochs`) or at another `learning_rate` (that "
-        "of few weights may be several times the one of the model's training), or set a smaller "
-        "`reset_fraction`."
+        f"The repair did not bring the retained data back: {measure} {100 * before:.1f} % before, {100 * after:.1f} % "
+        "now. Repair longer (`num_train_epochs`), try another `learning_rate` (a few weights may need several times "
+        "the rate of the model's training), or set a smaller `reset_fraction`."
     )
 
 
@@ -47,8 +46,8 @@ def _chance_shortfall(report: "UnlearningReport") -> str | None:
     if forget.accuracy_interval[0] <= 1 / num_classes:
         return None
     return (
-        f"The target 'chance' was not reached: {100 * forget.accuracy:.1f} % of the forget examples are "
-        f"still recognised, where chance is {100 / num_classes:.1f} %."
+        f"The target 'chance' was not reached: {100 * forget.accuracy:.1f} % of the forget examples are still "
+        f"recognised, where chance is {100 / num_classes:.1f} %."
     )
 
 
@@ -57,14 +56,13 @@ def _membership_shortfall(report: "UnlearningReport") -> str | None:
     if membership is None or membership.auc_interval[0] <= 0.5:
         return None
     return (
-        "The target 'unseen' was not reached: the forget examples can be told from unseen ones, with a "
-        f"membership AUC of {membership.auc:.3f} (95 % interval from {membership.auc_interval[0]:.3f}; 0.5: "
-        "not at all)."
+        "The target 'unseen' was not reached: forget examples can be told from unseen ones, with a membership AUC of "
+        f"{membership.auc:.3f} (95 % interval from {membership.auc_interval[0]:.3f}; 0.5 means that they cannot)."
     )
 
 
 def _retained(before: StageResult, after: StageResult) -> tuple[str, float, float]:
-    """What is known of the retained data, as [`trials.knowledge`] measures it."""
+    """How much of the retained data the model knows, by the measure of [`selection.knowledge.knowledge`]."""
     first, last = before.splits["retain"], after.splits["retain"]
     measure = recall_measure(first)
     if measure is MEAN_LOSS:

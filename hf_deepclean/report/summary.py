@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several reports as one table."""
+"""A table of several reports."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from .report import UnlearningReport
 from .tables import format_figure, markdown_table
 
 
-# Those of a summary over several runs.
+# The stages of a summary, with their column headings.
 _SUMMARIZED = {
     BEFORE: "before",
     AFTER_REPAIR: "unlearned",
@@ -22,18 +22,18 @@ _SUMMARIZED = {
 
 def summarize_reports(reports: Sequence[UnlearningReport]) -> str:
     """
-    A Markdown table of the figures before and after, of the reference and of the controls, over several runs: the
-    mean, and the smallest and the largest value where there are several. Losses are left out.
+    Makes a Markdown table of several runs: the figures before and after unlearning, of the reference and of the
+    controls. Of several runs it shows the mean, the smallest and the largest value. Losses are left out.
 
     Args:
         reports (`Sequence[UnlearningReport]`):
-            The runs, such as one per seed.
+            The reports, such as one per seed.
 
     Raises:
-        `ValueError`: If there is none.
+        `ValueError`: If there is no report.
     """
     if not reports:
-        raise ValueError("There is no report to summarise. Pass those of at least one run.")
+        raise ValueError("There is no report to summarise. Pass the report of at least one run.")
     stages = {
         stage: heading for stage, heading in _SUMMARIZED.items() if all(stage in report.stages for report in reports)
     }

@@ -1,19 +1,19 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tables for people: for the console, and in Markdown."""
+"""Tables for the console and in Markdown."""
 
 from collections.abc import Collection, Iterable, Sequence
 
 from ..evaluation.measures import ALL_TOKENS_RIGHT, EXTRACTION_STRENGTH, VERBATIM, measure_of_figure
 
 
-# Metrics of the caller are shown in percent if their names end like this, or speak of an accuracy.
+# A metric of the caller is shown in percent if its name ends like this or contains "accuracy".
 _SHARE_ENDINGS = ("TPR at 1 % FPR", EXTRACTION_STRENGTH.name, VERBATIM.name, ALL_TOKENS_RIGHT.name)
 
 
 def format_figure(name: str, value: float, *, signed: bool = False) -> str:
     """
-    A figure of [`StageResult.figures`] as people read it: shares in percent, everything else as a number.
+    Formats a figure of [`StageResult.figures`]: shares in percent, everything else as a number.
 
     Args:
         name (`str`): Name of the figure.
@@ -30,13 +30,13 @@ def format_figure(name: str, value: float, *, signed: bool = False) -> str:
 
 
 def markdown_table(columns: Collection[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; every row starts with its name, for which there is no heading."""
+    """A table in Markdown. The first cell of every row is its name, which has no column heading."""
     head = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table for the console: the first column on the left, the others on the right, all of one length."""
+    """Pads the cells of a console table: the first column is flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -47,5 +47,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def console_table(rows: list[list[str]]) -> str:
+    """A table for the console; the first row is the head."""
     head, *body = aligned(rows)
     return "\n".join([head.rstrip(), "-" * len(head), *(line.rstrip() for line in body)])
