@@ -15,7 +15,7 @@ from hf_deepclean.publishing.card import _template
 from hf_deepclean.publishing.redaction import FORGET_DISCLOSURES
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 from tests.card_checks import assert_is_a_valid_card, numbers_missing_in
-from tests.publishing.test_public_report import relearning, report, split, stage, text_split
+from tests.publishing.reports import relearning, report, split, stage, text_split
 
 
 PICTURES = ["results.png", "loss.png", "reset_share.png", "fisher_plane.png", "gamma.png", "relearning.png"]
