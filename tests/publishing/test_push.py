@@ -9,11 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from hf_deepclean import (
-    PublicReport,
-    needles_of_dataset,
-    push_folder_to_hub,
-)
+from hf_deepclean import PublicReport, needles_of_dataset, push_folder_to_hub
 from tests import published
 from tests.card_checks import assert_is_a_valid_card, numbers_missing_in
 from tests.publishing.pushing import ALLOWED, PICTURES, REPO, head_files, output, push

@@ -16,8 +16,6 @@ from tests.publishing.pushing import OLD, REPO, head_files, output, push
 
 
 FAULTS = [{"status": 429}, {"status": 500}, {"drop": True}]
-
-
 UPLOAD = [("POST", "/preupload/"), ("POST", "objects/batch"), ("PUT", "/lfs/"), ("POST", "/verify")]
 
 

@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from hf_deepclean import (
-    LeakError,
-    push_folder_to_hub,
-)
+from hf_deepclean import LeakError, push_folder_to_hub
 from hf_deepclean.publishing.folder import Publication
 from tests import published
 from tests.publishing.pushing import REPO, output, push

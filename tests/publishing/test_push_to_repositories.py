@@ -5,11 +5,7 @@
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_deepclean import (
-    UnlearningCard,
-    find_old_weights,
-    squash_history,
-)
+from hf_deepclean import UnlearningCard, find_old_weights, squash_history
 from tests.publishing.pushing import ALLOWED, OLD, REPO, head_files, push
 
 
