@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from tests.hub.server import PAGE_SIZE
+from tests.hub.endpoints import PAGE_SIZE
 from tests.hub.use import CARD, REPO, WEIGHTS, add, commit, received
 
 
