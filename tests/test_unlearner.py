@@ -37,7 +37,7 @@ from hf_deepclean.evaluation.evaluator import Evaluator
 from hf_deepclean.evaluation.recovery import RelearningMeasurement, evaluate_rounded
 from hf_deepclean.repair.hard_examples import HardExampleSampler
 from hf_deepclean.repair.trainer import RepairTrainer
-from hf_deepclean.report.report import MAX_RETAIN_DROP
+from hf_deepclean.report.shortfalls import MAX_RETAIN_DROP
 from hf_deepclean.selection.search import MIN_KNOWLEDGE_LEFT
 from hf_deepclean.selection.selector import WeightSelector
 from hf_deepclean.selection.sweep import GammaTrial, try_gamma

@@ -16,11 +16,11 @@ from transformers import set_seed
 from ..data.streams import is_stream
 from ..models.contexts import restoring
 from .evaluator import Evaluator
-from .measures import Estimate
+from .measures import MEASURES, estimate_of, recall_measure
 from .quantization import quantized
 from .relearning import evaluated_steps, relearning_curve, relearning_excess
 from .results import SplitResult, summarize_predictions
-from .stages import StageResult
+from .stages import AFTER_REPAIR, REFERENCE, StageResult
 
 
 # What a copy of the model is trained on to see whether the forget data come back.
@@ -64,13 +64,14 @@ class RelearningResult:
         num_forget_examples: int | None = None,
     ) -> "RelearningResult":
         """The curves of results on the forget data, by stage and in the order of the steps."""
-        measured = {stage: [_recall(result) for result in of_stage] for stage, of_stage in results.items()}
-        (measure,) = {measure for estimates in measured.values() for measure, _ in estimates}
-        estimates = {stage: [estimate for _, estimate in of_stage] for stage, of_stage in measured.items()}
+        (measure,) = {recall_measure(result) for of_stage in results.values() for result in of_stage}
+        estimates = {
+            stage: [estimate_of(measure, result) for result in of_stage] for stage, of_stage in results.items()
+        }
         return cls(
             steps,
             learning_rate,
-            measure,
+            measure.name,
             {stage: tuple(value for value, _ in of_stage) for stage, of_stage in estimates.items()},
             {
                 stage: tuple(interval for _, interval in of_stage)
@@ -85,22 +86,13 @@ class RelearningResult:
         How much more the cleaned model relearns than the reference, in the unit of the measure; see
         [`evaluation.relearning.relearning_excess`]. None without a reference, or if a loss is infinite.
         """
-        if "reference" not in self.curves:
+        if REFERENCE not in self.curves:
             return None
-        sign = -1 if self.measure == "mean loss" else 1
-        curves = [[sign * value for value in self.curves[stage]] for stage in ("after_repair", "reference")]
+        direction = MEASURES[self.measure].direction
+        curves = [[direction * value for value in self.curves[stage]] for stage in (AFTER_REPAIR, REFERENCE)]
         if not all(map(math.isfinite, chain.from_iterable(curves))):
             return None
         return relearning_excess(*curves)
-
-
-def _recall(result: SplitResult) -> tuple[str, Estimate]:
-    """The figure that says how much of the data a model knows, by its name."""
-    if result.accuracy is not None:
-        return "accuracy", (result.accuracy, result.accuracy_interval)
-    if result.tokens is not None:
-        return "token accuracy", (result.tokens.accuracy, result.tokens.accuracy_interval)
-    return "mean loss", (result.mean_loss, result.mean_loss_interval)
 
 
 @dataclass(frozen=True)

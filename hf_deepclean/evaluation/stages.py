@@ -1,46 +1,69 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The stages of a run, and the results of one model at a stage."""
+"""The stages of a run, and the results of a model at a stage."""
 
 from dataclasses import dataclass, field
 
-from .measures import Estimate, estimates_of_split
+from .measures import (
+    DIVERGENCE,
+    MEMBERSHIP_AUC,
+    MEMBERSHIP_TPR,
+    MIN_K_AUC,
+    MIN_K_TPR,
+    Estimate,
+    estimates_of_split,
+)
 from .membership import MembershipAttack
 from .results import SplitResult
 
 
-# The stages of a run, in order, with their column heading.
+# The stages of a run, as reports and run states name them.
+BEFORE = "before"
+AFTER_RESET = "after_reset"
+AFTER_REPAIR = "after_repair"
+REFERENCE = "reference"
+CONTROL_AFTER_RESET = "control_after_reset"
+CONTROL_AFTER_REPAIR = "control_after_repair"
+FINE_TUNED = "fine_tuned"
+
+# The stages in order, with their column headings.
 STAGES = {
-    "before": "before",
-    "after_reset": "after reset",
-    "after_repair": "after repair",
-    "reference": "reference",
-    "control_after_reset": "control reset",
-    "control_after_repair": "control repair",
-    "fine_tuned": "fine-tuned",
+    BEFORE: "before",
+    AFTER_RESET: "after reset",
+    AFTER_REPAIR: "after repair",
+    REFERENCE: "reference",
+    CONTROL_AFTER_RESET: "control reset",
+    CONTROL_AFTER_REPAIR: "control repair",
+    FINE_TUNED: "fine-tuned",
 }
 
-# Columns of the table of what rounding the weights changes: each model, then its rounded forms.
+
+def rounded_stage(stage: str, num_bits: int) -> str:
+    """The stage at which the model of another stage is evaluated with its weights rounded to `num_bits` bits."""
+    return f"{stage}_{num_bits}_bits"
+
+
+# Columns of the table that shows the effect of rounding the weights: each model, then its rounded forms.
 QUANTIZATION_STAGES = {
-    "after_repair": "after repair",
-    "after_repair_4_bits": "after repair, 4 bits",
-    "after_repair_8_bits": "after repair, 8 bits",
-    "reference": "reference",
-    "reference_4_bits": "reference, 4 bits",
-    "reference_8_bits": "reference, 8 bits",
+    AFTER_REPAIR: "after repair",
+    rounded_stage(AFTER_REPAIR, 4): "after repair, 4 bits",
+    rounded_stage(AFTER_REPAIR, 8): "after repair, 8 bits",
+    REFERENCE: "reference",
+    rounded_stage(REFERENCE, 4): "reference, 4 bits",
+    rounded_stage(REFERENCE, 8): "reference, 8 bits",
 }
 
 
 @dataclass(frozen=True)
 class RequestResult:
     """
-    Results of one model on the rows of one of several requests that are answered together.
+    A model's results on the rows of one of several requests that are answered together.
 
     Args:
         split (`SplitResult`):
-            Results on the rows.
+            Results on the rows of the request.
         membership ([`MembershipAttack`], *optional*):
-            The attack of these rows against unseen data.
+            The attack on these rows, against unseen data.
         min_k_membership ([`MembershipAttack`], *optional*):
             The attack by the least probable tokens.
     """
@@ -53,22 +76,22 @@ class RequestResult:
 @dataclass(frozen=True)
 class StageResult:
     """
-    Results of one model: of the one to clean at some stage, of the reference, or of the control.
+    Results of a model at a stage: the model to clean, the reference model or a control.
 
     Args:
         splits (`dict[str, SplitResult]`):
-            Results on `forget`, `retain`, and where given `eval` (or `eval_NAME`) and `unseen`.
+            Results on `forget`, `retain`, and if given `eval` (or `eval_NAME`) and `unseen`.
         membership ([`MembershipAttack`], *optional*):
-            The attack of forget against unseen data by the loss, for token-level heads per scored token; none without
-            unseen data.
+            The attack on the forget data against unseen data, by the loss (for token-level heads per scored token).
+            None without unseen data.
         divergence_to_reference (`float`, *optional*):
-            Mean Jensen-Shannon divergence to the reference model's outputs on the forget data, 0 to ln 2.
+            Mean Jensen-Shannon divergence from the reference model's outputs on the forget data, 0 to ln 2.
         min_k_membership ([`MembershipAttack`], *optional*):
             The attack by [`evaluation.memorization.min_k_score`], for token-level heads.
         requests (`dict[str, RequestResult]`, *optional*):
-            Results request by request, if the forget data are those of several.
+            Results by request, if the forget data are those of several requests.
         divergence_interval (`tuple[float, float]`, *optional*):
-            95 % interval of the divergence by the normal distribution; none for fewer than two examples.
+            95 % interval of the divergence by the normal distribution. None for fewer than two examples.
     """
 
     splits: dict[str, SplitResult]
@@ -79,17 +102,17 @@ class StageResult:
     divergence_interval: tuple[float, float] | None = None
 
     def of_request(self, name: str) -> "StageResult":
-        """The results with the rows of one request as the forget data."""
+        """The results with only the rows of one request as the forget data."""
         result = self.requests[name]
         splits = self.splits | {"forget": result.split}
         return StageResult(splits, result.membership, min_k_membership=result.min_k_membership)
 
     def figures(self) -> dict[str, float]:
-        """Every figure by its name, in the order of the table."""
+        """All figures by name, in the order of the table."""
         return {name: value for name, (value, _) in self._estimates().items()}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """The 95 % intervals of the figures by their names; the caller's own metrics have none."""
+        """The 95 % intervals of the figures by name. Metrics of the caller have none."""
         return {name: interval for name, (_, interval) in self._estimates().items() if interval is not None}
 
     def _estimates(self) -> dict[str, Estimate]:
@@ -101,12 +124,15 @@ class StageResult:
         return of_splits | self.joint_estimates()
 
     def joint_estimates(self) -> dict[str, Estimate]:
-        """The figures that compare the forget data with unseen ones, or with the reference, and their intervals."""
+        """The figures of membership and of the divergence from the reference, and their intervals."""
         estimates: dict[str, Estimate] = {}
-        for name, attack in (("", self.membership), ("Min-K% ", self.min_k_membership)):
+        for auc, tpr, attack in (
+            (MEMBERSHIP_AUC, MEMBERSHIP_TPR, self.membership),
+            (MIN_K_AUC, MIN_K_TPR, self.min_k_membership),
+        ):
             if attack is not None:
-                estimates[f"{name}membership AUC"] = attack.auc, attack.auc_interval
-                estimates[f"{name}membership TPR at 1 % FPR"] = attack.tpr_at_1_percent_fpr, attack.tpr_interval
+                estimates[auc.name] = attack.auc, attack.auc_interval
+                estimates[tpr.name] = attack.tpr_at_1_percent_fpr, attack.tpr_interval
         if self.divergence_to_reference is not None:
-            estimates["JS divergence to reference"] = self.divergence_to_reference, self.divergence_interval
+            estimates[DIVERGENCE.name] = self.divergence_to_reference, self.divergence_interval
         return estimates

@@ -1,3 +1,3 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What others may see of a run."""
+"""Publishes a cleaned model: public report, card, plots, a search for leaks, and the push to the Hub."""

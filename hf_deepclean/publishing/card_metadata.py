@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metadata of a card: the block of YAML that the Hub reads."""
+"""The metadata of a card: the YAML block that the Hub reads."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,19 +8,21 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..evaluation.measures import MEASURES
+from ..evaluation.stages import AFTER_REPAIR
 from ..models.heads import class_names_of_task
 from .public_report import PublicReport
 
 
 TAGS = ("machine-unlearning", "fisher-unlearning", "hf_deepclean")
 
-# Of the fields of the model from before: those that say what it was trained on or measured, and those set anew.
+# Fields of the original card that are dropped: its training data and results, and the fields that are set anew.
 _NOT_KEPT = (
     *("datasets", "widget", "model-index", "new_version", "metrics", "eval_results", "co2_eq_emissions"),
     *("base_model", "base_model_relation", "library_name", "tags", "unlearning", "model_name"),
 )
 
-# Their names in transformers.
+# Pipelines of the Hub, with the name of their task in `transformers`.
 PIPELINES = {
     "text-classification": "SEQUENCE_CLASSIFICATION",
     "token-classification": "TOKEN_CLASSIFICATION",
@@ -32,14 +34,6 @@ PIPELINES = {
     "audio-classification": "AUDIO_CLASSIFICATION",
     "automatic-speech-recognition": "CTC",
     "text2text-generation": "SEQ_TO_SEQ_CAUSAL_LM",
-}
-
-# Names of measures in the metadata, where the Hub has one for them.
-_METRIC_TYPES = {
-    "token accuracy": "accuracy",
-    "mean loss": "loss",
-    "verbatim": "exact_match",
-    "all tokens right": "exact_match",
 }
 
 
@@ -83,7 +77,7 @@ def card_metadata(report: PublicReport, before: Mapping[str, Any], repo_id: str 
 
 def _eval_results(report: PublicReport, task: str) -> Iterable[EvalResult]:
     for measure in report.measures:
-        figure = measure.figures.get("after_repair")
+        figure = measure.figures.get(AFTER_REPAIR)
         if measure.split in ("forget", "unseen") or figure is None or not math.isfinite(figure.value):
             continue
         arguments: dict[str, Any] = {"num_examples": min(measure.num_examples.values())}
@@ -95,11 +89,16 @@ def _eval_results(report: PublicReport, task: str) -> Iterable[EvalResult]:
             dataset_name="retained training data"
             if measure.split == "retain"
             else f"evaluation data ({measure.split})",
-            metric_type=_METRIC_TYPES.get(measure.name, measure.name),
+            metric_type=_metric_type(measure.name),
             metric_name=f"{measure.split} {measure.name}",
             metric_value=figure.value,
             metric_args=arguments,
         )
+
+
+def _metric_type(name: str) -> str:
+    measure = MEASURES.get(name)
+    return name if measure is None or measure.hub_type is None else measure.hub_type
 
 
 def _pipeline_tag(model_class: str) -> str | None:

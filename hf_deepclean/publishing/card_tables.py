@@ -5,6 +5,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..evaluation.measures import MEASURES
 from ..evaluation.stages import STAGES
 from ..report.tables import markdown_table
 from .public_records import PublicRelearning
@@ -40,14 +41,15 @@ def losses_table(report: PublicReport) -> str:
         for stage, splits in report.loss_quantiles.items()
         for split, of_split in splits.items()
     }
-    # All are at the same levels.
+    # All rows have the same levels.
     levels = next(iter(quantiles.values()), {}).keys()
     rows = [[name, *map(number, of_split.values())] for name, of_split in quantiles.items()]
     return markdown_table(levels, rows) if rows else ""
 
 
 def relearning_table(found: PublicRelearning) -> str:
-    show = number if found.measure == "mean loss" else percent
+    is_share = MEASURES[found.measure].is_share
+    show = percent if is_share else number
     rows = [
         [STAGES[stage], *map(show, curve), *["diverged"] * (len(found.steps) - len(curve))]
         for stage, curve in found.curves.items()
@@ -55,11 +57,9 @@ def relearning_table(found: PublicRelearning) -> str:
     table = markdown_table([f"step {step}" for step in found.steps], rows)
     if found.excess is None:
         return table
-    unit = "nats" if found.measure == "mean loss" else "percentage points"
-    excess = number(found.excess if unit == "nats" else round(100 * found.excess, 2))
-    return (
-        f"{table}\n\nAt the furthest it has come back by {excess} {unit} more than in the reference; 0 is the target."
-    )
+    unit = "percentage points" if is_share else "nats"
+    excess = number(round(100 * found.excess, 2) if is_share else found.excess)
+    return f"{table}\n\nAt most, {excess} {unit} more came back than in the reference; 0 is the target."
 
 
 def modules_table(report: PublicReport) -> str:
@@ -91,7 +91,7 @@ def plane_table(report: PublicReport) -> str:
         ]
         for edge, counts, selected in zip(plane.forget_edges, plane.counts, plane.selected_counts, strict=False)
     ]
-    # The largest Fisher information on top, as in the picture.
+    # The largest Fisher information is on top, as in the picture.
     return markdown_table([f"{edge:g}" for edge in plane.retain_edges[:-1]], rows[::-1])
 
 
@@ -100,17 +100,17 @@ def describe_rest_of_plane(report: PublicReport) -> str:
         return ""
     parts = {
         "with no Fisher information on the data to forget": report.plane.forget_zero,
-        "with none on the data to keep alone": report.plane.retain_zero,
+        "with some on the data to forget and none on the data to keep": report.plane.retain_zero,
         "in small bins": report.plane.other,
     }
     counts = [f"{total:,} {name} ({selected:,} reset)" for name, (selected, total) in parts.items()]
-    return f"Not in it: {'; '.join(counts)}."
+    return f"Not in the table: {'; '.join(counts)}."
 
 
 def shares_by_gamma_table(report: PublicReport) -> str:
     if report.plane is None:
         return ""
-    # Every third of six points per decade.
+    # Every third threshold, which leaves two per decade.
     shown = report.plane.share_by_gamma[::3]
     row = ["weights above it", *(percent(share) for _, share in shown)]
     return markdown_table([f"ratio {number(gamma)}" for gamma, _ in shown], [row])
@@ -119,7 +119,7 @@ def shares_by_gamma_table(report: PublicReport) -> str:
 def trials_table(report: PublicReport) -> str:
     if not report.trials:
         return ""
-    show = number if report.trial_measure == "mean loss" else percent
+    show = percent if MEASURES[report.trial_measure].is_share else number
     splits = list(dict.fromkeys(split for trial in report.trials for split in trial.figures))
     rows = [
         [

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""A keyed commitment to the data to forget: public, silent without its key, proof with it."""
+"""A keyed commitment to the forget data: it tells nothing without the key and proves the rows with it."""
 
 import hashlib
 import hmac
@@ -24,16 +24,16 @@ _PURPOSE = b"hf_deepclean: rows to forget\n"
 @dataclass(frozen=True)
 class ForgetCommitment:
     """
-    HMAC-SHA256 over the rows to forget, whatever their order.
+    HMAC-SHA256 over the forget rows, in any order.
 
     The commitment goes on the card of the cleaned model. Without the key it says nothing, not even whether a guess of
-    the rows is right. Who publishes it can later show key and rows, and everyone can see that these were meant.
+    the rows is right. The owner can later show key and rows, and everyone can verify that these rows were meant.
 
     Args:
         commitment (`str`):
             64 hexadecimal digits, to publish.
         key (`str`):
-            64 hexadecimal digits, to keep.
+            64 hexadecimal digits, to keep secret.
 
     Example:
 
@@ -55,10 +55,10 @@ class ForgetCommitment:
 
         Args:
             dataset ([`~datasets.Dataset`], map-style or iterable):
-                The rows, of the same kind of data set and the same columns as they were given to
-                [`FisherUnlearner`]. What a transform draws at random is the same in every call.
+                The rows, in the same kind of data set and with the same columns as for [`FisherUnlearner`]. Random
+                transforms draw the same values in every call.
             key (`str`, *optional*):
-                The key, by default a new one from the operating system's source of randomness.
+                The key. By default a new one is drawn from the operating system's source of randomness.
         """
         key = secrets.token_hex(32) if key is None else key
         with all_seeded(0):
@@ -69,7 +69,7 @@ class ForgetCommitment:
         return cls(digest.hexdigest(), key)
 
     def verify(self, dataset: Any) -> bool:
-        """Whether these are the rows, each as often as it was."""
+        """Whether these are exactly the rows of the commitment, duplicates included."""
         return hmac.compare_digest(self.of(dataset, self.key).commitment, self.commitment)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -81,12 +81,15 @@ class ForgetCommitment:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ForgetCommitment":
         """
-        Reads what [`~ForgetCommitment.save`] has written.
+        Loads a file that [`~ForgetCommitment.save`] has written.
 
         Raises:
-            `ValueError`: If it is no such file.
+            `ValueError`: If the file holds no commitment.
         """
         try:
             return cls(**json.loads(Path(path).read_text()))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no commitment to forgotten data ({type(error).__name__}).") from None
+            raise ValueError(
+                f"{path} is no commitment to forgotten data ({type(error).__name__}). Pass the file "
+                f"{COMMITMENT_NAME} of a run's output directory."
+            ) from None

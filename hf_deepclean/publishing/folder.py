@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The folder that is published: an allow-list of files, the public report, pictures and card, searched for leaks."""
+"""The published folder: files of an allow-list, public report, plots and card, all searched for leaks."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from .plots import save_plots
 from .public_report import PublicReport
 
 
-# What a published model consists of; pictures and card come on top. Nothing else in the folder leaves it.
+# The files of a model that may be published. Plots and card are added; no other file leaves the output directory.
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors")
 _ALLOWED = (
     *_WEIGHTS,
@@ -32,29 +32,30 @@ _ALLOWED = (
 )
 _UNSAFE_WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin", "*.ckpt", "*.pt", "*.pth", "*.h5", "*.msgpack")
 
-# Keys of configurations that hold where something was loaded from.
+# Keys of configurations that hold the path or the id from which a model was loaded.
 _SOURCES = ("_name_or_path", "name_or_path", "base_model_name_or_path")
 
 
 @dataclass(frozen=True)
 class Publication:
     """
-    How a cleaned model is shown to others.
+    How a cleaned model is presented.
 
     Args:
         repo_id (`str`, *optional*):
-            Where it will be, for title and example of the card.
+            The repository, for the title and the usage example of the card.
         base_model (`str`, *optional*):
-            Hub id of the model from before, or of an adapter's base. By default the one it was loaded from, none for
-            a local one.
+            Hub id of the original model, or of an adapter's base model. By default the id that it was loaded from;
+            none for a local model.
         forget_disclosure (`str`, *optional*):
-            What is told of the forgotten data, see [`PublicReport.of`]; by default what the run was started with.
+            What the card tells about the forgotten data, see [`PublicReport.of`]. By default the `forget_disclosure`
+            of the run.
         forget_description (`str`, *optional*):
-            The owner's words on them.
+            The owner's description of the forgotten data.
         gated_prompt (`str`, *optional*):
-            What people are asked who request access to a gated model.
+            The question to people who request access to a gated model.
         allowed (`Collection[str]`, *optional*):
-            Values that are no leaks although they occur in the data to forget.
+            Values that are no leaks although they occur in the forget data.
     """
 
     repo_id: str | None = None
@@ -68,26 +69,26 @@ class Publication:
 @contextmanager
 def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: Publication) -> Iterator[Path]:
     """
-    The public form of a run's output directory in a temporary folder inside it, which is gone afterwards.
+    Writes the public form of a run's output directory to a temporary folder inside it, and removes it at the end.
 
-    Weights are hard links where the file system has them. Every byte of it has been searched for the data to forget
-    and for traces of this machine.
+    Every byte of the folder is searched for traces of the forget data and of this machine. Weights are hard links if
+    the file system supports them.
 
     Args:
         folder (`str`):
             Output directory of a finished run.
         needles ([`Needles`]):
-            What must not be in it.
+            What must not be published.
         publication ([`Publication`]):
-            How it is shown.
+            How the model is presented.
 
     Yields:
-        `Path`: The folder.
+        `Path`: The temporary folder.
 
     Raises:
-        `FileNotFoundError`: If it is not the result of a finished run, or lacks some of the weights.
+        `FileNotFoundError`: If `folder` holds no finished run, or lacks some of the weights.
         `ValueError`: If weights are not safetensors, or the disclosure does not fit.
-        `LeakError`: If something was found; names files, fields and kinds.
+        `LeakError`: If a trace was found. It names files, fields and kinds, never a value.
     """
     folder = Path(folder)
     report = load_report(folder / REPORT_NAME)
@@ -96,7 +97,7 @@ def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: 
     with incomplete_folder(folder) as staging:
         with explain_write_errors(folder):
             _fill(staging, folder, names, report, publication)
-        # The owner may well call the repository as the folder.
+        # The repository may have the name of the folder.
         of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
         check_for_leaks(staging, needles | of_machine, ignore=[static_text(), *publication.allowed])
         yield staging
@@ -104,13 +105,13 @@ def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: 
 
 def card_of_run(folder: str | os.PathLike[str], publication: Publication | None = None) -> UnlearningCard:
     """
-    The card of a run, without pictures.
+    Makes the card of a run, without plots.
 
     Args:
         folder (`str`):
             Output directory of a finished run.
         publication ([`Publication`], *optional*):
-            How the model is shown.
+            How the model is presented.
     """
     publication = publication or Publication()
     report = load_report(Path(folder) / REPORT_NAME)
@@ -126,7 +127,7 @@ def write_card(folder: str | os.PathLike[str], publication: Publication) -> None
             As for [`card_of_run`].
 
     Raises:
-        `FileExistsError`: If there is a card that somebody has written.
+        `FileExistsError`: If the directory holds a README that somebody has written.
     """
     path = Path(folder) / CARD_NAME
     card = card_of_run(folder, publication)
@@ -144,7 +145,7 @@ def save_published(
     publication: Publication | None = None,
 ) -> list[str]:
     """
-    Writes the public form of a run's output directory to a new folder, whole or not at all.
+    Writes the public form of a run's output directory to a new folder. If that fails, there is no folder.
 
     Args:
         folder, needles, publication:
@@ -153,17 +154,17 @@ def save_published(
             The new folder.
 
     Returns:
-        `list[str]`: The files, relative to it.
+        `list[str]`: The files, relative to `target`.
 
     Raises:
-        `FileExistsError`: If the target is there and not empty.
+        `FileExistsError`: If `target` exists and is not empty.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"{target} holds something. Nothing is ever overwritten: choose another folder.")
+        raise FileExistsError(f"{target} is not empty. Nothing is ever overwritten: choose another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with staged_model(folder, needles, publication or Publication()) as staging, staged(target.parent) as beside:
-        # Copies, and not links to files of the output directory.
+        # Copies, not links to files of the output directory.
         shutil.copytree(staging, beside / target.name)
         with suppress(FileNotFoundError):
             target.rmdir()
@@ -172,7 +173,7 @@ def save_published(
 
 
 def relative_files(folder: Path) -> list[str]:
-    """The files of a folder and of those in it, relative to it, in alphabetical order."""
+    """All files below a folder, relative to it, in alphabetical order."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
@@ -182,16 +183,21 @@ def _published_names(folder: Path) -> list[str]:
     unsafe = [name for name in names if matches(name, _UNSAFE_WEIGHTS)]
     if unsafe:
         raise ValueError(
-            f"{folder} holds {', '.join(unsafe)}: weights are published as safetensors alone, and it is not known "
-            "whose these are. Move them elsewhere."
+            f"{folder} holds {', '.join(unsafe)}: only safetensors are published, and it is not known which model "
+            "these files belong to. Move them elsewhere."
         )
     if not any(matches(name, _WEIGHTS) for name in names):
-        raise FileNotFoundError(f"{folder} holds no weights ({', '.join(_WEIGHTS)}).")
+        raise FileNotFoundError(
+            f"{folder} holds no weights ({', '.join(_WEIGHTS)}). Pass the output directory of a finished run."
+        )
     index = folder / "model.safetensors.index.json"
     if index.exists():
         missing = set(json.loads(index.read_text())["weight_map"].values()) - set(names)
         if missing:
-            raise FileNotFoundError(f"{folder} lacks {', '.join(sorted(missing))}, which its index names.")
+            raise FileNotFoundError(
+                f"{folder} lacks {', '.join(sorted(missing))}, which {index.name} names. Restore the files, or run "
+                "again."
+            )
     return [name for name in names if matches(name, _ALLOWED)]
 
 
@@ -220,7 +226,7 @@ def _copy(source: Path, target: Path, base_model: str | None) -> None:
 
 
 def _without_sources(content: dict[str, Any], base_model: str | None) -> dict[str, Any]:
-    """With the Hub's name of the model from before in the place of local paths; an adapter has to have the key."""
+    """Replaces local paths by the original model's Hub id, or removes them. An adapter's key is always kept."""
     required = "base_model_name_or_path"
     return {
         key: base_model if key in _SOURCES else value
@@ -230,7 +236,7 @@ def _without_sources(content: dict[str, Any], base_model: str | None) -> dict[st
 
 
 def _public_report(folder: Path, report: UnlearningReport, publication: Publication) -> PublicReport:
-    """With the commitment that lies beside it."""
+    """The public report, with the commitment from the output directory."""
     commitment = None
     if (folder / COMMITMENT_NAME).exists():
         commitment = ForgetCommitment.load(folder / COMMITMENT_NAME).commitment
@@ -253,7 +259,7 @@ def _card(
 
 
 def _save_card(folder: Path, staging: Path, card: UnlearningCard) -> None:
-    """A card that the owner has written goes out as it is, and the generated one beside it."""
+    """Saves the card. A README that the owner has written is published unchanged, with the card beside it."""
     name = CARD_NAME
     if _is_hand_written(folder / CARD_NAME):
         shutil.copyfile(folder / CARD_NAME, staging / CARD_NAME)

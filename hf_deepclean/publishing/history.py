@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where a repository still holds weights from before."""
+"""Finds and removes old weights in the history of a repository."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ from huggingface_hub.hf_api import RepoFile
 from ..runtime.files import matches
 
 
-# So many revisions with old weights are proof enough.
+# The search stops after this many revisions with old weights.
 _MAX_OLD_COMMITS = 10
 
-# A push deletes these where they are not its own: they may hold what was to be forgotten.
+# A push deletes such files unless it replaces them: old weights may still know the forget data.
 WEIGHT_FILES = (
     *("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.h5"),
     *("*.msgpack", "*.onnx", "*.gguf", "*.tflite", "*.pkl", "*.npz"),
@@ -24,19 +24,19 @@ WEIGHT_FILES = (
 @dataclass(frozen=True)
 class HistoryReport:
     """
-    Where a repository still holds weights from before.
+    Where a repository still holds old weights.
 
     Args:
         repo_id (`str`):
             The repository.
         revision (`str`):
-            The branch whose history was looked through.
+            The branch whose history was searched.
         num_commits (`int`):
-            Commits of the branch.
+            Number of commits of the branch.
         old_commits (`tuple[str, ...]`):
-            Its commits, newest first and ten at most, with weights that its head does not have.
+            At most ten of its commits, newest first, with weights that the head of the branch does not have.
         other_refs (`tuple[str, ...]`):
-            Other branches, tags and pull requests with such weights; a squash of the branch leaves them.
+            Other branches, tags and pull requests with such weights. Squashing the branch does not change them.
         squashed (`bool`):
             Whether the history of the branch has just been squashed.
     """
@@ -50,7 +50,7 @@ class HistoryReport:
 
     @property
     def holds_old_weights(self) -> bool:
-        """Whether anyone with access can still download them by a revision."""
+        """Whether anyone with access can still download old weights by a revision."""
         return bool(self.old_commits or self.other_refs)
 
     def __str__(self) -> str:
@@ -61,11 +61,11 @@ class HistoryReport:
             lines.append(
                 f"{self.repo_id}: {len(self.old_commits)} of the {self.num_commits} commits of {self.revision} hold "
                 f"other weights than its head, the newest {self.old_commits[0][:8]}. `squash_history(repo_id, "
-                "dry_run=False)` makes one commit of all; it cannot be undone."
+                "dry_run=False)` makes one commit of the branch, which cannot be undone."
             )
         if self.other_refs:
             lines.append(
-                f"Other weights are also in {', '.join(self.other_refs)}: delete these branches and tags; pull "
+                f"Other weights are also in {', '.join(self.other_refs)}: delete these branches and tags. Pull "
                 "requests can only be removed by deleting the repository."
             )
         return "\n".join(lines)
@@ -75,8 +75,8 @@ def find_old_weights(
     repo_id: str, *, branch: str = "main", token: str | bool | None = None, api: HfApi | None = None
 ) -> HistoryReport:
     """
-    Looks for weights that the head of a branch does not have: in its history, in other branches, tags and pull
-    requests.
+    Searches a repository for weights that the head of a branch does not have: in the history of the branch, and in
+    other branches, tags and pull requests.
 
     Args:
         repo_id (`str`):
@@ -113,7 +113,7 @@ def squash_history(
     api: HfApi | None = None,
 ) -> HistoryReport:
     """
-    Makes one commit of the history of a branch, so that no revision of it holds the weights from before.
+    Squashes the history of a branch into one commit, so that no revision of the branch holds old weights.
 
     Args:
         repo_id (`str`):
@@ -121,12 +121,12 @@ def squash_history(
         branch (`str`, *optional*, defaults to `"main"`):
             The branch.
         dry_run (`bool`, *optional*, defaults to `True`):
-            Whether to say what there is and change nothing. A squash cannot be undone.
+            Whether to only report what there is. A squash cannot be undone.
         token, api:
             As for [`push_folder_to_hub`].
 
     Returns:
-        [`HistoryReport`]: Before the squash in a dry run, else after it.
+        [`HistoryReport`]: The state before the squash in a dry run, else after it.
     """
     api = HfApi(token=token) if api is None else api
     if dry_run:
@@ -136,13 +136,14 @@ def squash_history(
 
 
 def list_files(api: HfApi, repo_id: str, revision: str) -> Iterator[RepoFile]:
+    """All files of a revision, folders left out."""
     for entry in api.list_repo_tree(repo_id, revision=revision, recursive=True):
         if isinstance(entry, RepoFile):
             yield entry
 
 
 def _weights(api: HfApi, repo_id: str, revision: str) -> set[str]:
-    """Identifiers of the contents of all files of weights."""
+    """Hashes of the contents of all weight files."""
     return {
         file.blob_id if file.lfs is None else file.lfs.sha256
         for file in list_files(api, repo_id, revision)

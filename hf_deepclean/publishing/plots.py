@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a public report; aggregates only."""
+"""Plots of a public report. They show aggregates only."""
 
 import math
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..evaluation.measures import ACCURACIES, MEASURES
 from ..evaluation.stages import STAGES
 from ..report.report import UnlearningReport
 from .public_report import PublicReport
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# The measures that say how well a model does, one of which every head has but those with a loss alone.
-_SUCCESSES = ("accuracy", "token accuracy")
-# More kinds of modules than these are drawn without names.
+# The measures that the bars show. Heads without classes and tokens have neither.
+_SUCCESSES = [measure.name for measure in ACCURACIES]
+# If there are more kinds of modules, they are drawn without names.
 _MAX_NAMED = 60
-# Of a relearning curve: what was trained on, and what it is measured on.
+# The data of a relearning curve: those that were trained on, and those that it is measured on.
 _RELEARNING_LABELS = {
     "forget": ("the forgotten data", "them"),
     "retain": ("retained data", "the forgotten data"),
@@ -32,22 +33,23 @@ _RELEARNING_LABELS = {
 
 def save_plots(report: UnlearningReport | PublicReport, directory: str | os.PathLike[str]) -> list[Path]:
     """
-    Draws the public form of a report: where weights were reset, the plane of both Fishers, the accuracies, the losses
-    of forgotten and unseen data, the effect of the threshold, and the relearning curves; each if it was measured.
+    Draws the public form of a report: the accuracies, the losses of forgotten and unseen data, where weights were
+    reset, the plane of both Fishers, the effect of the threshold, and the relearning curves. Each is drawn if it was
+    measured.
 
-    Needs matplotlib (`pip install hf-deepclean[plots]`); no display is opened.
+    Needs matplotlib (`pip install hf-deepclean[plots]`). No display is opened.
 
     Args:
         report ([`UnlearningReport`] or [`PublicReport`]):
-            The report to draw; of the first one what its `forget_disclosure` lets others see.
+            The report to draw. An [`UnlearningReport`] is drawn as its `forget_disclosure` allows.
         directory (`str`):
-            Where the PNG files go; made if it does not exist.
+            The folder for the PNG files; it is made if it does not exist.
 
     Returns:
-        `list[Path]`: The files written.
+        `list[Path]`: The files.
 
     Raises:
-        `FileExistsError`: If a file of that name is there already; nothing is written then.
+        `FileExistsError`: If a file of the same name exists. Nothing is written then.
     """
     public = report if isinstance(report, PublicReport) else PublicReport.of(report)
     drawings = {f"{name}.png": draw for name, (is_there, draw) in _DRAWINGS.items() if is_there(public)}
@@ -65,7 +67,7 @@ def save_plots(report: UnlearningReport | PublicReport, directory: str | os.Path
     for name, draw in drawings.items():
         figure = Figure(layout="constrained", dpi=150)
         draw(figure, public)
-        # By itself matplotlib writes its version into the file.
+        # Otherwise matplotlib writes its version into the file.
         figure.savefig(directory / name, metadata={"Software": None})
         paths.append(directory / name)
     return paths
@@ -179,7 +181,7 @@ def _draw_gamma(figure: "Figure", report: PublicReport) -> None:
     panels[0].plot(gammas, [100 * share for share in shares], marker=".")
     panels[0].set_ylabel("weights above it (%)")
     if trials:
-        scale = 1 if report.trial_measure == "mean loss" else 100
+        scale = 100 if MEASURES[report.trial_measure].is_share else 1
         for split in trials[0].figures:
             values = [scale * trial.figures[split] for trial in trials]
             panels[1].plot([trial.gamma for trial in trials], values, marker=".", label=split)
@@ -202,9 +204,9 @@ def _draw_relearning(figure: "Figure", report: PublicReport) -> None:
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (data, found) in zip(panels, curves.items(), strict=True):
         trained_on, evaluated_on = _RELEARNING_LABELS[data]
-        scale = 1 if found.measure == "mean loss" else 100
+        scale = 100 if MEASURES[found.measure].is_share else 1
         for stage, curve in found.curves.items():
-            # Shorter where the training diverged.
+            # A curve is shorter if the training diverged.
             axes.plot(found.steps[: len(curve)], [scale * value for value in curve], marker=".", label=STAGES[stage])
         axes.set_xscale("symlog", linthresh=1)
         axes.set_xticks(found.steps, list(map(str, found.steps)))

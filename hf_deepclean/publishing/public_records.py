@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The records of a public report."""
+"""The records within a public report."""
 
 from dataclasses import dataclass
 
@@ -20,16 +20,16 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Measure:
+class PublicMeasure:
     """
-    One measure on one data set, at every stage.
+    A measure on one data set, at every stage.
 
     Args:
         split (`str`): `"forget"`, `"retain"`, `"unseen"`, `"eval"`, or `"eval 1"` and so on.
-        name (`str`): Such as `"accuracy"` or `"membership AUC"`.
+        name (`str`): Name of the measure, such as `"accuracy"` or `"membership AUC"`, or of the caller's metric.
         unit (`str`): `"share"` (0 to 1), or `"number"`.
-        num_examples (`dict[str, int]`): Examples of every data set that enters it; see [`PublicReport`].
-        figures (`dict[str, Figure]`): The figures by stage, see `STAGES` and `QUANTIZATION_STAGES`.
+        num_examples (`dict[str, int]`): Number of examples of every data set that is compared; see [`PublicReport`].
+        figures (`dict[str, Figure]`): The figures by stage; `STAGES` and `QUANTIZATION_STAGES` list the stages.
     """
 
     split: str
@@ -42,14 +42,14 @@ class Measure:
 @dataclass(frozen=True)
 class ResetShare:
     """
-    How much of the modules of one kind in one layer was reset.
+    How many weights were reset in the modules of one kind and layer.
 
     Args:
-        layer (`str`): Number of the layer, or empty outside the layers.
+        layer (`str`): Number of the layer, empty outside the layers.
         kind (`str`): Name of the module within its layer, with `*` for further numbers.
         num_selected (`int`): Weights that were reset.
-        num_in_scope (`int`): Weights that could have been.
-        share (`float`): The one divided by the other.
+        num_in_scope (`int`): Weights that could be reset.
+        share (`float`): `num_selected / num_in_scope`.
     """
 
     layer: str
@@ -62,12 +62,12 @@ class ResetShare:
 @dataclass(frozen=True)
 class PublicTrial:
     """
-    What another threshold would have done.
+    Results at another threshold.
 
     Args:
         gamma (`float`): The ratio of forget to retain Fisher above which weights were reset.
-        share (`float`): Share of the weights in scope that this reset.
-        figures (`dict[str, float]`): By data set, the measure of `PublicReport.trial_measure` after the reset alone.
+        share (`float`): Share of the weights in scope that were reset.
+        figures (`dict[str, float]`): The measure `PublicReport.trial_measure` after the reset alone, by data set.
     """
 
     gamma: float
@@ -78,16 +78,17 @@ class PublicTrial:
 @dataclass(frozen=True)
 class PublicRelearning:
     """
-    How fast the forgotten data are learned again.
+    How fast a copy of the model learns the forgotten data again.
 
     Args:
-        measure (`str`): What was measured on them.
-        learning_rate (`float`): The rate of the training.
-        steps (`tuple[int, ...]`): After how many steps.
-        curves (`dict[str, tuple[float, ...]]`): Of the cleaned model (`after_repair`) and of the `reference`.
-        excess (`float`, *optional*): How much more of them the cleaned model recalls by it than the reference.
-        num_forget_examples (`int`, *optional*): At most so many of them were trained on, if only a few; none if
-            withheld.
+        measure (`str`): The measure on the forgotten data.
+        learning_rate (`float`): The learning rate.
+        steps (`tuple[int, ...]`): The numbers of steps after which the copy was evaluated.
+        curves (`dict[str, tuple[float, ...]]`): The figures of the cleaned model (`after_repair`) and of the
+            `reference`.
+        excess (`float`, *optional*): How much more the cleaned model recalls than the reference.
+        num_forget_examples (`int`, *optional*): At most this many forgotten examples were trained on, if only a few
+            were. None otherwise, or if withheld.
     """
 
     measure: str

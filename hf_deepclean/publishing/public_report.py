@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What of a report others may see: the record that card, pictures and the published `report.json` are made from."""
+"""The public report: the record that card, plots and the published `report.json` are made from."""
 
 import math
 import re
@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..evaluation.stages import QUANTIZATION_STAGES, STAGES
+from ..evaluation.measures import Measure, trial_measure
+from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES, StageResult
 from ..report.json_record import JsonRecord
 from ..report.report import UnlearningReport
 from ..report.results import IntegrityResult
 from ..selection.fisher_plane import FisherPlane
-from .public_records import Measure, PublicRelearning, PublicTrial, ResetShare
+from .public_records import PublicMeasure, PublicRelearning, PublicTrial, ResetShare
 from .redaction import (
     Redaction,
     check_disclosure,
@@ -22,18 +23,17 @@ from .redaction import (
     public_relearning,
     public_trial_figures,
     round_to_digits,
-    trial_measure_of,
 )
 
 
-# Of the settings only these: others may hold paths, ids or names that say where the data came from.
+# The settings that are published. Others may hold paths, ids or names that tell where the data came from.
 _SETTINGS = (
     *("fisher_type", "reset_value", "reset_scope", "num_train_epochs", "max_steps", "learning_rate"),
     *("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "per_device_train_batch_size"),
     *("gradient_accumulation_steps", "bf16", "fp16", "forget_penalty", "hard_example_share"),
 )
 
-# A module within the first numbered one of its name.
+# The name of a module in a layer: the layer is the first number in it.
 _LAYER = re.compile(r"(?P<stack>.*?)\.(?P<layer>\d+)(?P<rest>\..+)")
 _NUMBER = re.compile(r"\.\d+(?=\.|$)")
 
@@ -42,39 +42,43 @@ _NUMBER = re.compile(r"\.\d+(?=\.|$)")
 class PublicReport(JsonRecord):
     """
     The public form of an [`UnlearningReport`]: a closed list of fields, none of which tells which data were forgotten.
+    It never holds figures by class or names of evaluation sets.
 
-    With `disclosure="withheld"` nothing tells how many they were either. Counts of examples are then lower bounds: 50
-    for the forgotten ones, else the next lower of 1, 2 and 5 times a power of ten. Every interval is that of as few
-    examples, so that it holds and does not give the number away. Figures are rounded so that the number cannot be
-    read off them, those of fewer than 50 forgotten examples are left out, and so are the rule of selection, the seed
-    and the seconds of the phases. In every form there are no figures by class and no names of evaluation sets.
+    With `disclosure="withheld"` it does not tell the number of forgotten examples either:
+
+    - Numbers of examples are lower bounds: 50 for the forgotten examples, else the next lower of 1, 2 and 5 times a
+      power of ten.
+    - Intervals are computed for that few examples. They are valid and do not give the number away.
+    - Figures are rounded so that the number cannot be read off them.
+    - Figures of fewer than 50 forgotten examples are left out, and so are the rule of the selection, the seed and the
+      seconds of the phases.
 
     Args:
         disclosure (`str`): `"withheld"`, `"size"` or `"description"`.
-        description (`str`, *optional*): What was forgotten, in the owner's words.
+        description (`str`, *optional*): The owner's description of the forgotten data.
         model_class (`str`): Class of the model.
         settings (`dict[str, Any]`): Settings of the Fisher pass, the reset and the repair.
-        rule (`str`, *optional*): The rule of selection; none if withheld.
-        gamma (`float`, *optional*): The ratio of forget to retain Fisher from which weights were reset.
+        rule (`str`, *optional*): The rule of the selection; none if withheld.
+        gamma (`float`, *optional*): The ratio of forget to retain Fisher above which weights were reset.
         num_in_scope (`int`): Weights that could be reset.
-        num_selected (`int`): Weights that were.
-        share (`float`): The one divided by the other.
-        modules (`tuple[ResetShare, ...]`): The same by layer and kind of module.
-        measures (`tuple[Measure, ...]`): The results.
-        withheld (`tuple[str, ...]`): Data sets whose results are left out, because they have too few examples.
+        num_selected (`int`): Weights that were reset.
+        share (`float`): `num_selected / num_in_scope`.
+        modules (`tuple[ResetShare, ...]`): The same counts by layer and kind of module.
+        measures (`tuple[PublicMeasure, ...]`): The results.
+        withheld (`tuple[str, ...]`): Data sets whose results are left out because they have too few examples.
         loss_quantiles (`dict[str, dict[str, dict[str, float]]]`): Quantiles of the losses by stage and data set.
-        loss_unit (`str`): What the losses are.
-        integrity ([`IntegrityResult`]): What changed and what did not.
+        loss_unit (`str`): The unit of the losses.
+        integrity ([`IntegrityResult`]): Which weights changed and which did not.
         versions (`dict[str, str]`): Versions of the libraries.
         seconds (`float`): Wall-clock seconds of the run.
-        seed (`int`, *optional*): The seed; none if withheld, because it may have drawn the data to forget.
+        seed (`int`, *optional*): The seed; none if withheld, because it may have drawn the forget data.
         plane ([`FisherPlane`], *optional*): Numbers of weights by both Fishers.
-        trial_measure (`str`, *optional*): What the trials measured.
-        trials (`tuple[PublicTrial, ...]`): What other thresholds would have done.
-        relearning ([`PublicRelearning`], *optional*): How fast the forgotten data are learned again by training on
-            them.
-        further_relearning (`dict[str, PublicRelearning]`): The same by training on other data, see `RELEARNING_DATA`.
-        base_model (`str`, *optional*): Hub id of the model from before, or of an adapter's base.
+        trial_measure (`str`, *optional*): The measure of the trials.
+        trials (`tuple[PublicTrial, ...]`): Results at other thresholds.
+        relearning ([`PublicRelearning`], *optional*): How fast training on the forgotten data brings them back.
+        further_relearning (`dict[str, PublicRelearning]`): The same for training on other data; `RELEARNING_DATA`
+            lists them.
+        base_model (`str`, *optional*): Hub id of the original model, or of an adapter's base model.
         base_model_revision (`str`, *optional*): Its commit.
         commitment (`str`, *optional*): The keyed commitment to the forgotten data, see [`ForgetCommitment`].
     """
@@ -89,7 +93,7 @@ class PublicReport(JsonRecord):
     num_selected: int
     share: float
     modules: tuple[ResetShare, ...]
-    measures: tuple[Measure, ...]
+    measures: tuple[PublicMeasure, ...]
     withheld: tuple[str, ...]
     loss_quantiles: dict[str, dict[str, dict[str, float]]]
     loss_unit: str
@@ -116,21 +120,21 @@ class PublicReport(JsonRecord):
         commitment: str | None = None,
     ) -> "PublicReport":
         """
-        The public form of a report.
+        Makes the public form of a report.
 
         Args:
             report ([`UnlearningReport`]):
                 The report of the run.
             disclosure (`str`, *optional*):
-                What it tells of the forgotten data: `"withheld"` (nothing), `"size"` (how many there were) or
-                `"description"` (what they were, too). By default the `forget_disclosure` of the run.
+                What the public report tells about the forgotten data: `"withheld"` (nothing), `"size"` (their number)
+                or `"description"` (their number and a description). By default the `forget_disclosure` of the run.
             description (`str`, *optional*):
-                What they were, in the owner's words, by default the `forget_description` of the run.
+                The owner's description of the forgotten data. By default the `forget_description` of the run.
             commitment (`str`, *optional*):
                 The keyed commitment to the forgotten data.
 
         Raises:
-            `ValueError`: If the two do not fit together.
+            `ValueError`: If `disclosure` is unknown, or does not fit `description`.
         """
         if disclosure is None:
             disclosure = report.settings.get("forget_disclosure", "withheld")
@@ -141,24 +145,20 @@ class PublicReport(JsonRecord):
         names = _public_names(report)
         stages = {stage: report.stages[stage] for stage in STAGES | QUANTIZATION_STAGES if stage in report.stages}
         left_out = tuple(
-            split for split, result in stages["before"].splits.items() if policy.is_too_small(split, result)
+            split for split, result in stages[BEFORE].splits.items() if policy.is_too_small(split, result)
         )
         selection, gamma = report.selection, report.selection.gamma
         share = selection.num_selected / selection.num_in_scope
-        settings = {name: report.settings[name] for name in _SETTINGS if name in report.settings}
-        if "forget_penalty" in settings:
-            settings["forget_penalty"] = report.forget_penalty()
-        of_tokens = stages["before"].splits["forget"].tokens is not None
-        trial_measure = trial_measure_of(stages["before"].splits["forget"])
+        forget = stages[BEFORE].splits["forget"]
         relearning = {} if "forget" in left_out else report.relearning_by_data()
         relearning = {data: public_relearning(found, policy) for data, found in relearning.items()}
         return cls(
             disclosure=disclosure,
             description=description if disclosure == "description" else None,
             model_class=report.model_class,
-            settings=settings,
+            settings=_public_settings(report),
             rule=None if policy.withholds else selection.rule,
-            # Infinite where all selected weights have a retain Fisher of 0.
+            # Infinite if the retain Fisher of all selected weights is 0.
             gamma=round_to_digits(gamma, 4) if gamma is not None and math.isfinite(gamma) else None,
             num_in_scope=selection.num_in_scope,
             num_selected=selection.num_selected,
@@ -166,26 +166,15 @@ class PublicReport(JsonRecord):
             modules=tuple(_reset_shares(selection.per_module)),
             measures=tuple(public_measures(stages, names, policy)),
             withheld=left_out,
-            loss_quantiles={
-                stage: quantiles
-                for stage, result in stages.items()
-                if stage in ("before", "after_repair", "reference") and (quantiles := public_quantiles(result, policy))
-            },
-            loss_unit="nats per token" if of_tokens else "nats",
+            loss_quantiles=_loss_quantiles(stages, policy),
+            loss_unit="nats" if forget.tokens is None else "nats per token",
             integrity=report.integrity,
             versions=dict(report.versions),
             seconds=round_to_digits(sum(report.seconds.values()), 1 if policy.withholds else 3),
             seed=None if policy.withholds else report.seed,
             plane=None if selection.plane is None else _rounded(selection.plane),
-            trial_measure=trial_measure if report.gamma_trials else None,
-            trials=tuple(
-                PublicTrial(
-                    trial.gamma,
-                    round(trial.num_selected / selection.num_in_scope, 4),
-                    {} if trial.result is None else public_trial_figures(trial.result, trial_measure, names, policy),
-                )
-                for trial in report.gamma_trials
-            ),
+            trial_measure=trial_measure(forget).name if report.gamma_trials else None,
+            trials=_public_trials(report, trial_measure(forget), names, policy),
             relearning=relearning.pop("forget", None),
             further_relearning=relearning,
             base_model=report.provenance.base_model,
@@ -194,21 +183,47 @@ class PublicReport(JsonRecord):
         )
 
     def relearning_by_data(self) -> dict[str, PublicRelearning]:
-        """All measurements of relearning by the data that were trained on."""
+        """All relearning results, by the data that the copy was trained on."""
         own = {} if self.relearning is None else {"forget": self.relearning}
         return own | self.further_relearning
 
-    def measure(self, split: str, name: str) -> Measure | None:
-        """A measure by its data set and name, or none."""
+    def measure(self, split: str, name: str) -> PublicMeasure | None:
+        """Finds a measure by its data set and name."""
         return next((m for m in self.measures if (m.split, m.name) == (split, name)), None)
 
 
 def _public_names(report: UnlearningReport) -> dict[str, str]:
-    """What the data sets are called; the names of evaluation sets are the caller's."""
-    splits = list(report.stages["before"].splits)
+    """The published names of the data sets. Evaluation sets are numbered, because their names are the caller's."""
+    splits = list(report.stages[BEFORE].splits)
     named = [split for split in splits if split.startswith("eval_")]
     numbered = {split: f"eval {number}" if len(named) > 1 else "eval" for number, split in enumerate(named, 1)}
     return {split: numbered.get(split, split) for split in splits}
+
+
+def _public_settings(report: UnlearningReport) -> dict[str, Any]:
+    settings = {name: report.settings[name] for name in _SETTINGS if name in report.settings}
+    if "forget_penalty" in settings:
+        settings["forget_penalty"] = report.forget_penalty()
+    return settings
+
+
+def _loss_quantiles(stages: Mapping[str, StageResult], policy: Redaction) -> dict[str, dict[str, dict[str, float]]]:
+    shown = {stage: stages[stage] for stage in (BEFORE, AFTER_REPAIR, REFERENCE) if stage in stages}
+    quantiles = {stage: public_quantiles(result, policy) for stage, result in shown.items()}
+    return {stage: of_stage for stage, of_stage in quantiles.items() if of_stage}
+
+
+def _public_trials(
+    report: UnlearningReport, measure: Measure, names: Mapping[str, str], policy: Redaction
+) -> tuple[PublicTrial, ...]:
+    return tuple(
+        PublicTrial(
+            trial.gamma,
+            round(trial.num_selected / report.selection.num_in_scope, 4),
+            {} if trial.result is None else public_trial_figures(trial.result, measure, names, policy),
+        )
+        for trial in report.gamma_trials
+    )
 
 
 def _rounded(plane: FisherPlane) -> FisherPlane:
@@ -217,7 +232,7 @@ def _rounded(plane: FisherPlane) -> FisherPlane:
 
 
 def _reset_shares(per_module: Mapping[str, tuple[int, int]]) -> list[ResetShare]:
-    """Modules of one layer that differ by further numbers, such as experts, count as one kind."""
+    """Adds up modules by layer and kind. Modules that differ by further numbers, such as experts, are of one kind."""
     places = {name: _LAYER.fullmatch(name) for name in per_module}
     stacks = {place["stack"] for place in places.values() if place}
     counts: dict[tuple[str, str], tuple[int, int]] = {}
@@ -225,7 +240,7 @@ def _reset_shares(per_module: Mapping[str, tuple[int, int]]) -> list[ResetShare]
         place = places[name]
         layer, kind = ("", name) if place is None else (place["layer"], _NUMBER.sub(".*", place["rest"])[1:])
         if place is not None and len(stacks) > 1:
-            # Such as an encoder and a decoder.
+            # Encoder and decoder, for example.
             kind = f"{place['stack']}.*.{kind}"
         before = counts.get((layer, kind), (0, 0))
         counts[layer, kind] = (before[0] + selected, before[1] + total)

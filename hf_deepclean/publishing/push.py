@@ -1,11 +1,11 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""One commit that holds a cleaned model and nothing else."""
+"""Pushes a cleaned model to the Hub, in one commit."""
 
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,17 +27,18 @@ from .public_report import PublicReport
 
 logger = logging.getLogger(__name__)
 
+# Files of a training, which a push deletes.
 _TRAINING = (
     *("trainer_state.json", "training_args.bin", "all_results.json", "train_results.json", "eval_results.json"),
     *("checkpoint-*/*", "runs/*", "_fisher/*", "_unlearning_state/*", "events.out.tfevents*"),
 )
 
-OWNERS_CHECKLIST = """What a push cannot do; it is the owner's:
-- old revisions: `hf-deepclean squash-history REPO`, then the old LFS files in the repository's storage settings
-- repositories of the model from before, and forks and duplicates of them
-- caches of it on your machines (`hf cache ls`), at mirrors and at hosting providers
+OWNERS_CHECKLIST = """A push cannot remove these. They are left for you to remove:
+- old revisions: run `hf-deepclean squash-history REPO`, then delete the old LFS files in the storage settings
+- repositories of the original model, and their forks and duplicates
+- caches of the original model on your machines (`hf cache ls`), at mirrors and at hosting providers
 - quantised, merged, distilled and converted copies
-- adapters and fine-tuned models that were trained on the model from before
+- adapters and fine-tuned models that were trained on the original model
 - the forgotten rows themselves: data sets on the Hub and their revisions, caches of `datasets`, backups, logs
 - optimizer states, checkpoints, kept Fishers (`_fisher`) and `_unlearning_state` folders"""
 
@@ -45,16 +46,16 @@ OWNERS_CHECKLIST = """What a push cannot do; it is the owner's:
 @dataclass(frozen=True)
 class PushResult:
     """
-    What a push has done, and what is left for the owner to do.
+    The result of a push. `print` shows it with the list of what is left for the owner to do.
 
     Args:
         repo_id (`str`): The repository.
         commit ([`~huggingface_hub.CommitInfo`]): The commit.
-        files (`tuple[str, ...]`): The files in it.
-        deleted (`tuple[str, ...]`): The files that it deletes.
-        history ([`HistoryReport`], *optional*): Where older weights still are; none for a pull request, or if the Hub
+        files (`tuple[str, ...]`): The files in the commit.
+        deleted (`tuple[str, ...]`): The files that the commit deletes.
+        history ([`HistoryReport`], *optional*): Where older weights still are. None for a pull request, or if the Hub
             did not answer.
-        base_model (`str`, *optional*): The model from before.
+        base_model (`str`, *optional*): Hub id of the original model.
     """
 
     repo_id: str
@@ -66,7 +67,7 @@ class PushResult:
 
     @property
     def new_version_hint(self) -> str | None:
-        """What the card of the model from before needs, so that its users are led to this one."""
+        """How to lead users of the original model to this one, by a line in its card."""
         if self.base_model in (None, self.repo_id):
             return None
         return (
@@ -103,89 +104,81 @@ def push_folder_to_hub(
     api: HfApi | None = None,
 ) -> PushResult:
     """
-    Publishes the result of a run: an allow-list of files, searched for leaks before the first request, in one commit.
+    Publishes the result of a run in one commit. Only files of an allow-list are published, and they are searched for
+    leaks before the first request.
 
-    In a repository that exists, the commit also deletes old weights and files of trainings; everything else stays.
+    In an existing repository the commit also deletes old weights and files of trainings. All other files stay.
 
     Args:
         folder (`str`):
             Output directory of a finished run.
         repo_id (`str`):
-            The repository, `"me/clean-model"`.
+            The repository, such as `"me/clean-model"`.
         needles ([`Needles`]):
             What must not be published.
         publication ([`Publication`], *optional*):
-            How the model is shown.
+            How the model is presented.
         private (`bool`, *optional*, defaults to `True`):
-            Whether a new repository is private. A public one that exists is only pushed to with `private=False`.
+            Whether a new repository is private. An existing public repository needs `private=False`.
         exist_ok (`bool`, *optional*, defaults to `False`):
-            Whether the repository may exist and hold something.
+            Whether the repository may exist and hold files.
         create_pr (`bool`, *optional*, defaults to `False`):
-            Whether to open a pull request, in a repository that may exist.
+            Whether to open a pull request. The repository may then hold files.
         revision (`str`, *optional*):
             The branch, by default `"main"`.
         commit_message (`str`, *optional*, defaults to `"Add the cleaned model"`):
-            The title of the commit; searched for leaks too.
+            The title of the commit. It is searched for leaks too.
         gated (`str`, *optional*):
-            `"auto"` or `"manual"`: access to the model must be requested, and is granted at once or by you;
-            `publication.gated_prompt` is what people are asked.
+            `"auto"` or `"manual"`: people must request access, which is granted at once or by you.
+            `publication.gated_prompt` is the question to them.
         token (`str`, *optional*):
             As for [`~huggingface_hub.HfApi`].
         api ([`~huggingface_hub.HfApi`], *optional*):
             The client, by default a new one.
 
     Returns:
-        [`PushResult`]: `print` it: it ends with what is left to do.
+        [`PushResult`]: Print it to see what is left for you to do.
 
     Raises:
-        `FileExistsError`: If the repository holds something and neither `exist_ok` nor `create_pr` is set.
+        `FileExistsError`: If the repository holds files and neither `exist_ok` nor `create_pr` is set.
         `ValueError`: If `repo_id` has no owner, if the repository is public and `private` is not `False`, or as for
             [`staged_model`].
-        `LeakError`: If something would leak; no request was made then.
-        `ConnectionError`: If the Hub fails or refuses, after the repetitions of huggingface_hub; says what became of
-            the repository.
+        `LeakError`: If a trace was found. No request was made then.
+        `ConnectionError`: If the Hub still fails or refuses after the retries of huggingface_hub. The message says
+            what became of the repository.
     """
-    if gated not in (None, "auto", "manual"):
-        raise ValueError(f"`gated` is {gated!r} but must be 'auto', 'manual' or None.")
-    if "/" not in repo_id:
-        raise ValueError(f"`repo_id` is {repo_id!r}, which does not say whose it is. Write 'owner/{repo_id}'.")
+    _check_arguments(repo_id, gated)
     api = HfApi(token=token) if api is None else api
     publication = replace(publication or Publication(), repo_id=repo_id)
     branch = revision or "main"
     _check_words(needles, publication, {"commit message": commit_message, "branch": branch, "repository": repo_id})
     with staged_model(folder, needles, publication) as staging:
         base_model = PublicReport.load(staging / REPORT_NAME).base_model
-        with _told_what_became(api, repo_id, branch):
+        with _explain_failures(api, repo_id, branch):
             head, is_new = _open_repo(api, repo_id, branch, private)
         there = [file.rfilename for file in head.siblings or []]
         if not is_new:
             _check_repo(head, branch, there, private, exist_ok or create_pr)
-        with _told_what_became(api, repo_id, branch, head):
+        with _explain_failures(api, repo_id, branch, head):
             targets = _targets(api, head, there, relative_files(staging))
-            deleted = tuple(
-                name for name in there if name not in targets.values() and matches(name, (*WEIGHT_FILES, *_TRAINING))
-            )
+            deleted = _old_files(there, targets.values())
             operations = [CommitOperationAdd(target, str(staging / name)) for name, target in targets.items()]
             operations += [CommitOperationDelete(name) for name in deleted]
             with _gate(api, head, gated):
                 commit = _commit(api, head, branch, operations, commit_message, create_pr)
-    files, history = tuple(targets.values()), None
-    if not create_pr:
-        try:
-            history = find_old_weights(repo_id, branch=branch, api=api)
-            if history.holds_old_weights:
-                logger.warning(str(history))
-        except Exception as error:
-            # The push itself has succeeded.
-            logger.warning(
-                f"The model is in {repo_id}, but whether its history holds older weights could not be found out "
-                f"({type(error).__name__}): `find_old_weights({repo_id!r})` asks again."
-            )
-    return PushResult(repo_id, commit, files, deleted, history, base_model)
+    history = None if create_pr else _find_old_weights(api, repo_id, branch)
+    return PushResult(repo_id, commit, tuple(targets.values()), deleted, history, base_model)
+
+
+def _check_arguments(repo_id: str, gated: str | None) -> None:
+    if gated not in (None, "auto", "manual"):
+        raise ValueError(f"`gated` is {gated!r} but must be 'auto', 'manual' or None.")
+    if "/" not in repo_id:
+        raise ValueError(f"`repo_id` is {repo_id!r}, which names no owner. Pass 'owner/{repo_id}'.")
 
 
 def _check_words(needles: Needles, publication: Publication, words: Mapping[str, str]) -> None:
-    """Searches what is sent beside the files."""
+    """Searches the words for leaks that are sent in addition to the files."""
     with TemporaryDirectory() as folder:
         for name, text in words.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
@@ -193,12 +186,12 @@ def _check_words(needles: Needles, publication: Publication, words: Mapping[str,
 
 
 def _open_repo(api: HfApi, repo_id: str, branch: str, private: bool) -> tuple[ModelInfo, bool]:
-    """The head of the branch, of a repository that is made if there is none; and whether it was."""
+    """The head of the branch, and whether the repository was made for it."""
     try:
         return api.model_info(repo_id, revision=branch), False
     except RevisionNotFoundError:
         raise ValueError(
-            f"The repository {repo_id} has no branch {branch!r}. Make it (`HfApi().create_branch`), or leave out "
+            f"The repository {repo_id} has no branch {branch!r}. Create it (`HfApi().create_branch`), or leave out "
             "`revision`."
         ) from None
     except RepositoryNotFoundError:
@@ -207,27 +200,32 @@ def _open_repo(api: HfApi, repo_id: str, branch: str, private: bool) -> tuple[Mo
 
 
 def _check_repo(head: ModelInfo, branch: str, there: list[str], private: bool, exist_ok: bool) -> None:
-    # What an interrupted push has made is as good as new.
+    # A repository with only this file is new, or was made by an interrupted push.
     if not exist_ok and set(there) - {".gitattributes"}:
         raise FileExistsError(
             f"The repository {head.id} exists and holds {len(there)} files. Nothing is overwritten unasked: choose "
-            f"another, or pass `exist_ok=True` for a commit on {branch!r} that replaces its weights, or "
+            f"another repository, or pass `exist_ok=True` for a commit on {branch!r} that replaces the weights, or "
             "`create_pr=True` for a pull request."
         )
     if private and head.private is False:
         raise ValueError(
             f"The repository {head.id} is public. Pass `private=False` if everyone may have the cleaned model, or "
-            "make it private first."
+            "make the repository private first."
         )
 
 
 def _targets(api: HfApi, head: ModelInfo, there: list[str], files: list[str]) -> dict[str, str]:
-    """Where every staged file goes; a card that somebody has written in the repository stays."""
+    """The path of every staged file in the repository. A README there that somebody has written stays."""
     targets = {name: name for name in files}
     if _is_hand_written(api, head, there, CARD_NAME):
         del targets[CARD_NAME]
         targets[CARD_NAME_BESIDE if CARD_NAME_BESIDE in files else CARD_NAME] = CARD_NAME_BESIDE
     return targets
+
+
+def _old_files(there: Iterable[str], pushed: Collection[str]) -> tuple[str, ...]:
+    """The files in a repository that a push deletes: weights and files of trainings that it does not replace."""
+    return tuple(name for name in there if name not in pushed and matches(name, (*WEIGHT_FILES, *_TRAINING)))
 
 
 def _is_hand_written(api: HfApi, head: ModelInfo, there: list[str], name: str) -> bool:
@@ -239,7 +237,7 @@ def _is_hand_written(api: HfApi, head: ModelInfo, there: list[str], name: str) -
 
 @contextmanager
 def _gate(api: HfApi, head: ModelInfo, gated: str | None) -> Iterator[None]:
-    """Lets access be requested before there is anything to see, and as it was if there will be nothing."""
+    """Gates the repository before the files arrive, and restores its setting if the push fails."""
     if gated is None:
         yield
         return
@@ -265,7 +263,7 @@ def _commit(
             parent_commit=head.sha,
         )
     except Exception:
-        # The commit may have been made, and only the answer been lost.
+        # The commit may exist, and only the answer was lost.
         with suppress(Exception):
             now = api.model_info(head.id, revision=branch).sha
             if not create_pr and now != head.sha and _holds(api, head.id, now, operations):
@@ -274,7 +272,7 @@ def _commit(
 
 
 def _holds(api: HfApi, repo_id: str, commit: str, operations: list[Any]) -> bool:
-    """Whether the files of a commit are those that were sent."""
+    """Whether a commit holds the files that were sent."""
     there = {file.path: file for file in list_files(api, repo_id, commit)}
     for operation in operations:
         file = there.get(operation.path_in_repo)
@@ -293,17 +291,32 @@ def _holds(api: HfApi, repo_id: str, commit: str, operations: list[Any]) -> bool
     return True
 
 
+def _find_old_weights(api: HfApi, repo_id: str, branch: str) -> HistoryReport | None:
+    """Warns of old weights in the history. If the Hub does not answer, the push has still succeeded."""
+    try:
+        history = find_old_weights(repo_id, branch=branch, api=api)
+    except Exception as error:
+        logger.warning(
+            f"The model is in {repo_id}, but whether its history holds older weights could not be found out "
+            f"({type(error).__name__}). Call `find_old_weights({repo_id!r})` to try again."
+        )
+        return None
+    if history.holds_old_weights:
+        logger.warning(str(history))
+    return history
+
+
 def _git_hash(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 @contextmanager
-def _told_what_became(api: HfApi, repo_id: str, branch: str, head: ModelInfo | None = None) -> Iterator[None]:
-    """Says of a failure what became of the repository."""
+def _explain_failures(api: HfApi, repo_id: str, branch: str, head: ModelInfo | None = None) -> Iterator[None]:
+    """Raises failures as a `ConnectionError` that says what became of the repository."""
     try:
         yield
     except Exception as error:
-        # A refusal says by itself what to do.
+        # These refusals already say what to do.
         if isinstance(error, (ValueError, FileExistsError)) and not isinstance(error, HfHubHTTPError):
             raise
         raise _failure(api, repo_id, branch, head, error) from error
@@ -320,6 +333,6 @@ def _failure(api: HfApi, repo_id: str, branch: str, head: ModelInfo | None, erro
                 else f"{branch!r} was at {head.sha[:8]} and is at {now[:8]}: somebody else has pushed to it."
             )
         except Exception:
-            became = f"A commit is made as a whole or not at all; {branch!r} was at {head.sha[:8]}."
+            became = f"The Hub makes a commit as a whole or not at all. {branch!r} was at {head.sha[:8]}."
     cause = " ".join(str(error).split()) or type(error).__name__
     return ConnectionError(f"The push to {repo_id} failed. {became} The cause: {cause}")

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""How figures are rounded and counts given, so that they do not tell which data were forgotten, or how many."""
+"""Rounds figures and counts, so that they do not tell which data were forgotten, or how many."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,59 +9,53 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation.intervals import wilson_interval
-from ..evaluation.measures import estimates_of_split
+from ..evaluation.measures import MEAN_LOSS, MEASURES, Measure, estimates_of_split
 from ..evaluation.predictions import LOSS_QUANTILES
 from ..evaluation.recovery import RelearningResult
 from ..evaluation.results import SplitResult
 from ..evaluation.stages import StageResult
-from .public_records import Figure, Measure, PublicRelearning
+from .public_records import Figure, PublicMeasure, PublicRelearning
 
 
 FORGET_DISCLOSURES = ("withheld", "size", "description")
 
-# Figures of fewer forgotten examples would say something of single ones.
+# Figures of fewer forgotten examples would tell about single examples.
 MIN_FORGET_EXAMPLES = 50
-# Of a distribution, no less than so many examples lie between two of its published points.
+# At least this many examples lie between two published quantiles.
 _MIN_EXAMPLES_PER_BIN = 10
-
-# Shares of independent examples, and all shares.
-_SIMPLE_SHARES = (
-    *("accuracy", "verbatim", "all tokens right", "membership TPR at 1 % FPR", "Min-K% membership TPR at 1 % FPR"),
-)
-_SHARES = (*_SIMPLE_SHARES, "token accuracy", "extraction strength")
-
-_AREAS = ("membership AUC", "Min-K% membership AUC")
 
 
 def check_disclosure(disclosure: str, description: str | None) -> None:
     """
-    Refuses a disclosure that does not exist, and a description that is missing or would not be shown.
+    Refuses an unknown disclosure, and a description that is missing or would not be shown.
 
     Raises:
-        `ValueError`: Says what to pass.
+        `ValueError`: If the two do not fit together.
     """
     if disclosure not in FORGET_DISCLOSURES:
         allowed = ", ".join(map(repr, FORGET_DISCLOSURES))
         raise ValueError(f"`forget_disclosure` is {disclosure!r} but must be one of {allowed}.")
     if (disclosure == "description") != bool(description):
         raise ValueError(
-            "`forget_disclosure='description'` publishes what was forgotten in your words: give these as "
-            "`forget_description`, and leave it out with 'withheld' and 'size', which do not show it."
+            f"`forget_disclosure` is {disclosure!r}, but `forget_description` is "
+            f"{'given' if description else 'missing'}. 'description' publishes the description, so pass both. Leave "
+            "`forget_description` out with 'withheld' and 'size', which do not publish it."
         )
 
 
 @dataclass(frozen=True)
 class Redaction:
     """
-    How figures are rounded and counts given.
+    Rounds figures and counts.
 
     Args:
-        withholds (`bool`): Whether numbers of examples must not be found out.
+        withholds (`bool`): Whether the numbers of examples are withheld.
     """
 
     withholds: bool
 
     def is_too_small(self, split: str, result: SplitResult) -> bool:
+        """Whether a data set has so few examples that its figures are left out."""
         return self.withholds and split == "forget" and result.num_examples < MIN_FORGET_EXAMPLES
 
     def count(self, split: str, number: int) -> int:
@@ -71,34 +65,49 @@ class Redaction:
         return MIN_FORGET_EXAMPLES if split == "forget" else _rung(number)
 
     def figure(
-        self, name: str, value: float, interval: tuple[float, float] | None, numbers: Mapping[str, int]
+        self,
+        measure: Measure | None,
+        value: float,
+        interval: tuple[float, float] | None,
+        numbers: Mapping[str, int],
     ) -> Figure:
-        """A figure of the given numbers of examples, with an interval of the published ones."""
+        """A figure of `numbers` examples, with the interval that the published numbers would have."""
         if not math.isfinite(value):
             interval = None
         if self.withholds and interval is not None:
             public = {split: self.count(split, number) for split, number in numbers.items()}
-            interval = _widened(name, value, interval, numbers, public)
-        rounded = self.rounding(name, min(self.count(split, number) for split, number in numbers.items()))
+            interval = _widened(measure, value, interval, numbers, public)
+        rounded = self.rounding(measure, min(self.count(split, number) for split, number in numbers.items()))
         return Figure(rounded(value), None if interval is None else (rounded(interval[0]), rounded(interval[1])))
 
-    def rounding(self, name: str, number: int) -> Callable[[float], float]:
-        """A share of few examples in tenths of a percent would tell how many they were."""
-        if name in (*_SHARES, *_AREAS):
+    def rounding(self, measure: Measure | None, number: int) -> Callable[[float], float]:
+        """How to round. A share of few examples in tenths of a percent would tell how many they were."""
+        if measure is not None and (measure.is_share or measure.kind == "area"):
             decimals = 2 if self.withholds and number < 1000 else 3
             return lambda value: round(value, decimals)
         digits = 2 if self.withholds and number < 1000 else 3
         return lambda value: round_to_digits(value, digits)
 
 
-def public_measures(stages: Mapping[str, StageResult], names: Mapping[str, str], policy: Redaction) -> list[Measure]:
-    found: dict[tuple[str, str], Measure] = {}
+def public_measures(
+    stages: Mapping[str, StageResult], names: Mapping[str, str], policy: Redaction
+) -> list[PublicMeasure]:
+    """
+    The published figures of all stages.
+
+    Args:
+        stages (`dict[str, StageResult]`): The results.
+        names (`dict[str, str]`): The published names of the data sets.
+        policy ([`Redaction`]): How to round.
+    """
+    found: dict[tuple[str, str], PublicMeasure] = {}
 
     def add(split: str, name: str, numbers: Mapping[str, int], stage: str, value: float, interval: Any) -> None:
-        unit = "share" if name in _SHARES else "number"
+        measure = MEASURES.get(name)
+        unit = "share" if measure is not None and measure.is_share else "number"
         public = {names[part]: policy.count(part, number) for part, number in numbers.items()}
-        measure = found.setdefault((split, name), Measure(names[split], name, unit, public, {}))
-        measure.figures[stage] = policy.figure(name, value, interval, numbers)
+        published = found.setdefault((split, name), PublicMeasure(names[split], name, unit, public, {}))
+        published.figures[stage] = policy.figure(measure, value, interval, numbers)
 
     for stage, result in stages.items():
         for split, of_split in result.splits.items():
@@ -106,42 +115,43 @@ def public_measures(stages: Mapping[str, StageResult], names: Mapping[str, str],
                 continue
             for name, (value, interval) in estimates_of_split(of_split).items():
                 if name in of_split.metrics and split == "forget" and policy.withholds:
-                    # What the caller's own metric gives away by its decimals is not known.
+                    # The decimals of a caller's metric may give something away.
                     continue
                 add(split, name, {split: of_split.num_examples}, stage, value, interval)
         if policy.is_too_small("forget", result.splits["forget"]):
             continue
         for name, (value, interval) in result.joint_estimates().items():
             numbers = {"forget": result.splits["forget"].num_examples}
-            if "membership" in name:
+            if MEASURES[name].needs_unseen:
                 numbers["unseen"] = result.splits["unseen"].num_examples
             add("forget", name, numbers, stage, value, interval)
     return list(found.values())
 
 
 def _widened(
-    name: str,
+    measure: Measure | None,
     value: float,
     interval: tuple[float, float],
     numbers: Mapping[str, int],
     public: Mapping[str, int],
 ) -> tuple[float, float]:
-    """The interval that as many examples as are published would have."""
+    """The interval that the published numbers of examples would have."""
     number, fewest = min(numbers.values()), min(public.values())
-    # The variance of an area under the curve is at most A (1 - A) over the smaller number, as that of a share:
+    kind = None if measure is None else measure.kind
+    # The variance of an area A under the curve is at most A (1 - A) over the smaller number, like that of a share:
     # Birnbaum and Klose, Bounds for the variance of the Mann-Whitney statistic (1957).
-    if name in (*_SIMPLE_SHARES, *_AREAS):
+    if kind in ("share of examples", "area"):
         return wilson_interval(value * fewest, fewest)
     factor = math.sqrt(number / fewest)
-    if name == "perplexity":
-        # An unlearned language model may well have one of infinity.
+    if kind == "perplexity":
+        # The perplexity of an unlearned language model may overflow.
         with suppress(OverflowError):
             return tuple(value * (end / value) ** factor for end in interval)  # type: ignore[return-value]
         return interval[0], math.inf
     low, high = (value + (end - value) * factor for end in interval)
-    if name in _SHARES:
+    if kind == "share of tokens":
         return max(0.0, low), min(1.0, high)
-    # What cannot be negative, such as a divergence, has no interval that is.
+    # The interval of a figure that cannot be negative, such as a divergence, must not be negative.
     return max(0.0, low) if interval[0] >= 0 else low, high
 
 
@@ -152,17 +162,18 @@ def _rung(number: int) -> int:
 
 
 def round_to_digits(value: float, digits: int) -> float:
+    """Rounds to significant digits."""
     if value == 0 or not math.isfinite(value):
         return value
     return float(f"{value:.{digits}g}")
 
 
 def public_quantiles(result: StageResult, policy: Redaction) -> dict[str, dict[str, float]]:
-    """At the same levels for all, so that they can be compared."""
+    """Quantiles of the losses, at the same levels for all data sets, so that they can be compared."""
     shown = {split: result.splits[split] for split in ("forget", "unseen") if split in result.splits}
     shown = {split: of_split for split, of_split in shown.items() if not policy.is_too_small(split, of_split)}
     numbers = {split: policy.count(split, of_split.num_examples) for split, of_split in shown.items()}
-    # Every one, every second, or the middle one of the nine deciles.
+    # All nine deciles, every second, or only the middle one.
     fewest = min(numbers.values(), default=0)
     step = next((step for step in (1, 2, 5) if fewest * step >= 10 * _MIN_EXAMPLES_PER_BIN), None)
     if step is None:
@@ -170,34 +181,30 @@ def public_quantiles(result: StageResult, policy: Redaction) -> dict[str, dict[s
     levels = [f"{100 * level:.0f} %" for level in LOSS_QUANTILES[step - 1 :: step]]
     quantiles = {}
     for split, of_split in shown.items():
-        rounded = policy.rounding("mean loss", numbers[split])
+        rounded = policy.rounding(MEAN_LOSS, numbers[split])
         quantiles[split] = dict(zip(levels, map(rounded, of_split.loss_deciles[step - 1 :: step]), strict=True))
     return quantiles
 
 
-def trial_measure_of(result: SplitResult) -> str:
-    if result.tokens is None:
-        return "mean loss" if result.accuracy is None else "accuracy"
-    return "all tokens right" if result.tokens.extraction_strength is None else "verbatim"
-
-
 def public_trial_figures(
-    result: StageResult, measure: str, names: Mapping[str, str], policy: Redaction
+    result: StageResult, measure: Measure, names: Mapping[str, str], policy: Redaction
 ) -> dict[str, float]:
+    """The published figures of a trial, by data set."""
     figures = {}
     for split, of_split in result.splits.items():
         if not policy.is_too_small(split, of_split):
             rounded = policy.rounding(measure, policy.count(split, of_split.num_examples))
-            value, _ = estimates_of_split(of_split)[measure]
+            value, _ = estimates_of_split(of_split)[measure.name]
             figures[names[split]] = rounded(value)
     return figures
 
 
 def public_relearning(found: RelearningResult, policy: Redaction) -> PublicRelearning:
-    rounded = policy.rounding(found.measure, MIN_FORGET_EXAMPLES)
+    """The published form of a relearning result."""
+    rounded = policy.rounding(MEASURES[found.measure], MIN_FORGET_EXAMPLES)
     curves = {stage: tuple(map(rounded, curve)) for stage, curve in found.curves.items()}
     excess, number = found.excess(), found.num_forget_examples
-    # Nobody asks for more of them than there are.
+    # The number of the few examples is at most the number of all, which it would tell.
     if policy.withholds and number is not None and number > MIN_FORGET_EXAMPLES:
         number = None
     excess = None if excess is None else rounded(excess)

@@ -1,3 +1,3 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The record of a run."""
+"""The report: everything a run measured, as one typed record."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Dataclasses that are kept as JSON."""
+"""Dataclasses that are saved as JSON."""
 
 import json
 import math
@@ -18,29 +18,30 @@ R = TypeVar("R", bound="JsonRecord")
 
 
 class JsonRecord:
-    """A dataclass that is kept as JSON."""
+    """A dataclass that can be saved as JSON and loaded again."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON types."""
+        """Converts the record to JSON types."""
         return to_json_types(self)
 
     @classmethod
     def from_dict(cls: type[R], record: Mapping[str, Any]) -> R:
-        """The record of a dictionary made by `to_dict`."""
+        """Makes the record from a dictionary that `to_dict` has made."""
         return from_json_types(cls, record)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the record as JSON, whole or not at all."""
+        """Writes the record as JSON. A failed write leaves an earlier file as it was."""
         with replaced(Path(path)) as written:
             written.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls: type[R], path: str | os.PathLike[str]) -> R:
-        """Reads a record written by `save`."""
+        """Reads a record that `save` has written."""
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def to_json_types(value: Any) -> Any:
+    """Converts dataclasses, mappings and sequences to JSON types; infinity and NaN become strings."""
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: to_json_types(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
@@ -53,6 +54,7 @@ def to_json_types(value: Any) -> Any:
 
 
 def from_json_types(kind: Any, value: Any) -> Any:
+    """Converts what `to_json_types` has made back to a value of type `kind`; unknown fields are refused."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return None if value is None else from_json_types(arguments[0], value)
@@ -61,8 +63,8 @@ def from_json_types(kind: Any, value: Any) -> Any:
         unknown = value.keys() - hints.keys()
         if unknown:
             raise ValueError(
-                f"The record of a {kind.__name__} holds the unknown fields {sorted(unknown)}: it was written by "
-                "another version of hf_deepclean, or is not a report."
+                f"The record of a {kind.__name__} holds the unknown fields {sorted(unknown)}: another version of "
+                "hf_deepclean has written it, or it is not a report."
             )
         return kind(**{name: from_json_types(hints[name], item) for name, item in value.items()})
     if origin is dict:

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where a model comes from, as far as others may know it: its id on the Hub, its commit, its card."""
+"""Where the original model comes from: its id on the Hub, its commit and the metadata of its card."""
 
 import json
 import os
@@ -22,11 +22,12 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 @dataclass(frozen=True)
 class Provenance:
     """
-    What is known of the model from before.
+    Where the model before unlearning comes from. All of it may be published.
 
     Args:
-        base_model (`str`, *optional*): Its id on the Hub; of an adapter that of its base. None for a local model.
-        revision (`str`, *optional*): The commit it was loaded from.
+        base_model (`str`, *optional*): Its id on the Hub, for an adapter that of the base model. None for a local
+            model.
+        revision (`str`, *optional*): The commit that it was loaded from.
         card (`dict[str, Any]`): The metadata of its card.
     """
 
@@ -37,28 +38,30 @@ class Provenance:
     @classmethod
     def of(cls, model: Any) -> "Provenance":
         """
-        Finds out where a model was loaded from. Of one from the Hub whose card is not in the cache, the Hub is asked
-        for its metadata once; without an answer there are none.
+        Finds out where a model was loaded from.
+
+        If a model of the Hub has no card in the cache, the Hub is asked once for the metadata. If it does not answer,
+        `card` is empty.
 
         Args:
             model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-                The model, or the path or id it is loaded from.
+                The model, or the path or id that it is loaded from.
         """
         source = model if isinstance(model, (str, os.PathLike)) else getattr(model, "name_or_path", None)
         base = name = str(source or "")
         if hasattr(model, "active_peft_config"):
             base = str(model.active_peft_config.base_model_name_or_path or "")
         base_model, revision = _on_the_hub(base)
-        # Metadata may hold dates, which JSON does not know.
+        # Metadata may hold dates, which are no JSON types.
         return cls(base_model, revision, json.loads(json.dumps(_card_of(name), default=str)))
 
     def named(self, base_model: str) -> "Provenance":
-        """The same with another name, of which no commit is known."""
+        """The same provenance with another name. Its commit is unknown."""
         return Provenance(base_model, None, self.card)
 
 
 def _on_the_hub(name: str) -> tuple[str | None, str | None]:
-    """A name that was really loaded from the Hub, and the commit; a path may look like an id."""
+    """The id and the commit of a model that was loaded from the Hub. A local path may look like an id."""
     if not _HUB_ID.fullmatch(name) or os.path.exists(name):
         return None, None
     for file in ("config.json", "adapter_config.json"):
@@ -77,7 +80,7 @@ def _card_of(name: str) -> dict[str, Any]:
         with suppress(ValueError, yaml.YAMLError):
             return ModelCard(text, ignore_metadata_errors=True).data.to_dict() if text.startswith("---") else {}
     elif _on_the_hub(name) != (None, None):
-        # Offline, without access, or gone: the card does without.
+        # Offline, without access, or deleted: the new card does without the metadata.
         with suppress(Exception):
             return HfApi().model_info(name, timeout=5).card_data.to_dict()
     return {}

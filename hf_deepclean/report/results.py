@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of a report that are counts."""
+"""The parts of a report that are counts."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ class SelectionResult:
 
     Args:
         rule (`str`): `"auto"`, `"gamma"`, `"reset_fraction"` or `"adaptive"`.
-        gamma (`float`, *optional*): The ratio of forget to retain Fisher from which weights were selected.
+        gamma (`float`, *optional*): The ratio of forget to retain Fisher above which weights were selected.
         num_in_scope (`int`): Weights that could be selected.
-        num_selected (`int`): Weights that were.
+        num_selected (`int`): Weights that were selected.
         num_infinite_ratios (`int`): Selected weights with a retain Fisher of exactly 0.
         per_module (`dict[str, tuple[int, int]]`): Selected weights and weights in scope of every module.
-        plane ([`FisherPlane`], *optional*): Where they lie in the plane of the two Fishers.
+        plane ([`FisherPlane`], *optional*): Where the weights lie in the plane of the two Fishers.
     """
 
     rule: str
@@ -35,7 +35,7 @@ class SelectionResult:
 
     @classmethod
     def of(cls, selection: WeightSelection, plane: FisherPlane | None = None) -> "SelectionResult":
-        """The counts of a selection."""
+        """Counts a selection."""
         return cls(
             selection.rule,
             selection.gamma,
@@ -47,7 +47,7 @@ class SelectionResult:
         )
 
     def rows(self) -> list[list[str]]:
-        """The counts as a table for people: the modules with selected weights, and all of them together."""
+        """The rows of a console table: every module with selected weights, then the total."""
         rows = [["module", "selected", "in scope", "share"]]
         modules = [(module, counts) for module, counts in self.per_module.items() if counts[0]]
         for module, (selected, total) in [*modules, ("all", (self.num_selected, self.num_in_scope))]:
@@ -58,15 +58,15 @@ class SelectionResult:
 @dataclass(frozen=True)
 class IntegrityResult:
     """
-    What the freeze guard found.
+    What the freeze guard found when it compared the weights with those before unlearning.
 
     Args:
-        num_selected_changed (`int`): Selected weights whose value is not what it was before unlearning.
+        num_selected_changed (`int`): Selected weights that have another value than before.
         num_frozen_weights (`int`): Weights outside the selection; none of them changed in any bit.
         num_buffer_entries (`int`): Entries of buffers; none of them changed in any bit.
-        frozen_checksum (`str`): SHA-256 over all of these.
-        num_base_weights (`int`, *optional*): In adapter scope, how many of the frozen weights are those of the base,
-            counted as they are stored.
+        frozen_checksum (`str`): SHA-256 over the frozen weights and the buffers.
+        num_base_weights (`int`, *optional*): In adapter scope, the number of frozen weights that belong to the base
+            model, counted as they are stored.
     """
 
     num_selected_changed: int

@@ -1,44 +1,46 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several reports as one table."""
+"""A table of several reports."""
 
 from collections.abc import Sequence
 
+from ..evaluation.measures import measure_of_figure
+from ..evaluation.stages import AFTER_REPAIR, BEFORE, CONTROL_AFTER_REPAIR, FINE_TUNED, REFERENCE
 from .report import UnlearningReport
 from .tables import format_figure, markdown_table
 
 
-# Those of a summary over several runs.
+# The stages of a summary, with their column headings.
 _SUMMARIZED = {
-    "before": "before",
-    "after_repair": "unlearned",
-    "reference": "reference",
-    "control_after_repair": "control",
-    "fine_tuned": "fine-tuned",
+    BEFORE: "before",
+    AFTER_REPAIR: "unlearned",
+    REFERENCE: "reference",
+    CONTROL_AFTER_REPAIR: "control",
+    FINE_TUNED: "fine-tuned",
 }
 
 
 def summarize_reports(reports: Sequence[UnlearningReport]) -> str:
     """
-    A Markdown table of the figures before and after, of the reference and of the controls, over several runs: the
-    mean, and the smallest and the largest value where there are several. Losses are left out.
+    Makes a Markdown table of several runs: the figures before and after unlearning, of the reference and of the
+    controls. Of several runs it shows the mean, the smallest and the largest value. Losses are left out.
 
     Args:
         reports (`Sequence[UnlearningReport]`):
-            The runs, such as one per seed.
+            The reports, such as one per seed.
 
     Raises:
-        `ValueError`: If there is none.
+        `ValueError`: If there is no report.
     """
     if not reports:
-        raise ValueError("There is no report to summarise. Pass those of at least one run.")
+        raise ValueError("There is no report to summarise. Pass the report of at least one run.")
     stages = {
         stage: heading for stage, heading in _SUMMARIZED.items() if all(stage in report.stages for report in reports)
     }
     figures = {stage: [report.stages[stage].figures() for report in reports] for stage in stages}
     rows = []
-    for name in figures["after_repair"][0]:
-        if "loss" in name or not all(name in of_run for of_run in figures["after_repair"]):
+    for name in figures[AFTER_REPAIR][0]:
+        if _is_loss(name) or not all(name in of_run for of_run in figures[AFTER_REPAIR]):
             continue
         cells = []
         for stage in stages:
@@ -51,3 +53,8 @@ def summarize_reports(reports: Sequence[UnlearningReport]) -> str:
             cells.append(format_figure(name, sum(values) / len(values)) + spread)
         rows.append([name, *cells])
     return markdown_table(stages.values(), rows)
+
+
+def _is_loss(figure: str) -> bool:
+    measure = measure_of_figure(figure)
+    return "loss" in figure if measure is None else measure.kind == "loss"

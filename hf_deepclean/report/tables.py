@@ -1,17 +1,19 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tables for people: for the console, and in Markdown."""
+"""Tables for the console and in Markdown."""
 
 from collections.abc import Collection, Iterable, Sequence
 
+from ..evaluation.measures import ALL_TOKENS_RIGHT, EXTRACTION_STRENGTH, VERBATIM, measure_of_figure
 
-# How the names of figures that are shares end.
-_SHARES = ("TPR at 1 % FPR", "extraction strength", "verbatim", "all tokens right")
+
+# A metric of the caller is shown in percent if its name ends like this or contains "accuracy".
+_SHARE_ENDINGS = ("TPR at 1 % FPR", EXTRACTION_STRENGTH.name, VERBATIM.name, ALL_TOKENS_RIGHT.name)
 
 
 def format_figure(name: str, value: float, *, signed: bool = False) -> str:
     """
-    A figure of [`StageResult.figures`] as people read it: shares in percent, everything else as a number.
+    Formats a figure of [`StageResult.figures`]: shares in percent, everything else as a number.
 
     Args:
         name (`str`): Name of the figure.
@@ -19,20 +21,22 @@ def format_figure(name: str, value: float, *, signed: bool = False) -> str:
         signed (`bool`, *optional*, defaults to `False`): Whether to show the sign of a positive value.
     """
     sign = "+" if signed else ""
-    if name.endswith(_SHARES) or "accuracy" in name:
+    measure = measure_of_figure(name)
+    in_percent = name.endswith(_SHARE_ENDINGS) or "accuracy" in name if measure is None else measure.is_share
+    if in_percent:
         return f"{100 * value:{sign}.1f} %"
     # An unlearned language model may well have a perplexity of millions.
     return f"{value:{sign}.3f}" if abs(value) < 10_000 else f"{value:{sign}.3g}"
 
 
 def markdown_table(columns: Collection[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; every row starts with its name, for which there is no heading."""
+    """A table in Markdown. The first cell of every row is its name, which has no column heading."""
     head = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table for the console: the first column on the left, the others on the right, all of one length."""
+    """Pads the cells of a console table: the first column is flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -43,5 +47,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def console_table(rows: list[list[str]]) -> str:
+    """A table for the console; the first row is the head."""
     head, *body = aligned(rows)
     return "\n".join([head.rstrip(), "-" * len(head), *(line.rstrip() for line in body)])

@@ -225,6 +225,19 @@ class Repositories:
         os.replace(path.with_suffix(".new"), path)
         self._remove_unreferenced()
 
+    def create(self, repo_id: str, private: bool) -> Repository:
+        """Makes a repository of one commit."""
+        self.store(GIT_ATTRIBUTES)
+        commit = Commit.new(None, "initial commit", "", {".gitattributes": File.regular(GIT_ATTRIBUTES)})
+        repository = Repository(repo_id, private, False, {MAIN: commit.id}, {commit.id: commit}, {})
+        self.write(repository)
+        return repository
+
+    def git_attributes(self, repository: Repository, commit: Commit) -> bytes:
+        """The content of the commit's `.gitattributes`, empty if it has none."""
+        file = commit.files.get(".gitattributes")
+        return self.content(repository, file) if file else b""
+
     def delete(self, repo_id: str) -> None:
         self._record(repo_id).unlink()
         self._remove_unreferenced()

@@ -1,6 +1,8 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import importlib
 import math
+import re
 from dataclasses import replace
 
 import jinja2
@@ -13,7 +15,7 @@ from hf_deepclean.publishing.card import _template
 from hf_deepclean.publishing.redaction import FORGET_DISCLOSURES
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 from tests.card_checks import assert_is_a_valid_card, numbers_missing_in
-from tests.publishing.test_public_report import relearning, report, split, stage, text_split
+from tests.publishing.reports import relearning, report, split, stage, text_split
 
 
 PICTURES = ["results.png", "loss.png", "reset_share.png", "fisher_plane.png", "gamma.png", "relearning.png"]
@@ -77,7 +79,7 @@ def test_what_was_not_measured_is_called_so():
         "Test data that the model was not trained on: **not measured**",
         "Training on the forgotten data again: **not measured**",
         "Results at other thresholds: **not measured**",
-        "Model from before: [me/old](https://huggingface.co/me/old)",
+        "Original model: [me/old](https://huggingface.co/me/old)",
     ):
         assert line in text, line
     full = str(UnlearningCard.from_report(public()))
@@ -90,7 +92,7 @@ def test_further_measurements_are_shown_and_no_longer_called_missing():
     text = str(UnlearningCard.from_report(measured(), plots=PICTURES))
     assert "over the steps of further trainings](plots/relearning.png)" in text
     assert text.count("| after repair | 12 % | 80 % |") == 3
-    assert text.count("it has come back by 29 percentage points more than in the reference; 0 is the target.") == 3
+    assert text.count("At most, 29 percentage points more came back than in the reference; 0 is the target.") == 3
     assert "trained on *retained data alone*, at a learning rate of 0.001" in text
     assert "batches of *a few of them* (at most 10) and of retained data" in text
     # The results themselves have no further columns.
@@ -104,7 +106,7 @@ def test_further_measurements_are_shown_and_no_longer_called_missing():
     assert "| forget " not in few
     assert "### With rounded weights" in few
     assert "quantisation, whose effect on the forgotten data is withheld here." in few
-    for line in ("### With rounded weights", "retained data alone", "it has come back"):
+    for line in ("### With rounded weights", "retained data alone", "more came back than in the reference"):
         assert line not in str(UnlearningCard.from_report(public()))
     assert "quantisation, which was not measured here" in str(UnlearningCard.from_report(public()))
 
@@ -125,6 +127,29 @@ def test_the_claim_is_no_wider_than_what_was_done():
     assert "250 of 1,000 weights in scope (25 %)" in text
     assert "Outside the selection 0 of 750 weights and 0 of 12 buffer entries changed" in text
     assert "no more than 250 entries differ" in text
+
+
+def test_what_a_card_imports_is_there():
+    text = str(UnlearningCard.from_report(public()))
+    found = re.findall(r"^from (hf_deepclean\S*) import (.+)$", text, re.MULTILINE)
+    assert [module for module, _ in found] == [
+        "hf_deepclean",
+        "hf_deepclean.evaluation.predictions",
+        "hf_deepclean.evaluation.results",
+    ]
+    for module, names in found:
+        assert all(callable(getattr(importlib.import_module(module), name)) for name in names.split(", "))
+
+
+def test_the_path_that_older_cards_import_from_leads_to_the_same_functions():
+    from hf_deepclean.evaluation import examples, predictions, results
+
+    for name in ("predict_examples", "predict_batches", "join_predictions", "ExamplePredictions"):
+        assert getattr(examples, name) is getattr(predictions, name)
+    assert examples.summarize_predictions is results.summarize_predictions
+    assert set(examples.__all__) == {
+        *("predict_examples", "predict_batches", "join_predictions", "ExamplePredictions", "summarize_predictions")
+    }
 
 
 def test_the_metadata_are_those_of_the_hub():
@@ -217,5 +242,5 @@ def test_card_and_report_tell_which_rows_the_later_epochs_of_the_repair_read(sha
     ordered = report(settings=settings)
     text = str(UnlearningCard.from_report(PublicReport.of(ordered)))
     assert "3 epochs" in text
-    assert ("50 % of the retained data with the largest losses alone" in text) == (share < 1)
+    assert ("only on the 50 % of the retained data with the largest losses" in text) == (share < 1)
     assert ("read 50 % of the retained data, those with the largest losses" in str(ordered)) == (share < 1)

@@ -23,16 +23,6 @@ from hf_deepclean.publishing.folder import card_of_run, relative_files
 from tests import published
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    unlearners = {}
-    for kind in ("classifier", "adapter"):
-        folder = tmp_path_factory.mktemp(kind)
-        unlearners[kind] = published.RUNS[kind](folder / "run")
-        unlearners[kind].unlearn()
-    return unlearners
-
-
 @pytest.fixture
 def run(runs, tmp_path):
     """A copy of a finished run of a classifier, and what must not be published of it."""
@@ -40,7 +30,7 @@ def run(runs, tmp_path):
     return tmp_path / "run", needles_of_dataset(runs["classifier"].forget_dataset)
 
 
-def test_a_folder_gets_what_a_push_would_publish_and_loads(runs, tmp_path):
+def test_a_folder_gets_what_a_push_would_publish_and_loads(runs, tmp_path, with_pictures):
     unlearner = runs["classifier"]
     files = unlearner.save_pretrained(tmp_path / "public", repo_id="me/clean")
     assert files == relative_files(tmp_path / "public")

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Traces of the data to forget, and of the owner's machine, in the files of a folder that is to be published."""
+"""Searches a folder, before it is published, for traces of the forget data and of the owner's machine."""
 
 from .leak import Leak, LeakError
 from .needles import Needles

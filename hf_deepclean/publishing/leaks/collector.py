@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Collects what would be a trace of the rows of a data set."""
+"""Collects the needles of the rows of a data set."""
 
 import math
 import re
@@ -18,13 +18,13 @@ from .needles import NUM_BLOB_BYTES, Code, Kind, Needles, anchors_of_words, join
 from .words import BREAK, NUM_IN_A_ROW, Words, blocks, hash_of_bytes, hashes_of_ids, mixed, plain_text, runs_of
 
 
-# Eight words in a row that stand in a tenth of all texts, five at least, are a template and tell of none of them.
+# Eight words in a row that are in a tenth of all texts, and in at least five, are a template and tell of no text.
 _TEMPLATE_SHARE, _MIN_TEMPLATE_TEXTS = 0.1, 5
-# Of all numbers with as many digits, or all days of a century, at most this share may be needles; of more, chance
-# would find one in any file.
+# At most this share of all numbers with the same number of digits, or of all days of a century, may be needles. Of
+# more, chance would find one in any file.
 _MAX_NUMBER_SHARE, _NUM_DAYS = 1e-3, 36_525
 
-# The names of columns are made of these where nothing else was to be said.
+# A column whose name has only such words may be in any data set.
 _STANDARD_WORDS = frozenset(
     "a answer attention b chosen chunk class completion context data decoder document end features file id ids image "
     "index input instruction label labels length level mask message messages name ner num output path pixel pos "
@@ -32,11 +32,11 @@ _STANDARD_WORDS = frozenset(
     "target test text texts title token tokens train type url user values".split()
 )
 
-# Columns whose cells are names even where few of them differ, as in the rows of one person.
+# The cells of such columns are names even if few of them differ, as in the rows of one person.
 _NAME_COLUMN = re.compile(
     "name|person|people|author|speaker|patient|customer|client|account|user|handle|employee|member|owner", re.I
 )
-# Columns of words as such, as in a dictionary, and of classes.
+# Columns of words, as in a dictionary, and of classes.
 _WORD_COLUMN = re.compile("word|term|token|lemma|vocab|tag|label|class|categor|topic", re.I)
 
 
@@ -45,7 +45,7 @@ _NUM_BATCH_CHARACTERS = 2**20
 
 @dataclass
 class _Column:
-    """Cells of a column so far; single words and short phrases among them count only if enough cells differ."""
+    """The cells of a column so far. Its single words and short phrases count only if enough cells differ."""
 
     num_cells: int = 0
     seen: set[int] = field(default_factory=set)
@@ -54,25 +54,31 @@ class _Column:
 
 
 class NeedleCollector:
-    """Makes needles of cells."""
+    """
+    Makes needles of cells.
+
+    Args:
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            If given, texts also become needles as token ids, and columns of `input_ids` also as texts.
+    """
 
     def __init__(self, tokenizer: Any = None) -> None:
         self.tokenizer = tokenizer
-        # By the names of a column and of the keys within its cells.
+        # By the name of the column and the keys within its cells.
         self._columns: dict[tuple[str, ...], _Column] = {}
         self._found: list[Needles] = []
-        # Numbers and dates with their kinds, by the number of their digits.
+        # Numbers with their kinds, by their number of digits; dates are under 0.
         self._numbers: dict[int, dict[str, int]] = {}
-        # Eight words in a row: their hashes, those of their first letters, and how many texts of how many hold them.
+        # Eight words in a row: their hashes, the hashes of their first letters, and how many texts hold them.
         self._windows: list[tuple[np.ndarray, ...]] = []
         self._num_texts = 0
         self._token_ids: list[np.ndarray] = []
         self._max_token_id = 0
-        # Of the compared bytes of images, sounds and arrays, the eight parts that a search begins with, by their hash.
+        # The eight windows of the compared bytes of images, sounds and arrays, by the hash of these bytes.
         self._blobs: dict[int, list[int]] = {}
 
     def add(self, entries: Mapping[str, int]) -> None:
-        """Adds texts with the codes of their kinds; of those of more than eight words, eight words in a row."""
+        """Adds texts with the codes of their kinds. Of more than eight words, all runs of eight words are added."""
         if not entries:
             return
         words = Words(BREAK.join(plain_text(text).replace(BREAK, " ") for text in entries))
@@ -101,7 +107,7 @@ class NeedleCollector:
                 self._add_texts(" ".join(path), column, batch)
 
     def _texts_of(self, path: tuple[str, ...], cell: Any) -> Iterator[tuple[tuple[str, ...], str]]:
-        """The texts of a cell; adds its arrays, images and sounds."""
+        """Yields the texts of a cell, and adds its arrays, images and sounds."""
         if isinstance(cell, torch.Tensor):
             cell = cell.detach().cpu().numpy()
         elif type(cell).__module__.startswith("PIL."):
@@ -123,7 +129,7 @@ class NeedleCollector:
                 if self.tokenizer is not None and path[-1].endswith("input_ids") and cell.ndim == 1:
                     yield path, self.tokenizer.decode(cell[cell >= 0].tolist(), skip_special_tokens=True)
             case {"bytes": content, "path": file}:
-                # An image or a sound.
+                # An encoded image or sound.
                 if file is not None:
                     yield (*path, "file"), Path(file).stem.replace("_", " ")
                 if content is None and file is not None and Path(file).is_file():
@@ -172,13 +178,13 @@ class NeedleCollector:
             self._add_token_ids([np.asarray(ids, np.int64) for ids in encoded])
 
     def _add_short_text(self, name: str, column: _Column, text: str, always: dict[str, int]) -> None:
-        """Adds a text of less than eight words as a whole, to what counts `always` or depending on the column."""
+        """Adds a text of fewer than eight words, to the needles that count `always` or to those of the column."""
         words = WORD.findall(text)
         letters = "".join(words)
         if not any(map(str.isalpha, letters)):
             if is_date(text.strip()):
                 self._numbers.setdefault(0, {})[text] = Kind.TEXT
-        # In bytes, so that two ideographs are enough.
+        # Counted in bytes, so that two ideographs are enough.
         elif len(letters.encode()) < 4:
             pass
         elif len(words) == 1:
@@ -191,16 +197,16 @@ class NeedleCollector:
             column.phrases[text] = Kind.TEXT
 
     def _add_windows(self, words: Words) -> None:
-        """Adds eight words in a row, which count only if they are no template."""
+        """Adds all eight words in a row. They count only if they are no template."""
         first = words.runs(NUM_IN_A_ROW)
         last = first + NUM_IN_A_ROW
         self._num_texts += len(np.unique(words.pieces[first]))
-        # Digits in a row are data of another kind, and zeros are everywhere.
+        # Rows of digits are data of another kind, and zeros are everywhere.
         num_letters = np.concatenate([[0], np.cumsum(~words.is_digit)])
         lettered = num_letters[words.starts[last]] - num_letters[words.starts[first]] >= NUM_IN_A_ROW
         first, last = first[lettered], last[lettered]
         hashes = words.hashes(words.starts[first], words.starts[last])
-        # Once per text.
+        # Each counts once per text.
         _, once = np.unique(mixed(hashes, words.pieces[first]), return_index=True)
         anchors = anchors_of_words(words, first, last)
         self._windows.append(_counted(hashes[once], anchors[once], np.ones(len(once), np.uint32)))
@@ -216,13 +222,13 @@ class NeedleCollector:
         runs = np.lib.stride_tricks.sliding_window_view(ids, NUM_IN_A_ROW)[first]
         num_distinct = 1 + (np.diff(np.sort(runs, axis=1), axis=1) > 0).sum(axis=1)
         steps = np.diff(runs, axis=1)
-        # Labels or masks of few values, and positions that count up, tell nothing.
+        # Labels or masks of few values, and positions that count up, are no traces.
         telling = (num_distinct > NUM_IN_A_ROW // 2) & (steps != steps[:, :1]).any(axis=1)
         self._token_ids.append(np.unique(hashes_of_ids(ids, first[telling])))
         self._max_token_id = max(self._max_token_id, int(runs[telling].max(initial=0)))
 
     def _add_blob(self, content: bytes) -> None:
-        """Adds bytes from the middle, beginning where there are eight of many values, as there are not in an edge."""
+        """Adds bytes from the middle, from a place where they have several values, which edges of images have not."""
         middle, end = len(content) // 2, len(content) - NUM_BLOB_BYTES + 1
         for start in chain(range(middle, end, 16), range(0, min(middle, end), 16)):
             compared = content[start : start + NUM_BLOB_BYTES]
@@ -232,7 +238,7 @@ class NeedleCollector:
                 return
 
     def add_columns(self) -> None:
-        """Adds what counts by its column, and the names of the columns."""
+        """Adds the words and phrases of the columns where they count, and the names of the columns."""
         for path, column in self._columns.items():
             name, num_distinct = path[-1], len(column.seen)
             if 2 * num_distinct >= column.num_cells:
@@ -244,7 +250,7 @@ class NeedleCollector:
                 self.add({name: Kind.COLUMN})
 
     def needles(self) -> Needles:
-        """All that was added."""
+        """The needles of all that was added."""
         for num_digits, numbers in self._numbers.items():
             num_possible = 9 * 10 ** (num_digits - 1) if num_digits else _NUM_DAYS
             if len(numbers) <= _MAX_NUMBER_SHARE * num_possible:
@@ -268,7 +274,7 @@ class NeedleCollector:
 
 
 def _in_batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts, long ones in parts that overlap, so that no batch takes much memory."""
+    """Batches of texts of limited size. Long texts are cut into parts that overlap."""
     batch, size = [], 0
     for text in texts:
         for _, block in blocks(text):
@@ -282,7 +288,7 @@ def _in_batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _counted(hashes: np.ndarray, anchors: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Equal hashes as one, with the sum of their counts."""
+    """Merges equal hashes and adds their counts."""
     hashes, first, which = np.unique(hashes, return_index=True, return_inverse=True)
     return hashes, anchors[first], np.bincount(which, counts, len(hashes)).astype(np.uint32)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Searches one file, whatever its format."""
+"""Searches one file of any format."""
 
 import bz2
 import gzip
@@ -54,7 +54,16 @@ _IN_HOMES = re.compile(r"[/\\](?:home|users)[/\\]$", re.I)
 
 
 class FileSearch:
-    """Searches one file after the other; `found` are the fields and kinds of what is in the present one."""
+    """
+    Searches files one after the other.
+
+    Args:
+        needles ([`Needles`]):
+            What to look for.
+
+    Attributes:
+        found (`set[tuple[Field, Kind]]`): The fields and kinds of the leaks in the present file.
+    """
 
     def __init__(self, needles: Needles) -> None:
         self.needles = needles
@@ -62,20 +71,20 @@ class FileSearch:
         self._are_leaks: dict[str, bool] = {}
 
     def fields(self) -> Iterator[tuple[str, str]]:
-        """The fields and kinds; what was found in a field is not told again of the bytes that it consists of."""
+        """The fields and kinds. A leak that was found in a field is not reported again for the bytes of the file."""
         in_fields = {kind for field, kind in self.found if field[0] is not _BYTES}
         for field, kind in self.found:
             if field[0] is not _BYTES or kind not in in_fields:
                 yield self._masked_field(field), str(kind)
 
     def name(self, path: Path, label: Label) -> None:
-        """Searches the name of a file or folder, of which the folders above are searched by themselves."""
+        """Searches the name of a file or folder. The folders above it have their own turn."""
         text = plain_text(str(path))
         start = len(text) - len(plain_text(path.name))
         self.found |= {((label,), kind) for _, end, kind in self._hits_anywhere(text) if end > start}
 
     def content(self, name: str, content: np.ndarray, file: BinaryIO, field: Field = ()) -> None:
-        """Searches what a file holds, given as bytes and as a file."""
+        """Searches the content of a file, given as bytes and as an open file."""
         text = decoded(content)
         header = safetensors_header(content) if text is None and name.endswith(".safetensors") else None
         if text is not None:
@@ -86,10 +95,10 @@ class FileSearch:
             self._packed(content[:8].tobytes(), file, field)
             self._bytes(content, lambda _: (*field, _BYTES), is_vocabulary(name))
 
-    # Names without what they would give away.
+    # Names in messages, without the traces in them.
 
     def masked_path(self, path: Path) -> str:
-        """A path with * in the place of a part that is a leak."""
+        """The path with a * in place of every part that is a leak."""
         parts = []
         for part in path.parts:
             suffix = Path(part).suffix
@@ -117,7 +126,7 @@ class FileSearch:
     # Texts.
 
     def _hits(self, text: str, vocabulary: bool = False) -> Iterator[tuple[int, int, Kind]]:
-        """Where leaks of whole words begin and end, and what they are."""
+        """Finds leaks of whole words: where they begin and end, and their kinds."""
         words = Words(text)
         for first, last, needles in self.needles.find_words(words):
             begins, ends = words.positions[first], words.positions[last - 1] + 1
@@ -127,7 +136,7 @@ class FileSearch:
                     yield begin, end, Kind(code & Code.KIND)
 
     def _hits_in_letters(self, text: str, vocabulary: bool = False) -> Iterator[tuple[int, int, Kind]]:
-        """As [`_hits`], but of seven letters or more whatever stands before and after them."""
+        """Finds leaks of seven letters or more, within words too."""
         words = Words(text)
         for first, last, needle in self.needles.find_letters(words):
             begin, end = int(words.positions[first]), int(words.positions[last - 1]) + 1
@@ -156,7 +165,7 @@ class FileSearch:
             self.found |= {((*field, Label(line)), kind) for line, kind in lines}
 
     def _lines(self, text: str, field: Field, vocabulary: bool) -> None:
-        """Searches lines that have nothing to do with each other."""
+        """Searches independent lines."""
         others = []
         for number, line in enumerate(text.split("\n"), 1):
             where = (*field, Label(f"line {number}"))
@@ -180,7 +189,7 @@ class FileSearch:
         self._texts(entries, vocabulary=True)
 
     def _texts(self, texts: Iterable[tuple[Field, str]], vocabulary: bool = False) -> None:
-        """Searches texts that have nothing to do with each other, many at a time."""
+        """Searches independent texts, many at a time."""
         texts = iter(texts)
         while True:
             fields, batch, size = [], [], 0
@@ -221,7 +230,7 @@ class FileSearch:
         self._bytes(content[size:], tensor_at)
 
     def _bytes(self, content: np.ndarray, field_at: Callable[[int], Field], vocabulary: bool = False) -> None:
-        """Searches bytes, in parts that overlap."""
+        """Searches bytes in chunks that overlap."""
         for start in range(0, len(content), _CHUNK_BYTES):
             chunk = content[start : start + _CHUNK_BYTES + _OVERLAP_BYTES]
             for text, places in texts_in_bytes(chunk):
@@ -234,7 +243,7 @@ class FileSearch:
                 self.found.add((field_at(start + place), Kind.BLOB))
 
     def _packed(self, head: bytes, file: BinaryIO, field: Field) -> None:
-        """Searches what is not in the bytes of a file as it is."""
+        """Searches content that is packed, so that the bytes of the file do not show it."""
         if len(field) > _MAX_DEPTH:
             raise EOFError
         file.seek(0)
@@ -246,7 +255,7 @@ class FileSearch:
             with zipfile.ZipFile(file) as archive:
                 for member in archive.infolist():
                     self._texts([((*field, member.filename), member.filename)])
-                    # What is large and not compressed is searched as bytes of the archive.
+                    # Large members that are not compressed are searched as bytes of the archive.
                     if member.compress_type != zipfile.ZIP_STORED or member.file_size <= MAX_TEXT_BYTES:
                         self._unpacked(partial(archive.open, member), member.filename, (*field, member.filename))
         for magic, unpack in _UNPACK.items():
@@ -263,7 +272,7 @@ class FileSearch:
 
 
 def _counts(code: int, text: str, begin: int, end: int, vocabulary: bool) -> bool:
-    """Whether a needle is a leak where it stands."""
+    """Whether a needle is a leak at its place in the text."""
     kind, found = code & Code.KIND, text[begin:end]
     # In a vocabulary "timeout" is no trace of "time out".
     if vocabulary and (not code & Code.IN_VOCABULARIES or code & Code.SEVERAL_WORDS and found.isalnum()):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The texts within files of several formats."""
+"""Reads the texts within files of several formats."""
 
 import codecs
 import json
@@ -23,7 +23,7 @@ from .words import BREAK, NUM_IN_A_ROW, runs_of
 MAX_TEXT_BYTES = 2**28
 PNG = b"\x89PNG\r\n\x1a\n"
 
-# Shorter texts among bytes are chance.
+# Shorter texts among bytes occur by chance.
 _MIN_ASCII_BYTES, _MIN_UTF8_BYTES = 8, 12
 
 _VOCABULARY_NAME = re.compile(
@@ -32,20 +32,20 @@ _VOCABULARY_NAME = re.compile(
 
 
 class Label(str):
-    """A part of the name of a field that does not come from the file."""
+    """A part of a field's name that does not come from the file."""
 
 
-# Where something stands in a file: keys and names from the file, places in lists, and labels.
+# A place in a file: keys and names from the file, positions in lists, and labels.
 Field = tuple[str | int, ...]
 
 
 def is_vocabulary(name: str) -> bool:
-    """Whether a file of that name is the vocabulary of a tokenizer."""
+    """Whether a file with this name is the vocabulary of a tokenizer."""
     return _VOCABULARY_NAME.fullmatch(name) is not None
 
 
 def decoded(content: np.ndarray) -> str | None:
-    """The text of a text file in UTF-8, none of another file."""
+    """The text of a text file in UTF-8. None for other files."""
     head = content[:4096].tobytes()
     if len(content) > MAX_TEXT_BYTES or b"\0" in head:
         return None
@@ -59,10 +59,10 @@ def decoded(content: np.ndarray) -> str | None:
 
 def parsed(text: str) -> Any:
     """
-    A JSON value in which objects are tuples of pairs, so that no key is lost that occurs twice.
+    Parses JSON. Objects become tuples of pairs, so that no key is lost that occurs twice.
 
     Raises:
-        `ValueError`: If it is none, or nested too deeply.
+        `ValueError`: If the text is no JSON object or list, or is nested too deeply.
     """
     if not text.lstrip().startswith(("{", "[")):
         raise ValueError("neither an object nor a list")
@@ -73,7 +73,7 @@ def parsed(text: str) -> Any:
 
 
 def leaves(value: Any) -> Iterator[tuple[Field, str | list[int]]]:
-    """Keys, texts, long numbers, and lists of eight integers or more of a value of [`parsed`]."""
+    """Yields the keys, texts, long numbers, and lists of at least eight integers in a value of [`parsed`]."""
     stack: list[tuple[Field, Any]] = [((), value)]
     while stack:
         path, value = stack.pop()
@@ -92,7 +92,7 @@ def leaves(value: Any) -> Iterator[tuple[Field, str | list[int]]]:
 
 
 def safetensors_header(content: np.ndarray) -> tuple[int, Any] | None:
-    """Where the tensors of a safetensors file begin, and its header; none of another file."""
+    """Where the tensors of a safetensors file begin, and its header. None for other files."""
     size = int.from_bytes(content[:8].tobytes(), "little")
     try:
         header = parsed(content[8 : 8 + min(size, MAX_TEXT_BYTES)].tobytes().decode())
@@ -104,7 +104,7 @@ def safetensors_header(content: np.ndarray) -> tuple[int, Any] | None:
 
 
 def png_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    """Kinds and texts of the text chunks of a PNG file."""
+    """Yields the kinds and texts of the text chunks of a PNG file."""
     file.read(len(PNG))
     while len(head := file.read(8)) == 8:
         size, kind = struct.unpack(">I4s", head)
@@ -127,8 +127,8 @@ def _inflated(content: bytes) -> bytes:
 
 
 def pickled_texts(file: BinaryIO) -> Iterator[str]:
-    """Texts and long numbers of pickles one after the other, which are not executed."""
-    # Something else may follow, as tensors do.
+    """Yields the texts and long numbers of successive pickles, without executing them."""
+    # Other data may follow, such as tensors.
     with suppress(ValueError, IndexError, OverflowError, struct.error):
         while True:
             for _, argument, _ in pickletools.genops(file):
@@ -140,7 +140,7 @@ def pickled_texts(file: BinaryIO) -> Iterator[str]:
 
 @cache
 def _bytes_of_characters() -> dict[str, int]:
-    """How tokenizers of bytes write each of them, since GPT-2."""
+    """The bytes by the characters that byte-level tokenizers write for them since GPT-2."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = (byte for byte in range(256) if byte not in printable)
     return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
@@ -160,15 +160,16 @@ def text_of_token(entry: str) -> str:
 
 def texts_in_bytes(chunk: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """
-    What reads as text among bytes: at least eight bytes of ASCII, twelve of UTF-8, or eight letters of ASCII in UTF-16
-    or UTF-32.
+    Finds texts among bytes: at least eight bytes of ASCII, twelve of UTF-8, or eight letters of ASCII in UTF-16 or
+    UTF-32.
 
     Args:
         chunk (`np.ndarray`):
-            The bytes.
+            The bytes, `uint8`.
 
     Yields:
-        `tuple[str, np.ndarray]`: All texts of one encoding with a [`BREAK`] between, and the places where they begin.
+        `tuple[str, np.ndarray]`: All texts of one encoding, with [`BREAK`] between them, and the places where they
+        begin.
     """
     printable = (chunk - np.uint8(32) < np.uint8(95)) | (chunk - np.uint8(9) < np.uint8(5))
     yield _joined(chunk, runs_of(printable, _MIN_ASCII_BYTES), _MIN_ASCII_BYTES)
@@ -186,7 +187,7 @@ def texts_in_bytes(chunk: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _joined(chunk: np.ndarray, starts: np.ndarray, length: int, stride: int = 1) -> tuple[str, np.ndarray]:
-    """Texts that are the union of so many bytes from each of the starts on."""
+    """Joins overlapping runs of `length` characters, which begin at `starts`, to texts."""
     first = np.ones(len(starts), bool)
     first[1:] = np.diff(starts) != stride
     last = np.append(first[1:], True)[: len(starts)]

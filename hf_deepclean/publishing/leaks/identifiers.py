@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What in a text stands for one person or thing alone."""
+"""Finds identifiers and names in a text: what stands for a single person or thing."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 WORD = re.compile(r"[^\W_]+")
 
 _HINTS = re.compile(r"[\d@]|://|www\.")
-# Each begins where the one before cannot go on, so that long texts without a space take no quadratic time.
+# Each match begins where the one before cannot go on, so that long texts without a space take no quadratic time.
 _IDENTIFIERS = re.compile(
     r"(?P<email>(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+)"
     r"|(?:https?://|www\.)(?P<url>[^\s<>\"'()\[\]{}]+)"
@@ -27,7 +27,7 @@ _NAMES = re.compile(
     rf"(?<![\w'’-]){_CAPITALISED}(?:[ \t]+(?:(?:van|von|der|den|de|da|di|del|la|le|bin|al|ibn)[ \t]+){{0,2}}"
     rf"{_CAPITALISED})+"
 )
-# Capitalised because a sentence or a title begins, or beside a name.
+# Words that are capitalised at the beginning of a sentence or a title, or beside a name.
 _NO_NAMES = frozenset(
     "a after all also although an and another any are as at because before both but by can could did do does during "
     "each either every few first for from had has have he her here his how however i if in into is it its last later "
@@ -39,15 +39,15 @@ _NO_NAMES = frozenset(
 
 def identifiers_in(text: str) -> Iterator[tuple[str, bool]]:
     """
-    E-mail addresses, URLs with a path, UUIDs, bank accounts, codes of letters and digits, and numbers of six digits or
-    more, without dates.
+    Finds e-mail addresses, URLs with a path, UUIDs, bank accounts, codes of letters and digits, and numbers of six
+    digits or more. Dates are no identifiers.
 
     Args:
         text (`str`):
             The text.
 
     Yields:
-        `tuple[str, bool]`: What was found, and whether it is a number, of which there are the digits alone.
+        `tuple[str, bool]`: The identifier, and whether it is a number. Numbers consist of their digits only.
     """
     if not _HINTS.search(text):
         return
@@ -57,7 +57,7 @@ def identifiers_in(text: str) -> Iterator[tuple[str, bool]]:
             yield from ((number, True) for number in _numbers_of(found.strip()))
         elif match.lastgroup == "url":
             address = found.rstrip(".,;:!?/")
-            # That of a whole site is no secret.
+            # The address of a whole site is no secret.
             if "/" in address or "?" in address:
                 yield address, False
         elif match.lastgroup != "code" or _is_code(found):
@@ -69,14 +69,14 @@ def _numbers_of(found: str) -> Iterator[str]:
     digits = "".join(groups)
     if is_date(found) or _NO_NUMBER.fullmatch(found):
         return
-    # Single digits with spaces between are no number.
+    # Single digits with spaces between them are no number.
     for number in {digits, *groups} if len(digits) >= 2 * len(groups) else groups:
         if len(number) >= 6 and len(set(number)) > 2 and not _NO_NUMBER.fullmatch(number):
             yield number
 
 
 def _is_code(word: str) -> bool:
-    """Whether letters and digits are mixed as in no ordinary word such as covid19, float32, seq2seq or post-2019."""
+    """Whether letters and digits are mixed unlike in ordinary words such as covid19, float32, seq2seq or post-2019."""
     num_digits = sum(map(str.isdigit, word))
     if len(word) < 6 or num_digits < 2:
         return False
@@ -88,17 +88,17 @@ def _is_code(word: str) -> bool:
 
 
 def is_date(text: str) -> bool:
-    """Whether a text is a date, perhaps with an hour."""
+    """Whether a text is a date, with or without an hour."""
     return _DATE.fullmatch(text) is not None
 
 
 def is_one_number(text: str) -> bool:
-    """Whether groups of digits are one number, as in +49 (30) 123-456 or 1,234,567, and no row of a table."""
+    """Whether groups of digits are one number, such as +49 (30) 123-456 or 1,234,567, and not a row of a table."""
     return _ONE_NUMBER.fullmatch(text) is not None
 
 
 def names_in(text: str) -> Iterator[str]:
-    """Two to four capitalised words in a row, and of more than two the last two."""
+    """Yields two to four capitalised words in a row. Of more than two, the last two are a name too."""
     for match in _NAMES.finditer(text):
         words = re.sub(r"['’]s?$", "", match[0]).split()
         while words and words[0].lower().rstrip(".") in _NO_NAMES:
@@ -111,19 +111,19 @@ def names_in(text: str) -> Iterator[str]:
 
 
 def is_capitalised_word(text: str) -> bool:
-    """Whether a text is one word of four letters or more that begins with a capital."""
+    """Whether a text is one word of four letters or more that begins with a capital letter."""
     words = WORD.findall(text)
     return len(words) == 1 and len(words[0]) >= 4 and words[0][0].isupper() and words[0].isalpha()
 
 
 def is_telling(name: str) -> bool:
-    """Whether the name of a run or a folder is more than one or two words that another may have as well."""
+    """Whether the name of a run or a folder has more than one or two words, which others may have too."""
     words = WORD.findall(name)
     return len(words) > 2 and sum(map(len, words)) >= 12 or _has_identifier(name)
 
 
 def has_several_words(name: str) -> bool:
-    """Whether the name of a column or a file is more than one ordinary word."""
+    """Whether the name of a column or a file has more than one ordinary word."""
     words = [word for word in WORD.findall(name) if word.isalpha()]
     return len(words) > 1 or re.search("[a-z][A-Z]", name) is not None or _has_identifier(name)
 

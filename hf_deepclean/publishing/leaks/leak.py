@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What was found where, in words that do not repeat it."""
+"""Leaks: traces that were found, described without their value."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,16 @@ _NUM_SHOWN = 20
 @dataclass(frozen=True)
 class Leak:
     """
-    A trace, without what it is a trace of.
+    A trace that was found, without its value.
 
     Args:
         file (`str`):
-            Path in the folder; where a part of it is itself a trace, there is a `*` in its place.
+            Path in the folder. A `*` replaces every part that is itself a trace.
         field (`str`):
-            Where in the file: `"settings.run_name"`, `"line 12"`, `"metadata.format"`, `"tensor.head.weight"`,
-            `"tEXt chunk"`, `"file name"`, `"bytes"` and the like, with a `*` in the place of a trace.
+            The place in the file, such as `"settings.run_name"`, `"line 12"`, `"metadata.format"`,
+            `"tensor.head.weight"`, `"tEXt chunk"`, `"file name"` or `"bytes"`. A `*` replaces every trace.
         kind (`str`):
-            What it is a trace of, such as `"a name in the data to forget"`.
+            What was found, such as `"a name in the data to forget"`.
     """
 
     file: str
@@ -33,7 +33,7 @@ class Leak:
 
 class LeakError(ValueError):
     """
-    There are traces in a folder that was to be published; names files, fields and kinds, never a value.
+    A folder that was to be published holds traces. The message names files, fields and kinds, never a value.
 
     Args:
         leaks (`list[Leak]`):
@@ -48,10 +48,11 @@ class LeakError(ValueError):
             "\n".join(
                 [
                     f"Nothing may be published: in {len(leaks)} places there are traces of the data to forget or of "
-                    "this machine. Their values are not shown; a * stands for one in a name.",
+                    "this machine. Their values are not shown; a * replaces a trace within a name.",
                     *shown,
-                    "Remove them from the files, or rename these. What is public anyway can be allowed by a text that "
-                    "holds it: `allowed` of a push, `--allow` on the command line, `ignore` of `find_leaks`.",
+                    "Remove the traces from the files, or rename the files. To allow a value that is public anyway, "
+                    "pass a text that holds it: `allowed` of a push, `--allow` on the command line, `ignore` of "
+                    "`find_leaks`.",
                 ]
             )
         )

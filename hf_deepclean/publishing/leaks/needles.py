@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is looked for, as hashes alone."""
+"""Needles: what a search looks for, as hashes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,16 +12,16 @@ import numpy as np
 from .words import NUM_IN_A_ROW, Words, blocks, hash_of_bytes, hashes_of_ids, look_up, plain_text, runs_of, table_of
 
 
-# Letters by which a needle is found where no word boundary can be relied on, and the most that it may have there.
+# Among bytes there are no reliable word boundaries: needles are found by their first 7 letters, up to 256 letters.
 _NUM_ANCHOR_LETTERS, _MAX_LETTERS = 7, 256
-# The most parts that emphasis or hyphens may cut eight words into.
+# Emphasis and hyphens may cut eight words into at most this many parts.
 _MAX_PARTS = NUM_IN_A_ROW + 2
-# Bytes of an image, a sound or an array that are compared.
+# Number of bytes of an image, a sound or an array that are compared.
 NUM_BLOB_BYTES = 48
 
 
 class Kind(IntEnum):
-    """What a needle is; of two for the same letters the first one counts."""
+    """What a needle is a trace of. If two needles have the same letters, the smaller kind counts."""
 
     TOKEN = 0
     PATH = 1
@@ -61,13 +61,13 @@ _DESCRIPTIONS = {
 
 
 class Code(IntFlag):
-    """What stands beside the kind in the code of a needle."""
+    """The bits of a needle's code: its kind, and flags that say where it counts."""
 
     KIND = 15
     SEVERAL_WORDS = 16
-    # Counts in vocabularies too, where all common words are.
+    # Counts in vocabularies too, which hold all common words.
     IN_VOCABULARIES = 32
-    # Counts only with a capital letter.
+    # Counts only if it begins with a capital letter.
     CAPITALISED = 64
 
 
@@ -78,28 +78,29 @@ def _no_hashes() -> np.ndarray:
 @dataclass(frozen=True, eq=False, repr=False)
 class Needles:
     """
-    What is looked for; made by [`needles_of_dataset`] and [`needles_of_machine`], and joined by `|`.
+    What a search looks for. [`needles_of_dataset`] and [`needles_of_machine`] make needles, and `|` joins them.
 
-    It holds hashes of 64 bits, from which nothing can be read. Whoever has them can check a guess, so they are not to
-    be published either.
+    They hold hashes of 64 bits, from which nothing can be read. But a guess can be checked against them, so needles
+    must not be published either.
 
     Args:
         hashes (`np.ndarray`, *optional*):
-            Hashes of words in a row, sorted.
+            Hashes of words in a row, sorted, `uint64`.
         codes (`np.ndarray`, *optional*):
-            For each of them its kind, and where it counts.
+            The [`Code`] of each hash: its kind, and where it counts. `uint8`.
         anchors (`np.ndarray`, *optional*):
-            Hashes of their first seven letters, sorted.
+            Hashes of their first seven letters, sorted, `uint64`.
         token_ids (`np.ndarray`, *optional*):
-            Hashes of eight token ids in a row, sorted.
+            Hashes of eight token ids in a row, sorted, `uint64`.
         max_token_id (`int`, *optional*, defaults to `0`):
             The largest of these ids.
         blob_windows (`np.ndarray`, *optional*):
-            Eight bytes each of images, sounds and arrays, sorted; in a file one of them stands at a multiple of eight.
+            Windows of eight bytes of images, sounds and arrays, sorted, `uint64`. There are eight windows per image,
+            at successive bytes, so that one of them is at a multiple of eight in any file.
         blob_offsets (`np.ndarray`, *optional*):
-            Their places in the bytes that are compared.
+            The offset of every window in the bytes that are compared.
         blob_hashes (`np.ndarray`, *optional*):
-            Hashes of these bytes.
+            The hash of the bytes that are compared, for every window.
     """
 
     hashes: np.ndarray = field(default_factory=_no_hashes)
@@ -122,11 +123,11 @@ class Needles:
 
     def without(self, texts: Iterable[str]) -> "Needles":
         """
-        The needles that do not stand in texts that are public.
+        The needles that do not occur in public texts.
 
         Args:
             texts (`Iterable[str]`):
-                The texts.
+                The public texts.
         """
         public = np.zeros(len(self.hashes), bool)
         for text in texts:
@@ -136,7 +137,7 @@ class Needles:
         return replace(self, hashes=self.hashes[~public], codes=self.codes[~public])
 
     def find_words(self, words: Words) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Runs of whole words that are needles: their first letters, their ends, and which needles."""
+        """Finds runs of whole words that are needles. Yields the first letters, the ends, and the needles' indices."""
         for num_words in range(1, min(_MAX_PARTS, len(words)) + 1):
             first = words.runs(num_words)
             begins, ends = words.starts[first], words.starts[first + num_words]
@@ -144,7 +145,7 @@ class Needles:
             yield begins[hits], ends[hits], found
 
     def find_letters(self, words: Words) -> Iterator[tuple[int, int, int]]:
-        """Runs of seven letters or more that are needles, whatever stands before and after them."""
+        """Finds runs of seven letters or more that are needles, within words too. Yields begin, end and needle."""
         num_letters = int(words.starts[-1])
         first = np.arange(max(0, num_letters - _NUM_ANCHOR_LETTERS + 1))
         hits, _ = look_up(self.anchors, self._anchor_table, words.hashes(first, first + _NUM_ANCHOR_LETTERS))
@@ -155,15 +156,15 @@ class Needles:
                 yield begin, end, needle
 
     def find_token_ids(self, ids: np.ndarray) -> np.ndarray:
-        """Places in an array of integers from which on eight are needles."""
+        """Finds the places in an array of integers where eight token ids that are a needle begin."""
         if not len(self.token_ids):
             return np.empty(0, np.intp)
-        # Negative numbers are large ones without their sign.
+        # Without their sign, negative numbers are large.
         first = runs_of(ids.view(f"u{ids.itemsize}") <= self.max_token_id, NUM_IN_A_ROW)
         return first[look_up(self.token_ids, self._token_id_table, hashes_of_ids(ids, first))[0]]
 
     def find_blobs(self, content: np.ndarray) -> Iterator[int]:
-        """Places in an array of bytes where bytes of an image, a sound or an array begin."""
+        """Finds the places in an array of bytes where compared bytes of an image, a sound or an array begin."""
         if not len(self.blob_windows):
             return
         windows = content[: len(content) // 8 * 8].view("<u8")
@@ -194,7 +195,7 @@ class Needles:
 
 
 def join_needles(parts: Sequence[Needles]) -> Needles:
-    """All needles of several, each of them once."""
+    """Joins needles and removes duplicates."""
 
     def every(name: str) -> np.ndarray:
         return np.concatenate([getattr(part, name) for part in parts])
@@ -218,15 +219,15 @@ def join_needles(parts: Sequence[Needles]) -> Needles:
 
 def needles_of_words(words: Words, first: np.ndarray, last: np.ndarray, codes: np.ndarray) -> Needles:
     """
-    Needles of runs of words.
+    Makes needles of runs of words.
 
     Args:
         words ([`Words`]):
             The words of a text.
         first, last (`np.ndarray`):
-            The words that runs begin with, and those after their ends.
+            The first word of every run, and the word after its end.
         codes (`np.ndarray`):
-            Their kinds, with [`Code.CAPITALISED`] where they count only so.
+            The kinds of the runs, with [`Code.CAPITALISED`] for those that count only with a capital letter.
     """
     begins, ends = words.starts[first], words.starts[last]
     kinds, num_letters, several_words = codes & Code.KIND, ends - begins, last - first > 1
@@ -238,6 +239,6 @@ def needles_of_words(words: Words, first: np.ndarray, last: np.ndarray, codes: n
 
 
 def anchors_of_words(words: Words, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Hashes of the first letters of runs of words that have as many."""
+    """Hashes of the first seven letters of those runs that have at least seven."""
     begins = words.starts[first][words.starts[last] - words.starts[first] >= _NUM_ANCHOR_LETTERS]
     return words.hashes(begins, begins + _NUM_ANCHOR_LETTERS)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The search of a folder, byte by byte."""
+"""Searches a folder byte by byte."""
 
 import gzip
 import json
@@ -36,15 +36,17 @@ def find_leaks(folder: str | os.PathLike[str], needles: Needles, *, ignore: str 
     """
     Searches every file of a folder, and the names of all files and folders.
 
-    Texts are searched whatever their file is called; JSON and the headers of safetensors files key by key and value by
-    value; the texts within PNG files and pickles; what zip, gzip, bzip2 and xz files hold; and all other bytes for
-    texts of seven letters or more (in UTF-8; ASCII also in UTF-16 and UTF-32), for token ids as integers of 32 or 64
-    bits, and for images, sounds and arrays. HTML entities, Unicode escapes and percent-encoding are decoded. What is
-    encoded in another way is not found: base64, encryption, the columns of Parquet and Arrow files, or what a picture
-    shows.
+    - Text files are searched as text, whatever they are called.
+    - JSON and the headers of safetensors files are searched key by key and value by value.
+    - The texts within PNG files and pickles are searched, and the content of zip, gzip, bzip2 and xz files.
+    - All other bytes are searched for texts of seven letters or more (in UTF-8; ASCII also in UTF-16 and UTF-32), for
+      token ids as integers of 32 or 64 bits, and for images, sounds and arrays.
 
-    In vocabularies of tokenizers, where all common words are, only names, identifiers and texts of twelve letters or
-    more count; added tokens are no part of these. The names of the classes in `config.json` are public.
+    HTML entities, Unicode escapes and percent-encoding are decoded. Other encodings are not: traces in base64, in
+    encrypted data, in the columns of Parquet and Arrow files, or in the content of a picture are not found.
+
+    Vocabularies of tokenizers hold all common words, so only names, identifiers and texts of twelve letters or more
+    count in them. Added tokens do not belong to the vocabulary. The class names in `config.json` are public.
 
     Args:
         folder (`str`):
@@ -52,8 +54,8 @@ def find_leaks(folder: str | os.PathLike[str], needles: Needles, *, ignore: str 
         needles ([`Needles`]):
             What to look for.
         ignore (`str` or `Collection[str]`, *optional*):
-            Public texts, such as the fixed words of a model card, or values that are allowed: what stands in one of
-            them is no leak.
+            Public texts, such as the fixed words of a model card, or allowed values. What occurs in one of them is no
+            leak.
 
     Returns:
         `list[Leak]`: The leaks by file and field.
@@ -91,7 +93,7 @@ def check_for_leaks(folder: str | os.PathLike[str], needles: Needles, *, ignore:
             As for [`find_leaks`].
 
     Raises:
-        `LeakError`: If there is a leak; names files, fields and kinds, never a value.
+        `LeakError`: If there is a leak. The message names files, fields and kinds, never a value.
         `OSError`: If there is no such folder, or a file cannot be read.
         `ValueError`: If a file cannot be unpacked.
     """
@@ -102,7 +104,7 @@ def check_for_leaks(folder: str | os.PathLike[str], needles: Needles, *, ignore:
 
 def _walk(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
-        raise OSError(error.errno, f"A folder within cannot be read ({error.strerror}), so it was not searched")
+        raise OSError(error.errno, f"A subfolder cannot be read ({error.strerror}), so it was not searched")
 
     tree = os.walk(folder, onerror=refuse, followlinks=True)
     return sorted(Path(parent, name) for parent, folders, files in tree for name in [*folders, *files])
@@ -125,12 +127,12 @@ def _search_file(search: "FileSearch", path: Path, name: Path) -> None:
                 search.content(path.name, np.memmap(file, np.uint8, "r"), file)
     except _CANNOT_UNPACK as error:
         raise ValueError(
-            f"{search.masked_path(name)} cannot be unpacked ({type(error).__name__}), so what it holds was not "
-            "searched: it is damaged, encrypted, packed too often, or larger than a gigabyte. Leave it out, or put in "
-            "what it holds."
+            f"{search.masked_path(name)} cannot be unpacked ({type(error).__name__}), so its content was not "
+            "searched: it is damaged, encrypted, packed too often, or larger than a gigabyte. Leave the file out, or "
+            "replace it by its content."
         ) from None
     except OSError as error:
         raise OSError(
-            f"{search.masked_path(name)} cannot be read ({error.strerror or error}), so it was not searched. Make it "
-            "readable, or leave it out."
+            f"{search.masked_path(name)} cannot be read ({error.strerror or error}), so it was not searched. Make the "
+            "file readable, or leave it out."
         ) from None

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a data set, and the machine it was used on, would leave behind in a file."""
+"""Makes needles of a data set and of this machine."""
 
 import getpass
 import os
@@ -26,7 +26,7 @@ _NUM_BATCH_ROWS = 1000
 
 _STANDARD_SPLITS = frozenset("train training test validation valid dev eval forget retain unseen holdout all".split())
 
-# Users and hosts of images, containers and services.
+# Common names of users and hosts, as in images, containers and services.
 _COMMON_ACCOUNTS = frozenset(
     "root user users admin administrator ubuntu debian fedora centos localhost localdomain local jovyan runner docker "
     "container guest nobody colab vscode model models student default server worker workspace hadoop build builder "
@@ -36,27 +36,33 @@ _COMMON_ACCOUNTS = frozenset(
 
 def needles_of_dataset(dataset: Any, *, tokenizer: Any = None, names: Iterable[str] = ()) -> Needles:
     """
-    What in a published file would be a trace of a data set.
+    Makes needles of a data set: what would be a trace of its rows in a published file.
 
-    These are eight words in a row of a text, and shorter texts as a whole; e-mail addresses, URLs, numbers of six
-    digits or more, and codes of letters and digits; two or more capitalised words in a row; eight token ids in a row;
-    bytes of images, sounds and arrays of numbers; the names of columns, the split and folders of cached copies; and
-    fingerprints. The names of the files that the data came from are not known here.
+    These are traces:
 
-    What any text may hold is none. A single word counts only in a column of single words that are no classes: in small
-    letters if nine in ten of its cells differ, and capitalised if half of them do or it is a column of names. Short
-    phrases in small letters count if half of the cells differ. Numbers of which there are so many that chance would
-    find one, and eight words in a row that stand in a tenth of all texts, as those of a prompt's template do, do not
-    count.
+    - eight words in a row of a text, and shorter texts as a whole;
+    - e-mail addresses, URLs, numbers of six digits or more, and codes of letters and digits;
+    - two or more capitalised words in a row;
+    - eight token ids in a row;
+    - bytes of images, sounds and arrays of numbers;
+    - the names of columns, of the split and of the folders of cached copies, and fingerprints.
+
+    The names of the files that the data came from are not known here; pass them as `names`.
+
+    What any text may hold is no trace. A single word counts only in a column of single words that are no classes: in
+    small letters if nine in ten of its cells differ, capitalised if half of them differ or the column holds names.
+    Short phrases in small letters count if half of the cells differ. Numbers do not count if there are so many that
+    chance would find one. Eight words in a row do not count if a tenth of all texts hold them, as in the template of a
+    prompt.
 
     Args:
         dataset ([`~datasets.Dataset`], map-style or iterable):
-            The data set; of a stream all rows are read. Columns of [`~datasets.Image`] and [`~datasets.Audio`] are not
+            The data set. All rows of a stream are read. Columns of [`~datasets.Image`] and [`~datasets.Audio`] are not
             decoded.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            If given, texts are also looked for as its token ids, and columns of `input_ids` as texts.
+            If given, texts are also looked for as token ids, and columns of `input_ids` also as texts.
         names (`Iterable[str]`, *optional*):
-            More to look for as it is, such as the names of people, of files, or of the data set on the Hub.
+            Further names to look for, such as those of people, of files, or of the data set on the Hub.
 
     Returns:
         [`Needles`]
@@ -76,20 +82,21 @@ def needles_of_machine(
     *, output_dir: str | os.PathLike[str] | None = None, run_name: str | None = None, hub_token: str | None = None
 ) -> Needles:
     """
-    What in a published file would be a trace of this machine and its user.
+    Makes needles of this machine and its user: what would be a trace of them in a published file.
 
-    These are the home folder, the current directory and the output directory, the parts of the latter that are no
-    ordinary words, the name of the run, the access token of the Hub, and the names of host and user unless they are
-    common ones. A user name of less than five letters counts only in e-mail addresses and home folders.
+    These are the paths of the home folder, the current directory and the output directory, the parts of the output
+    directory that are no ordinary words, the name of the run, the access token of the Hub, and the names of host and
+    user unless these are common. A user name of fewer than five letters counts only in e-mail addresses and home
+    folders.
 
     Args:
         output_dir (`str`, *optional*):
-            The output directory. A part of it that is public, such as the name that the model is published under,
-            belongs in `ignore` of [`find_leaks`].
+            The output directory. If a part of it is public, such as the name of the published model, pass that part
+            as `ignore` of [`find_leaks`].
         run_name (`str`, *optional*):
             The name of the run.
         hub_token (`str`, *optional*):
-            An access token beside the one that is logged in.
+            An access token in addition to the one that is logged in.
 
     Returns:
         [`Needles`]
@@ -102,7 +109,7 @@ def needles_of_machine(
     if run_name is not None and (len(run_name) >= 5 or is_telling(run_name)):
         entries[run_name] = Kind.RUN
     for folder in folders:
-        # A folder such as /data is on every machine.
+        # A folder such as /data exists on many machines.
         if folder == Path.home() or len(WORD.findall(str(folder))) > 1:
             entries[_start_of_path(folder)] = Kind.PATH
     host = socket.gethostname()
@@ -121,7 +128,7 @@ def needles_of_machine(
 
 
 def _batches(dataset: Any) -> Iterator[dict[str, Sequence[Any]]]:
-    """Rows of a data set, many at a time, column by column; images and sounds as they are stored."""
+    """The rows in batches, column by column. Images and sounds stay encoded."""
     features = getattr(dataset, "features", None) or {}
     for name, feature in features.items():
         if isinstance(feature, (datasets.Audio, datasets.Image)):
@@ -147,7 +154,7 @@ def _batches(dataset: Any) -> Iterator[dict[str, Sequence[Any]]]:
 
 
 def _is_array(feature: Any) -> bool:
-    """Whether the cells of a column are lists of numbers, which are slow to read as objects of Python."""
+    """Whether the cells of a column are lists of numbers, which are slow to read as Python objects."""
     inner = feature
     while hasattr(inner, "feature"):
         inner = inner.feature
@@ -156,7 +163,7 @@ def _is_array(feature: Any) -> bool:
 
 
 def _names_of(dataset: Any) -> dict[str, int]:
-    """Fingerprints of a data set, the name of its split, and the folders of its copies in a cache."""
+    """Fingerprints of a data set, the name of its split, and the folders of its cached copies."""
     names: dict[str, int] = {dataset_fingerprint(dataset): Kind.FINGERPRINT}
     if getattr(dataset, "_fingerprint", None):
         names[dataset._fingerprint] = Kind.FINGERPRINT
@@ -169,7 +176,7 @@ def _names_of(dataset: Any) -> dict[str, int]:
 
 
 def _start_of_path(folder: Path) -> str:
-    """As much of a path as is looked for in a row."""
+    """The first words of a path, as many as are looked for in a row."""
     return "/".join(WORD.findall(str(folder))[:NUM_IN_A_ROW])
 
 

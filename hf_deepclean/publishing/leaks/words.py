@@ -1,11 +1,11 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Texts as runs of letters and digits, whatever stands between them: case, punctuation, white space, emphasis and hyphens
-make no difference.
+Splits texts into words of letters and digits, and hashes runs of words. Case, punctuation, white space, emphasis and
+hyphens make no difference.
 
-The hash of a run is a polynomial of its letters modulo 2^64, so that the hash of any run in a text is a difference of
-two prefix sums, and a search takes time in proportion to the text however much is looked for.
+The hash of a run is a polynomial of its letters modulo 2^64, so the hash of any run in a text is a difference of two
+prefix sums. The time of a search is proportional to the text, however many needles there are.
 """
 
 import html
@@ -19,9 +19,9 @@ from urllib.parse import unquote
 import numpy as np
 
 
-# Words, or token ids, in a row that are looked for.
+# Number of words, or token ids, in a row that are looked for.
 NUM_IN_A_ROW = 8
-# Between two texts that have nothing to do with each other.
+# Separates independent texts.
 BREAK = "\x1e"
 
 _MULTIPLIER = 0x9E3779B97F4A7C15
@@ -39,18 +39,18 @@ _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 class Words:
     """
-    The words of a text, and the hash of any run of its letters and digits.
+    The words of a text, with the hash of any run of its letters and digits.
 
-    A letter of a script without spaces is a word of its own. Characters beyond U+FFFF count as punctuation.
+    In a script without spaces every letter is a word. Characters beyond U+FFFF count as punctuation.
 
     Args:
         text (`str`):
-            The text; words on two sides of a [`BREAK`] are in different pieces of it.
+            The text. [`BREAK`] divides it into pieces.
 
     Attributes:
-        positions (`np.ndarray`): Places of the letters and digits in the text.
-        starts (`np.ndarray`): Which of them begin a word, and their number.
-        pieces (`np.ndarray`): For every word, in which piece it is.
+        positions (`np.ndarray`): The place in the text of every letter or digit.
+        starts (`np.ndarray`): The indices of the letters that begin a word; at the end, the number of letters.
+        pieces (`np.ndarray`): For every word, the index of its piece.
         is_digit (`np.ndarray`): For every letter or digit, whether it is a digit.
     """
 
@@ -73,17 +73,17 @@ class Words:
         return len(self.starts) - 1
 
     def hashes(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Hashes of the letters from `first` up to `last`."""
+        """Hashes of the letters from `first` up to `last`, which is not included."""
         return (self._sums[last] - self._sums[first]) * self._inverses[first]
 
     def runs(self, num_words: int) -> np.ndarray:
-        """First words of all runs of so many words within a piece."""
+        """The first words of all runs of `num_words` words within a piece."""
         return np.flatnonzero(self.pieces[: max(0, len(self) - num_words + 1)] == self.pieces[num_words - 1 :])
 
 
 @cache
 def _characters() -> tuple[np.ndarray, np.ndarray]:
-    """Of every character up to U+FFFF the kind, 0 for punctuation and the like, and it in small."""
+    """For every character up to U+FFFF its kind, 0 for punctuation and the like, and its lower case."""
     kinds, folded = np.zeros(2**16, np.uint8), np.arange(2**16, dtype=np.uint64)
     for code in range(2**16):
         category = unicodedata.category(chr(code))
@@ -97,7 +97,7 @@ def _characters() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of the multiplier, and of its inverse modulo 2^64."""
+    """The powers of the multiplier and of its inverse, modulo 2^64."""
     return _powers_of_two(max(12, (size - 1).bit_length()))
 
 
@@ -110,7 +110,7 @@ def _powers_of_two(num_bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hashes_of_ids(ids: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Hashes of eight token ids in a row, from each of the places in `first` on."""
+    """Hashes of the eight token ids in a row that begin at each place in `first`."""
     powers, _ = _powers(NUM_IN_A_ROW)
     hashes = np.zeros(len(first), np.uint64)
     for place in range(NUM_IN_A_ROW):
@@ -119,41 +119,41 @@ def hashes_of_ids(ids: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def hash_of_bytes(content: bytes) -> int:
-    """64 bits."""
+    """A hash of 64 bits."""
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
 
 
 def mixed(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Hashes of pairs."""
+    """Hashes of pairs of a hash and a number."""
     return hashes + others.astype(np.uint64) * np.uint64(_MULTIPLIER)
 
 
 def table_of(hashes: np.ndarray) -> np.ndarray:
-    """Which leading bits occur; a look-up in it costs a tenth of a search among the hashes."""
+    """A table of the leading bits that occur. A look-up in it costs a tenth of a search among the hashes."""
     table = np.zeros(2 ** min(26, max(16, 4 + len(hashes).bit_length())), bool)
     table[_leading_bits(hashes, table)] = True
     return table
 
 
 def _leading_bits(hashes: np.ndarray, table: np.ndarray) -> np.ndarray:
-    # Multiplied once more, because bytes of files stand here too.
+    # Multiplied once more, because raw bytes of files are looked up too.
     return (hashes * np.uint64(_MULTIPLIER)) >> np.uint64(65 - len(table).bit_length())
 
 
 def look_up(known: np.ndarray, table: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    Finds hashes among known ones.
+    Finds hashes among known hashes.
 
     Args:
         known (`np.ndarray`):
-            The known hashes, sorted.
+            The known hashes, sorted, `uint64`.
         table (`np.ndarray`):
-            What [`table_of`] makes of them.
+            Their table, made by [`table_of`].
         hashes (`np.ndarray`):
-            The hashes to find.
+            The hashes to find, `uint64`.
 
     Returns:
-        `tuple[np.ndarray, np.ndarray]`: Which of the hashes are known, and where they stand among the known ones.
+        `tuple[np.ndarray, np.ndarray]`: The indices of the hashes that are known, and their indices in `known`.
     """
     hits = np.flatnonzero(table[_leading_bits(hashes, table)])
     if not len(hits):
@@ -164,7 +164,7 @@ def look_up(known: np.ndarray, table: np.ndarray, hashes: np.ndarray) -> tuple[n
 
 
 def runs_of(marks: np.ndarray, length: int, stride: int = 1) -> np.ndarray:
-    """Places from which on so many entries, one in a stride, are marked."""
+    """The places from which `length` entries in a row, `stride` apart, are marked."""
     width = 1
     while width < length:
         step = min(width, length - width)
@@ -174,7 +174,7 @@ def runs_of(marks: np.ndarray, length: int, stride: int = 1) -> np.ndarray:
 
 
 def plain_text(text: str) -> str:
-    """A text without HTML entities, Unicode escapes, percent-encoding, formatting tags and invisible characters."""
+    """Decodes entities, Unicode escapes and percent-encoding; removes formatting tags and invisible characters."""
     if "\\u" in text:
         text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
     if "&" in text:
@@ -189,6 +189,6 @@ def plain_text(text: str) -> str:
 
 
 def blocks(text: str) -> Iterator[tuple[int, str]]:
-    """Parts of a text that overlap, with the places where they begin."""
+    """Cuts a text into parts that overlap. Yields the place where each begins, and the part."""
     for start in range(0, max(1, len(text) - _OVERLAP_CHARACTERS), _BLOCK_CHARACTERS):
         yield start, text[start : start + _BLOCK_CHARACTERS + _OVERLAP_CHARACTERS]

@@ -42,7 +42,7 @@ from hf_deepclean.publishing.leaks import (
 from hf_deepclean.publishing.leaks import file_search as search
 from hf_deepclean.publishing.leaks.words import Words
 from tests import tiny
-from tests.report.test_report import report, text_report
+from tests.report.reports import report, text_report
 from tests.tokenizers import byte_tokenizer
 
 
