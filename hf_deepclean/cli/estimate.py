@@ -12,7 +12,8 @@ from .lazy import add_lazy_parser
 
 
 if TYPE_CHECKING:
-    from ..planning.device import Device, Job, Setting
+    from ..planning.device import Device
+    from ..planning.job import Job, Setting
     from ..planning.model_size import ModelSize
 
 DESCRIPTION = "Estimate how long a run takes and what memory it needs, without weights or data"
@@ -63,7 +64,7 @@ def add_parser(commands: Any) -> None:
 
 def run_estimate(arguments: Sequence[str]) -> None:
     """Prints the estimate as a table or as JSON."""
-    from ..planning.device import Job, Setting
+    from ..planning.job import Job, Setting
     from ..planning.report import EstimateReport
     from .parser import UnlearningParser
 
