@@ -48,7 +48,7 @@ benchmark-engine: $(PEERS)
 benchmark-scale: $(INSTALLED)
 	$(VENV)/bin/python -m tests.benchmarks.scale --markdown recipes/scale.md
 
-# Ours and all rivals on ten tasks and five seeds; hours, and it goes on where it was stopped.
+# FisherUnlearner and all baselines on ten tasks and five seeds; takes hours, and continues where it was stopped.
 benchmark-unlearning: $(INSTALLED)
 	$(VENV)/bin/python recipes/benchmark/run.py --output_dir outputs/benchmark
 	$(VENV)/bin/python recipes/benchmark/tables.py --output_dir outputs/benchmark \

@@ -6,14 +6,14 @@
 """
 Make a language model forget some of the texts it was trained on.
 
-The example: what is known of sixty fictitious people, learnt beside ordinary English by a small model, offline and on
-a CPU. Forget ten of the people:
+The example: a small model learns facts about sixty fictitious people beside ordinary English, offline and on a CPU.
+Forget ten of the people:
 
 ```shell
 python recipes/causal_lm.py --config recipes/configs/causal_lm.yaml --output_dir outputs/people
 ```
 
-Your own model and data, with the column `text`, or `prompt` and `completion`:
+Your own model and data, with the column `text`, or the columns `prompt` and `completion`:
 
 ```shell
 python recipes/causal_lm.py --model_name_or_path my-model --dataset_name data/train.jsonl \
@@ -27,9 +27,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from common import RecipeArguments, load_data, new_folder, run, save, train, train_byte_pair_tokenizer
+from common import RecipeArguments, RecipeRun, load_data, new_folder, save, train
 from datasets import Dataset, concatenate_datasets
 from example_data import fictitious_people, load_ordinary_text, load_people, sentences
+from example_tokenizers import train_byte_pair_tokenizer
 from torch.utils.data import ConcatDataset
 from transformers import (
     AutoConfig,
@@ -51,33 +52,33 @@ MAX_LENGTH = 128
 @dataclass
 class LanguageModelArguments(RecipeArguments):
     """
-    As [`RecipeArguments`], and how the recipe trains a base on ordinary text where none is named.
+    [`RecipeArguments`], and how the recipe trains a base on ordinary text if none is named.
 
     Args:
         num_ordinary_rows (`int`, *optional*, defaults to `4000`):
-            Ordinary texts that the base is trained on.
+            Number of ordinary texts to train the base on.
         num_mixed_rows (`int`, *optional*, defaults to `500`):
-            How many of them stand among the data to keep, in the Fisher information and in the repair.
+            Number of these texts in the retain data, for the Fisher and the repair.
         num_repetitions (`int`, *optional*, defaults to `20`):
-            How often the original reads each sentence on a person while it reads each ordinary text once more.
+            How often the original reads each sentence about a person while it reads each ordinary text once more.
         num_base_people (`int`, *optional*, defaults to `0`):
-            Number of other people whose facts the base learns by heart, as often repeated.
+            Number of other people whose facts the base learns by heart, with the same repetitions.
         base_num_train_epochs (`int`, *optional*, defaults to `3`):
             How often the base reads the ordinary texts.
         base_learning_rate (`float`, *optional*, defaults to `1e-3`):
-            Its highest learning rate.
+            Peak learning rate of the base's training.
     """
 
-    num_ordinary_rows: int = field(default=4000, metadata={"help": "Ordinary texts that the base is trained on."})
-    num_mixed_rows: int = field(default=500, metadata={"help": "How many of them stand among the data to keep."})
+    num_ordinary_rows: int = field(default=4000, metadata={"help": "Number of ordinary texts to train the base on."})
+    num_mixed_rows: int = field(default=500, metadata={"help": "Number of these texts in the retain data."})
     num_repetitions: int = field(
-        default=20, metadata={"help": "How often the original reads each sentence on a person."}
+        default=20, metadata={"help": "How often the original reads each sentence about a person."}
     )
     num_base_people: int = field(
         default=0, metadata={"help": "Number of other people whose facts the base learns by heart."}
     )
     base_num_train_epochs: int = field(default=3, metadata={"help": "How often the base reads the ordinary texts."})
-    base_learning_rate: float = field(default=1e-3, metadata={"help": "Highest learning rate of that training."})
+    base_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of the base's training."})
 
 
 def make_parser() -> UnlearningParser:
@@ -90,7 +91,7 @@ def main(
     args: FisherUnlearningConfig,
     add_adapter: Callable[[PreTrainedModel], Any] | None = None,
 ) -> None:
-    """Runs the recipe; with `add_adapter` the model that is trained and cleaned is what it makes of the base."""
+    """Runs the recipe. `add_adapter` turns the base into the model that is trained and cleaned."""
     data = load_data(recipe, data_arguments, load_people, args.seed)
     trains_base = recipe.model_name_or_path is None and recipe.base_model_name_or_path is None
     is_example = data_arguments.dataset_name is None
@@ -134,7 +135,7 @@ def main(
             return
         rows = [ordinary["train"]] * recipe.base_num_train_epochs
         if recipe.num_base_people:
-            # Of another seed, so that nobody is among the people of the example.
+            # Another seed, so that the people of the example are not among them.
             people = fictitious_people(recipe.num_base_people, args.seed + 1000)
             known = Dataset.from_list([row for person in people for row in sentences(person)])
             rows += [tokenize_causal_lm(known, tokenizer, MAX_LENGTH)] * recipe.num_repetitions
@@ -145,11 +146,12 @@ def main(
         model = train(new_model(tokenizer), dataset, recipe, args, collator, 1, recipe.base_learning_rate)
         save(model, base_folder, tokenizer, args)
 
-    run(recipe, args, splits, load_model, collator, tokenizer, train_base if trains_base else None, training_data)
+    train_base = train_base if trains_base else None
+    RecipeRun(recipe, args, splits, load_model, collator, tokenizer, train_base, training_data).run()
 
 
 def check_tokenizer_of_adapter(tokenizer: Any, path: str) -> None:
-    """Compares a tokenizer with an adapter's base, of which only the shapes are made."""
+    """Checks that a tokenizer fits the base of an adapter, which is built on the meta device only."""
     from peft import PeftConfig
 
     config = AutoConfig.from_pretrained(PeftConfig.from_pretrained(path).base_model_name_or_path)
@@ -158,7 +160,7 @@ def check_tokenizer_of_adapter(tokenizer: Any, path: str) -> None:
 
 
 def new_model(tokenizer: Any) -> PreTrainedModel:
-    """A Llama of 2.6 million weights."""
+    """A Llama with 2.6 million weights and random initial values."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -168,7 +170,7 @@ def new_model(tokenizer: Any) -> PreTrainedModel:
             num_attention_heads=4,
             max_position_embeddings=MAX_LENGTH,
             tie_word_embeddings=True,
-            # With the usual 0.02 so small a model takes several times as long to learn a fact by heart.
+            # With the usual 0.02 such a small model takes several times as long to learn a fact by heart.
             initializer_range=0.06,
             bos_token_id=tokenizer.eos_token_id,
             eos_token_id=tokenizer.eos_token_id,

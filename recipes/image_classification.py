@@ -6,8 +6,8 @@
 """
 Make an image classifier forget some of its training data.
 
-The example: the handwritten digits of scikit-learn and a small vision transformer trained from scratch, offline and on
-a CPU. Forget a random tenth of them, or the digit 3:
+The example: a small vision transformer, trained from scratch on the handwritten digits of scikit-learn, offline and on
+a CPU. Forget a random tenth of the digits, or the digit 3:
 
 ```shell
 python recipes/image_classification.py --config recipes/configs/image_classification_random.yaml \
@@ -16,7 +16,7 @@ python recipes/image_classification.py --config recipes/configs/image_classifica
     --output_dir outputs/digits-class
 ```
 
-Your own classifier and data, here a folder of images with one subfolder per class:
+Your own classifier and data, for example a folder of images with one subfolder per class:
 
 ```shell
 python recipes/image_classification.py --model_name_or_path my-model --dataset_name photos \
@@ -25,15 +25,8 @@ python recipes/image_classification.py --model_name_or_path my-model --dataset_n
 ```
 """
 
-from common import (
-    RecipeArguments,
-    class_names,
-    label_mappings,
-    load_classifier,
-    load_data,
-    run,
-    split_held_out_by_class,
-)
+from classifiers import label_mappings, load_classes, load_classifier
+from common import RecipeArguments, RecipeRun
 from example_data import load_digits_images
 from transformers import (
     AutoImageProcessor,
@@ -51,11 +44,7 @@ def make_parser() -> UnlearningParser:
 
 
 def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnlearningConfig) -> None:
-    data = load_data(recipe, data_arguments, load_digits_images, args.seed)
-    label_column = "label" if "label" in data["retain"].column_names else "labels"
-    names = class_names(data, label_column)
-    data = split_held_out_by_class(data, label_column)
-
+    data, names = load_classes(recipe, data_arguments, load_digits_images, ("label", "labels"), args.seed)
     checkpoint = recipe.model_name_or_path or recipe.base_model_name_or_path
     processor = None
     if checkpoint is not None and "pixel_values" not in data["retain"].column_names:
@@ -68,11 +57,11 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
             return new_classifier(tuple(splits["retain"][0]["pixel_values"].shape), names)
         return load_classifier(AutoModelForImageClassification, path, recipe, names, ignore_mismatched_sizes=True)
 
-    run(recipe, args, splits, load_model, processing_class=processor)
+    RecipeRun(recipe, args, splits, load_model, processing_class=processor).run()
 
 
 def new_classifier(shape: tuple[int, ...], names: list[str]) -> PreTrainedModel:
-    """A vision transformer of 103,000 weights for images of a shape, in 4 by 4 patches."""
+    """A vision transformer with 103,000 weights, for images of the given shape in 4 by 4 patches."""
     channels, height, width = shape
     return ViTForImageClassification(
         ViTConfig(

@@ -4,16 +4,16 @@
 # dependencies = ["hf-deepclean[demo,peft]"]
 # ///
 """
-Make a LoRA adapter of a language model forget some of the texts it was trained on; its base is only read.
+Make a LoRA adapter of a language model forget some of the texts it was trained on. The base model is only read.
 
-The example: an adapter that learnt what is known of sixty fictitious people, on a small model that knows ordinary
-English and sixty other people, offline and on a CPU. Forget ten of the people:
+The example: an adapter learns facts about sixty fictitious people, on a small model that knows ordinary English and
+sixty other people, offline and on a CPU. Forget ten of the people:
 
 ```shell
 python recipes/lora_causal_lm.py --config recipes/configs/lora_causal_lm.yaml --output_dir outputs/people-adapter
 ```
 
-Your own adapter and data, with the column `text`, or `prompt` and `completion`:
+Your own adapter and data, with the column `text`, or the columns `prompt` and `completion`:
 
 ```shell
 python recipes/lora_causal_lm.py --model_name_or_path my-adapter --dataset_name data/train.jsonl \
@@ -37,17 +37,17 @@ from hf_deepclean import DataArguments, FisherUnlearningConfig, UnlearningParser
 @dataclass
 class AdapterArguments(LanguageModelArguments):
     """
-    As [`LanguageModelArguments`], and the shape of the adapter that the recipe trains where none is named.
+    [`LanguageModelArguments`], and the shape of the adapter that the recipe trains if none is named.
 
     Args:
         lora_rank (`int`, *optional*, defaults to `32`):
-            Rank of its factors.
+            Rank of the adapter.
         lora_alpha (`int`, *optional*, defaults to `32`):
-            Their product is scaled by this, divided by the rank.
+            Scale of the adapter, which is divided by the rank.
     """
 
     lora_rank: int = field(default=32, metadata={"help": "Rank of the adapter that the recipe trains."})
-    lora_alpha: int = field(default=32, metadata={"help": "Scale of that adapter, before division by the rank."})
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of this adapter, which is divided by the rank."})
 
 
 def make_parser() -> UnlearningParser:
@@ -57,7 +57,7 @@ def make_parser() -> UnlearningParser:
 def main(recipe: AdapterArguments, data_arguments: DataArguments, args: FisherUnlearningConfig) -> None:
     if args.reset_scope != "adapter":
         raise ValueError(
-            f"This recipe cleans adapters, and --reset_scope is {args.reset_scope!r}. Pass --reset_scope adapter, or "
+            f"This recipe cleans adapters, but --reset_scope is {args.reset_scope!r}. Pass --reset_scope adapter, or "
             "use recipes/causal_lm.py."
         )
 
@@ -75,8 +75,8 @@ def main(recipe: AdapterArguments, data_arguments: DataArguments, args: FisherUn
 
 def target_modules(base: PreTrainedModel) -> list[str]:
     """
-    Last parts of the names of all linear layers but the output layer, and of the token embeddings: these tell one
-    person from the next, and without them it takes most of the adapter to forget one.
+    Last parts of the names of the token embeddings and of all linear layers except the output layer. The embeddings
+    distinguish the people; without them, most of the adapter has to be reset to forget a person.
     """
     output, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
     return sorted(

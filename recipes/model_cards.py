@@ -4,8 +4,8 @@
 # dependencies = ["hf-deepclean[demo,peft]"]
 # ///
 """
-Makes the cards in `model_cards/` anew: runs five recipes with everything measured, and keeps what they would publish
-but for weights, configurations and tokenizers. Half an hour on two cores; what is there already is not run again.
+Makes the cards in `model_cards/`: runs five recipes with all measurements, and keeps the files that they would publish
+except for weights, configurations and tokenizers. Takes half an hour on two cores; finished runs are not repeated.
 
 ```shell
 python recipes/model_cards.py --output_dir outputs/cards
@@ -27,7 +27,7 @@ from hf_deepclean import PublicReport, UnlearningCard
 FOLDER = Path(__file__).parent
 CARDS = FOLDER.parent / "model_cards"
 
-# By the name of the card: recipe, configuration, and thresholds to try beside.
+# Recipe, configuration, and thresholds of the sweep, by the name of the card.
 RUNS = {
     "digits-random": ("image_classification", "image_classification_random", "0.5 0.8 1 1.25 2 5"),
     "digits-class": ("image_classification", "image_classification_class", "0.5 1 2 5 10 20"),
@@ -37,7 +37,7 @@ RUNS = {
 }
 OPTIONS = "--train_reference true --random_mask_control true --fine_tuning_control true --relearning_steps 32 --seed 0"
 
-# What differs from run to run and says nothing.
+# Values that differ between runs without meaning.
 MASK = "masked"
 _VOLATILE = {
     r"SHA-256 of all above: [0-9a-f]{64}": f"SHA-256 of all above: {MASK}",
@@ -50,26 +50,26 @@ _VOLATILE = {
 
 
 def mask_card(card: str) -> str:
-    """A card without what differs from run to run."""
+    """Masks the values in a card that differ between runs."""
     for pattern, replacement in _VOLATILE.items():
         card = re.sub(pattern, replacement, card)
     return card
 
 
 def mask_report(record: dict[str, Any]) -> dict[str, Any]:
-    """A public report without what differs from run to run."""
+    """Masks the values in a public report that differ between runs."""
     return record | {"commitment": "0" * 64, "seconds": 0.0, "versions": {"python": MASK, "hf-deepclean": MASK}}
 
 
 def render(name: str) -> str:
-    """The card that belongs to a report in `model_cards/`."""
+    """Renders the card of a report in `model_cards/`."""
     report = PublicReport.load(CARDS / name / "report.json")
     plots = [path.name for path in sorted((CARDS / name / "plots").iterdir())]
     return mask_card(str(UnlearningCard.from_report(report, repo_id=f"me/clean-{name}", plots=plots)))
 
 
 def run(name: str, output: Path) -> Path:
-    """Runs a recipe unless it has run, and returns the folder with what it would publish."""
+    """Runs a recipe if it has not run yet, and returns the folder with the files that it would publish."""
     recipe, config, gammas = RUNS[name]
     public = output / f"{name}-public"
     if not public.exists():
@@ -81,7 +81,7 @@ def run(name: str, output: Path) -> Path:
 
 
 def keep(name: str, public: Path) -> None:
-    """Puts card, report and pictures in the place of those that are there."""
+    """Replaces card, report and pictures in `model_cards/`."""
     target = CARDS / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(public / "plots", target / "plots")
@@ -92,7 +92,7 @@ def keep(name: str, public: Path) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The cards in model_cards/, from real runs of the recipes.")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/cards"), help="Where the runs go.")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/cards"), help="Folder of the runs.")
     parser.add_argument("--names", nargs="+", choices=list(RUNS), default=list(RUNS), help="Only these cards.")
     return parser
 
@@ -100,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     for name in args.names:
         keep(name, run(name, args.output_dir))
-        print(f"{CARDS / name}: card, report and pictures of a real run")
+        print(f"{CARDS / name}: card, report and pictures of the run")
 
 
 if __name__ == "__main__":

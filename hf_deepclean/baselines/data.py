@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The data of a request, in batches, as every rival sees them."""
+"""The data of an unlearning request, in batches."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ..models.label_alignment import LogLikelihoodFunction
 @dataclass(frozen=True)
 class UnlearningData:
     """
-    The training data of a model, parted into those to forget and those to keep.
+    The training data of a model, split into forget data and retain data.
 
     Args:
         forget_dataset ([`~datasets.Dataset`] or map-style):
@@ -25,9 +25,9 @@ class UnlearningData:
         retain_dataset ([`~datasets.Dataset`] or map-style):
             The training examples to keep.
         data_collator (`Callable`):
-            Makes a batch of rows.
+            Makes a batch from a list of rows.
         log_likelihood_func (`Callable`, *optional*):
-            The caller's likelihood, by default that of the model's head.
+            Log-likelihood of every example, by default that of the model's head.
     """
 
     forget_dataset: Any
@@ -42,7 +42,7 @@ class UnlearningData:
     def batches(
         self, split: str, batch_size: int, seed: int | None = None, num_examples: int | None = None
     ) -> Iterator[Mapping[str, Any]]:
-        """One pass over a part of the data: [`~UnlearningData.numbered_batches`] without the positions."""
+        """Yields the batches of [`~UnlearningData.numbered_batches`] without the positions."""
         for _, batch in self.numbered_batches(split, batch_size, seed, num_examples):
             yield batch
 
@@ -50,17 +50,17 @@ class UnlearningData:
         self, split: str, batch_size: int, seed: int | None = None, num_examples: int | None = None
     ) -> Iterator[tuple[torch.Tensor, Mapping[str, Any]]]:
         """
-        One pass over a part of the data, with the positions of every batch's examples in it.
+        Yields the batches of one pass over a split, each with the positions of its examples in the split.
 
         Args:
             split (`str`):
-                `"forget"`, `"retain"` or `"all"`: those to forget, then those to keep.
+                `"forget"`, `"retain"` or `"all"`, which is the forget data followed by the retain data.
             batch_size (`int`):
-                Examples of a batch; the last one may have fewer.
+                Number of examples in a batch; the last batch may have fewer.
             seed (`int`, *optional*):
-                Shuffles by it; by default the rows come in their order.
+                Seed of a random order. By default the order is that of the data.
             num_examples (`int`, *optional*):
-                Only so many, the first ones of that order.
+                Number of examples to use, the first ones in that order. By default all.
         """
         dataset = self._dataset(split)
         order = torch.arange(len(dataset))
@@ -76,7 +76,7 @@ class UnlearningData:
 
 
 class _BothParts(ConcatDataset):
-    """The rows of both parts; those of a batch at once."""
+    """The rows of both parts, with the rows of a batch read at once."""
 
     def __getitems__(self, positions: list[int]) -> list[Any]:
         rows: dict[int, Any] = {}

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Updates of first and second order that bring a model to where corrected, or fewer, training data would have."""
+"""First- and second-order updates towards the model that corrected or removed training data would have given."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,36 +17,37 @@ from ..data.batches import LABELS, select_examples
 from ..models.contexts import differentiable_mode, evaluation_mode
 from ..models.likelihood import Likelihood
 from .data import UnlearningData
+from .method import UnlearningMethod
 from .scoring import check_positive, scored_batches, scored_choices, summed_gradients, trainable_parameters
 
 
-# Changes of stochastic products fluctuate where they have converged; those that diverge grow without bound.
+# Changes fluctuate after convergence, because the products are stochastic. Diverging changes grow without bound.
 _MAX_GROWTH = 10.0
 
 
 @dataclass(frozen=True)
-class FirstOrderInfluence:
+class FirstOrderInfluence(UnlearningMethod):
     """
-    One gradient step from the forget data as they are to the forget data as they should be:
+    One gradient step that replaces the forget data by corrected data:
 
     `w <- w - unlearning_rate D`, `D = sum of grad loss(corrected example) - sum of grad loss(forget example)`.
 
-    Without corrected rows the forget data are to be as if they had never been, and the first sum is 0. The loss of an
-    example is its negative log-likelihood, for a language model that of the whole sequence. `D` is a sum and no mean,
-    so that the right rate does not depend on the number of examples but on the sharpness of the loss over all training
-    data. It needs the forget data alone, and one pass over them.
+    Without corrected data the forget data are removed, and the first sum is 0. The loss of an example is its negative
+    log-likelihood, for a language model that of the whole sequence. `D` is a sum and not a mean, so the best rate
+    depends on the sharpness of the loss over all training data, not on the number of examples. The method needs one
+    pass over the forget data only.
 
     The default is that of [Machine Unlearning of Features and Labels](https://huggingface.co/papers/2108.11577) for
-    poisoned labels on CIFAR-10 (1e-4 for canaries in a language model). Ours deviates from its public code in that all
-    trainable parameters move, not the last six weight tensors alone.
+    poisoned labels on CIFAR-10 (for canaries in a language model it is 1e-4). Unlike in its public code, all trainable
+    parameters change, not only the last six weight tensors.
 
     Args:
         unlearning_rate (`float`, *optional*, defaults to 2e-5):
-            tau in the paper, in units of one over a sum of losses' second derivatives.
+            tau in the paper, in units of the inverse second derivative of a sum of losses.
         corrected_dataset ([`~datasets.Dataset`] or map-style, *optional*):
-            The forget rows with features masked or labels put right.
+            The forget rows with masked features or corrected labels.
         per_device_batch_size (`int`, *optional*, defaults to 128):
-            Examples of a batch; the result does not depend on it.
+            Number of examples in a batch; the result does not depend on it.
     """
 
     unlearning_rate: float = 2e-5
@@ -57,52 +58,51 @@ class FirstOrderInfluence:
         check_positive(self, "unlearning_rate", "per_device_batch_size")
 
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
-        """Changes the model in place; the seed is of no use, since nothing is drawn."""
+        """Changes the model in place. See [`UnlearningMethod.unlearn`]; nothing is random."""
         difference = _gradient_difference(model, data, self.corrected_dataset, self.per_device_batch_size)
         _subtract(model, difference, self.unlearning_rate)
 
 
 @dataclass(frozen=True)
-class SecondOrderInfluence:
+class SecondOrderInfluence(UnlearningMethod):
     """
-    One Newton step from the forget data as they are to the forget data as they should be:
+    One Newton step that replaces the forget data by corrected data:
 
-    `w <- w - (H + damping scale I)^-1 D`, with `D` as for [`FirstOrderInfluence`],
+    `w <- w - (H + damping scale I)^-1 D`, with `D` as for [`FirstOrderInfluence`].
 
-    and `H` the second derivatives of the sum of losses over a batch of `hessian_batch_size` of the data that remain,
-    the retain data and any corrected rows. `scale` and `damping` are those of LiSSA, which solves for the step by
-    products of `H` with vectors:
+    `H` is the Hessian of the sum of losses over a batch of `hessian_batch_size` examples of the remaining data, which
+    are the retain data and any corrected rows. LiSSA solves for the step by products of `H` with vectors:
 
-    `u <- D + (1 - damping) u - H u / scale`, from `u = D`, until its changes have had no new minimum for `patience`
-    iterations; the step is `u / scale`.
+    `u <- D + (1 - damping) u - H u / scale`, from `u = D`, until the change of `u` has had no new minimum for
+    `patience` iterations. The step is `u / scale`.
 
-    It converges if all eigenvalues of `H` lie above `-damping scale` and below `(2 - damping) scale`; where it does
-    not, an error says so and the model stays as it is. The units are those of sums, as published: with fewer remaining
-    examples than `hessian_batch_size`, or as many, `H` is that of the whole problem and the step is Newton's, which is
-    exact for least squares; with more, the step is by their ratio too long.
+    LiSSA converges if all eigenvalues of `H` are between `-damping scale` and `(2 - damping) scale`; if it diverges,
+    an error is raised and the model stays as it is. As published, the units are those of sums: if there are at most
+    `hessian_batch_size` remaining examples, `H` is the Hessian of the whole problem and the step is Newton's, which is
+    exact for least squares. If there are more, the step is too long by their ratio.
 
     The defaults are those of [Machine Unlearning of Features and Labels](https://huggingface.co/papers/2108.11577) for
-    poisoned labels on CIFAR-10, where the authors found scale and damping by trial (1e4 and 0.1 for canaries in a
-    language model). Ours deviates from its public code in that all trainable parameters move, not the last six weight
-    tensors alone; that `H` is over the remaining data, where the code for CIFAR-10 takes the corrected rows; that the
-    batches are drawn anew in every pass; and that a last smaller batch counts like a whole one. It takes a likelihood
-    that can be differentiated twice, so no CTC.
+    poisoned labels on CIFAR-10, where the authors found scale and damping by trial (for canaries in a language model
+    they are 1e4 and 0.1). Four things differ from its public code: all trainable parameters change, not only the last
+    six weight tensors; `H` is that of the remaining data, where the code for CIFAR-10 takes the corrected rows;
+    batches are drawn again in every pass; and a smaller last batch counts like a whole one. The likelihood must be
+    twice differentiable, which excludes CTC.
 
     Args:
         scale (`float`, *optional*, defaults to 2e5):
-            By which `H` is divided.
+            Divisor of `H`.
         damping (`float`, *optional*, defaults to 1e-4):
-            Added to the eigenvalues of `H / scale`.
+            Number that is added to the eigenvalues of `H / scale`, at least 0 and below 1.
         hessian_batch_size (`int`, *optional*, defaults to 1024):
-            Examples of every product with `H`.
+            Number of examples in a product with `H`.
         patience (`int`, *optional*, defaults to 20):
-            Iterations without a new minimum after which it ends.
+            Number of iterations without a new minimum after which LiSSA stops.
         max_iterations (`int`, *optional*):
-            Iterations at most, by default those of 100 passes over the remaining data, as published.
+            Maximum number of iterations. By default that of 100 passes over the remaining data, as published.
         corrected_dataset ([`~datasets.Dataset`] or map-style, *optional*):
-            The forget rows with features masked or labels put right.
+            The forget rows with masked features or corrected labels.
         per_device_batch_size (`int`, *optional*, defaults to 128):
-            Examples that are differentiated at once; the result does not depend on it.
+            Number of examples to differentiate at once; the result does not depend on it.
     """
 
     scale: float = 2e5
@@ -119,12 +119,12 @@ class SecondOrderInfluence:
             check_positive(self, "max_iterations")
         if not 0 <= self.damping < 1:
             raise ValueError(
-                f"`damping` is {self.damping!r} and must be at least 0, where nothing is added, and below 1. "
-                "Published are 1e-4, 1e-2 and 0.1."
+                f"`damping` is {self.damping!r} but must be at least 0, which adds nothing, and below 1. The "
+                "published values are 1e-4, 1e-2 and 0.1."
             )
 
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
-        """Changes the model in place; the seed is that of the batches of the Hessian."""
+        """Changes the model in place. See [`UnlearningMethod.unlearn`]; the batches of the Hessian are random."""
         difference = _gradient_difference(model, data, self.corrected_dataset, self.per_device_batch_size)
         remaining, split = data, "retain"
         if self.corrected_dataset is not None:
@@ -160,27 +160,27 @@ def lissa(
     """
     Solves `(H / scale + damping I) u = v` by `u <- v + (1 - damping) u - H u / scale`, from `u = v`.
 
-    [Second-Order Stochastic Optimization](https://huggingface.co/papers/1602.03943), with batches in the place of
-    single examples.
+    This is [LiSSA](https://huggingface.co/papers/1602.03943) with batches in place of single examples.
 
     Args:
         hessian_product (`Callable`):
-            Called with a vector, as one tensor per parameter; returns its product with H, which may be that of another
-            sample in every call.
+            Returns the product of H with a vector, which is given as one tensor per parameter. H may be that of
+            another sample in every call.
         direction (`Sequence[torch.Tensor]`):
-            v, one tensor per parameter.
+            v, as one tensor per parameter.
         scale, damping (`float`):
             As for [`SecondOrderInfluence`].
         max_iterations (`int`):
-            Iterations at most.
+            Maximum number of iterations.
         patience (`int`):
-            Iterations without a new minimum of the change of u (the sum of absolute values) after which it ends.
+            Number of iterations without a new minimum of the change of u (the sum of absolute values) after which to
+            stop.
 
     Returns:
-        `list[torch.Tensor]`: u.
+        `list[torch.Tensor]`: u, as one tensor per parameter.
 
     Raises:
-        `ValueError`: If the changes grow, so that there is no solution to come to.
+        `ValueError`: If the changes grow, so that u diverges.
     """
     solution, smallest, first, change, since = list(direction), math.inf, None, 0.0, 0
     for _ in range(max_iterations):
@@ -198,8 +198,8 @@ def lissa(
     if not change <= _MAX_GROWTH * first:
         raise ValueError(
             f"LiSSA does not converge at the scale {scale:g} and the damping {damping:g}: the changes grew from "
-            f"{first:.3g} to {change:.3g}. Raise `scale`, by which the largest eigenvalue of the Hessian is divided, "
-            "or `damping`, which outweighs negative ones."
+            f"{first:.3g} to {change:.3g}. Raise `scale`, which divides the eigenvalues of the Hessian, or `damping`, "
+            "which outweighs negative eigenvalues."
         )
     return solution
 
@@ -207,7 +207,7 @@ def lissa(
 def _gradient_difference(
     model: nn.Module, data: UnlearningData, corrected_dataset: Any | None, batch_size: int
 ) -> dict[str, torch.Tensor]:
-    """The sum of the corrected rows' gradients less that of the forget data's, by parameter."""
+    """The summed gradients of the corrected rows minus those of the forget data, by parameter."""
 
     def gradients(part: UnlearningData) -> dict[str, torch.Tensor]:
         return summed_gradients(model, part.batches("forget", batch_size), data.log_likelihood_func)
@@ -226,9 +226,9 @@ def _hessian_product(
     parameters: Sequence[nn.Parameter],
     vector: Sequence[torch.Tensor],
 ) -> list[torch.Tensor]:
-    """The Hessian of the sum of the parts' losses, times a vector."""
+    """The product of a vector with the Hessian of the sum of the losses of the parts."""
     sums = [torch.zeros_like(part) for part in vector]
-    # Fused attention has no second derivatives.
+    # Fused attention kernels have no second derivatives.
     with evaluation_mode(model), differentiable_mode(model), sdpa_kernel(SDPBackend.MATH):
         for inputs, labels in parts:
             outputs = model(**inputs)

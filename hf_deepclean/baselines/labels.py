@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training that gives the forget data wrong labels: of all weights, or of those that matter to them most."""
+"""Training on wrong labels for the forget data: of all weights, or of the most salient ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,22 +23,20 @@ from .training import BatchLoss, TrainingMethod, check_not_empty, epoch_seed, tr
 @dataclass(frozen=True)
 class RandomLabels(TrainingMethod):
     """
-    Amnesiac unlearning ([paper](https://huggingface.co/papers/2010.10981)), as it is used without a log of the
-    training: every forget example gets a random wrong label y', and every step lowers
+    Amnesiac unlearning ([paper](https://huggingface.co/papers/2010.10981)) without a log of the training: every forget
+    example gets a random wrong label y', and every step lowers
 
         mean of -log p(y' | x, w) over a batch of all data, where y' = y for the retain data
 
-    Where labels belong to tokens, every scored token gets a random other one; what the model reads stays. Needs both
-    parts of the data, and a head that chooses among classes or tokens.
+    If the labels are those of tokens, every scored token gets a random other token as its label; the inputs stay as
+    they are. The method needs the forget and the retain data, and a head that predicts classes or tokens.
 
-    The defaults are those of the public code of [SSD](https://huggingface.co/papers/2308.07707): 3 epochs of Adam at
-    1e-4; in batches of 64, where it has 128, and with gradients clipped at norm 1, there not at all. As there, the
-    label is drawn once, uniformly among the wrong ones; here it follows the seed and the example's place alone. Other
-    public code draws among all labels, the true one too, or anew in every epoch.
+    The defaults are those of the public code of [SSD](https://huggingface.co/papers/2308.07707), 3 epochs of Adam at
+    1e-4, but in batches of 64 instead of 128 and with gradients clipped at norm 1. As in that code, a label is drawn
+    once, uniformly among the wrong ones; here it depends only on the seed and the position of the example. Other
+    public code draws among all labels including the true one, or again in every epoch.
 
-    Args:
-        learning_rate, num_train_epochs, per_device_train_batch_size, optimizer, weight_decay, schedule:
-            As for [`~rivals.training.TrainingMethod`].
+    The arguments are those of [`TrainingMethod`].
     """
 
     learning_rate: float = 1e-4
@@ -47,53 +45,39 @@ class RandomLabels(TrainingMethod):
     weight_decay: float = 0.0
 
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
-        """
-        Changes the model in place.
-
-        Args:
-            model (`torch.nn.Module`):
-                The model.
-            data ([`~rivals.data.UnlearningData`]):
-                The data.
-            seed (`int`, *optional*, defaults to `0`):
-                Seed of the labels, of the order of the examples, and of dropout.
-
-        Raises:
-            `ValueError`: If there are no forget data, no parameter requires gradients, or the head has no labels to
-                draw.
-            `FloatingPointError`: If the training diverges.
-        """
+        """Changes the model in place. See [`UnlearningMethod.unlearn`]."""
         _train_on_random_labels(model, self, data, seed, None)
 
 
 @dataclass(frozen=True)
 class SalUn(TrainingMethod):
     """
-    [SalUn](https://huggingface.co/papers/2310.12508): random labels for the most salient weights alone.
+    [SalUn](https://huggingface.co/papers/2310.12508): trains only the most salient weights on random labels, with
 
         saliency(w) = |sum over the forget data of the gradient of -log p(y | x, w)|
 
-    The top `saliency_fraction` of the trainable weights, over all layers together, is trained as by [`RandomLabels`];
-    all other weights keep every bit. Needs both parts of the data, and a head that chooses among classes or tokens.
+    The `saliency_fraction` of the trainable weights with the largest saliency, over all layers together, is trained as
+    in [`RandomLabels`]; all other weights keep every bit. The method needs the forget and the retain data, and a head
+    that predicts classes or tokens.
 
-    The defaults are those of the public code: half of the weights, 10 epochs of SGD at 0.013, momentum 0.9, weight
-    decay 5e-4; in batches of 64, where it has 256. That code
+    The defaults are those of the public code, half of the weights and 10 epochs of SGD at 0.013, momentum 0.9 and
+    weight decay 5e-4, but in batches of 64 instead of 256. That code differs in three ways:
 
-    - takes a step of gradient ascent after every batch while it sums the gradients; here they are all taken at the
-      weights as given, in eval mode, and are those of a sum over the examples and not over the batches' means;
-    - masked gradients alone until February 2026, so that decay moved all weights; here the others are never written,
-      and decay and momentum see the salient ones only;
-    - draws labels that may be the true ones, anew in every epoch, and for some data sets trains on the forget and the
-      retain data in turns; here as in [`RandomLabels`].
+    - It takes a step of gradient ascent after every batch while it sums the gradients. Here all gradients are taken at
+      the original weights, in eval mode, and are summed over the examples, not over the means of the batches.
+    - Until February 2026 it masked only the gradients, so that weight decay changed all weights. Here the other
+      weights are never written, and decay and momentum apply to the salient weights only.
+    - It draws labels again in every epoch, which may be the true ones, and for some data sets it alternates between
+      the forget and the retain data. Here labels and batches are those of [`RandomLabels`].
 
     Args:
         saliency_fraction (`float`, *optional*, defaults to `0.5`):
-            Share of the weights to train, above 0 and at most 1; at least one weight.
-        learning_rate, num_train_epochs, per_device_train_batch_size, optimizer, weight_decay, schedule:
-            As for [`~rivals.training.TrainingMethod`].
+            Share of the weights to train, above 0 and at most 1. At least one weight is trained.
+        kwargs:
+            As for [`TrainingMethod`].
 
     Raises:
-        `ValueError`: If one of them is out of range.
+        `ValueError`: If a setting is out of range.
     """
 
     learning_rate: float = 0.013
@@ -108,22 +92,7 @@ class SalUn(TrainingMethod):
             )
 
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
-        """
-        Changes the model in place.
-
-        Args:
-            model (`torch.nn.Module`):
-                The model.
-            data ([`~rivals.data.UnlearningData`]):
-                The data.
-            seed (`int`, *optional*, defaults to `0`):
-                Seed of the labels, of the order of the examples, and of dropout.
-
-        Raises:
-            `ValueError`: If there are no forget data, no parameter requires gradients, or the head has no labels to
-                draw.
-            `FloatingPointError`: If the gradients are no finite numbers, or the training diverges.
-        """
+        """Changes the model in place. See [`UnlearningMethod.unlearn`]."""
         selection = select_salient_weights(model, data, self.saliency_fraction, self.per_device_train_batch_size)
         _train_on_random_labels(model, self, data, seed, selection)
 
@@ -132,29 +101,32 @@ def select_salient_weights(
     model: nn.Module, data: UnlearningData, saliency_fraction: float, batch_size: int
 ) -> WeightSelection:
     """
-    The weights with the largest summed gradients of the forget data; of equal ones the first.
+    Selects the weights with the largest absolute summed gradients of the forget data; of equal weights the first.
 
     Args:
         model (`torch.nn.Module`):
             The model; it is left as it was.
-        data ([`~rivals.data.UnlearningData`]):
+        data ([`UnlearningData`]):
             The data.
         saliency_fraction (`float`):
-            Which share of the weights that require gradients; at least one.
+            Share of the weights that require gradients to select; at least one weight is selected.
         batch_size (`int`):
-            Examples of a pass, on which the result does not depend but for rounding.
+            Number of examples in a batch; the result depends on it only by rounding.
+
+    Returns:
+        [`WeightSelection`]: The selected weights.
 
     Raises:
-        `ValueError`: If there are no forget data, or no parameter requires gradients.
-        `FloatingPointError`: If a gradient is no finite number.
+        `ValueError`: If the forget data are empty, or no parameter requires gradients.
+        `FloatingPointError`: If a gradient is not finite.
     """
     check_not_empty(data, "forget")
     sums = summed_gradients(model, data.batches("forget", batch_size), data.log_likelihood_func)
     saliency = torch.cat([total.flatten().cpu() for total in sums.values()]).abs()
     if not saliency.isfinite().all():
         raise FloatingPointError(
-            "Gradients of the forget data are no finite numbers, so no weight is more salient than another. Load the "
-            "model in float32 or bf16."
+            "Gradients of the forget data are not finite, so the weights cannot be compared. Load the model in "
+            "float32 or bf16."
         )
     num_selected = max(1, int(saliency_fraction * len(saliency)))
     chosen = saliency.argsort(descending=True, stable=True)[:num_selected]
@@ -164,22 +136,21 @@ def select_salient_weights(
 
 def draw_wrong_labels(labels: torch.Tensor, num_classes: int, positions: torch.Tensor, seed: int) -> torch.Tensor:
     """
-    A wrong label for every one that is scored, each of the others as likely.
+    Draws a wrong label for every scored label, uniformly among the other classes or tokens.
 
     Args:
         labels (`torch.Tensor`):
-            Class indices or token ids, shape `(batch_size,)` or `(batch_size, length)`, with -100 where nothing is
-            scored.
+            Class indices or token ids of shape `(batch_size,)` or `(batch_size, length)`; -100 is not scored.
         num_classes (`int`):
             Number of classes or tokens.
         positions (`torch.Tensor`):
-            Position of every example in the data set.
+            Position of every example in the data set, of shape `(batch_size,)`.
         seed (`int`):
-            The seed. The draw depends on it, the example's position and the index among its scored labels only, not
-            on how examples are batched or padded.
+            The seed. A draw depends only on the seed, the position of the example and the index among its scored
+            labels, not on batches or padding.
 
     Returns:
-        `torch.Tensor`: As `labels`.
+        `torch.Tensor`: The drawn labels, with the shape and dtype of `labels`.
     """
     rows = labels.cpu() if labels.ndim == 2 else labels.cpu()[:, None]
     scored = rows != IGNORED
@@ -216,10 +187,10 @@ def _check_drawable(likelihood: Likelihood, positions: torch.Tensor, labels: tor
     if likelihood.kind not in ("classification", "token", "next_token"):
         raise ValueError(
             f"Random labels are drawn among the classes or tokens of a head, which a {likelihood.kind} likelihood "
-            "does not give. Use `FineTuning` or `NegGradPlus`, which train on the labels as they are."
+            "does not give. Use `FineTuning` or `NegGradPlus`, which train on the given labels."
         )
     if len(labels) != len(positions):
         raise ValueError(
-            f"The collator made {len(labels)} examples of {len(positions)} rows, so that it is not known which are to "
-            "be forgotten. Pass a `data_collator` that does not pack."
+            f"The collator made {len(labels)} examples of {len(positions)} rows, so it is unknown which of them to "
+            "forget. Pass a `data_collator` that does not pack."
         )

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The control: weights drawn at random, reset and repaired."""
+"""The control: a random mask that is reset and repaired."""
 
 from dataclasses import dataclass
 
@@ -20,28 +20,26 @@ _VALUES = tuple(value for value in RESET_VALUES if value != "pretrained")
 @dataclass(frozen=True)
 class RandomMask(TrainingMethod):
     """
-    [DeepClean](https://huggingface.co/papers/2311.10448) without its Fisher information: a random share of the weights
-    in scope is reset, and they alone are trained on the retain data,
+    [DeepClean](https://huggingface.co/papers/2311.10448) without its Fisher information: resets a random share of the
+    weights in scope, and trains only these weights on the retain data. Every step lowers
 
         mean of -log p(y | x, w) over a batch of the retain data
 
-    by an AdamW that never writes another weight. What this reaches, the selection has no part in. Needs the retain
-    data alone.
-
-    A control and no published method; the defaults are those of a repair.
+    with an AdamW that never writes another weight. The result shows what is possible without a selection. The method
+    needs the retain data only. It is a control and not a published method; the defaults are those of a repair.
 
     Args:
         reset_fraction (`float`, *optional*, defaults to `0.1`):
-            Share of the weights in scope ([`parameters_in_scope`]; of a [`~peft.PeftModel`] the adapter's), above 0
-            and at most 1; at least one weight.
+            Share of the weights in scope (see [`parameters_in_scope`]; for a [`~peft.PeftModel`] those of the adapter)
+            to reset, above 0 and at most 1. At least one weight is reset.
         reset_value (`str`, *optional*):
-            `"zero"` or `"init"`, as for [`reset_weights`]; by default `"init"` for adapters and for models with
-            token embeddings, else `"zero"`.
-        learning_rate, num_train_epochs, per_device_train_batch_size, optimizer, weight_decay, schedule:
-            As for [`~rivals.training.TrainingMethod`].
+            `"zero"` or `"init"`, see [`reset_weights`]. By default `"init"` for adapters and for models with token
+            embeddings, else `"zero"`.
+        kwargs:
+            As for [`TrainingMethod`].
 
     Raises:
-        `ValueError`: If one of them is out of range.
+        `ValueError`: If a setting is out of range.
     """
 
     learning_rate: float = 1e-3
@@ -60,26 +58,11 @@ class RandomMask(TrainingMethod):
             )
         if self.reset_value not in (None, *_VALUES):
             raise ValueError(
-                f"`reset_value` is {self.reset_value!r} but must be one of {', '.join(map(repr, _VALUES))}, or left "
-                "out."
+                f"`reset_value` is {self.reset_value!r} but must be one of {', '.join(map(repr, _VALUES))}, or `None`."
             )
 
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
-        """
-        Changes the model in place.
-
-        Args:
-            model (`torch.nn.Module`):
-                The model.
-            data ([`~rivals.data.UnlearningData`]):
-                The data.
-            seed (`int`, *optional*, defaults to `0`):
-                Seed of the weights, of their new values, of the order of the examples, and of dropout.
-
-        Raises:
-            `ValueError`: If there are no retain data, or no parameter is in scope.
-            `FloatingPointError`: If the training diverges.
-        """
+        """Changes the model in place. See [`UnlearningMethod.unlearn`]."""
         check_not_empty(data, "retain")
         scope = parameters_in_scope(model, reset_scope="adapter" if is_adapted(model) else "full")
         num_weights = {name: parameter.numel() for name, parameter in scope.items()}

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Descent on the retain data and ascent on the forget data, at once."""
+"""Gradient descent on the retain data with gradient ascent on the forget data."""
 
 from dataclasses import dataclass
 
@@ -17,25 +17,26 @@ class NegGradPlus(TrainingMethod):
 
         alpha L(batch of the retain data) - (1 - alpha) L(batch of the forget data)
 
-    with L the mean of -log p(y | x, w). An epoch is one pass over the retain data; the forget data come as often as
-    that takes. Needs both.
+    where L is the mean of -log p(y | x, w). An epoch is one pass over the retain data, during which the forget data
+    are repeated. The method needs both.
 
-    The second term has no lower bound, so that a learning rate too high, or an `alpha` too small, ends in weights
-    that serve nothing; a loss that is no number stops the training.
+    The second term has no lower bound: a learning rate that is too high, or an `alpha` that is too small, destroys the
+    model. A loss that is not finite stops the training.
 
     The defaults are those of the public code of [Deep Unlearn](https://huggingface.co/papers/2410.01276): alpha 0.95
-    and 10 epochs of SGD at 0.01, momentum 0.9, without decay; in batches of 64, where it has 256. It trains in eval
-    mode and repeats the forget batches of the first pass; here, as in SCRUB's own code, dropout is on, and every pass
-    over the forget data has an order of its own.
+    and 10 epochs of SGD at 0.01, momentum 0.9 and no weight decay, but in batches of 64 instead of 256. That code
+    trains in eval mode and repeats the forget batches of the first pass. Here dropout is on, as in SCRUB's own code,
+    and every pass over the forget data has another order.
 
     Args:
         alpha (`float`, *optional*, defaults to `0.95`):
-            Share of the retain data in the loss, from 0 (gradient ascent alone) to 1 (fine-tuning alone).
-        learning_rate, num_train_epochs, per_device_train_batch_size, optimizer, weight_decay, schedule:
-            As for [`~rivals.training.TrainingMethod`]; the batch size is that of each of the two.
+            Weight of the retain data in the loss, from 0 (gradient ascent only) to 1 (fine-tuning only).
+        kwargs:
+            As for [`TrainingMethod`]. A step reads `per_device_train_batch_size` retain examples and as many forget
+            examples.
 
     Raises:
-        `ValueError`: If one of them is out of range.
+        `ValueError`: If a setting is out of range.
     """
 
     weight_decay: float = 0.0
@@ -45,25 +46,11 @@ class NegGradPlus(TrainingMethod):
         super().__post_init__()
         if not 0 <= self.alpha <= 1:
             raise ValueError(
-                f"`alpha` is {self.alpha} but must be the share of the retain data in the loss, from 0 to 1."
+                f"`alpha` is {self.alpha} but must be the weight of the retain data in the loss, from 0 to 1."
             )
 
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
-        """
-        Changes the model in place.
-
-        Args:
-            model (`torch.nn.Module`):
-                The model.
-            data ([`~rivals.data.UnlearningData`]):
-                The data.
-            seed (`int`, *optional*, defaults to `0`):
-                Seed of the order of the examples, and of dropout.
-
-        Raises:
-            `ValueError`: If there are no retain or no forget data, or no parameter requires gradients.
-            `FloatingPointError`: If the training diverges.
-        """
+        """Changes the model in place. See [`UnlearningMethod.unlearn`]."""
         check_not_empty(data, "retain", "forget")
         loss = BatchLoss(model, data)
         pairs = zip(

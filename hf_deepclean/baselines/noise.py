@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fisher forgetting: noise on every weight, the more the less the retain data need it."""
+"""Fisher forgetting: noise on the weights, the more of it the less the retain data depend on a weight."""
 
 from dataclasses import dataclass
 
@@ -10,41 +10,42 @@ from torch import nn
 from ..fisher.accumulate import accumulate_fisher_diagonal
 from ..models.heads import base_model, classifies_tokens, num_classes
 from .data import UnlearningData
+from .method import UnlearningMethod
 from .scoring import check_positive, noting_classes, scored_batches, trainable_parameters
 
 
-# Bounds of 1 / F, and the variance of a forgotten class's row, as in the paper's code.
+# Upper bounds of 1 / F, and the variance of the row of a forgotten class, as in the code of the paper.
 _MAX_INVERSE = 1e3
 _MAX_INVERSE_OF_HEAD = 1e2
 _FORGOTTEN_CLASS_VARIANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class FisherForgetting:
+class FisherForgetting(UnlearningMethod):
     """
-    Adds Gaussian noise to every weight, with the more variance the less the retain data depend on it:
+    Adds Gaussian noise to every weight; the less the retain data depend on a weight, the larger the variance:
 
     `w <- w + N(0, noise_scale min(1 / (F_r(w) + 1e-8), 1000))`
 
-    with `F_r` the diagonal of the Fisher information on the retain data, whose labels are expected under the model, so
-    that those of the data are not used. Of a classification head the bound is 100. The variances of a parameter of two
-    or more axes are averaged over its second one, and those of the head and of parameters of one axis are ten times as
-    large. If the forget data are all examples of one class, the row of that class in the head is drawn anew around 0,
-    with a variance of 1e-4 before that factor of ten.
+    `F_r` is the Fisher diagonal of the retain data in expectation over the labels, so the labels of the data are not
+    used. In a classification head the bound is 100 instead of 1000. In a parameter with two or more axes the variances
+    are averaged over the second axis. The variances of the head, and of parameters with one axis, are multiplied by
+    ten. If the forget data are all examples of one class, the row of that class in the head is drawn around 0, with a
+    variance of 1e-4 before the factor of ten.
 
-    It needs one pass over the retain data with a backward pass for every class, and no training. The default and all
-    of these rules are those of the public code of
+    The method needs one pass over the retain data with a backward pass for every class, and no training. The default
+    and all of these rules are those of the public code of
     [Eternal Sunshine of the Spotless Net](https://huggingface.co/papers/1911.04933).
 
-    Heads that give every token a class or predict tokens have as many outcomes as sequences; labels drawn from the
-    model take the place of the expectation. The head are the parameters outside of the base model with one row for
-    every class; public code takes any parameter with so many rows for it. A language model has none.
+    The outcomes of a head that labels or predicts tokens are whole sequences, over which there is no expectation to
+    compute; labels are drawn from the model instead. The head is the set of parameters outside the base model with one
+    row per class; public code takes any parameter with this number of rows. A language model has no such head.
 
     Args:
         noise_scale (`float`, *optional*, defaults to 1e-6):
-            The factor of all variances, alpha in the paper.
+            Factor of all variances, alpha in the paper.
         per_device_batch_size (`int`, *optional*, defaults to 64):
-            Examples of a batch; the result does not depend on it.
+            Number of examples in a batch; the result does not depend on it.
     """
 
     noise_scale: float = 1e-6
@@ -54,14 +55,14 @@ class FisherForgetting:
         check_positive(self, "noise_scale", "per_device_batch_size")
 
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
-        """Changes the model in place; the seed is that of the noise, and of labels that are drawn."""
+        """Changes the model in place. See [`UnlearningMethod.unlearn`]; the noise and drawn labels are random."""
         parameters = trainable_parameters(model)
         likelihood, *_ = next(scored_batches(model, data.batches("forget", 1), data.log_likelihood_func))
         if likelihood.kind in ("custom", "ctc"):
             raise ValueError(
-                f"Fisher forgetting takes labels from the model, and a {likelihood.kind} likelihood has none to take. "
-                "Use it with a head for classification, token classification or language modelling and the "
-                "likelihood of that head."
+                f"Fisher forgetting takes labels from the model, but a {likelihood.kind} likelihood gives none. Use "
+                "it with a head for classification, token classification or language modelling and the likelihood of "
+                "that head."
             )
         classes: set[int] = set()
         batches = data.batches("retain", self.per_device_batch_size)
@@ -91,7 +92,7 @@ class FisherForgetting:
                 parameter.copy_(values + variances.sqrt() * noise)
 
     def _forgotten_class(self, data: UnlearningData, retained: set[int]) -> int | None:
-        """The class of which all examples, and no others, are to be forgotten."""
+        """The class whose examples are exactly the forget data, or `None`."""
         classes: set[int] = set()
         for _ in noting_classes(data.batches("forget", self.per_device_batch_size), classes):
             pass

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What rivals that take gradients or outputs without training share: parameters, scored batches, single choices."""
+"""Trainable parameters, scored batches and summed gradients, for all baselines."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
@@ -19,34 +19,34 @@ from ..models.likelihood import Likelihood
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """
-    The parameters that a method may change, each once.
+    The parameters that a method may change, each under one name.
 
     Raises:
-        `ValueError`: If there is none.
+        `ValueError`: If no parameter requires gradients.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not parameters:
         raise ValueError(
             f"No parameter of this {type(model).__name__} requires gradients, so there is nothing to change. Unfreeze "
-            "those that may be changed: `parameter.requires_grad_(True)`."
+            "the parameters that may change with `parameter.requires_grad_(True)`."
         )
     return parameters
 
 
 def zeros_of(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Sums to begin with, in the parameters' shapes and at least in float32."""
+    """Zero tensors with the shapes of the parameters, at least in float32."""
     return {name: torch.zeros_like(p, dtype=sum_dtype(p), requires_grad=False) for name, p in parameters.items()}
 
 
 class Scorer:
     """
-    Makes of a collated batch what a forward pass and a score of it need.
+    Prepares collated batches for a forward pass and for scoring.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
             The model.
         log_likelihood_func (`Callable`, *optional*):
-            The caller's likelihood, by default that of the model's head, which is found with the first batch.
+            The caller's likelihood. By default that of the model's head, which is found with the first batch.
     """
 
     def __init__(self, model: nn.Module, log_likelihood_func: LogLikelihoodFunction | None = None) -> None:
@@ -56,7 +56,7 @@ class Scorer:
         self._likelihood: Likelihood | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> tuple[Likelihood, dict[str, Any], torch.Tensor]:
-        """How the examples are scored, the inputs and the labels."""
+        """Returns the likelihood, the inputs and the labels of a batch, on the device of the model."""
         batch = move_batch(prepare_batch(self.model, batch), self.device)
         if self._likelihood is None:
             self._likelihood = find_likelihood(self.model, batch, self.log_likelihood_func)
@@ -69,7 +69,7 @@ def scored_batches(
     log_likelihood_func: LogLikelihoodFunction | None = None,
 ) -> Iterator[tuple[Likelihood, dict[str, Any], torch.Tensor]]:
     """
-    What a [`Scorer`] makes of batches.
+    Yields the likelihood, the inputs and the labels of every batch.
 
     Args:
         model, log_likelihood_func:
@@ -81,7 +81,7 @@ def scored_batches(
 
 
 def noting_classes(batches: Iterable[Mapping[str, Any]], classes: set[int]) -> Iterator[Mapping[str, Any]]:
-    """The same batches, whose labels are added to `classes` as they pass."""
+    """Yields the batches unchanged, and adds their labels to `classes`."""
     for batch in batches:
         classes.update(split_labels(batch)[1].flatten().tolist())
         yield batch
@@ -93,11 +93,14 @@ def summed_gradients(
     log_likelihood_func: LogLikelihoodFunction | None = None,
 ) -> dict[str, torch.Tensor]:
     """
-    The gradient of the sum of all examples' negative log-likelihoods, in eval mode, by trainable parameter.
+    The gradient of the summed negative log-likelihood of all examples, in eval mode.
 
     Args:
         model, batches, log_likelihood_func:
             As for [`scored_batches`].
+
+    Returns:
+        `dict[str, torch.Tensor]`: The gradient by name of trainable parameter, at least in float32.
 
     Raises:
         `ValueError`: If no parameter requires gradients.
@@ -117,14 +120,14 @@ def scored_choices(
     likelihood: Likelihood, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The choices of a batch that are scored: one per example of a classification head, one per scored token of others.
+    The scored choices of a batch: one per example of a classification head, one per scored token of other heads.
 
     Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: Logits of shape `(num_choices, num_outcomes)`, -inf for outcomes that
-        cannot be, and the outcomes given, of shape `(num_choices,)`.
+        `tuple[torch.Tensor, torch.Tensor]`: The logits of shape `(num_choices, num_outcomes)`, -inf for impossible
+        outcomes, and the given outcomes of shape `(num_choices,)`.
 
     Raises:
-        `ValueError`: If the likelihood does not consist of such choices.
+        `ValueError`: If the likelihood does not consist of single choices.
     """
     if likelihood.kind in ("custom", "ctc"):
         raise ValueError(
@@ -138,12 +141,12 @@ def scored_choices(
 
 
 def check_positive(method: Any, *names: str) -> None:
-    """Refuses hyper-parameters of a method that are not above 0."""
+    """Raises if a setting of a method is not above 0."""
     defaults = {field.name: field.default for field in fields(method)}
     for name in names:
         value = getattr(method, name)
         if not value > 0:
             raise ValueError(
-                f"`{name}` of {type(method).__name__} is {value!r} and must be above 0. The published value, which is "
-                f"the default, is {defaults[name]!r}."
+                f"`{name}` of {type(method).__name__} is {value!r} but must be above 0. The default, which is the "
+                f"published value, is {defaults[name]!r}."
             )

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The training that the rivals share: its settings, its loss, its optimizers and its one loop."""
+"""Training, for the baselines that train: settings, loss, optimizers and loop."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +20,9 @@ from ..repair.optimizer import SparseAdamW
 from ..runtime.random_state import all_seeded
 from ..selection.weight_selection import WeightSelection
 from .data import UnlearningData
+from .method import UnlearningMethod
 from .scoring import Scorer
+from .sparse_sgd import SparseSGD
 
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -30,38 +32,38 @@ _MOMENTUM = 0.9
 _MAX_GRAD_NORM = 1.0
 
 _DIVERGED = (
-    "The training has diverged, and the weights have moved already: load the model anew, and lower `learning_rate` or "
+    "The training has diverged, and the weights have already changed: reload the model, and lower `learning_rate` or "
     "`num_train_epochs`."
 )
 
-# Of the likelihood, the model's outputs and the labels of a batch.
+# From the likelihood, the outputs and the labels of a batch to other labels.
 Relabel = Callable[[Likelihood, Any, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class TrainingMethod:
+class TrainingMethod(UnlearningMethod):
     """
-    The settings of a rival that trains.
+    The settings that all baselines that train have in common.
 
-    It trains the parameters that require gradients, in training mode, so with dropout where the model has it. Layers
-    with running statistics stay in eval mode, so that no buffer moves; public code lets them move in training.
+    Parameters that require gradients are trained in training mode, so with dropout. Layers with running statistics
+    stay in eval mode, so that no buffer changes; public code updates them.
 
     Args:
         learning_rate (`float`):
             The learning rate.
         num_train_epochs (`float`):
-            Passes over the training data, of which the last may be a part of one; 0 trains nothing.
+            Number of passes over the training data; the last pass may be partial, and 0 trains nothing.
         per_device_train_batch_size (`int`):
-            Examples of a step.
+            Number of examples in a step.
         optimizer (`str`):
-            `"sgd"`, with momentum 0.9, or `"adamw"`, with gradients scaled down to a norm of at most 1.
+            `"sgd"`, with momentum 0.9, or `"adamw"`, with gradients clipped at norm 1.
         weight_decay (`float`):
-            Decay of all trained weights: added to the gradient by `"sgd"`, decoupled in `"adamw"`.
+            Decay of the trained weights: added to the gradient with `"sgd"`, decoupled with `"adamw"`.
         schedule (`str`):
-            `"constant"` learning rate, or `"cosine"` decay to 0.
+            `"constant"`, or `"cosine"` for a cosine decay of the learning rate to 0.
 
     Raises:
-        `ValueError`: If one of them is out of range.
+        `ValueError`: If a setting is out of range.
     """
 
     learning_rate: float = 0.01
@@ -76,15 +78,15 @@ class TrainingMethod:
             raise ValueError(f"`learning_rate` is {self.learning_rate} but must be a finite number above 0.")
         if not 0 <= self.num_train_epochs < math.inf:
             raise ValueError(
-                f"`num_train_epochs` is {self.num_train_epochs} but must be a finite number of passes, 0 or more."
+                f"`num_train_epochs` is {self.num_train_epochs} but must be a finite number of passes, at least 0."
             )
         if not self.per_device_train_batch_size >= 1:
             raise ValueError(
-                f"`per_device_train_batch_size` is {self.per_device_train_batch_size} but a step needs 1 example or "
-                "more."
+                f"`per_device_train_batch_size` is {self.per_device_train_batch_size} but a step needs at least 1 "
+                "example."
             )
         if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"`weight_decay` is {self.weight_decay} but must be a finite number, 0 or more.")
+            raise ValueError(f"`weight_decay` is {self.weight_decay} but must be a finite number, at least 0.")
         for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -92,19 +94,19 @@ class TrainingMethod:
                 )
 
     def num_steps(self, num_examples: int) -> int:
-        """Number of steps of `num_train_epochs` passes over so many examples."""
+        """Number of steps of `num_train_epochs` passes over `num_examples` examples."""
         return math.ceil(self.num_train_epochs * math.ceil(num_examples / self.per_device_train_batch_size))
 
 
 class BatchLoss:
     """
-    The loss of a model on batches: the negative log-likelihood under the model's own head.
+    The negative log-likelihood of batches under the model's head, or under the caller's likelihood.
 
     Args:
         model (`torch.nn.Module`):
             The model.
         data ([`UnlearningData`]):
-            Where the caller's likelihood is taken from.
+            Holds the caller's likelihood, if there is one.
     """
 
     def __init__(self, model: nn.Module, data: UnlearningData) -> None:
@@ -113,19 +115,19 @@ class BatchLoss:
 
     def mean(self, batch: Mapping[str, Any], relabel: Relabel | None = None) -> torch.Tensor:
         """
-        Mean over the examples; over the scored tokens, where labels belong to tokens.
+        Mean loss over the examples of a batch, or over its scored tokens if the labels are those of tokens.
 
         Args:
             batch (`dict[str, Any]`):
                 Model inputs and labels, as collated.
             relabel (`Callable`, *optional*):
-                Returns the labels to score instead of the batch's; what the model is given stays.
+                Returns other labels to score. The inputs of the model stay as they are.
         """
         total, num_scored = self._total(batch, relabel)
         return total / num_scored
 
     def sum(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Sum over the examples, and over the tokens of each."""
+        """Summed loss over the examples of a batch and their tokens."""
         return self._total(batch, None)[0]
 
     def _total(self, batch: Mapping[str, Any], relabel: Relabel | None) -> tuple[torch.Tensor, int | torch.Tensor]:
@@ -151,25 +153,25 @@ def train(
     """
     Trains a model in place, one step per loss.
 
-    Parameters in half precision are trained by a copy in float32, because half precision swallows small steps.
+    Parameters in half precision are trained in a float32 copy, because half precision rounds small steps away.
 
     Args:
         model (`torch.nn.Module`):
-            The model; its modes, flags and buffers are afterwards as before, and its gradients are none.
+            The model. Its modes, `requires_grad` flags and buffers are left as they were; its gradients are `None`.
         method ([`TrainingMethod`]):
             The settings.
         losses (`Iterable[torch.Tensor]`):
-            The losses, of which each is computed when it is asked for.
+            An iterator that computes the loss of the next step.
         num_steps (`int`):
-            How many to take.
+            Number of steps.
         seed (`int`):
             Seed of dropout; the global random states are left as they were.
         selection ([`WeightSelection`], *optional*):
-            The weights to train. All others are never written, whatever momentum and decay do.
+            The weights to train; other weights are never written. By default all weights that require gradients.
 
     Raises:
-        `ValueError`: If there is nothing to train.
-        `FloatingPointError`: If a loss, or a trained weight in the end, is no finite number.
+        `ValueError`: If no weight can be trained.
+        `FloatingPointError`: If a loss, or a trained weight at the end, is not finite.
     """
     trained = {
         name: parameter
@@ -178,13 +180,13 @@ def train(
     }
     if not trained:
         raise ValueError(
-            f"No parameter of this {type(model).__name__} that may be trained requires gradients. Unfreeze some by "
-            "`requires_grad_(True)`; of a `PeftModel`, load the adapter with `is_trainable=True`."
+            f"No parameter of this {type(model).__name__} that may be trained requires gradients. Unfreeze some with "
+            "`requires_grad_(True)`; load the adapter of a `PeftModel` with `is_trainable=True`."
         )
     masters = {n: p if p.itemsize >= 4 else p.detach().float() for n, p in trained.items()}
     halves = [(masters[name], parameter) for name, parameter in trained.items() if parameter.itemsize < 4]
     optimizer = _make_optimizer(method, masters, selection)
-    # The index-sparse AdamW clips by the chosen entries alone.
+    # SparseAdamW clips the gradients of the selected weights itself.
     clipped = list(masters.values()) if method.optimizer == "adamw" and selection is None else []
     with only_trainable(model, list(trained.values())), _training_mode(model, seed):
         for step, loss in zip(range(num_steps), losses, strict=False):
@@ -205,19 +207,19 @@ def train(
             for parameter in trained.values():
                 parameter.grad = None
     if not all(parameter.isfinite().all() for parameter in trained.values()):
-        raise FloatingPointError(f"After {num_steps} steps some weights are no finite numbers. {_DIVERGED}")
+        raise FloatingPointError(f"After {num_steps} steps some weights are not finite. {_DIVERGED}")
 
 
 def train_on_retain_data(
     model: nn.Module, method: TrainingMethod, data: UnlearningData, seed: int, selection: WeightSelection | None = None
 ) -> None:
     """
-    Trains a model in place on the retain data alone, by the loss of [`BatchLoss`].
+    Trains a model in place on the retain data alone, with the mean loss of [`BatchLoss`].
 
     Args:
         model, method, seed, selection:
             As for [`train`].
-        data ([`~rivals.data.UnlearningData`]):
+        data ([`UnlearningData`]):
             The data.
     """
     check_not_empty(data, "retain")
@@ -228,70 +230,24 @@ def train_on_retain_data(
 def shuffled_batches(
     data: UnlearningData, split: str, method: TrainingMethod, seed: int
 ) -> Iterator[Mapping[str, Any]]:
-    """Batches of a part of the data, pass after pass without an end, every pass in an order of its own."""
+    """Yields batches of a split without end, every pass in another order."""
     check_not_empty(data, split)
     for epoch in count():
         yield from data.batches(split, method.per_device_train_batch_size, epoch_seed(seed, epoch))
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of the order of one pass."""
+    """The seed of the order of one epoch."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 def check_not_empty(data: UnlearningData, *splits: str) -> None:
-    """Refuses data of which a part that a method needs has no example."""
+    """Raises if a split that a method needs is empty."""
     for split in splits:
         if data.num_examples(split) == 0:
             raise ValueError(
-                f"The {split} data are empty, and this method trains on them. Pass a `{split}_dataset` with examples."
+                f"The {split} data are empty, but this method trains on them. Pass a `{split}_dataset` with examples."
             )
-
-
-class SparseSGD(torch.optim.Optimizer):
-    """
-    SGD with momentum on chosen entries of the parameters, as [`SparseAdamW`] is AdamW on them: an entry that was not
-    chosen has no state and is never written.
-
-    Args:
-        params (`Iterable`):
-            Named parameters `(name, parameter)`.
-        indices (`dict[str, torch.Tensor]`):
-            For every name, the flat indices of the entries to train; a parameter without any stays as it is.
-        lr, momentum, weight_decay (`float`):
-            As for [`torch.optim.SGD`].
-    """
-
-    def __init__(
-        self,
-        params: Iterable[tuple[str, torch.Tensor]],
-        indices: Mapping[str, torch.Tensor],
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.indices = {
-            name: indices[name].to(parameter.device)
-            for group in self.param_groups
-            for name, parameter in zip(group["param_names"], group["params"], strict=True)
-            if name in indices
-        }
-
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        """One update of the chosen entries."""
-        for group in self.param_groups:
-            for name, parameter in zip(group["param_names"], group["params"], strict=True):
-                if name not in self.indices or parameter.grad is None:
-                    continue
-                chosen, state = self.indices[name], self.state[parameter]
-                values = torch.take(parameter, chosen)
-                update = torch.take(parameter.grad, chosen).add_(values, alpha=group["weight_decay"])
-                if state:
-                    update = state["momentum_buffer"].mul_(group["momentum"]).add_(update)
-                state["momentum_buffer"] = update
-                parameter.put_(chosen, values.sub_(update, alpha=group["lr"]))
 
 
 def _make_optimizer(
@@ -302,7 +258,7 @@ def _make_optimizer(
         return SparseSGD(parameters.items(), selection.indices, momentum=_MOMENTUM, **common)
     if selection is not None:
         return SparseAdamW(parameters.items(), selection.indices, max_grad_norm=_MAX_GRAD_NORM, **common)
-    # Small models spend more time between the kernels of an update than in them.
+    # Fused optimizers launch fewer kernels, which is most of the time of an update of a small model.
     if method.optimizer == "sgd":
         return torch.optim.SGD(parameters.values(), momentum=_MOMENTUM, fused=True, **common)
     return torch.optim.AdamW(parameters.values(), fused=True, **common)
@@ -313,9 +269,9 @@ def _training_mode(model: nn.Module, seed: int) -> Iterator[None]:
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     config = getattr(model, "config", None)
     use_cache = getattr(config, "use_cache", None)
-    # The first of them gives every module its mode back.
+    # evaluation_mode restores the mode of every module in the end.
     with evaluation_mode(model), all_seeded(seed), torch.random.fork_rng(devices):
-        # Dropout draws on the model's own device.
+        # all_seeded seeds the CPU alone, and dropout draws on the device of the model.
         torch.manual_seed(seed)
         model.train()
         freeze_running_statistics(model)

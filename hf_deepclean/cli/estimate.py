@@ -1,19 +1,27 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command `hf-deepclean`: the same code as the recipes, for a model and data of your own."""
+"""`hf-deepclean estimate`: time and memory of a run, from the configuration of the model alone."""
 
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from .models import COMMANDS
+from .lazy import add_lazy_parser
+
+
+if TYPE_CHECKING:
+    from ..planning.device import Device
+    from ..planning.job import Job, Setting
+    from ..planning.model_size import ModelSize
+
+DESCRIPTION = "Estimate how long a run takes and what memory it needs, without weights or data"
 
 
 @dataclass
 class EstimateArguments:
-    """Of what size the model is, what it runs on, and what is shown."""
+    """The size of the model, the device, and what is printed."""
 
     _argument_group_name = "model and device"
 
@@ -21,55 +29,79 @@ class EstimateArguments:
         default=None, metadata={"help": "Folder, config.json or Hub id of the model; only its configuration is read."}
     )
     num_parameters: float | None = field(
-        default=None, metadata={"help": "Or: its number of weights, for a language model of the usual shape."}
+        default=None,
+        metadata={"help": "Number of weights of a language model of the usual shape, in place of the configuration."},
     )
-    vocab_size: int = field(default=32000, metadata={"help": "Its vocabulary, with --num_parameters."})
+    vocab_size: int = field(default=32000, metadata={"help": "Size of the vocabulary, with --num_parameters."})
     adapter_rank: int | None = field(
-        default=None, metadata={"help": "Only a LoRA adapter of this rank on all linear layers is in scope."}
+        default=None, metadata={"help": "Rank of a LoRA adapter on all linear layers, which alone is in scope."}
     )
     device: Literal["h100-80gb", "a100-80gb", "cpu"] = field(
-        default="cpu", metadata={"help": "What it runs on; without --calibrate its rates are assumptions."}
+        default="cpu",
+        metadata={"help": "The device; its rates are assumptions unless --calibrate or --flops_per_second is given."},
     )
     flops_per_second: float | None = field(
-        default=None, metadata={"help": "What the device achieves in products of the model's precision."}
+        default=None, metadata={"help": "Rate of matrix products that the device achieves in the model's precision."}
     )
-    calibrate: bool = field(default=False, metadata={"help": "Measure that on this machine in three seconds."})
-    device_memory: float | None = field(default=None, metadata={"help": "GB of one device; default: by its name."})
-    host_memory: float | None = field(default=None, metadata={"help": "GB of the machine; default: unlimited."})
+    calibrate: bool = field(default=False, metadata={"help": "Measure that rate on this machine in three seconds."})
+    device_memory: float | None = field(
+        default=None, metadata={"help": "Memory of one device in GB; by default that of --device."}
+    )
+    host_memory: float | None = field(
+        default=None, metadata={"help": "Memory of the machine in GB; by default unlimited."}
+    )
     requests_per_day: int | None = field(
-        default=None, metadata={"help": "Also say what so many requests of --num_forget_examples each take."}
+        default=None,
+        metadata={"help": "Also estimate this many requests a day, each of --num_forget_examples examples."},
     )
     json: bool = field(default=False, metadata={"help": "Print JSON."})
 
 
+def add_parser(commands: Any) -> None:
+    """Adds the command."""
+    add_lazy_parser(commands, "estimate", DESCRIPTION, run_estimate)
+
+
 def run_estimate(arguments: Sequence[str]) -> None:
-    from ..planning.device import DEVICES, Device, Job, Setting, calibrate
-    from ..planning.model_size import ModelSize
+    """Prints the estimate as a table or as JSON."""
+    from ..planning.job import Job, Setting
     from ..planning.report import EstimateReport
     from .parser import UnlearningParser
 
     parser = UnlearningParser(
         (EstimateArguments, Job, Setting),
         prog="hf-deepclean estimate",
-        description=f"{COMMANDS['estimate'].capitalize()}.",
+        description=f"{DESCRIPTION}.",
     )
-    of_device, job, setting = parser.parse_args_and_config(arguments)
-    if (of_device.model_name_or_path is None) == (of_device.num_parameters is None):
+    estimate_arguments, job, setting = parser.parse_args_and_config(arguments)
+    if (estimate_arguments.model_name_or_path is None) == (estimate_arguments.num_parameters is None):
         parser.error("Give the size of the model, either as --model_name_or_path or as --num_parameters.")
-    if of_device.model_name_or_path is not None:
-        size = ModelSize.of_config(of_device.model_name_or_path)
+    size = _model_size(estimate_arguments)
+    device = _device(estimate_arguments, size, job, setting)
+    host_memory = math.inf if estimate_arguments.host_memory is None else 1e9 * estimate_arguments.host_memory
+    report = EstimateReport.of(size, job, setting, device, host_memory, estimate_arguments.requests_per_day)
+    print(json.dumps(report.to_dict(), indent=2) if estimate_arguments.json else report)
+
+
+def _model_size(arguments: EstimateArguments) -> "ModelSize":
+    from ..planning.model_size import ModelSize
+
+    if arguments.model_name_or_path is not None:
+        size = ModelSize.of_config(arguments.model_name_or_path)
     else:
-        size = ModelSize.of_weights(int(of_device.num_parameters), of_device.vocab_size)
-    if of_device.adapter_rank is not None:
-        size = size.with_adapter(of_device.adapter_rank)
-    device, rate = DEVICES[of_device.device], of_device.flops_per_second
-    if of_device.calibrate:
+        size = ModelSize.of_weights(int(arguments.num_parameters), arguments.vocab_size)
+    return size if arguments.adapter_rank is None else size.with_adapter(arguments.adapter_rank)
+
+
+def _device(arguments: EstimateArguments, size: "ModelSize", job: "Job", setting: "Setting") -> "Device":
+    from ..planning.device import DEVICES, Device, calibrate
+
+    device, rate = DEVICES[arguments.device], arguments.flops_per_second
+    if arguments.calibrate:
         tokens = job.train_batch_size * job.tokens_per_example
-        rate = calibrate(size, tokens, on_accelerator=of_device.device != "cpu", dtype=setting.dtype)
+        rate = calibrate(size, tokens, on_accelerator=arguments.device != "cpu", dtype=setting.dtype)
     if rate is not None:
-        device = Device.cpu(rate) if of_device.device == "cpu" else device.achieving(setting.dtype, rate)
-    if of_device.device_memory is not None:
-        device = replace(device, memory=1e9 * of_device.device_memory)
-    host_memory = math.inf if of_device.host_memory is None else 1e9 * of_device.host_memory
-    report = EstimateReport.of(size, job, setting, device, host_memory, of_device.requests_per_day)
-    print(json.dumps(report.to_dict(), indent=2) if of_device.json else report)
+        device = Device.cpu(rate) if arguments.device == "cpu" else device.achieving(setting.dtype, rate)
+    if arguments.device_memory is not None:
+        device = replace(device, memory=1e9 * arguments.device_memory)
+    return device

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command `hf-deepclean`: the same code as the recipes, for a model and data of your own."""
+"""`hf-deepclean fisher`: computes and keeps the Fisher diagonal of a model on one split."""
 
 import time
 from collections.abc import Sequence
@@ -8,37 +8,50 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .models import COMMANDS, ModelArguments, model_loader, prepare_inputs
+from .lazy import add_lazy_parser
+from .models import ModelArguments, model_loader, prepare_inputs
+
+
+DESCRIPTION = "Compute and keep the Fisher diagonal of a model on one split of a data set"
 
 
 @dataclass
 class FisherArguments:
-    """What `hf-deepclean fisher` computes, and where it goes."""
+    """The data, the Fisher and the output file of `hf-deepclean fisher`."""
 
     _argument_group_name = "fisher"
 
     dataset_name: str = field(metadata={"help": "Hub id, folder or file, as for `hf-deepclean unlearn`."})
-    output: str = field(metadata={"help": "The file to write, FILE.safetensors."})
+    output: str = field(metadata={"help": "File to write, FILE.safetensors."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    split: str = field(default="train", metadata={"help": "The split; slices as in 'train[:1000]' work."})
+    split: str = field(default="train", metadata={"help": "Split to use; slices as in 'train[:1000]' work."})
     fisher_type: Literal["empirical", "sampled", "expected"] = field(
         default="empirical",
-        metadata={"help": "Labels of the Fisher information: the given ones, drawn from the model, or all of them."},
+        metadata={
+            "help": "Labels of the Fisher: those of the data (empirical), drawn from the model (sampled), or all "
+            "classes, weighted by their probabilities (expected)."
+        },
     )
     per_device_fisher_batch_size: int = field(
-        default=32, metadata={"help": "Batch size; it never changes the result."}
+        default=32, metadata={"help": "Examples per batch; the result does not depend on it."}
     )
     target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Names, or last parts of names, of the modules in scope."}
+        default=None, metadata={"help": "Names, or last parts of names, of the modules in scope; by default all."}
     )
     exclude_modules: list[str] | None = field(
-        default=None, metadata={"help": "Names, or last parts of names, of modules left out; default: embeddings."}
+        default=None, metadata={"help": "Names, or last parts of names, of modules to leave out; by default none."}
     )
     seed: int = field(default=42, metadata={"help": "Seed of the labels for --fisher_type sampled."})
-    use_cpu: bool = field(default=False, metadata={"help": "Use the processor, not an accelerator."})
+    use_cpu: bool = field(default=False, metadata={"help": "Use the CPU even if there is an accelerator."})
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command."""
+    add_lazy_parser(commands, "fisher", DESCRIPTION, run_fisher)
 
 
 def run_fisher(arguments: Sequence[str]) -> None:
+    """Computes the Fisher diagonal over all processes; the main process writes it to a file."""
     from accelerate import PartialState
     from tqdm.auto import tqdm
     from transformers import default_data_collator
@@ -58,7 +71,7 @@ def run_fisher(arguments: Sequence[str]) -> None:
     parser = UnlearningParser(
         (ModelArguments, FisherArguments),
         prog="hf-deepclean fisher",
-        description=f"{COMMANDS['fisher'].capitalize()}.",
+        description=f"{DESCRIPTION}.",
     )
     model_arguments, fisher_arguments = parser.parse_args_and_config(arguments)
     check_new_file(Path(fisher_arguments.output))
@@ -100,5 +113,6 @@ def run_fisher(arguments: Sequence[str]) -> None:
     num_weights = sum(total.numel() for total in fisher.sums.values())
     print(
         f"{fisher_arguments.output}: the {fisher.fisher_type} Fisher diagonal of {num_weights:,} weights on "
-        f"{fisher.num_examples:,} examples. `FisherDiagonal.load` reads it, and `--kept_fisher` makes use of it."
+        f"{fisher.num_examples:,} examples. Load it with `FisherDiagonal.load`, or pass it to `hf-deepclean unlearn` "
+        "as `--kept_fisher`."
     )

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The model and the inputs that a command is told of."""
+"""The options that name a model and its task, the loading of the model, and the preparation of its inputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,19 +13,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-# Everything heavy is imported where it is used, so that `--help` answers at once.
-COMMANDS = {
-    "unlearn": "make a model forget rows of its training data, and measure what that did",
-    "fisher": "compute and keep the Fisher diagonal of a model on one split of a data set",
-    "estimate": "say on paper how long a run takes and what memory it needs, without a model or data",
-    "report": "show the report of a run, or a summary of several",
-    "card": "write the unlearning card of a run, without publishing anything",
-    "push": "publish the result of a run on the Hub: searched for leaks, in one commit",
-    "check-card": "search any folder for traces of the forgotten data",
-    "squash-history": "say where a repository still holds weights from before, and make one commit of its history",
-}
-_TASKS = Literal["text-classification", "token-classification", "causal-lm", "image-classification"]
-# Their names in transformers.
+# Names of the heads in transformers, by task.
 _HEADS = {
     "text-classification": "SEQUENCE_CLASSIFICATION",
     "token-classification": "TOKEN_CLASSIFICATION",
@@ -36,23 +24,25 @@ _HEADS = {
 
 @dataclass
 class ModelArguments:
-    """The model, its task, and how its inputs are made."""
+    """The model, its task, and how its inputs are prepared."""
 
     _argument_group_name = "model"
 
-    task: _TASKS = field(metadata={"help": "What the model does, which decides how rows become inputs."})
+    task: Literal["text-classification", "token-classification", "causal-lm", "image-classification"] = field(
+        metadata={"help": "Task of the model, which decides how rows are prepared."}
+    )
     model_name_or_path: str = field(
-        metadata={"help": "The trained model: a folder (of a LoRA adapter too) or a Hub id."}
+        metadata={"help": "The trained model: a folder, also of a LoRA adapter, or a Hub id."}
     )
     max_length: int | None = field(
-        default=None, metadata={"help": "Cut longer texts to so many tokens; by default longer ones are refused."}
+        default=None, metadata={"help": "Truncate texts to this many tokens; by default longer texts are refused."}
     )
     text_column: str | None = field(
         default=None, metadata={"help": "Column of the text in text classification, if not 'text' or 'sentence'."}
     )
     fsdp_size: int | None = field(
         default=None,
-        metadata={"help": "Shard a model that fits no single device over so many launched processes (FSDP2)."},
+        metadata={"help": "Number of launched processes to shard the model over (FSDP2) if it fits no single device."},
     )
     image_column: str | None = field(
         default=None, metadata={"help": "Column of the image, if not 'image', 'img' or 'pixel_values'."}
@@ -60,7 +50,20 @@ class ModelArguments:
 
 
 def model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
-    """What loads the model with the head that its checkpoint has, if that is one of the task."""
+    """
+    Finds the function that loads the model with the head of its checkpoint.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            The model and its task. Only the configuration of the model is read.
+
+    Returns:
+        `Callable`: Loads the model from its path or id.
+
+    Raises:
+        `FileNotFoundError`: If there is no such model.
+        `ValueError`: If the head of the checkpoint is not one of the task.
+    """
     import transformers
     from huggingface_hub import constants
 
@@ -70,7 +73,7 @@ def model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
 
     name, task = arguments.model_name_or_path, arguments.task
     if is_adapter_path(name):
-        # Its configuration says what head the base gets.
+        # The adapter's own configuration names the head of its base.
         return load_adapted_model
     try:
         architectures = transformers.AutoConfig.from_pretrained(name).architectures or ["none"]
@@ -79,16 +82,16 @@ def model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
             raise
         offline = "; offline mode is on (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
         raise FileNotFoundError(
-            f"`model_name_or_path` is {name!r}: no such folder is here, and it could not be loaded from the Hub"
+            f"`model_name_or_path` is {name!r}: there is no such folder, and it could not be loaded from the Hub"
             f"{offline} ({type(error).__name__}). Check the name and the network, or pass a folder."
         ) from None
-    of_task = {task: class_names_of_task(head) for task, head in _HEADS.items()}
-    if architectures[0] not in of_task[task]:
-        others = [other for other in of_task if architectures[0] in of_task[other]]
+    architectures_of = {task: class_names_of_task(head) for task, head in _HEADS.items()}
+    if architectures[0] not in architectures_of[task]:
+        others = [other for other in _HEADS if architectures[0] in architectures_of[other]]
         raise ValueError(
-            f"`model_name_or_path` is {name!r}, whose architecture {architectures[0]} is none of the task {task!r}"
-            f"{f', but of {others[0]!r}' if others else ''}. Give the `task` that the model was trained for, and a "
-            "model of transformers with its head."
+            f"`model_name_or_path` is {name!r}, whose architecture {architectures[0]} is not one of the task {task!r}"
+            f"{f', but of {others[0]!r}' if others else ''}. Pass the `task` that the model was trained for, and a "
+            "transformers model with a head for it."
         )
     load = getattr(transformers, architectures[0]).from_pretrained
     if arguments.fsdp_size is None:
@@ -101,40 +104,66 @@ def model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
 def prepare_inputs(
     arguments: ModelArguments, model: Any, splits: dict[str, "Dataset"]
 ) -> tuple[dict[str, "Dataset"], Any, Any]:
-    """The splits as inputs of the model, with the collator (none for the default) and the tokenizer or processor."""
-    import transformers
+    """
+    Turns rows into inputs of the model.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            The task, and how its rows are read.
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The loaded model.
+        splits (`dict[str, Dataset]`):
+            The rows by split.
+
+    Returns:
+        `tuple`: The inputs by split, the data collator (`None` for the default collator), and the tokenizer or image
+        processor (`None` if the rows already hold pixel values).
+    """
+    from transformers import (
+        AutoTokenizer,
+        DataCollatorForSeq2Seq,
+        DataCollatorForTokenClassification,
+        DataCollatorWithPadding,
+    )
 
     from ..data import preprocessing
     from ..models.adapters.parameters import is_adapted
 
     name, length, label2id = arguments.model_name_or_path, arguments.max_length, model.config.label2id
     if arguments.task == "image-classification":
-        made = all("pixel_values" in split.column_names for split in splits.values())
-        processor = None if made else transformers.AutoImageProcessor.from_pretrained(name)
-        images = {
-            part: preprocessing.prepare_images(split, processor, arguments.image_column, label2id)
-            for part, split in splits.items()
-        }
-        return images, None, processor
+        return _prepare_images(arguments, label2id, splits)
     if is_adapted(model) and not (Path(name) / "tokenizer_config.json").exists():
         name = model.active_peft_config.base_model_name_or_path
-    tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name)
     preprocessing.check_tokenizer(tokenizer, model)
-    if arguments.task == "text-classification":
-        collator = transformers.DataCollatorWithPadding(tokenizer)
-        tokenized = {
-            part: preprocessing.tokenize_text_classification(split, tokenizer, length, arguments.text_column, label2id)
-            for part, split in splits.items()
-        }
-    elif arguments.task == "token-classification":
-        collator = transformers.DataCollatorForTokenClassification(tokenizer)
-        tokenized = {
-            part: preprocessing.tokenize_token_classification(split, tokenizer, length, label2id)
-            for part, split in splits.items()
-        }
-    else:
-        collator = transformers.DataCollatorForSeq2Seq(tokenizer)
-        tokenized = {
-            part: preprocessing.tokenize_causal_lm(split, tokenizer, length) for part, split in splits.items()
-        }
-    return tokenized, collator, tokenizer
+
+    def tokenize(split: "Dataset") -> "Dataset":
+        if arguments.task == "text-classification":
+            column = arguments.text_column
+            return preprocessing.tokenize_text_classification(split, tokenizer, length, column, label2id)
+        if arguments.task == "token-classification":
+            return preprocessing.tokenize_token_classification(split, tokenizer, length, label2id)
+        return preprocessing.tokenize_causal_lm(split, tokenizer, length)
+
+    collator_class = {
+        "text-classification": DataCollatorWithPadding,
+        "token-classification": DataCollatorForTokenClassification,
+        "causal-lm": DataCollatorForSeq2Seq,
+    }[arguments.task]
+    return {name: tokenize(split) for name, split in splits.items()}, collator_class(tokenizer), tokenizer
+
+
+def _prepare_images(
+    arguments: ModelArguments, label2id: dict[str, int], splits: dict[str, "Dataset"]
+) -> tuple[dict[str, "Dataset"], Any, Any]:
+    from transformers import AutoImageProcessor
+
+    from ..data.preprocessing import prepare_images
+
+    processor = None
+    if not all("pixel_values" in split.column_names for split in splits.values()):
+        processor = AutoImageProcessor.from_pretrained(arguments.model_name_or_path)
+    images = {
+        name: prepare_images(split, processor, arguments.image_column, label2id) for name, split in splits.items()
+    }
+    return images, None, processor

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Dataclasses, a YAML file and the command line made one: the parser of the recipes and of `hf-deepclean`."""
+"""The parser of the recipes and of `hf-deepclean`: dataclasses, filled from a YAML file and the command line."""
 
 import argparse
 import difflib
@@ -15,7 +15,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 
-# What of TrainingArguments decides about the repair, in the order of `--help`; the rest is behind `--help_all`.
+# The options of TrainingArguments that `--help` shows, in its order; `--help_all` shows the others too.
 REPAIR_OPTIONS = (
     "output_dir",
     "num_train_epochs",
@@ -33,17 +33,20 @@ REPAIR_OPTIONS = (
     "seed",
 )
 
-# Said for a repair rather than for training at large.
+# Help texts that are about the repair, in place of those of TrainingArguments.
 _REPAIR_HELP = {
-    "output_dir": "Folder that gets the cleaned model and its report; new or empty, nothing is overwritten.",
+    "output_dir": "New or empty folder for the cleaned model and its report; nothing is overwritten.",
     "num_train_epochs": "Passes over the retain data in the repair; 0 for no repair.",
-    "max_steps": "Optimizer steps of the repair, in the place of epochs if above 0.",
-    "learning_rate": "Peak learning rate of the repair; that of the fine-tuning is a good start.",
+    "max_steps": "Number of optimizer steps of the repair; above 0 it replaces the number of epochs.",
+    "learning_rate": (
+        "Peak learning rate of the repair: about five times that of the model's training, because few weights move, "
+        "and from far away."
+    ),
     "per_device_train_batch_size": "Batch size of the repair.",
     "per_device_eval_batch_size": "Batch size of the evaluation.",
     "weight_decay": "Decoupled weight decay of the selected weights.",
-    "max_grad_norm": "Gradients of the selected weights are scaled down to this norm; 0 never scales.",
-    "seed": "Seed of everything that is drawn at random.",
+    "max_grad_norm": "Maximum norm of the gradients of the selected weights; 0 disables clipping.",
+    "seed": "Seed of everything random.",
 }
 _REPAIR = "repair (of TrainingArguments)"
 _OTHER = "other (of TrainingArguments)"
@@ -51,19 +54,19 @@ _OTHER = "other (of TrainingArguments)"
 
 class UnlearningParser(HfArgumentParser):
     """
-    Makes one instance of every dataclass from a YAML file and the command line.
+    Fills dataclasses from a YAML file and the command line.
 
-    The keys of the file are the names of the options, its values are read as if they stood on the command line, and
-    the command line wins. A key or option that no dataclass has is an error that names the nearest one; options cannot
-    be abbreviated. `--help` shows the fields of the dataclasses given here, and of
-    [`~transformers.TrainingArguments`] those that matter for the repair; `--help_all` shows all.
+    The keys of the YAML file are names of options. Its values are parsed like those of the command line, which takes
+    precedence. An unknown key or option is an error that names the most similar one, and options cannot be
+    abbreviated. `--help` shows the fields of the dataclasses; of [`~transformers.TrainingArguments`] it shows only the
+    options that control the repair. `--help_all` shows every option.
 
     Args:
         dataclass_types (`type` or `Iterable[type]`):
-            The dataclasses. Of a subclass of [`~transformers.TrainingArguments`], `output_dir` has to be given unless
-            `set_defaults(output_dir=...)` has set it.
+            The dataclasses. A subclass of [`~transformers.TrainingArguments`] needs an `output_dir`, from the command
+            line, the file or `set_defaults(output_dir=...)`.
         kwargs:
-            As for [`~argparse.ArgumentParser`].
+            Passed to [`~argparse.ArgumentParser`].
 
     Example:
 
@@ -78,24 +81,32 @@ class UnlearningParser(HfArgumentParser):
             "formatter_class": _HelpFormatter,
             "usage": "%(prog)s [--config FILE.yaml] [OPTION ...]",
             "allow_abbrev": False,
-            "epilog": "--help_all also shows the options of TrainingArguments that are left out here.",
         } | kwargs
         self._hidden: dict[argparse.Action, str | None] = {}
         self._names: dict[str, argparse.Action] = {}
         super().__init__(dataclass_types, **kwargs)
-        self.add_argument("--config", metavar="FILE.yaml", help="Values of any options; the command line wins.")
+        self.add_argument(
+            "--config",
+            metavar="FILE.yaml",
+            help="Values of options; the command line takes precedence.",
+        )
         self.add_argument("--help_all", "--help-all", nargs=0, action=_HelpAll, help="Show every option and exit.")
+        if self._hidden and self.epilog is None:
+            self.epilog = "--help_all also shows the other options of TrainingArguments."
 
     def parse_args_and_config(self, args: Sequence[str] | None = None) -> tuple[Any, ...]:
         """
-        One instance per dataclass, in the order in which they were given.
+        Parses the command line and the file of `--config`.
 
-        A value of `null` in the YAML file leaves the option at its default. Bad input ends the process with status 2
-        and a message on the error stream, as always with [`~argparse.ArgumentParser`].
+        `null` in the YAML file leaves an option at its default. Invalid input prints a message to stderr and exits
+        with status 2, as [`~argparse.ArgumentParser`] does.
 
         Args:
             args (`Sequence[str]`, *optional*):
                 The command line, by default that of the process.
+
+        Returns:
+            `tuple`: One instance of every dataclass, in the order of `dataclass_types`.
         """
         finder = argparse.ArgumentParser(prog=self.prog, usage=self.usage, add_help=False, allow_abbrev=False)
         finder.add_argument("--config")
@@ -106,7 +117,7 @@ class UnlearningParser(HfArgumentParser):
         if unknown:
             self.error(self._describe_unknown(unknown))
         if getattr(namespace, "output_dir", "") is None:
-            self.error("--output_dir is missing: the folder that gets the result.")
+            self.error("--output_dir is missing: pass the folder for the result.")
         try:
             return tuple(
                 kind(**{item.name: getattr(namespace, item.name) for item in fields(kind) if item.init})
@@ -116,7 +127,7 @@ class UnlearningParser(HfArgumentParser):
             self.error(str(error))
 
     def error(self, message: str) -> NoReturn:
-        """Prints the message, without the hundred options of the usage, and exits with status 2."""
+        """Prints the message without the long usage, and exits with status 2."""
         self.exit(2, f"{self.prog}: error: {message}\nSee `{self.prog} --help`.\n")
 
     def _add_dataclass_arguments(self, dtype: type) -> None:
@@ -142,14 +153,14 @@ class UnlearningParser(HfArgumentParser):
             for action in group._group_actions:
                 self._names.setdefault(action.dest, action)
                 if action.nargs == "+":
-                    # An empty list is a value too.
+                    # Allows an empty list.
                     action.nargs = "*"
                 if title == _OTHER:
                     self._hidden[action] = action.help
                     action.help = argparse.SUPPRESS
 
     def _yaml_arguments(self, path: str) -> list[str]:
-        """The content of a YAML file as command-line arguments, so that both are read by the same rules."""
+        """Converts a YAML file to command-line arguments, so that the same rules parse both."""
         try:
             document = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except OSError as error:
@@ -159,7 +170,7 @@ class UnlearningParser(HfArgumentParser):
         if document is None:
             return []
         if not isinstance(document, yaml.MappingNode):
-            self.error(f"The file {path} of --config must hold lines `option: value`, and holds something else.")
+            self.error(f"The file {path} of --config must hold lines `option: value`, but holds something else.")
         arguments, seen = [], set()
         for key_node, node in document.value:
             key = str(key_node.value)
@@ -176,7 +187,7 @@ class UnlearningParser(HfArgumentParser):
 
     def _yaml_value(self, key: str, node: yaml.Node, where: str) -> list[str]:
         if isinstance(node, yaml.ScalarNode):
-            # The text as it stands: YAML would make a string of 3e-3 and a boolean of `no`; the option's type decides.
+            # The type of the option parses the text, because YAML would read 3e-3 as a string and no as a boolean.
             return [f"--{key}={node.value}"]
         if isinstance(node, yaml.MappingNode) and self._takes_mapping(key):
             return [f"--{key}={json.dumps(yaml.safe_load(yaml.serialize(node)))}"]
@@ -199,12 +210,12 @@ class UnlearningParser(HfArgumentParser):
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """One spelling per option, and defaults only where they say something."""
+    """Shows one spelling per option, and omits defaults that are empty."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:
             return super()._format_action_invocation(action)
-        # Every option is there with hyphens too.
+        # Every option can also be spelled with hyphens.
         option = next((name for name in action.option_strings if name.startswith("--")), action.option_strings[0])
         if action.nargs in (0, "?"):
             return option

@@ -1,51 +1,110 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command `hf-deepclean`: the same code as the recipes, for a model and data of your own."""
+"""The commands that publish a result: `card`, `push`, `check-card` and `squash-history`."""
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
-def run_report(parsed: argparse.Namespace) -> int:
-    from ..report.report import load_report
-    from ..report.summary import summarize_reports
+if TYPE_CHECKING:
+    from ..publishing.leaks.needles import Needles
 
-    reports = [load_report(path) for path in parsed.paths]
-    if parsed.json:
-        records = [report.to_dict() for report in reports]
-        print(json.dumps(records[0] if len(records) == 1 else records, indent=2))
-    else:
-        print(reports[0] if len(reports) == 1 else summarize_reports(reports))
-    return 0
+CARD = "Write the unlearning card of a run, without publishing anything"
+PUSH = "Search the result of a run for leaks, and publish it on the Hub in one commit"
+CHECK_CARD = "Search any folder for traces of the forgotten data"
+SQUASH_HISTORY = "List the revisions of a repository that still hold the old weights, and squash its history"
 
 
-def add_forget_arguments(parser: argparse.ArgumentParser) -> None:
+def add_parsers(commands: Any) -> None:
+    """Adds the four commands."""
+    _add_card(commands)
+    _add_push(commands)
+    _add_check_card(commands)
+    _add_squash_history(commands)
+
+
+def _add_card(commands: Any) -> None:
+    parser = commands.add_parser("card", help=CARD, description=f"{CARD}.")
+    parser.add_argument("path", type=Path, metavar="DIR", help="Output directory of a run.")
+    parser.add_argument(
+        "--output", type=Path, metavar="README.md", help="File to write; by default the card is printed."
+    )
+    parser.add_argument("--repo_id", help="Repository that the model will be pushed to.")
+    _add_publication_arguments(parser)
+    parser.set_defaults(run=run_card)
+
+
+def _add_push(commands: Any) -> None:
+    parser = commands.add_parser("push", help=PUSH, description=f"{PUSH}.")
+    parser.add_argument("path", type=Path, metavar="DIR", help="Output directory of a run.")
+    parser.add_argument("repo_id", metavar="REPO", help="Repository, such as me/clean-model.")
+    _add_forget_arguments(parser)
+    _add_publication_arguments(parser)
+    parser.add_argument("--gated_prompt", help="Text shown to people who request access.")
+    parser.add_argument("--gated", choices=["auto", "manual"], help="Require people to request access.")
+    parser.add_argument("--public", action="store_true", help="Make the repository public; by default it is private.")
+    parser.add_argument("--exist_ok", action="store_true", help="Push even if the repository already holds files.")
+    parser.add_argument("--create_pr", action="store_true", help="Open a pull request.")
+    parser.add_argument("--revision", help="Branch to push to, by default main.")
+    parser.add_argument("--commit_message", default="Add the cleaned model", help="Title of the commit.")
+    parser.add_argument(
+        "--dry_run", type=Path, metavar="FOLDER", help="Write what would be published to this folder instead."
+    )
+    parser.set_defaults(run=run_push)
+
+
+def _add_check_card(commands: Any) -> None:
+    parser = commands.add_parser("check-card", help=CHECK_CARD, description=f"{CHECK_CARD}.")
+    parser.add_argument("path", type=Path, metavar="DIR", help="Folder to search.")
+    _add_forget_arguments(parser)
+    parser.set_defaults(run=run_check_card)
+
+
+def _add_squash_history(commands: Any) -> None:
+    parser = commands.add_parser("squash-history", help=SQUASH_HISTORY, description=f"{SQUASH_HISTORY}.")
+    parser.add_argument("repo_id", metavar="REPO", help="The repository.")
+    parser.add_argument("--branch", default="main", help="The branch.")
+    parser.add_argument(
+        "--yes", action="store_true", help="Squash the history, which cannot be undone; without it nothing changes."
+    )
+    parser.set_defaults(run=run_squash_history)
+
+
+def _add_forget_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--forget_file",
         "--forget-file",
         required=True,
         metavar="FILE",
-        help="the forgotten rows: a csv, tsv, json, jsonl, parquet, txt or arrow file, a folder, or a data set's id",
+        help="The forgotten rows: a csv, tsv, json, jsonl, parquet, txt or arrow file, a folder, or a Hub id.",
     )
-    parser.add_argument("--forget_split", default="train", help="split of it; slices as in 'train[:100]' work")
+    parser.add_argument("--forget_split", default="train", help="Its split; slices as in 'train[:100]' work.")
     parser.add_argument(
-        "--forget_filter", metavar="EXPRESSION", help="which of its rows were forgotten, such as 'label == 3'"
+        "--forget_filter",
+        metavar="EXPRESSION",
+        help="Expression that is true for the rows that were forgotten, such as 'label == 3'; by default all rows.",
     )
-    parser.add_argument("--allow", nargs="+", default=[], metavar="VALUE", help="values that are no leaks")
+    parser.add_argument("--allow", nargs="+", default=[], metavar="VALUE", help="Values that are not leaks.")
 
 
-def add_publication_arguments(parser: argparse.ArgumentParser) -> None:
-    from_run = "by default as the run was started"
-    parser.add_argument("--base_model", help="Hub id of the model from before; by default what was loaded from there")
+def _add_publication_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--forget_disclosure", choices=["withheld", "size", "description"], help=f"what the card tells; {from_run}"
+        "--base_model",
+        help="Hub id of the model before the run; by default the id that it was loaded from, if any.",
     )
-    parser.add_argument("--forget_description", help=f"what was forgotten, in your words; {from_run}")
+    parser.add_argument(
+        "--forget_disclosure",
+        choices=["withheld", "size", "description"],
+        help="What the card says about the forgotten data; by default the choice of the run.",
+    )
+    parser.add_argument(
+        "--forget_description", help="What was forgotten, in your own words; by default the text of the run."
+    )
 
 
-def run_card(parsed: argparse.Namespace) -> int:
+def run_card(parsed: argparse.Namespace) -> None:
+    """Prints or writes the card of a run."""
     from ..publishing.folder import Publication, card_of_run
     from ..runtime.files import check_new_file
 
@@ -57,15 +116,15 @@ def run_card(parsed: argparse.Namespace) -> int:
         print(card)
     else:
         card.save(parsed.output)
-    return 0
 
 
-def run_push(parsed: argparse.Namespace) -> int:
+def run_push(parsed: argparse.Namespace) -> None:
+    """Publishes the result of a run, or with `--dry_run` writes what would be published."""
     from ..publishing.folder import Publication, save_published
     from ..publishing.push import push_folder_to_hub
     from ..report.report import load_report
 
-    # Refused before the rows are read.
+    # Refuses a folder without a report before the rows are read.
     load_report(parsed.path)
     needles = _forget_needles(parsed, parsed.path)
     publication = Publication(
@@ -79,7 +138,7 @@ def run_push(parsed: argparse.Namespace) -> int:
     if parsed.dry_run is not None:
         written = save_published(parsed.path, parsed.dry_run, needles, publication)
         print("\n".join([f"{parsed.dry_run} holds what would be published in {parsed.repo_id}:", *written]))
-        return 0
+        return
     result = push_folder_to_hub(
         parsed.path,
         parsed.repo_id,
@@ -93,10 +152,10 @@ def run_push(parsed: argparse.Namespace) -> int:
         gated=parsed.gated,
     )
     print(result)
-    return 0
 
 
 def run_check_card(parsed: argparse.Namespace) -> int:
+    """Prints the traces of the forgotten rows and of this machine in a folder; returns 1 if there are any."""
     from ..publishing.card import static_text
     from ..publishing.leaks import find_leaks, needles_of_machine
 
@@ -111,15 +170,15 @@ def run_check_card(parsed: argparse.Namespace) -> int:
     return 1
 
 
-def run_squash_history(parsed: argparse.Namespace) -> int:
+def run_squash_history(parsed: argparse.Namespace) -> None:
+    """Prints which revisions hold the old weights, and with `--yes` squashes the history of the branch."""
     from ..publishing.history import squash_history
 
     print(squash_history(parsed.repo_id, branch=parsed.branch, dry_run=not parsed.yes))
-    return 0
 
 
-def _forget_needles(parsed: argparse.Namespace, folder: Path) -> Any:
-    """What of the forgotten rows must not be found, as texts and, with the folder's tokenizer, as tokens."""
+def _forget_needles(parsed: argparse.Namespace, folder: Path) -> "Needles":
+    """The values of the forgotten rows to search for: as texts and, with the folder's tokenizer, as token ids."""
     from transformers import AutoTokenizer
 
     from ..data.arguments import DataArguments

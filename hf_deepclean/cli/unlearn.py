@@ -1,37 +1,48 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command `hf-deepclean`: the same code as the recipes, for a model and data of your own."""
+"""`hf-deepclean unlearn`: makes a model forget rows of its training data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from .models import COMMANDS, ModelArguments, model_loader, prepare_inputs
+from .lazy import add_lazy_parser
+from .models import ModelArguments, model_loader, prepare_inputs
+
+
+DESCRIPTION = "Make a model forget rows of its training data, and measure the result"
 
 
 @dataclass
 class RunArguments:
-    """What `hf-deepclean unlearn` does beside the run itself."""
+    """What `hf-deepclean unlearn` is given besides the model, the data and the configuration."""
 
     _argument_group_name = "run"
 
     reference_model: str | None = field(
-        default=None, metadata={"help": "A model trained without the forget data, measured for comparison."}
+        default=None, metadata={"help": "A model trained without the forget data, evaluated for comparison."}
     )
     kept_fisher: str | None = field(
         default=None,
         metadata={
-            "help": "The Fisher of the whole training set, kept by FisherCallback (a folder) or `hf-deepclean fisher` "
-            "(a file); saves the pass over the data to keep."
+            "help": "Fisher of the whole training set, kept by FisherCallback (a folder) or `hf-deepclean fisher` "
+            "(a file). It saves the pass over the retain data."
         },
     )
     dry_run: bool = field(
         default=False,
-        metadata={"help": "Check everything, print what would be reset and an estimate of the cost, change nothing."},
+        metadata={"help": "Check everything, print what would be reset and what it would cost, and change nothing."},
     )
 
 
+def add_parser(commands: Any) -> None:
+    """Adds the command."""
+    add_lazy_parser(commands, "unlearn", DESCRIPTION, run_unlearn)
+
+
 def run_unlearn(arguments: Sequence[str]) -> None:
+    """Loads model and data, unlearns, prints the report, and pushes the result if `hub_model_id` is given."""
     from ..config import FisherUnlearningConfig
     from ..data.arguments import DataArguments
     from ..data.sources import load_unlearning_datasets
@@ -44,7 +55,7 @@ def run_unlearn(arguments: Sequence[str]) -> None:
     parser = UnlearningParser(
         (ModelArguments, DataArguments, RunArguments, FisherUnlearningConfig),
         prog="hf-deepclean unlearn",
-        description=f"{COMMANDS['unlearn'].capitalize()}.",
+        description=f"{DESCRIPTION}.",
     )
     model_arguments, data_arguments, run_arguments, config = parser.parse_args_and_config(arguments)
     resume = config.resume_from_checkpoint

@@ -1,3 +1,3 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run will cost."""
+"""Estimates of the time and the memory of a run."""

@@ -1,124 +1,67 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Time and memory of an unlearning run on paper, by the formulas of recipes/scale.md."""
+"""The formulas for time and memory of a run, which recipes/scale.md explains."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from .device import Device, Job, Setting
+from .device import Device
+from .job import Job, Setting
 from .model_size import ModelSize
+from .run_estimate import Phase, RunEstimate
 
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
+# Fitted to the calibration runs of tests/benchmarks/scale.py: how often a forward pass moves the activations and the
+# logits through memory, and the examples that the checks at the start of a Fisher pass cost.
 _ACTIVATION_PASSES = 4
 _LOGIT_PASSES = 15
 _SET_UP_EXAMPLES = 9
 
-# Timed on their own on one thread.
+# Measured separately on one thread.
 _SELECTION_SECONDS = 8e-8
 _HASH_BYTES_PER_SECOND = 1.2e9
 _INITIALISED_WEIGHTS_PER_SECOND = 1e8
 _OPTIMIZER_BYTES_MOVED = 120
 
-# The ratios of a block of weights in float64, and what the threshold takes of copies of them.
+# Bytes per weight of a block: the ratios in float64, and their copies for the threshold.
 _SELECTION_BYTES = 40
 _SELECTION_BLOCK = 2**24
-# Rows of a squared product are handled in blocks of so many elements, each with two kernels per example.
+# Squared products are computed in blocks of this many elements, with two kernels per block and example.
 _BLOCK_ELEMENTS = 2**20
-# On a CPU the Fisher pass runs as many examples together as have logits of that size, but at least two.
+# On a CPU the Fisher pass limits the logits of the examples that it runs together to this size, but runs at least two.
 _CACHE_BYTES = 2**25
-# What the driver and fragmentation leave of a device's memory.
-_USABLE = 0.93
 
 
-@dataclass(frozen=True)
-class Phase:
+def estimate_run(size: ModelSize, job: Job, setting: Setting, device: Device) -> RunEstimate:
     """
-    One phase of a run.
-
-    Args:
-        name (`str`): As in [`UnlearningReport`].
-        seconds (`float`): On the clock.
-        device_bytes (`dict[str, float]`): What lies on one device at the peak of the phase, by kind.
-        host_bytes (`dict[str, float]`): What lies in the memory of the machine, for all processes of it.
-    """
-
-    name: str
-    seconds: float
-    device_bytes: dict[str, float]
-    host_bytes: dict[str, float]
-
-    @property
-    def peak(self) -> float:
-        """Bytes on one device."""
-        return sum(self.device_bytes.values())
-
-    @property
-    def host_peak(self) -> float:
-        """Bytes in the memory of the machine."""
-        return sum(self.host_bytes.values())
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The phases of a run in order, one entry for each name."""
-
-    phases: tuple[Phase, ...]
-
-    @property
-    def seconds(self) -> float:
-        """Of the whole run."""
-        return sum(phase.seconds for phase in self.phases)
-
-    @property
-    def peak(self) -> float:
-        """Bytes on one device."""
-        return max(phase.peak for phase in self.phases)
-
-    @property
-    def host_peak(self) -> float:
-        """Bytes in the memory of the machine."""
-        return max(phase.host_peak for phase in self.phases)
-
-    def fits(self, memory: float) -> bool:
-        """Whether one device of that many bytes is enough, of which the driver and fragmentation take a part."""
-        return self.peak <= _USABLE * memory
-
-    def rows(self) -> list[list[str]]:
-        """The table, as rows of cells."""
-        rows = [["phase", "seconds", "device GB", "of which", "host GB"]]
-        for phase in self.phases:
-            kinds = sorted(phase.device_bytes.items(), key=lambda item: -item[1])
-            main = ", ".join(f"{kind} {gigabytes(size)}" for kind, size in kinds[:3])
-            cells = [f"{phase.seconds:,.1f}", gigabytes(phase.peak), main, gigabytes(phase.host_peak)]
-            rows.append([phase.name, *cells])
-        return [*rows, ["run", f"{self.seconds:,.1f}", gigabytes(self.peak), "", gigabytes(self.host_peak)]]
-
-
-def estimate(size: ModelSize, job: Job, setting: Setting, device: Device) -> Estimate:
-    """
-    Time and memory of a run, phase by phase.
+    Estimates time and memory of a run, phase by phase.
 
     Args:
         size ([`ModelSize`]):
-            The model.
+            The sizes of the model.
         job ([`Job`]):
-            What is to be done.
+            What the run has to do.
         setting ([`Setting`]):
-            How.
+            Precision, processes and where the tensors are kept.
         device ([`Device`]):
-            Where.
+            The device of every process.
 
     Returns:
-        [`Estimate`]
+        [`RunEstimate`]: The phases of the run.
     """
-    return Estimate(tuple(Calculation(size, job, setting, device).phases()))
+    return RunEstimate(tuple(RunFormulas(size, job, setting, device).phases()))
 
 
-class Calculation:
-    """The formulas of recipes/scale.md."""
+class RunFormulas:
+    """
+    The formulas for one run.
+
+    Args:
+        size, job, setting, device:
+            As for [`estimate_run`].
+    """
 
     def __init__(self, size: ModelSize, job: Job, setting: Setting, device: Device) -> None:
         self.size, self.job, self.setting, self.device = size, job, setting, device
@@ -131,6 +74,7 @@ class Calculation:
         self.is_host = device.name == "cpu"
 
     def phases(self) -> Iterator[Phase]:
+        """Yields the phases in the order of the run."""
         job = self.job
         stages = 3 + job.with_reference + 2 * job.random_mask_control
         repairs = 1 + job.random_mask_control
@@ -162,27 +106,27 @@ class Calculation:
     # Time
 
     def _elementwise_seconds(self) -> float:
-        """Of one example forward: activations and logits go through memory some times, whatever is multiplied."""
+        """Time to move activations and logits through memory in the forward pass of one example."""
         size, tokens = self.size, self.job.tokens_per_example
         activations = _ACTIVATION_PASSES * size.num_layers * size.activation_bytes(self.bytes)
         moved = tokens * (activations + _LOGIT_PASSES * size.num_outputs * self.bytes)
         return moved / self.device.bytes_per_second
 
     def _share(self, num_examples: float) -> int:
-        """Examples of one process."""
+        """Number of examples of one process."""
         return math.ceil(num_examples / self.setting.num_processes)
 
     def _num_batches(self, num_examples: float, batch_size: int) -> int:
         return math.ceil(num_examples / (batch_size * self.setting.num_processes))
 
     def _gather_seconds(self, times: int) -> float:
-        """Of one batch under FSDP: every weight comes from the other processes, once per forward and per backward."""
+        """Time to gather all weights from the other processes (FSDP), `times` times for one batch."""
         if self.shards == 1:
             return 0.0
         return times * self._exchanged(self.size.num_parameters * self.bytes)
 
     def _exchanged(self, num_bytes: float) -> float:
-        """Seconds of an all-gather or a reduce-scatter; an all-reduce is both."""
+        """Time of an all-gather or a reduce-scatter; an all-reduce is both."""
         processes = self.setting.num_processes
         return num_bytes * (processes - 1) / processes / self.device.link_bytes_per_second
 
@@ -191,6 +135,7 @@ class Calculation:
         return self._share(self.job.num_evaluated) * self.forward + batches * self._gather_seconds(1)
 
     def fisher_seconds(self, num_examples: int) -> float:
+        """Time of a Fisher pass over `num_examples` examples."""
         setting, scope = self.setting, self.size.scope
         examples = num_examples + _SET_UP_EXAMPLES * setting.num_processes
         batches = self._num_batches(examples, self.job.fisher_batch_size)
@@ -208,7 +153,7 @@ class Calculation:
         return seconds
 
     def _reset_seconds(self) -> float:
-        """The fingerprint before, and a model to take values from."""
+        """Time of the fingerprint before the reset, and of building the model that holds the reset values."""
         built = 0.0 if self.job.reset_value == "zero" else self._built() / _INITIALISED_WEIGHTS_PER_SECOND
         return self._hash_seconds() + built
 
@@ -216,7 +161,7 @@ class Calculation:
         return self.size.num_parameters * self.bytes / _HASH_BYTES_PER_SECOND
 
     def _built(self) -> int:
-        """Weights of the model that initial values come from: an adapter is drawn alone."""
+        """Number of weights of the model that holds the reset values; of an adapter only its own are built."""
         return min(self.size.scope, self.size.num_parameters) if self._is_adapter() else self.size.num_parameters
 
     def _is_adapter(self) -> bool:
@@ -256,7 +201,7 @@ class Calculation:
         return layer * self.size.num_layers
 
     def _logits(self, batch_size: int) -> float:
-        """The logits, and one tensor of their size beside them."""
+        """Memory of the logits and of one more tensor of their size."""
         return 2.0 * batch_size * self.job.tokens_per_example * self.size.num_outputs * self.bytes
 
     def _evaluation_bytes(self) -> dict[str, float]:
@@ -293,7 +238,3 @@ class Calculation:
         if self.shards > 1:
             training["gradients of a layer"] = 1.0 * self.size.layer_parameters * self.bytes
         return self._after_reset() | training
-
-
-def gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.1f}" if size >= 1e10 else f"{size / 1e9:,.2f}"

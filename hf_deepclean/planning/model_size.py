@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The sizes of a transformer that decide time and memory."""
+"""The sizes of a model that determine time and memory of a run."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,29 +9,30 @@ from typing import Any
 @dataclass(frozen=True)
 class ModelSize:
     """
-    The sizes of a transformer that decide time and memory.
+    The sizes of a transformer that determine time and memory of a run.
 
     Args:
         num_parameters (`int`):
-            All weights.
+            Number of weights.
         num_table_parameters (`int`):
-            Those of embedding tables, which are looked up and not multiplied; a table that is the output layer too
-            does not count.
+            Number of weights of embedding tables, which are looked up and not multiplied. A table that is tied to the
+            output layer does not count.
         hidden_size, num_layers, intermediate_size (`int`):
-            Width, depth, and width within the MLP.
+            Width, number of layers, and width of the MLP.
         key_value_size (`int`):
-            Width of the keys, smaller than `hidden_size` where heads share them.
+            Width of the keys, smaller than `hidden_size` if heads share them.
         num_outputs (`int`):
-            Logits per token, 0 for a head that classifies whole examples.
+            Number of logits per token, 0 for a head that classifies whole examples.
         mlp_matrices (`int`, *optional*, defaults to `2`):
-            2, or 3 for a gated MLP.
+            Number of weight matrices of an MLP: 2, or 3 if it is gated.
         mlp_tensors (`int`, *optional*, defaults to `2`):
-            Tensors of `intermediate_size` that a training step keeps per token and layer: 2 (the activation's input
-            and output), 4 (gated), 5 (a GELU computed op by op, as in GPT-2).
+            Number of tensors of `intermediate_size` that a training step keeps per token and layer: 2 (input and
+            output of the activation function), 4 (gated MLP) or 5 (GELU computed op by op, as in GPT-2).
         norm_tensors (`int`, *optional*, defaults to `0`):
-            Tensors of `hidden_size` that it keeps beyond the inputs of the layers: 2 for RMS norms computed op by op.
+            Number of tensors of `hidden_size` that a training step keeps in addition to the inputs of the layers: 2
+            for RMS norms computed op by op.
         num_in_scope (`int`, *optional*):
-            Weights that may be reset, by default all.
+            Number of weights that may be reset, by default all.
     """
 
     num_parameters: int
@@ -58,21 +59,21 @@ class ModelSize:
 
     @property
     def layer_parameters(self) -> int:
-        """Number of weights that are gathered together when weights are sharded."""
+        """Number of weights that sharded processes gather at a time."""
         return max(self.num_parameters // max(1, self.num_layers), self.largest_parameter)
 
     def forward_flops(self, tokens: int) -> float:
-        """Of one example: `2 M T + 4 L T^2 d`, with M the weights that are multiplied."""
+        """Operations of a forward pass of one example: `2 M T + 4 L T^2 d`, with `M` multiplied weights."""
         matrices = self.num_parameters - self.num_table_parameters
         return 2.0 * matrices * tokens + 4.0 * self.num_layers * tokens**2 * self.hidden_size
 
     def weight_gradient_flops(self, tokens: int) -> float:
-        """Of one example: `2 M T` over the weights in scope."""
+        """Operations of the weight gradients of one example: `2 M T` over the weights in scope."""
         return 2.0 * min(self.scope, self.num_parameters - self.num_table_parameters) * tokens
 
     def activation_bytes(self, bytes_per_element: int) -> int:
         """
-        What one layer keeps of a token for the backward pass: `(6 + n) d + 2 d_kv + m f` elements, of which the `n d`
+        Bytes that one layer keeps per token for the backward pass: `(6 + n) d + 2 d_kv + m f` elements. The `n d`
         inputs of RMS norms are float32. Attention weights are not kept.
         """
         elements = 6 * self.hidden_size + 2 * self.key_value_size + self.mlp_tensors * self.intermediate_size
@@ -81,11 +82,12 @@ class ModelSize:
     @classmethod
     def of_weights(cls, num_parameters: int, num_outputs: int = 32000) -> "ModelSize":
         """
-        A language model of the usual shape, if no more is known than its size: `P = 12 L d^2 + 2 V d`, `L = d / 128`.
+        The sizes of a language model of the usual shape with `num_parameters` weights: `P = 12 L d^2 + 2 V d`,
+        `L = d / 128`.
 
         Args:
             num_parameters (`int`):
-                All weights.
+                Number of weights.
             num_outputs (`int`, *optional*, defaults to `32000`):
                 Size of the vocabulary.
         """
@@ -99,14 +101,14 @@ class ModelSize:
     @classmethod
     def of_config(cls, name_or_path: str) -> "ModelSize":
         """
-        The sizes of a model from its configuration; no weight is read or allocated.
+        Reads the sizes of a model from its configuration, without reading or allocating weights.
 
         Args:
             name_or_path (`str`):
-                Folder, `config.json` or id.
+                Folder, `config.json` or Hub id.
 
         Raises:
-            `ValueError`: If the configuration is not one of a transformer with the usual names of its sizes.
+            `ValueError`: If the configuration names no architecture, or not the sizes of a transformer.
         """
         import torch
         import transformers
@@ -117,7 +119,7 @@ class ModelSize:
         if not names or not hasattr(transformers, names[0]):
             raise ValueError(
                 f"The configuration of {name_or_path!r} names no architecture of transformers ({names}), so its head "
-                "is unknown. Give the sizes instead: `num_parameters` and `vocab_size`."
+                "is unknown. Pass the sizes instead: `num_parameters` and `vocab_size`."
             )
         with torch.device("meta"):
             model = getattr(transformers, names[0])(config)
@@ -126,14 +128,14 @@ class ModelSize:
     @classmethod
     def of_model(cls, model: Any) -> "ModelSize":
         """
-        The sizes of a model.
+        Reads the sizes of a model.
 
         Args:
-            model ([`~transformers.PreTrainedModel`]):
-                The model, on any device, the meta device too. Of a model with an adapter the adapter is in scope.
+            model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+                The model, on any device including the meta device. Of a PEFT model only the adapter is in scope.
 
         Raises:
-            `ValueError`: If its configuration does not have the usual names of sizes.
+            `ValueError`: If the configuration has no `hidden_size` or `num_hidden_layers`.
         """
         from torch import nn
 
@@ -148,23 +150,24 @@ class ModelSize:
         layers = getattr(config, "num_hidden_layers", None)
         if hidden is None or layers is None:
             raise ValueError(
-                f"{type(bare).__name__} does not say its width and depth as `hidden_size` and `num_hidden_layers`. "
-                "Give the sizes as numbers."
+                f"The configuration of {type(bare).__name__} has no `hidden_size` or `num_hidden_layers`, so its size "
+                "is unknown. Pass the sizes instead: `num_parameters` and `vocab_size`."
             )
         inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
         heads = getattr(config, "num_attention_heads", 1)
         shared = getattr(config, "num_key_value_heads", None) or heads
         head_size = getattr(config, "head_dim", None) or hidden // heads
         output = bare.get_output_embeddings()
-        # PEFT wraps the tables it adapts.
+        # PEFT wraps the embedding tables that it adapts.
         multiplied = None if output is None else getattr(output, "base_layer", output).weight
         tables = {m.weight for m in bare.modules() if isinstance(m, nn.Embedding) and m.weight is not multiplied}
-        matrices = len(
-            [m for name, m in bare.named_modules() if name.endswith(("gate_proj", "up_proj")) and hasattr(m, "weight")]
+        num_up_projections = sum(
+            name.endswith(("gate_proj", "up_proj")) and hasattr(module, "weight")
+            for name, module in bare.named_modules()
         )
-        gated = matrices >= 2 * layers
-        stepwise = getattr(config, "activation_function", None) == "gelu_new"
-        norms = {type(module).__name__ for module in bare.modules() if hasattr(module, "weight")}
+        is_gated = num_up_projections >= 2 * layers
+        is_gelu_stepwise = getattr(config, "activation_function", None) == "gelu_new"
+        kinds = {type(module).__name__ for module in bare.modules() if hasattr(module, "weight")}
         return cls(
             num_parameters=sum(parameter.numel() for parameter in bare.parameters()),
             num_table_parameters=sum(table.numel() for table in tables),
@@ -173,19 +176,19 @@ class ModelSize:
             intermediate_size=inner,
             key_value_size=shared * head_size,
             num_outputs=0 if multiplied is None else len(multiplied),
-            mlp_matrices=3 if gated else 2,
-            mlp_tensors=4 if gated else 5 if stepwise else 2,
-            norm_tensors=2 if any("RMSNorm" in name for name in norms) else 0,
+            mlp_matrices=3 if is_gated else 2,
+            mlp_tensors=4 if is_gated else 5 if is_gelu_stepwise else 2,
+            norm_tensors=2 if any("RMSNorm" in kind for kind in kinds) else 0,
             num_in_scope=sum(parameter.numel() for parameter in scope.values()),
         )
 
     def with_adapter(self, rank: int) -> "ModelSize":
         """
-        The same with a LoRA adapter on all linear layers in scope.
+        The sizes of the model with a LoRA adapter on all linear layers, which alone is in scope.
 
         Args:
             rank (`int`):
-                Its rank.
+                Rank of the adapter.
         """
         attention = 2 * 2 * self.hidden_size + 2 * (self.hidden_size + self.key_value_size)
         mlp = self.mlp_matrices * (self.hidden_size + self.intermediate_size)

@@ -1,10 +1,10 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The rule that chooses the hyper-parameters of every rival.
+The rule that chooses the settings of every baseline.
 
-It sees what whoever has to answer a request has: the data to forget and to keep, data that no model saw, and the
-original. It never sees the reference nor the data to test on, and its seed is none of those that are reported.
+The rule sees what is available to someone who has to answer a request: forget, retain and unseen data, and the
+original. It sees neither the reference nor the test data, and its seed is not one of the reported seeds.
 """
 
 import math
@@ -12,24 +12,24 @@ from collections.abc import Sequence
 from typing import Any
 
 
-# Its models are trained for the choice alone.
+# Models of this seed are used only to choose.
 TUNING_SEED = 10
 
 
 def score(request: str, result: dict[str, Any], original: dict[str, Any]) -> float:
     """
-    How far a model is from what the request asks for, in points; 0 is best.
+    How far a model is from the goal of the request, in points; 0 is best.
 
-    For a class: its accuracy, and what the accuracy on the retain data lost. Otherwise forgotten data should look like
-    data never seen:
+    For a class, the score is its accuracy plus the loss of retain accuracy. Otherwise the forget data should look like
+    unseen data:
 
-        |forget - unseen accuracy| + 100 |AUC - 0.5| + what retain and unseen accuracy lost
+        |forget - unseen accuracy| + 100 |AUC - 0.5| + losses of retain and unseen accuracy
 
     Args:
         request (`str`):
             `"random"`, `"class"` or `"people"`.
         result (`dict[str, Any]`):
-            Figures of the model, see [`figures.measure`].
+            Figures of the model, see [`measure`].
         original (`dict[str, Any]`):
             Figures of the original.
     """
@@ -48,11 +48,11 @@ def score(request: str, result: dict[str, Any], original: dict[str, Any]) -> flo
 
 def choose(scores: Sequence[float | None]) -> int | None:
     """
-    The number of the candidate with the lowest score, of equal ones the first; none if all failed.
+    The index of the candidate with the lowest score, of equal ones the first; `None` if all candidates failed.
 
     Args:
         scores (`Sequence[float]`):
-            One per candidate, `None` for one that failed.
+            The score of every candidate, `None` if it failed.
     """
     known = {number: value for number, value in enumerate(scores) if value is not None and math.isfinite(value)}
     return min(known, key=known.__getitem__) if known else None

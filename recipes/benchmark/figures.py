@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured of a model on a task."""
+"""The measurements of a model on a task."""
 
 import copy
 import math
@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from methods import NUM_REPAIR_EPOCHS
-from tasks import DataSource, Rows, Task, TaskData
+from task_data import DataSource, Rows, TaskData
+from tasks import Task
 from torch import nn
 
 from hf_deepclean import UnlearningData
@@ -23,13 +24,13 @@ from hf_deepclean.evaluation.results import summarize_predictions
 
 EVALUATION_BATCH_SIZE = 256
 NUM_BITS = 4
-# What a rule of choice may see.
+# The splits that the rule of choice may see.
 VISIBLE_SPLITS = ("forget", "retain", "unseen")
 ALL_SPLITS = (*VISIBLE_SPLITS, "eval")
 
 
 def predict(model: nn.Module, rows: Rows, data: TaskData) -> ExamplePredictions:
-    """A model's answers on rows."""
+    """The predictions of a model on rows."""
     starts = range(0, len(rows), EVALUATION_BATCH_SIZE)
     batches = (data.data_collator(rows[start : start + EVALUATION_BATCH_SIZE]) for start in starts)
     return predict_examples(model, batches, keep_logits=False)
@@ -37,8 +38,8 @@ def predict(model: nn.Module, rows: Rows, data: TaskData) -> ExamplePredictions:
 
 def accuracy(predictions: ExamplePredictions, split: str) -> float:
     """
-    Share of right answers. Of a language model the share of texts that it completes word by word; on the ordinary
-    texts to test on, of which it knows none by heart, the share of right tokens.
+    The share of correct predictions. For a language model it is the share of texts that the model completes word for
+    word; on the ordinary test texts, which it does not know by heart, it is the share of correct tokens.
     """
     result = summarize_predictions(predictions)
     if result.tokens is None:
@@ -50,8 +51,8 @@ def measure(
     model: nn.Module, data: TaskData, splits: Collection[str] = ALL_SPLITS, reference: nn.Module | None = None
 ) -> dict[str, Any]:
     """
-    Accuracy and mean loss of every split, the membership attack, and how far the answers are from those of the
-    reference. What a rule of choice may see is attacked by the unseen rows, all figures by rows that no method saw.
+    Measures accuracy and mean loss of every split, the membership attack, and the divergence from the reference. The
+    attack uses the unseen rows if the rule of choice sees the figures, otherwise rows that no method saw.
 
     Args:
         model (`torch.nn.Module`):
@@ -59,7 +60,7 @@ def measure(
         data ([`TaskData`]):
             The data.
         splits (`Collection[str]`, *optional*):
-            Which splits; `retain` are the kept data.
+            The splits to evaluate; `retain` stands for the kept rows.
         reference (`torch.nn.Module`, *optional*):
             The model retrained without the forget data.
     """
@@ -87,8 +88,8 @@ def measure(
 
 def relearn(model: nn.Module, task: Task, data: TaskData, source: DataSource, seed: int) -> dict[str, Any]:
     """
-    Forget accuracy while a copy is fine-tuned on the retain data alone, for as many steps as our repair takes, by
-    plain AdamW at a tenth of the rate of the original's training.
+    Measures the forget accuracy while a copy is fine-tuned on the retain data only, with AdamW at a tenth of the
+    learning rate of the original's training, for as many steps as the repair of [`FisherUnlearner`] has.
     """
     recipe = task.training(source)
     batch_size = recipe.original_per_device_train_batch_size
@@ -111,7 +112,7 @@ def relearn(model: nn.Module, task: Task, data: TaskData, source: DataSource, se
 
 
 def round_weights(model: nn.Module, data: TaskData) -> dict[str, float]:
-    """Accuracy on forget and retain data with weights of 4 bits; an adapter is merged before."""
+    """Measures forget and retain accuracy with the weights rounded to 4 bits; an adapter is merged first."""
     if hasattr(model, "merge_and_unload"):
         model = copy.deepcopy(model).merge_and_unload()
     with torch.no_grad(), quantized(model, NUM_BITS):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The jobs of the benchmark: which there are, what each needs, and what each does. Its result is one JSON file."""
+"""The jobs of the benchmark: their order, and what each of them does. The result of a job is one JSON file."""
 
 import contextlib
 import copy
@@ -25,33 +25,35 @@ from methods import (
     ORIGINAL,
     OURS,
     REFERENCE,
-    RIVALS,
+    REFERENCE_POINTS,
     Budget,
     Outcome,
     applies,
     candidates_of,
+    run_baseline,
     run_ours,
-    run_rival,
     set_one_thread,
 )
-from tasks import TASKS, DataSource, train_model
+from task_data import DataSource
+from tasks import TASKS
+from train_models import train_model
 
 import hf_deepclean
 from hf_deepclean.runtime.files import replaced
 
 
-# Of a rival, relearning and rounding are measured on as many seeds alone.
+# Relearning and rounding of a baseline are measured on this number of seeds only.
 NUM_SEEDS_UNDER_STRESS = 2
 
 
 @dataclass(frozen=True)
 class Job:
     """
-    One piece of work.
+    One job.
 
     Args:
         kind (`str`):
-            `"train"` (a model), `"tune"` (a candidate of a rival) or `"run"` (a method for the tables).
+            `"train"` (a model), `"tune"` (a candidate of a baseline) or `"run"` (a method for the tables).
         task (`str`):
             Name of the task.
         seed (`int`):
@@ -59,7 +61,7 @@ class Job:
         what (`str`):
             The role of the model to train, or the method.
         candidate (`int`, *optional*):
-            Number of the candidate to tune.
+            Index of the candidate to tune.
     """
 
     kind: str
@@ -70,11 +72,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Says what it is, the same for jobs that several tasks share."""
+        """The name of the job, which is the same for tasks that share it."""
         return str(self.result(Path()).with_suffix(""))
 
     def result(self, output_dir: Path) -> Path:
-        """Where its result goes."""
+        """The file of the result."""
         if self.kind == "train":
             return output_dir / "models" / TASKS[self.task].folder(self.what, self.seed) / "training.json"
         if self.kind == "tune":
@@ -82,11 +84,11 @@ class Job:
         return output_dir / "results" / self.task / f"{self.what}-{self.seed}.json"
 
     def is_done(self, output_dir: Path) -> bool:
-        """Whether its result is there."""
+        """Whether the result exists."""
         return self.result(output_dir).exists()
 
     def write(self, result: dict[str, Any], output_dir: Path) -> None:
-        """Writes its result, whole or not at all."""
+        """Writes the result, completely or not at all."""
         path = self.result(output_dir)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as file:
@@ -95,13 +97,16 @@ class Job:
 
 def all_jobs(tasks: Collection[str], seeds: Collection[int], methods: Collection[str]) -> dict[Job, list[Job]]:
     """
-    All jobs in an order in which they can be done, each with those that must be done before.
+    Lists all jobs in an order in which they can be done.
 
     Args:
         tasks, methods (`Collection[str]`):
-            Names.
+            Names of the tasks and of the methods.
         seeds (`Collection[int]`):
             The seeds to report.
+
+    Returns:
+        `dict[Job, list[Job]]`: The jobs, each with the jobs that must be done before it.
     """
     jobs: dict[str, Job] = {}
     needs: dict[Job, list[Job]] = {}
@@ -116,20 +121,20 @@ def all_jobs(tasks: Collection[str], seeds: Collection[int], methods: Collection
         return add(Job("train", task, seed, role), *base)
 
     for task in tasks:
-        rivals = [method for method in methods if method in RIVALS and applies(method, TASKS[task])]
+        baselines = [method for method in methods if method in BASELINES and applies(method, TASKS[task])]
         tuned: dict[str, list[Job]] = {}
-        if rivals:
+        if baselines:
             original = trained(task, "original", TUNING_SEED)
             before = add(Job("tune", task, TUNING_SEED, ORIGINAL, 0), original)
             tuned = {
                 method: [
                     add(Job("tune", task, TUNING_SEED, method, number), before) for number in range(NUM_CANDIDATES)
                 ]
-                for method in rivals
+                for method in baselines
             }
         for seed in seeds:
             models = [trained(task, role, seed) for role in ("original", "reference")]
-            for method in (*BASELINES, *methods):
+            for method in (*REFERENCE_POINTS, *methods):
                 if applies(method, TASKS[task]):
                     add(Job("run", task, seed, method), *models, *tuned.get(method, ()))
     return needs
@@ -137,13 +142,13 @@ def all_jobs(tasks: Collection[str], seeds: Collection[int], methods: Collection
 
 def wanted(needs: dict[Job, list[Job]], output_dir: Path) -> list[Job]:
     """
-    Those jobs that are to be done: runs without a result, and what they need that has none.
+    The jobs that are still to be done: runs without a result, and the jobs without a result that they need.
 
     Args:
         needs (`dict[Job, list[Job]]`):
-            The jobs in order, each with those before, as of [`all_jobs`].
+            From [`all_jobs`].
         output_dir (`Path`):
-            Where results are.
+            Folder of the results.
     """
     missing = {job for job in needs if not job.is_done(output_dir)}
     needed = {job for job in missing if job.kind == "run"}
@@ -154,12 +159,12 @@ def wanted(needs: dict[Job, list[Job]], output_dir: Path) -> list[Job]:
 
 
 def do(job: Job, output_dir: Path, source: DataSource) -> None:
-    """Does a job; a result that is there already stays."""
+    """Does a job, unless its result exists."""
     if job.is_done(output_dir):
         return
     set_one_thread()
-    # The training loop of transformers begins with a collection, which would look through all that has been imported:
-    # a constant that is a percent of trainings as short as these, and nothing of real ones.
+    # Trainer starts with a garbage collection, which would look through everything that was imported: one percent of
+    # such short trainings, and a negligible part of real ones.
     gc.freeze()
     start = time.perf_counter()
     models = output_dir / "models"
@@ -174,7 +179,7 @@ def do(job: Job, output_dir: Path, source: DataSource) -> None:
 
 
 def _tune(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
-    """The score of a candidate; one that fails by itself has none."""
+    """Computes the score of a candidate; a candidate that fails has none."""
     task, models = TASKS[job.task], output_dir / "models"
     data, model = task.data(job.seed, source), train_model(task, "original", job.seed, source, models)
     if job.what == ORIGINAL:
@@ -188,21 +193,21 @@ def _tune(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
     try:
         figures = measure(model, data, VISIBLE_SPLITS)
     except ValueError as error:
-        # Log-likelihoods that are no numbers: a destroyed model.
+        # A destroyed model gives log-likelihoods that are not finite.
         return {"score": None, "failure": str(error)}
     return {"figures": figures, "score": score(task.request, figures, original["figures"]), **_costs(outcome)}
 
 
 def _run(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
-    """All figures of a method on a seed."""
+    """Computes all figures of a method on a seed."""
     task, models = TASKS[job.task], output_dir / "models"
     data, choice = task.data(job.seed, source), None
     model = train_model(task, "reference" if job.what == REFERENCE else "original", job.seed, source, models)
     retraining = json.loads(Job("train", job.task, job.seed, "reference").result(output_dir).read_text())
     result: dict[str, Any] = {"request": task.request, "retraining": retraining}
-    if job.what not in BASELINES:
+    if job.what not in REFERENCE_POINTS:
         candidate = None
-        if job.what in RIVALS:
+        if job.what in BASELINES:
             scores = [
                 json.loads(Job("tune", job.task, TUNING_SEED, job.what, number).result(output_dir).read_text())[
                     "score"
@@ -223,7 +228,7 @@ def _run(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
         result["figures"] = measure(model, data, ALL_SPLITS, reference)
     except ValueError as error:
         return result | {"failure": str(error)}
-    if job.what in RIVALS and job.seed >= NUM_SEEDS_UNDER_STRESS:
+    if job.what in BASELINES and job.seed >= NUM_SEEDS_UNDER_STRESS:
         return result
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(not task.adapter or "lora_" in parameter_name)
@@ -235,14 +240,14 @@ def _run(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
 def _attempt(
     method: str, model: torch.nn.Module, job: Job, data: Any, source: DataSource, candidate: Any
 ) -> tuple[Outcome | None, str | None]:
-    """What a method did to the model and what that cost, or why it could not."""
+    """Applies a method to the model. Returns the outcome, or the reason why the method failed."""
     task = TASKS[job.task]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         if method == OURS:
             outcome = run_ours(model, task, data, source, job.seed)
         else:
-            outcome = run_rival(model, candidate, data, Budget.of(task, data, source), job.seed)
+            outcome = run_baseline(model, candidate, data, Budget.of(task, data, source), job.seed)
     except (ValueError, FloatingPointError, RuntimeError) as error:
         traceback.print_exc()
         return None, f"{type(error).__name__}: {error}"
@@ -271,7 +276,7 @@ def _versions() -> dict[str, str]:
 
 
 def do_in_process(job: Job, output_dir: Path, source: DataSource, log: Path) -> None:
-    """As [`do`], in a process of its own, with all that it prints in a file."""
+    """Does a job in its own process, and writes its output to a file."""
     transformers.utils.logging.disable_progress_bar()
     with open(log, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         try:

@@ -1,10 +1,10 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The methods, with the hyper-parameters that are tried of each.
+The methods, and the settings that are tried for each baseline.
 
-Every rival has four candidates, of which the first has the published defaults, and none may cost more than about 15 %
-of retraining: the number of passes is cut to that. Ours runs on its defaults, and nothing of it is tuned.
+Every baseline has four candidates, of which the first has the published defaults. The number of passes is limited so
+that no candidate costs more than about 15 % of retraining. `FisherUnlearner` runs on its defaults and is not tuned.
 """
 
 import math
@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tasks import DataSource, Task, TaskData
+from task_data import DataSource, TaskData
+from tasks import Task
 from torch import nn
 from transformers import TrainingArguments
 
@@ -42,17 +43,17 @@ from hf_deepclean import (
 
 
 NUM_CANDIDATES = 4
-# Largest cost of a candidate, as a share of the examples that retraining reads.
+# Maximum cost of a candidate, as a share of the examples that retraining reads.
 MAX_COST = 0.15
-# Data that a Hessian is taken of at a time, and what a product with it costs in gradients.
+# Number of examples of a Hessian, and the cost of a product with it in gradients.
 HESSIAN_BATCH_SIZE, HESSIAN_COST = 256, 3
 
-# Epochs of our repair: the default of the training arguments.
+# Epochs of the repair of FisherUnlearner, which are the default of TrainingArguments.
 NUM_REPAIR_EPOCHS = TrainingArguments.__dataclass_fields__["num_train_epochs"].default
 
 OURS, ORIGINAL, REFERENCE = "FisherUnlearner", "Original", "Reference"
-# What every table shows beside the methods: nothing done, and everything done anew.
-BASELINES = (ORIGINAL, REFERENCE)
+# The models that every table shows beside the methods.
+REFERENCE_POINTS = (ORIGINAL, REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ class Budget:
 
     Args:
         learning_rate (`float`):
-            Highest learning rate of that training, which AdamW did.
+            Peak learning rate of the original's training with AdamW.
         batch_size (`int`):
-            Its batch size.
+            Batch size of this training.
         num_forget, num_retain (`int`):
-            Examples to forget and to keep.
+            Number of forget and of retain examples.
         num_examples (`float`):
-            Examples that a candidate may read and differentiate.
+            Number of examples that a candidate may read and differentiate.
     """
 
     learning_rate: float
@@ -79,7 +80,7 @@ class Budget:
 
     @classmethod
     def of(cls, task: Task, data: TaskData, source: DataSource) -> "Budget":
-        """That of a task."""
+        """The budget of a task."""
         recipe = task.training(source)
         return cls(
             learning_rate=recipe.original_learning_rate,
@@ -91,17 +92,17 @@ class Budget:
 
     @property
     def num_train(self) -> int:
-        """All examples."""
+        """Number of all training examples."""
         return self.num_forget + self.num_retain
 
     def epochs(self, published: float, examples_per_epoch: float) -> float:
-        """As many epochs as published, or as the budget allows."""
+        """The published number of epochs, or as many as the budget allows."""
         return min(published, self.num_examples / examples_per_epoch)
 
 
 @dataclass
 class Clock:
-    """Seconds of the clock and of the processor, while it runs."""
+    """Sums wall-clock and processor seconds while it runs."""
 
     seconds: float = 0.0
     processor_seconds: float = 0.0
@@ -117,15 +118,15 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """
     A method that is tuned.
 
     Args:
         candidates (`Callable`):
-            Called with the budget; the hyper-parameters to try.
+            Called with the budget; returns the settings to try.
         requests (`tuple[str]`, *optional*):
-            Requests that it applies to.
+            Requests that the method applies to, by default all.
     """
 
     candidates: Callable[[Budget], list[Any]]
@@ -135,15 +136,15 @@ class Rival:
 @dataclass(frozen=True)
 class Outcome:
     """
-    What a run of a method left beside the model.
+    The cost and the settings of a run of a method.
 
     Args:
         clock ([`Clock`]):
-            Its cost, without any evaluation for the report.
+            The cost without evaluations for the report.
         phases (`dict[str, float]`, *optional*):
             Seconds by phase.
         settings (`dict[str, Any]`, *optional*):
-            Its hyper-parameters.
+            The settings of the method.
     """
 
     clock: Clock
@@ -153,12 +154,13 @@ class Outcome:
 
 def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, seed: int) -> Outcome:
     """
-    Cleans a model in place by the defaults of [`FisherUnlearner`], at five times the rate of the original's training.
+    Cleans a model in place with the defaults of [`FisherUnlearner`], at five times the learning rate of the original's
+    training.
     """
     clock, budget = Clock(), Budget.of(task, data, source)
 
     class Timed(FisherUnlearner):
-        """Both Fishers, selection, reset and repair are the cost; evaluations for the report are not."""
+        """Times both Fishers, selection, reset and repair, but not the evaluations for the report."""
 
         @contextmanager
         def _timed(self, phase: str) -> Iterator[None]:
@@ -191,22 +193,22 @@ def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, s
     return Outcome(clock, dict(report.seconds), settings)
 
 
-def run_rival(model: nn.Module, rival: Any, data: TaskData, budget: Budget, seed: int) -> Outcome:
-    """Changes a model in place by a rival with chosen hyper-parameters."""
+def run_baseline(model: nn.Module, method: Any, data: TaskData, budget: Budget, seed: int) -> Outcome:
+    """Changes a model in place by a baseline with the chosen settings."""
     retain = data.retain
-    if isinstance(rival, FisherForgetting) and budget.num_retain * _num_outcomes(model) > budget.num_examples:
-        # A backward pass for every class: of so many examples as the budget allows, drawn at random.
+    if isinstance(method, FisherForgetting) and budget.num_retain * _num_outcomes(model) > budget.num_examples:
+        # It needs a backward pass per class, so it gets a random sample of the size that the budget allows.
         size = max(1, int(budget.num_examples / _num_outcomes(model)))
         retain = [retain[place] for place in np.random.default_rng(seed).permutation(len(retain))[:size]]
     clock = Clock()
     with clock.running():
-        rival.unlearn(model, UnlearningData(data.forget, retain, data.data_collator), seed)
-    settings = {key: value for key, value in asdict(rival).items() if _is_plain(value)}
+        method.unlearn(model, UnlearningData(data.forget, retain, data.data_collator), seed)
+    settings = {key: value for key, value in asdict(method).items() if _is_plain(value)}
     return Outcome(clock, {"unlearning": clock.seconds}, settings | {"num_retain_examples": len(retain)})
 
 
 def _num_outcomes(model: nn.Module) -> int:
-    """How many labels the expected Fisher sums over; a language model draws one."""
+    """Number of labels that the expected Fisher sums over; a language model draws one."""
     return 1 if hasattr(model, "generate") else model.config.num_labels
 
 
@@ -227,7 +229,7 @@ def _fine_tuning(budget: Budget) -> list[Any]:
 
 
 def _neg_grad_plus(budget: Budget) -> list[Any]:
-    # A step reads a batch of each.
+    # A step reads a batch of retain data and one of forget data.
     epochs = budget.epochs(10, 2 * budget.num_retain)
     common = {"num_train_epochs": epochs, "per_device_train_batch_size": budget.batch_size}
     return [
@@ -274,7 +276,7 @@ def _random_mask(budget: Budget) -> list[Any]:
 
 
 def _projected_gradient(budget: Budget) -> list[Any]:
-    # After every epoch it takes the accuracy on a sample of the retain data, by a third of a step's work.
+    # The accuracy on a sample of the retain data after every epoch costs a third of a step per example.
     num_accuracy_examples = min(budget.num_forget, budget.num_retain)
     examples_per_epoch = budget.num_forget + num_accuracy_examples / 3
     num_epochs = max(1, math.floor(budget.epochs(100, examples_per_epoch)))
@@ -299,50 +301,50 @@ def _second_order(budget: Budget) -> list[Any]:
     ]
 
 
-RIVALS = {
-    "FineTuning": Rival(_fine_tuning),
-    "NegGradPlus": Rival(_neg_grad_plus),
-    "RandomLabels": Rival(_random_labels),
-    "SalUn": Rival(_sal_un),
-    "RandomMask": Rival(_random_mask),
-    "SelectiveSynapticDampening": Rival(
+BASELINES = {
+    "FineTuning": Baseline(_fine_tuning),
+    "NegGradPlus": Baseline(_neg_grad_plus),
+    "RandomLabels": Baseline(_random_labels),
+    "SalUn": Baseline(_sal_un),
+    "RandomMask": Baseline(_random_mask),
+    "SelectiveSynapticDampening": Baseline(
         lambda budget: [SelectiveSynapticDampening(selection_weighting=value) for value in (10.0, 5.0, 2.5, 1.25)]
     ),
-    "AdaptiveDampening": Rival(
+    "AdaptiveDampening": Baseline(
         lambda budget: [AdaptiveDampening(dampening_constant=value) for value in (1.0, 3.0, 0.3, 0.1)]
     ),
-    "LossFreeDampening": Rival(
+    "LossFreeDampening": Baseline(
         lambda budget: [LossFreeDampening(selection_weighting=value) for value in (10.0, 5.0, 2.5, 1.25)]
     ),
-    "FisherForgetting": Rival(
+    "FisherForgetting": Baseline(
         lambda budget: [FisherForgetting(noise_scale=value) for value in (1e-6, 1e-5, 1e-7, 1e-8)]
     ),
-    "ProjectedGradientUnlearning": Rival(_projected_gradient),
-    "SubspaceForgetting": Rival(
+    "ProjectedGradientUnlearning": Baseline(_projected_gradient),
+    "SubspaceForgetting": Baseline(
         lambda budget: [
             SubspaceForgetting(retain_alpha=retain, forget_alpha=forget)
             for retain, forget in ((100.0, 3.0), (1000.0, 30.0), (100.0, 10.0), (30.0, 3.0))
         ],
         requests=("class",),
     ),
-    "FirstOrderInfluence": Rival(
+    "FirstOrderInfluence": Baseline(
         lambda budget: [FirstOrderInfluence(unlearning_rate=value) for value in (2e-5, 1e-4, 1e-3, 1e-2)]
     ),
-    "SecondOrderInfluence": Rival(_second_order),
+    "SecondOrderInfluence": Baseline(_second_order),
 }
-METHODS = (OURS, *RIVALS)
+METHODS = (OURS, *BASELINES)
 
 
 def candidates_of(method: str, budget: Budget) -> list[Any]:
-    """The hyper-parameters to try of a rival."""
-    return RIVALS[method].candidates(budget)
+    """The settings of a baseline to try."""
+    return BASELINES[method].candidates(budget)
 
 
 def applies(method: str, task: Task) -> bool:
-    """Whether a method can answer the request of a task."""
-    return method not in RIVALS or task.request in RIVALS[method].requests
+    """Whether a method applies to the request of a task."""
+    return method not in BASELINES or task.request in BASELINES[method].requests
 
 
 def set_one_thread() -> None:
-    """All timings are those of one thread."""
+    """Uses one thread, on which all times are measured."""
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""All results of a folder in one file, one a line, and back: hours of work that need not be done again."""
+"""Stores all results of a folder in one file, one per line, and restores them, to save hours of work."""
 
 import json
 from collections.abc import Collection
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs import Job
-from tasks import DataSource
+from task_data import DataSource
 
 from hf_deepclean.runtime.files import replaced
 
 
-# Where data lie on a machine is no property of the results.
+# The only part of the source that is stored: the folder of the data does not affect the results.
 FRACTION = "fraction"
 
 
@@ -27,7 +27,7 @@ def save_records(output_dir: Path, path: Path) -> int:
     Writes all results of a folder into a file of JSON lines, ordered by name.
 
     Returns:
-        `int`: How many.
+        `int`: Number of results.
     """
     found = [*sorted(output_dir.glob("tuning/*/*.json")), *sorted(output_dir.glob("results/*/*.json"))]
     records = [json.loads(file.read_text()) for file in found]
@@ -40,7 +40,7 @@ def save_records(output_dir: Path, path: Path) -> int:
 
 def restore_records(path: Path, output_dir: Path, source: DataSource, redo: Collection[str] = ()) -> int:
     """
-    Writes the results in a file of [`save_records`] into a folder; those that the folder has stay as they are.
+    Writes the results of a file of [`save_records`] into a folder. Results that the folder already has are kept.
 
     Args:
         path, output_dir (`Path`):
@@ -51,18 +51,18 @@ def restore_records(path: Path, output_dir: Path, source: DataSource, redo: Coll
             Methods whose results are left out.
 
     Returns:
-        `int`: How many were written.
+        `int`: Number of results written.
 
     Raises:
-        `ValueError`: If results of the file are of another share of the data.
+        `ValueError`: If a result of the file was computed on another share of the data.
     """
     num_written = 0
     for line in path.read_text().splitlines():
         record = json.loads(line)
         if record["source"][FRACTION] != source.fraction:
             raise ValueError(
-                f"{path} holds results with --fraction {record['source'][FRACTION]}, and now it is {source.fraction}. "
-                "Leave --records out, or choose the same fraction."
+                f"{path} holds results with --fraction {record['source'][FRACTION]}, but now it is {source.fraction}. "
+                "Omit --records, or pass the same fraction."
             )
         job = _job(record)
         if record["what"] in redo or job.is_done(output_dir):

@@ -4,22 +4,22 @@
 # dependencies = ["hf-deepclean[demo,peft]"]
 # ///
 """
-Ours and all rivals on ten tasks over several seeds, with a retrained reference for every seed:
+Runs `FisherUnlearner` and all baselines on ten tasks over several seeds, with a retrained reference for every seed:
 
 ```shell
 python recipes/benchmark/run.py --output_dir outputs/benchmark
 python recipes/benchmark/tables.py --output_dir outputs/benchmark --markdown recipes/benchmark/README.md
 ```
 
-Started again, it goes on where it was; what is done is not done again. The results behind the page are at hand, and a
-method that changed is all that has to be done anew:
+If it is started again, it continues where it stopped. The results behind the page can be reused, so that only a method
+that changed has to run again:
 
 ```shell
 python recipes/benchmark/run.py --output_dir outputs/benchmark --records recipes/benchmark/records.jsonl \
     --redo FisherUnlearner
 ```
 
-A few minutes, of small data:
+A trial of a few minutes on small data:
 
 ```shell
 python recipes/benchmark/run.py --output_dir outputs/benchmark-trial --tasks digits-random --seeds 0 --fraction 0.2
@@ -29,7 +29,7 @@ python recipes/benchmark/run.py --output_dir outputs/benchmark-trial --tasks dig
 import os
 
 
-# Before torch is imported, which reads them then.
+# Set before torch is imported, which reads them.
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import argparse  # noqa: E402
@@ -46,23 +46,26 @@ from pathlib import Path  # noqa: E402
 
 
 FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER))
+# The recipes and the benchmark are scripts that import one another by name.
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
+from fashion_mnist import FASHION_MNIST_DIR  # noqa: E402
 from jobs import Job, all_jobs, do_in_process, wanted  # noqa: E402
 from methods import METHODS  # noqa: E402
 from records import restore_records  # noqa: E402
-from tasks import FASHION_MNIST_DIR, TASKS, DataSource  # noqa: E402
+from task_data import DataSource  # noqa: E402
+from tasks import TASKS  # noqa: E402
 
 
 class Progress:
     """
-    How far it is, and how long the rest may take: jobs of a kind and a task are taken to last as long as those before.
+    Counts finished jobs and estimates the remaining time, from the finished jobs of the same kind and task.
 
     Args:
         jobs (`Collection[Job]`):
-            Those to do.
+            The jobs to do.
         num_processes (`int`):
-            How many are done at a time.
+            Number of jobs at a time.
     """
 
     def __init__(self, jobs: Collection[Job], num_processes: int) -> None:
@@ -71,12 +74,12 @@ class Progress:
         self.seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def finish(self, job: Job, seconds: float) -> None:
-        """Notes how long a job took."""
+        """Records how long a job took."""
         self.waiting.discard(job)
         self.seconds[job.kind, job.task].append(seconds)
 
     def remaining(self) -> float | None:
-        """Seconds that the rest may take, if anything is known."""
+        """Estimated seconds of the remaining jobs, or `None` before any job is finished."""
         known = [value for values in self.seconds.values() for value in values]
         if not known:
             return None
@@ -97,31 +100,33 @@ class Progress:
 
 def run(needs: dict[Job, list[Job]], output_dir: Path, source: DataSource, num_processes: int) -> dict[Job, str]:
     """
-    Does all jobs that are not done, each in a process of its own.
+    Does all jobs that are not done, each in its own process.
 
     Args:
         needs (`dict[Job, list[Job]]`):
-            The jobs, each with those that must be done before.
+            The jobs, each with the jobs that must be done before it.
         output_dir (`Path`):
-            Where results go.
+            Folder of the results.
         source ([`DataSource`]):
-            Where data come from.
+            Where the data come from.
         num_processes (`int`):
-            How many at a time.
+            Number of jobs at a time.
 
     Returns:
-        `dict[Job, str]`: Why some failed; empty for those that need what failed.
+        `dict[Job, str]`: The jobs that failed, each with the reason; the reason is empty if a job that it needs
+        failed.
     """
-    # Imports once, so that a process is there at once and its memory is that of its work.
+    # The server imports once, so that processes start fast and their memory is that of their work.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jobs"])
-    # The server finds what it is to import by this alone, in all versions of Python.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
+    folders = [str(FOLDER), str(FOLDER.parent)]
+    # In some versions of Python the server finds the modules to import only through this variable.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders, os.environ.get("PYTHONPATH")]))
     logs = output_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     waiting = wanted(needs, output_dir)
     progress = Progress(waiting, num_processes)
-    print(f"{len(needs) - len(waiting)} of {len(needs)} jobs are done, or not needed for what is left.", flush=True)
+    print(f"{len(needs) - len(waiting)} of {len(needs)} jobs are done, or no longer needed.", flush=True)
     running: dict[BaseProcess, tuple[Job, float]] = {}
     failures: dict[Job, str] = {}
     try:
@@ -160,10 +165,10 @@ def run(needs: dict[Job, list[Job]], output_dir: Path, source: DataSource, num_p
 
 def check_settings(output_dir: Path, source: DataSource) -> None:
     """
-    Refuses to mix results of different data in one folder.
+    Checks that the results of a folder are of the same share of the data.
 
     Raises:
-        `ValueError`: If the folder has results of another source.
+        `ValueError`: If the folder has results of another share.
     """
     path = output_dir / "source.json"
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -172,29 +177,34 @@ def check_settings(output_dir: Path, source: DataSource) -> None:
     found = json.loads(path.read_text())
     if found["fraction"] != source.fraction:
         raise ValueError(
-            f"{output_dir} holds results with --fraction {found['fraction']}, and now it is {source.fraction}. Choose "
-            "another --output_dir, or the same fraction."
+            f"{output_dir} holds results with --fraction {found['fraction']}, but now it is {source.fraction}. Choose "
+            "another --output_dir, or pass the same fraction."
         )
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Ours and all rivals on ten tasks, with a retrained reference.")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmark"), help="models and results")
+    parser = argparse.ArgumentParser(description="Run FisherUnlearner and all baselines on ten tasks.")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmark"), help="Models and results.")
     parser.add_argument(
         "--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK", help=", ".join(TASKS)
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of data and training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="Seeds of data and training.")
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD", help=", ".join(METHODS)
     )
-    parser.add_argument("--records", type=Path, help="a file of results, as of tables.py, that are not done again")
+    parser.add_argument("--records", type=Path, help="File of results, written by tables.py, to reuse.")
     parser.add_argument(
-        "--redo", nargs="+", choices=METHODS, default=[], metavar="METHOD", help="methods of --records to do again"
+        "--redo",
+        nargs="+",
+        choices=METHODS,
+        default=[],
+        metavar="METHOD",
+        help="Methods to run again.",
     )
-    parser.add_argument("--num_processes", type=int, default=2, help="jobs at a time, each with one thread")
-    parser.add_argument("--fashion_mnist_dir", default=str(FASHION_MNIST_DIR), help="folder of its four idx files")
-    parser.add_argument("--fashion_mnist_dataset", help="a copy of it that `datasets` reads, in the place of those")
-    parser.add_argument("--fraction", type=float, default=1.0, help="share of rows and epochs, to try it out")
+    parser.add_argument("--num_processes", type=int, default=2, help="Number of jobs at a time, each with one thread.")
+    parser.add_argument("--fashion_mnist_dir", default=str(FASHION_MNIST_DIR), help="Folder of the four idx files.")
+    parser.add_argument("--fashion_mnist_dataset", help="Copy that `datasets` reads, in place of the idx files.")
+    parser.add_argument("--fraction", type=float, default=1.0, help="Share of rows and epochs, for a trial.")
     return parser
 
 
@@ -209,7 +219,7 @@ def main(args: argparse.Namespace) -> int:
     for job, reason in reasons.items():
         print(f"{job.name} {reason}")
     if failures:
-        print(f"{len(reasons)} jobs failed, and {len(failures) - len(reasons)} others need what they were to make.")
+        print(f"{len(reasons)} jobs failed, and {len(failures) - len(reasons)} others need their results.")
     print(f"{(time.perf_counter() - start) / 60:.1f} minutes. Results: {args.output_dir}")
     return 1 if failures else 0
 

@@ -4,25 +4,25 @@
 # dependencies = ["hf-deepclean[demo]"]
 # ///
 """
-Does the selection `"auto"` ever destroy a model without saying so? Two hundred requests on the handwritten digits.
+Does the selection `"auto"` ever destroy a model without a warning? Tries two hundred requests on handwritten digits.
 
-Four kinds: random sets of 1 to 50 % of the training data, one to five whole classes, rows of which the retained data
-hold near-duplicates, and all rows whose labels were wrong in training with others beside them. Every second request
-comes with unseen data, so that its repair has the penalty on the forget data. A run that ends with less than 97 %
-accuracy on the retained data has to be refused or to warn; no reference can know more than all of them, so that the
-bound holds against any.
+There are four kinds of requests: random sets of 1 to 50 % of the training data; one to five whole classes; rows of
+which the retain data hold near-duplicates; and all rows with wrong labels, together with other rows. Every second
+request comes with unseen data, so that its repair has the penalty on the forget data. A run that ends with less than
+97 % accuracy on the retain data has to be refused or to warn. No reference can be above 100 %, so the bound holds
+against any reference.
 
 ```shell
 python recipes/benchmark/safety.py --output_dir outputs/safety
 ```
 
-Started again, it goes on where it was.
+If it is started again, it continues where it stopped.
 """
 
 import os
 
 
-# Before torch is imported, which reads it then.
+# Set before torch is imported, which reads it.
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 
 import argparse  # noqa: E402
@@ -40,14 +40,16 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, set_seed  
 from transformers.utils import logging  # noqa: E402
 
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+FOLDER = Path(__file__).resolve().parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
-from tasks import TASKS, DataSource, Rows  # noqa: E402
+from task_data import DataSource, Rows  # noqa: E402
+from tasks import TASKS  # noqa: E402
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig  # noqa: E402
-from hf_deepclean.report.tables import markdown_table
-from hf_deepclean.runtime.files import replaced
-from hf_deepclean.selection.search import UnrecoverableResetError
+from hf_deepclean.report.tables import markdown_table  # noqa: E402
+from hf_deepclean.runtime.files import replaced  # noqa: E402
+from hf_deepclean.selection.search import UnrecoverableResetError  # noqa: E402
 
 
 KINDS = ("random", "class", "near-duplicates", "mislabelled")
@@ -55,21 +57,21 @@ SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 NUM_CLASSES = 10
 LEARNING_RATE = 1e-3
 SHARE_OF_WRONG_LABELS = 0.05
-# A model may have lost as much of the retained data, against all of them, without a word.
+# Loss of retain accuracy, from 100 %, that needs no warning.
 MAX_DROP = 0.03
 
 
 def training_rows(kind: str, seed: int) -> tuple[Rows, np.ndarray, Rows]:
     """
-    Rows to train on, places of those that a request of the kind may name (a half of the rows at most), and unseen
-    rows.
+    Loads the training rows, the positions of the rows that a request of the kind may forget (at most half of them),
+    and unseen rows.
     """
     parts, _, _ = TASKS["digits-random"].family.load_rows(DataSource(), TASKS["digits-random"].family, seed)
     rows, generator = parts["train"], np.random.default_rng(seed)
     order = generator.permutation(len(rows))
     half = order[: len(rows) // 2]
     if kind == "near-duplicates":
-        # The second half of the rows gives way to the first, with a little noise.
+        # The second half of the rows is replaced by the first half with a little noise.
         noise = torch.Generator().manual_seed(seed)
         for place, other in zip(half, order[len(half) :], strict=True):
             image = rows[place]["pixel_values"]
@@ -82,7 +84,7 @@ def training_rows(kind: str, seed: int) -> tuple[Rows, np.ndarray, Rows]:
 
 
 def requests(kind: str, rows: Rows, candidates: np.ndarray, seed: int, number: int) -> Iterator[tuple[str, set[int]]]:
-    """So many requests of a kind: what to call their size, and the places of the rows to forget."""
+    """Yields `number` requests of a kind: the name of the size, and the positions of the rows to forget."""
     generator = np.random.default_rng(seed)
     for turn in range(number):
         if kind == "class":
@@ -92,14 +94,14 @@ def requests(kind: str, rows: Rows, candidates: np.ndarray, seed: int, number: i
             continue
         shares = [share for share in SHARES if kind != "mislabelled" or share >= SHARE_OF_WRONG_LABELS]
         share = shares[turn % len(shares)]
-        # Those with wrong labels come first.
+        # The rows with wrong labels come first.
         always = round(SHARE_OF_WRONG_LABELS * len(rows)) if kind == "mislabelled" else 0
         drawn = generator.permutation(candidates[always:])[: round(share * len(rows)) - always]
         yield f"{100 * share:.0f} %", {*candidates[:always].tolist(), *drawn.tolist()}
 
 
 def train(rows: Rows, seed: int) -> PreTrainedModel:
-    """The classifier of the digits, trained to know its rows by heart."""
+    """Trains the classifier of the digits until it knows its rows by heart."""
     set_seed(seed)
     model = TASKS["digits-random"].family.new_model(None)
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +124,7 @@ def train(rows: Rows, seed: int) -> PreTrainedModel:
 
 
 def answer(model: PreTrainedModel, rows: Rows, forgotten: set[int], unseen: Rows | None, seed: int) -> dict[str, Any]:
-    """What came of a request: the accuracies, and whether the run was refused or warned of anything."""
+    """Answers a request. Returns the accuracies, and whether the run was refused or gave a warning."""
     splits = {
         "forget_dataset": [row for place, row in enumerate(rows) if place in forgotten],
         "retain_dataset": [row for place, row in enumerate(rows) if place not in forgotten],
@@ -155,7 +157,7 @@ def answer(model: PreTrainedModel, rows: Rows, forgotten: set[int], unseen: Rows
 
 
 def summarize(results: list[dict[str, Any]]) -> str:
-    """A Markdown table by kind of request."""
+    """Makes a Markdown table of the results by kind of request."""
     rows = []
     for kind in (*KINDS, "all"):
         found = [result for result in results if kind in (result["kind"], "all")]
@@ -172,10 +174,10 @@ def summarize(results: list[dict[str, Any]]) -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Two hundred requests to the selection 'auto'.")
+    parser = argparse.ArgumentParser(description="Try two hundred requests with the selection 'auto'.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/safety"), help="Folder of the results.")
-    parser.add_argument("--num_requests", type=int, default=200, help="Requests in all, a quarter of every kind.")
-    parser.add_argument("--num_models", type=int, default=2, help="Models per kind, each trained anew.")
+    parser.add_argument("--num_requests", type=int, default=200, help="Number of requests, a quarter of each kind.")
+    parser.add_argument("--num_models", type=int, default=2, help="Number of models per kind.")
     return parser
 
 
@@ -195,7 +197,7 @@ def main(args: argparse.Namespace) -> None:
                 if turn < len(found):
                     continue
                 model = train(rows, seed) if model is None else model
-                # Sizes come in cycles of even length, or of five.
+                # Alternates, with a shift after every eight requests, because the sizes repeat in short cycles.
                 with_unseen = (turn // 8 + turn) % 2 == 1
                 outcome = answer(model, rows, forgotten, unseen if with_unseen else None, 1000 * seed + turn)
                 found.append({"kind": kind, "seed": seed, "size": size, "unseen": with_unseen} | outcome)

@@ -4,7 +4,7 @@
 # dependencies = ["hf-deepclean[demo,plots]"]
 # ///
 """
-What the results of `run.py` add up to: tables, `results.json` and a plot beside them, and all results in one file.
+Summarizes the results of `run.py` in tables, `results.json` and a plot, and stores all results in one file.
 
 ```shell
 python recipes/benchmark/tables.py --output_dir outputs/benchmark --markdown recipes/benchmark/README.md \
@@ -24,23 +24,24 @@ import numpy as np
 from scipy.stats import t
 
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+FOLDER = Path(__file__).resolve().parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
-from methods import BASELINES, METHODS, ORIGINAL, OURS, REFERENCE, RIVALS, applies  # noqa: E402
+from methods import BASELINES, METHODS, ORIGINAL, OURS, REFERENCE, REFERENCE_POINTS, applies  # noqa: E402
 from records import save_records  # noqa: E402
 from tasks import TASKS  # noqa: E402
 
 
 BEGIN, END = "<!-- begin: written by tables.py -->", "<!-- end: written by tables.py -->"
 PLOT_NAME = "results.png"
-# The gaps whose mean is the average gap, in points.
+# The gaps whose mean is the average gap.
 GAPS = ("forget", "retain", "eval", "auc")
 
 Results = dict[str, dict[str, dict[int, dict[str, Any]]]]
 
 
 def read_results(output_dir: Path) -> Results:
-    """All results, by task, method and seed."""
+    """Reads all results, by task, method and seed."""
     results: Results = {}
     for path in sorted((output_dir / "results").glob("*/*.json")):
         record = json.loads(path.read_text())
@@ -49,7 +50,7 @@ def read_results(output_dir: Path) -> Results:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Mean, and half the width of its 95 % interval by the t distribution: infinite for a single value."""
+    """The mean, and half the width of its 95 % interval by the t distribution, which is infinite for one value."""
     if not values:
         return None
     mean, number = float(np.mean(values)), len(values)
@@ -59,7 +60,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def gaps(figures: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
-    """Figures less those of the reference, in points; `average` is the mean of their absolute values."""
+    """Figures minus those of the reference, in points. `average` is the mean of their absolute values."""
     found = {
         split: 100 * (figures["accuracy"][split] - reference["accuracy"][split])
         for split in ("forget", "retain", "eval")
@@ -69,11 +70,11 @@ def gaps(figures: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]
 
 
 def describe(record: dict[str, Any], reference: dict[str, Any]) -> dict[str, float]:
-    """The figures of the tables, of a method on a seed."""
+    """The figures of a method on a seed, as in the tables."""
     row = gaps(record["figures"], reference["figures"])
     if record["what"] in METHODS:
-        # Of the processor, because jobs that run beside each other slow each other down; and of the machine on which
-        # the method ran, which need not be that of the others.
+        # Processor time, because parallel jobs slow each other down, and relative to the retraining on the same
+        # machine, because not all methods ran on one machine.
         row["cost"] = 100 * record["processor_seconds"] / record["retraining"]["processor_seconds"]
         row["peak_megabytes"] = record["peak_bytes"] / 1e6
     elif record["what"] == REFERENCE:
@@ -86,14 +87,14 @@ def describe(record: dict[str, Any], reference: dict[str, Any]) -> dict[str, flo
     row["tpr"] = 100 * record["figures"]["tpr_at_1_percent_fpr"]
     if "relearning" not in record:
         return row
-    # Beyond what the same training does to the reference.
+    # Relative to the effect of the same training on the reference.
     row["relearning"] = 100 * (record["relearning"]["movement"] - reference["relearning"]["movement"])
     row["four_bits"] = 100 * (record["four_bits"]["forget"] - record["figures"]["accuracy"]["forget"])
     return row
 
 
 def describe_seeds(methods: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
-    """The same of all methods and seeds that have figures, and a reference with some."""
+    """The figures of all methods and seeds, where both the method and the reference have figures."""
     references = {seed: record for seed, record in methods.get(REFERENCE, {}).items() if "figures" in record}
     return {
         method: {
@@ -106,12 +107,12 @@ def describe_seeds(methods: dict[str, dict[int, dict[str, Any]]]) -> dict[str, d
 
 
 def summarize(results: Results) -> dict[str, dict[str, Any]]:
-    """By task and method: mean and half an interval of every figure over the seeds, or why there are none."""
+    """The mean and half an interval of every figure over the seeds, or the reason why there are none."""
     summary: dict[str, dict[str, Any]] = {}
     for task, methods in results.items():
         references = {seed: record for seed, record in methods.get(REFERENCE, {}).items() if "figures" in record}
         rows = summary.setdefault(task, {})
-        for method in (*BASELINES, *METHODS):
+        for method in (*REFERENCE_POINTS, *METHODS):
             if not applies(method, TASKS[task]):
                 rows[method] = {"note": "does not apply"}
                 continue
@@ -131,21 +132,21 @@ def summarize(results: Results) -> dict[str, dict[str, Any]]:
 
 
 def wins(summary: dict[str, dict[str, Any]]) -> list[str]:
-    """Tasks on which ours has a smaller average gap than every rival that costs no more."""
+    """The tasks on which `FisherUnlearner` has a smaller average gap than every baseline that costs no more."""
     won = []
     for task, rows in summary.items():
         ours = rows.get(OURS, {})
-        rivals = [rows[name] for name in RIVALS if "average" in rows.get(name, {})]
-        if "average" not in ours or not rivals:
+        baselines = [rows[name] for name in BASELINES if "average" in rows.get(name, {})]
+        if "average" not in ours or not baselines:
             continue
-        affordable = [row for row in rivals if row["cost"][0] <= ours["cost"][0]]
+        affordable = [row for row in baselines if row["cost"][0] <= ours["cost"][0]]
         if all(ours["average"][0] < row["average"][0] for row in affordable):
             won.append(task)
     return won
 
 
 def ranks(rows: dict[str, Any]) -> dict[str, int]:
-    """Place of every method by its average gap, from 1."""
+    """The rank of every method by its average gap, starting at 1."""
     known = sorted((rows[name]["average"][0], name) for name in METHODS if "average" in rows.get(name, {}))
     return {name: place for place, (_, name) in enumerate(known, 1)}
 
@@ -156,7 +157,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def cell(pair: tuple[float, float] | None, digits: int = 1, sign: bool = False) -> str:
-    """Mean ± half an interval; of a single seed the value alone."""
+    """Formats mean ± half an interval, or a single value."""
     if pair is None:
         return ""
     mean, half = pair
@@ -191,7 +192,7 @@ def task_table(rows: dict[str, Any]) -> str:
 
 
 def summary_table(summary: dict[str, dict[str, Any]]) -> str:
-    """Average gap, with the rank, and the mean cost of every method."""
+    """The average gap and rank of every method on every task, and its mean cost."""
     places = {task: ranks(rows) for task, rows in summary.items()}
     lines = []
     for method in (ORIGINAL, *METHODS):
@@ -215,14 +216,14 @@ def markdown(results: Results, summary: dict[str, dict[str, Any]]) -> str:
     won = wins(summary)
     seeds = sorted({seed for methods in results.values() for found in methods.values() for seed in found})
     compared = sum(
-        "average" in rows.get(OURS, {}) and any("average" in rows.get(name, {}) for name in RIVALS)
+        "average" in rows.get(OURS, {}) and any("average" in rows.get(name, {}) for name in BASELINES)
         for rows in summary.values()
     )
     parts = [
         f"Seeds: {', '.join(map(str, seeds))}. Average gaps to the reference in points, with ranks among the methods:",
         summary_table(summary),
-        f"On {len(won)} of {compared} tasks {OURS} has a smaller average gap than every rival of equal or lower cost"
-        + (f": {', '.join(won)}." if won else "."),
+        f"On {len(won)} of {compared} tasks {OURS} has a smaller average gap than every baseline of equal or lower "
+        + (f"cost: {', '.join(won)}." if won else "cost."),
     ]
     for task, rows in summary.items():
         parts += [f"### {task}", *_accuracies(results[task]), task_table(rows)]
@@ -230,9 +231,9 @@ def markdown(results: Results, summary: dict[str, dict[str, Any]]) -> str:
 
 
 def _accuracies(methods: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
-    """What the models at both ends know."""
+    """The accuracies and the AUC of the original and of the reference, in one sentence each."""
     sentences = []
-    for name in BASELINES:
+    for name in REFERENCE_POINTS:
         records = [record for record in methods.get(name, {}).values() if "figures" in record]
         if records:
             shares = {
@@ -246,7 +247,7 @@ def _accuracies(methods: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
 
 
 def save_plot(summary: dict[str, dict[str, Any]], path: Path) -> None:
-    """Draws the forgetting gap (forget accuracy and AUC) against the utility gap (retain and eval accuracy)."""
+    """Plots the forgetting gap (forget accuracy and AUC) against the utility gap (retain and eval accuracy)."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -268,7 +269,7 @@ def save_plot(summary: dict[str, dict[str, Any]], path: Path) -> None:
             color = "black" if name == OURS else colormaps["tab20"](number)
             handles[name] = axes.scatter(utility, forgetting, color=[color], label=name, **style)
         axes.set_title(task, fontsize=9)
-        # A destroyed model would hide all differences between the others.
+        # On a linear axis a destroyed model would hide the differences between the others.
         axes.set_xscale("symlog", linthresh=1)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_xlim(left=0)
@@ -278,7 +279,7 @@ def save_plot(summary: dict[str, dict[str, Any]], path: Path) -> None:
     for axes in panels[len(summary) :]:
         axes.set_visible(False)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=5, fontsize=7)
-    # By itself matplotlib writes its version into the file.
+    # By default matplotlib writes its version into the file.
     figure.savefig(path, metadata={"Software": None})
 
 
@@ -286,19 +287,21 @@ def write_between_markers(page: Path, text: str) -> None:
     before, _, rest = page.read_text().partition(BEGIN)
     _, marker, after = rest.partition(END)
     if not marker:
-        raise ValueError(f"{page} has no place for the tables: it needs a line {BEGIN!r} and after it a line {END!r}.")
+        raise ValueError(f"{page} has no place for the tables. Add a line {BEGIN!r}, and a line {END!r} after it.")
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
 def main(args: argparse.Namespace) -> None:
     results = read_results(args.output_dir)
     if not results:
-        raise SystemExit(f"{args.output_dir} holds no results. Run `python recipes/benchmark/run.py` with it before.")
+        raise SystemExit(
+            f"{args.output_dir} holds no results. First run `python recipes/benchmark/run.py` with this --output_dir."
+        )
     summary = summarize(results)
     text = markdown(results, summary)
     by_seed = {task: describe_seeds(methods) for task, methods in results.items()}
     known = {"wins": wins(summary), "summary": summary, "seeds": by_seed}
-    # Infinite widths are no JSON.
+    # JSON has no infinity.
     known = json.loads(json.dumps(known).replace("Infinity", "null"))
     (args.output_dir / "results.json").write_text(json.dumps(known, indent=2) + "\n")
     save_plot(summary, args.output_dir / PLOT_NAME)
@@ -312,10 +315,10 @@ def main(args: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Tables, JSON and a plot of the benchmark's results.")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmark"), help="folder of the results")
-    parser.add_argument("--markdown", type=Path, help="write tables and plot into this page")
-    parser.add_argument("--records", type=Path, help="write all results into this file, one a line")
+    parser = argparse.ArgumentParser(description="Summarize the results of the benchmark.")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmark"), help="Folder of the results.")
+    parser.add_argument("--markdown", type=Path, help="Page to write tables and plot into.")
+    parser.add_argument("--records", type=Path, help="File to write all results to, one per line.")
     return parser
 
 

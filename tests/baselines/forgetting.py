@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Small requests to forget, and plain losses that the rivals' formulas are written in."""
+"""Small unlearning requests, and plain losses for the formulas of the baselines."""
 
 import torch
 from torch.nn import functional as F
@@ -10,7 +10,7 @@ from tests import heads, tiny
 
 
 def seeded(make_model):
-    """The same weights every time."""
+    """A model with the same random weights in every call."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return tiny.randomized(make_model())
@@ -35,7 +35,7 @@ def images(num_forget=4, size=14):
 
 
 def class_request(forgotten=1, size=40):
-    """All examples of one class are to be forgotten."""
+    """A request to forget all examples of one class."""
     batch = tiny.image_batch(size)
     order = (batch["labels"] != forgotten).long().argsort(stable=True)
     return request({key: value[order] for key, value in batch.items()}, int((batch["labels"] == forgotten).sum()))
@@ -51,7 +51,7 @@ def examples(data, split):
 
 
 def negative_log_likelihood(model, batch):
-    """The sum over the scored choices, in the plainest way."""
+    """The negative log-likelihood summed over the scored choices, written as plainly as possible."""
     inputs = dict(batch)
     labels = inputs.pop("labels")
     logits = model(**inputs, use_cache=False).logits if hasattr(model.config, "use_cache") else model(**inputs).logits
@@ -72,7 +72,7 @@ def gradients(value, parameters, **kwargs):
 
 
 def state_of(model):
-    """Everything but the values of parameters and buffers that an unlearner must leave alone."""
+    """What a method must leave as it was, besides values of parameters and buffers."""
     return (
         [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
         [module.training for module in model.modules()],
@@ -88,7 +88,7 @@ def assert_close(found, expected, rtol=1e-8, atol=1e-11):
 
 
 def assert_contract(method, make_model, data):
-    """The same seed gives the same bits; flags, buffers and frozen parameters stay; something else moved."""
+    """Checks that equal seeds give equal bits, and that only trainable parameters change."""
     results = []
     for _ in range(2):
         model = seeded(make_model)

@@ -19,7 +19,7 @@ CASES = {
 
 
 def fisher(model, data, split):
-    """One example at a time."""
+    """The mean Fisher diagonal, one example at a time."""
     parameters = forgetting.parameters_of(model)
     sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for example in forgetting.examples(data, split):
@@ -38,7 +38,7 @@ def dampened(model, forget, whole, threshold, constant):
 
 
 def assert_dampened(model, before, expected, whole):
-    """Where the importance is more than rounding, which is all that key biases under a softmax have."""
+    """Compares weights whose importance is more than rounding; key biases under a softmax have no other importance."""
     num_changed, largest = 0, max(float(values.max()) for values in whole.values())
     for name, parameter in forgetting.parameters_of(model).items():
         known = whole[name] > 1e-12 * largest

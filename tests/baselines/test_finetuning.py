@@ -7,7 +7,7 @@ import torch
 from hf_deepclean import FineTuning, UnlearningData
 from hf_deepclean.baselines.training import shuffled_batches
 from tests import heads, tiny
-from tests.baselines.test_training import assert_close, images, taken, texts, train_plainly
+from tests.baselines.plain_training import assert_close, images, taken, texts, train_plainly
 
 
 def test_it_is_plain_sgd_on_the_retain_data():

@@ -26,7 +26,7 @@ def relabelled(data):
 
 
 def difference(model, data, corrected):
-    """One example at a time."""
+    """The summed gradients of the corrected minus those of the forget rows, one example at a time."""
     parameters = forgetting.parameters_of(model)
     sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     signed = [(row, -1) for row in data.forget_dataset.rows] + [(row, 1) for row in corrected.rows]
@@ -66,7 +66,7 @@ def only(model, *names):
 
 
 def full_hessian(model, batch, names):
-    """The matrix of all second derivatives of the sum of losses, by functional differentiation."""
+    """The Hessian matrix of the summed losses, by functional differentiation."""
     parameters = {name: model.get_parameter(name).detach() for name in names}
 
     def loss(values):
@@ -110,7 +110,7 @@ def test_the_second_order_step_solves_with_the_damped_hessian_of_what_remains(ca
 
 @pytest.mark.parametrize("case", ["gpt2", "vit"])
 def test_products_with_the_hessian_are_differences_of_gradients(case):
-    """One iteration of LiSSA from `u = D` needs one product, which central differences give too."""
+    """One iteration of LiSSA from `u = D` needs one product, which central differences also give."""
     make_model, make_data = CASES[case]
     model, data = forgetting.seeded(make_model), make_data()
     step, scale, damping, size = difference(model, data, tiny.Rows([])), 50.0, 0.1, 1e-5
@@ -131,7 +131,7 @@ def test_products_with_the_hessian_are_differences_of_gradients(case):
 
 
 def test_a_convex_problem_comes_close_to_its_optimum_without_the_forgotten():
-    """The head on fixed features, with a penalty that damping stands for; retraining is done to convergence."""
+    """Trains the head on fixed features to convergence, with a penalty that takes the place of the damping."""
     data, penalty = forgetting.images(num_forget=3, size=60), 10.0
     names = ["classifier.weight", "classifier.bias"]
     start = only(forgetting.seeded(tiny.vit), *names)
@@ -203,7 +203,7 @@ def test_a_scale_that_is_too_small_is_told_and_leaves_the_model_as_it_was():
     [
         (FirstOrderInfluence, {"unlearning_rate": 0.0}, "`unlearning_rate` of .* must be above 0"),
         (SecondOrderInfluence, {"scale": -1.0}, "`scale` of .* must be above 0"),
-        (SecondOrderInfluence, {"damping": 1.0}, "`damping` is 1.0 and must be at least 0"),
+        (SecondOrderInfluence, {"damping": 1.0}, "`damping` is 1.0 but must be at least 0"),
         (SecondOrderInfluence, {"max_iterations": 0}, "`max_iterations` of .* must be above 0"),
     ],
 )

@@ -9,14 +9,14 @@ from torch.utils.data import default_collate
 from hf_deepclean import FineTuning, FreezeGuard, RandomLabels, SalUn, UnlearningData
 from hf_deepclean.baselines.labels import draw_wrong_labels, select_salient_weights
 from tests import heads, tiny
-from tests.baselines.test_training import assert_close, images, rows_of, texts, train_plainly
+from tests.baselines.plain_training import assert_close, images, rows_of, texts, train_plainly
 
 
 SMALL = {"num_train_epochs": 2, "per_device_train_batch_size": 4}
 
 
 def recorded(data):
-    """The data with a collator that records which rows it was given, and their positions."""
+    """The data with a collator that records the positions of the rows of every batch, with all rows and the record."""
     rows = [*data.forget_dataset.rows, *data.retain_dataset.rows]
     batches = []
 
@@ -28,7 +28,7 @@ def recorded(data):
 
 
 def relabelled(rows, batches, num_forget, num_classes, seed):
-    """What was recorded as batches with wrong labels for the first rows, drawn one example at a time."""
+    """The recorded batches with wrong labels for the first rows, drawn one example at a time."""
     drawn = [dict(row) for row in rows]
     for place in range(num_forget):
         label = drawn[place]["labels"][None]
@@ -136,7 +136,7 @@ def test_salient_weights_have_the_largest_gradients_summed_one_example_at_a_time
     for row in data.forget_dataset.rows:
         loss = model(**default_collate([row])).loss
         total = total + torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(trainable.values()))])
-    # A small image leaves the rims of the kernels without a gradient: the first of them fill the half.
+    # The borders of kernels get no gradient from small images; the first of these weights fill up the half.
     expected = set(total.abs().argsort(descending=True, stable=True)[: len(total) // 2].tolist())
     for batch_size in (2, 64):
         selection, first, chosen = select_salient_weights(model, data, 0.5, batch_size), 0, set()
@@ -159,7 +159,7 @@ def test_salun_trains_the_salient_weights_on_random_labels_and_puts_all_others_b
     data, rows, batches = recorded(plain)
     reference = copy.deepcopy(model)
     method.unlearn(model, data, 6)
-    # The pass of the saliency came first.
+    # The first two batches are those of the saliency pass.
     fixed = relabelled(rows, batches[2:], 5, tiny.NUM_LABELS, 6)
     assert len(fixed) == 6
     common = {"lr": 0.02, "weight_decay": 0.1}

@@ -16,11 +16,11 @@ from hf_deepclean import (
 )
 from hf_deepclean.baselines.training import shuffled_batches
 from tests import heads, tiny
-from tests.baselines.test_training import assert_close, images, taken, texts, train_plainly
+from tests.baselines.plain_training import assert_close, images, taken, texts, train_plainly
 
 
 def drawn(model, share, seed):
-    """As many weights as a share of those in scope, by the control of the package."""
+    """A random selection of a share of the weights in scope, by the public function."""
     sizes = {name: parameter.numel() for name, parameter in parameters_in_scope(model).items()}
     places = torch.arange(int(share * sum(sizes.values())))
     return select_random_weights(WeightSelection({"any": places}, sizes, "gamma"), seed)

@@ -8,7 +8,7 @@ import torch
 from hf_deepclean import FineTuning, NegGradPlus
 from hf_deepclean.baselines.training import shuffled_batches
 from tests import tiny
-from tests.baselines.test_training import assert_close, images, taken, train_plainly
+from tests.baselines.plain_training import assert_close, images, taken, train_plainly
 
 
 def test_every_step_descends_on_retain_data_and_ascends_on_forget_data_that_come_again():

@@ -9,7 +9,7 @@ from tests.baselines import forgetting
 
 
 def expected_fisher(model, data):
-    """The expectation over all classes, one example and one class at a time."""
+    """The Fisher diagonal in expectation over all classes, one example and one class at a time."""
     parameters = forgetting.parameters_of(model)
     sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for example in forgetting.examples(data, "retain"):
@@ -22,7 +22,7 @@ def expected_fisher(model, data):
 
 
 def variances_of(model, fisher, head, scale):
-    """The rules, parameter by parameter."""
+    """The variances by the rules, parameter by parameter."""
     variances = {}
     for name, parameter in forgetting.parameters_of(model).items():
         in_head = name.startswith(head)
@@ -104,9 +104,9 @@ def test_nothing_but_trainable_weights_changes_and_seeds_give_other_noise(make_m
 
 
 def test_what_cannot_work_is_refused():
-    with pytest.raises(ValueError, match="`noise_scale` of FisherForgetting is 0 and must be above 0"):
+    with pytest.raises(ValueError, match="`noise_scale` of FisherForgetting is 0 but must be above 0"):
         FisherForgetting(noise_scale=0)
     data = forgetting.images()
     own = type(data)(data.forget_dataset, data.retain_dataset, data.data_collator, lambda o, y: -o.logits[:, 0])
-    with pytest.raises(ValueError, match="takes labels from the model, and a custom likelihood has none"):
+    with pytest.raises(ValueError, match="takes labels from the model, but a custom likelihood gives none"):
         FisherForgetting().unlearn(forgetting.seeded(tiny.vit), own)

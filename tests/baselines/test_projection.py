@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from hf_deepclean import ProjectedGradientUnlearning, SubspaceForgetting
-from hf_deepclean.baselines.inputs import multiply_inputs, projectable_layers
+from hf_deepclean.baselines.layer_inputs import multiply_inputs, projectable_layers
 from tests import heads, tiny
 from tests.baselines import forgetting
 
@@ -149,11 +149,11 @@ def test_taking_out_directions_changes_nothing_but_trainable_weights(make_model)
 
 def test_what_is_no_class_cannot_be_taken_out():
     before = forgetting.seeded(heads.gpt2)
-    with pytest.raises(ValueError, match="GPT2LMHeadModel gives no class to every example"):
+    with pytest.raises(ValueError, match="GPT2LMHeadModel does not classify whole examples"):
         SubspaceForgetting().unlearn(before, forgetting.texts())
     model = forgetting.seeded(tiny.vit)
     before = tiny.parameters_and_buffers(model)
-    with pytest.raises(ValueError, match=r"\d of the \d classes to forget have examples among those to keep"):
+    with pytest.raises(ValueError, match=r"\d of the \d classes to forget have examples in the retain data"):
         SubspaceForgetting().unlearn(model, forgetting.images(num_forget=6, size=30))
     assert all(torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(model).items())
 
@@ -161,7 +161,7 @@ def test_what_is_no_class_cannot_be_taken_out():
 @pytest.mark.parametrize(
     ("method", "values", "message"),
     [
-        (ProjectedGradientUnlearning, {"retained_variance": 1.0}, "must lie between 0"),
+        (ProjectedGradientUnlearning, {"retained_variance": 1.0}, "must be between 0"),
         (ProjectedGradientUnlearning, {"learning_rate": 0.0}, "`learning_rate` of .* must be above 0"),
         (ProjectedGradientUnlearning, {"entropy_weight": -0.1}, "neither can be negative"),
         (ProjectedGradientUnlearning, {"num_covariance_examples": 0}, "`num_covariance_examples` of"),

@@ -19,50 +19,11 @@ from hf_deepclean import (
 )
 from hf_deepclean.baselines.training import BatchLoss, SparseSGD, TrainingMethod, shuffled_batches
 from tests import heads, tiny
+from tests.baselines.plain_training import assert_close, data_of, images, taken, texts, train_plainly
 from tests.reset.test_values import selection_of
 
 
 METHODS = [FineTuning, NegGradPlus, RandomLabels, SalUn, RandomMask]
-
-
-def rows_of(batch):
-    size = len(next(iter(batch.values())))
-    return tiny.Rows([{key: value[index] for key, value in batch.items()} for index in range(size)])
-
-
-def data_of(forget, retain, collator=default_collate, log_likelihood_func=None):
-    return UnlearningData(rows_of(forget), rows_of(retain), collator, log_likelihood_func)
-
-
-def images(num_forget=5, num_retain=11, dtype=torch.float64):
-    batch = tiny.image_batch(num_forget + num_retain, dtype)
-    parts = ({k: v[:num_forget] for k, v in batch.items()}, {k: v[num_forget:] for k, v in batch.items()})
-    return data_of(*parts)
-
-
-def texts(labels="next"):
-    return data_of(heads.text(labels), heads.text(labels, (5, 6, 4, 7)))
-
-
-def assert_close(model, reference):
-    for (name, ours), theirs in zip(model.named_parameters(), reference.parameters(), strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12), name
-
-
-def train_plainly(model, optimizer, losses, learning_rates=None, max_grad_norm=None):
-    """The loop of a textbook; `losses` are functions of the model."""
-    for step, loss in enumerate(losses):
-        optimizer.zero_grad()
-        loss(model).backward()
-        if max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-        if learning_rates is not None:
-            optimizer.param_groups[0]["lr"] = learning_rates[step]
-        optimizer.step()
-
-
-def taken(batches, num_steps):
-    return [next(batches) for _ in range(num_steps)]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +166,7 @@ def test_a_loss_that_is_no_number_stops_the_training():
 
 def test_weights_that_the_last_step_made_no_numbers_are_told():
     model, data = tiny.randomized(tiny.vit(), torch.float32), images(dtype=torch.float32)
-    with pytest.raises(FloatingPointError, match="After 1 steps some weights are no finite numbers"):
+    with pytest.raises(FloatingPointError, match="After 1 steps some weights are not finite"):
         FineTuning(1e30, 1, weight_decay=1e30).unlearn(model, data)
 
 

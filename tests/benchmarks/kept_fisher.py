@@ -80,9 +80,9 @@ def digits_vit(seed: int) -> Workload:
 
 def people_llama(seed: int) -> Workload:
     from causal_lm import MAX_LENGTH, new_model
-    from common import train_byte_pair_tokenizer
     from datasets import concatenate_datasets
     from example_data import load_ordinary_text, load_people
+    from example_tokenizers import train_byte_pair_tokenizer
 
     people, ordinary = load_people(seed=seed)["train"], load_ordinary_text(1000, seed)["train"]
     texts = [*ordinary["text"], *people["prompt"], *people["completion"]]

@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_deepclean.cli.commands import main as hf_deepclean
-from hf_deepclean.planning.device import Device, Setting
-from hf_deepclean.planning.formulas import Estimate, estimate
+from hf_deepclean.planning.device import Device
+from hf_deepclean.planning.formulas import estimate_run
+from hf_deepclean.planning.job import Setting
 from hf_deepclean.planning.model_size import ModelSize
+from hf_deepclean.planning.run_estimate import RunEstimate
 from tests.benchmarks.fisher_pass import processor
 from tests.benchmarks.report import table, write_between_markers
 from tests.benchmarks.scale_runs import RUNS, measure_run
@@ -35,10 +37,10 @@ BEGIN, END = "<!-- begin: written by scale.py -->", "<!-- end: written by scale.
 EXAMPLE = re.compile(r"```shell\nhf-deepclean (estimate .*?)```\n\n```text\n(.*?)```", re.S)
 
 
-def predict(name: str, flops_per_second: float) -> Estimate:
+def predict(name: str, flops_per_second: float) -> RunEstimate:
     """Estimates a run from the sizes of its model, its job and the speed of matrix products."""
     run = RUNS[name]
-    return estimate(ModelSize.of_model(run.build()), run.job, Setting(), Device.cpu(flops_per_second))
+    return estimate_run(ModelSize.of_model(run.build()), run.job, Setting(), Device.cpu(flops_per_second))
 
 
 def compare(name: str, measured: dict[str, Any]) -> dict[str, dict[str, tuple[float, float]]]:

@@ -28,7 +28,8 @@ from transformers import (
 )
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
-from hf_deepclean.planning.device import Job, calibrate
+from hf_deepclean.planning.device import calibrate
+from hf_deepclean.planning.job import Job
 from hf_deepclean.planning.model_size import ModelSize
 from tests.benchmarks.measure import (
     anonymous_bytes,

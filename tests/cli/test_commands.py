@@ -354,13 +354,13 @@ def test_traces_in_a_folder_are_named_and_not_shown(finished, tmp_path, capsys):
     assert not (tmp_path / "public").exists()
 
 
-COMMANDS = ["unlearn", "fisher", "report", "card", "push", "check-card", "squash-history"]
+COMMANDS = ["unlearn", "fisher", "estimate", "report", "card", "push", "check-card", "squash-history"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("option", ["--help", "--help_all"])
 def test_every_command_has_help(command, option, capsys):
-    if command not in ("unlearn", "fisher") and option == "--help_all":
+    if command not in ("unlearn", "fisher", "estimate") and option == "--help_all":
         option = "-h"
     with pytest.raises(SystemExit) as exit_status:
         main([command, option])

@@ -22,10 +22,13 @@ from transformers import (
 
 from hf_deepclean import SparseAdamW, accumulate_fisher_diagonal, select_weights
 from hf_deepclean.cli.commands import main
-from hf_deepclean.planning.device import DEVICES, Device, Job, Setting, calibrate
-from hf_deepclean.planning.formulas import estimate
+from hf_deepclean.planning.alternatives import find_alternatives
+from hf_deepclean.planning.device import DEVICES, Device, calibrate
+from hf_deepclean.planning.formulas import estimate_run
+from hf_deepclean.planning.job import Job, Setting
 from hf_deepclean.planning.model_size import ModelSize
-from hf_deepclean.planning.report import EstimateReport, alternatives, throughput
+from hf_deepclean.planning.report import EstimateReport
+from hf_deepclean.planning.throughput import estimate_throughput
 from tests import tiny
 from tests.benchmarks.scale import BEGIN, ROOT, RUNS, compare, examples, measure_run, output_of
 
@@ -142,7 +145,8 @@ def test_sums_indices_and_optimizer_have_the_bytes_of_real_ones():
     optimizer.step()
     job = replace(JOB, reset_fraction=selection.num_selected / selection.num_in_scope)
     phases = {
-        phase.name: phase.device_bytes for phase in estimate(ModelSize.of_model(model), job, Setting(), DEVICE).phases
+        phase.name: phase.device_bytes
+        for phase in estimate_run(ModelSize.of_model(model), job, Setting(), DEVICE).phases
     }
     sums = sum(total.nbytes for fisher in (forget, retain) for total in fisher.sums.values())
     assert phases["retain Fisher"]["Fisher sums"] == sums == 2 * phases["forget Fisher"]["Fisher sums"]
@@ -157,7 +161,7 @@ def test_sums_indices_and_optimizer_have_the_bytes_of_real_ones():
 def test_twice_the_processes_take_half_the_passes_and_never_more_memory():
     device = replace(DEVICE, link_bytes_per_second=math.inf)
     one, two = (
-        estimate(MODEL, replace(JOB, num_retain_examples=100_000), Setting(num_processes=count), device)
+        estimate_run(MODEL, replace(JOB, num_retain_examples=100_000), Setting(num_processes=count), device)
         for count in (1, 2)
     )
     for single, double in zip(one.phases, two.phases, strict=True):
@@ -170,7 +174,7 @@ def test_twice_the_processes_take_half_the_passes_and_never_more_memory():
 
 def test_sharding_divides_what_belongs_to_weights_and_costs_communication():
     replicated, sharded = (
-        {p.name: p for p in estimate(MODEL, JOB, Setting(num_processes=8, sharded=value), DEVICE).phases}
+        {p.name: p for p in estimate_run(MODEL, JOB, Setting(num_processes=8, sharded=value), DEVICE).phases}
         for value in (False, True)
     )
     for kind in ("weights", "optimizer", "gradients", "indices and old values"):
@@ -184,7 +188,7 @@ def test_sharding_divides_what_belongs_to_weights_and_costs_communication():
 
 def test_sums_on_the_host_leave_the_device():
     here, there = (
-        {p.name: p for p in estimate(MODEL, JOB, Setting(accumulator_device=value), DEVICE).phases}
+        {p.name: p for p in estimate_run(MODEL, JOB, Setting(accumulator_device=value), DEVICE).phases}
         for value in ("device", "cpu")
     )
     moved = here["retain Fisher"].device_bytes["Fisher sums"]
@@ -195,7 +199,7 @@ def test_sums_on_the_host_leave_the_device():
 
 def test_checkpointing_trades_memory_for_a_forward_pass():
     kept, checkpointed = (
-        estimate(MODEL, JOB, Setting(gradient_checkpointing=value), DEVICE) for value in (False, True)
+        estimate_run(MODEL, JOB, Setting(gradient_checkpointing=value), DEVICE) for value in (False, True)
     )
     for less, more in zip(checkpointed.phases, kept.phases, strict=True):
         if "Fisher" in less.name or less.name == "repair":
@@ -203,15 +207,17 @@ def test_checkpointing_trades_memory_for_a_forward_pass():
 
 
 def test_a_kept_fisher_saves_the_pass_over_the_retain_data_alone():
-    computed, kept = (estimate(MODEL, replace(JOB, kept_fisher=value), Setting(), DEVICE) for value in (False, True))
+    computed, kept = (
+        estimate_run(MODEL, replace(JOB, kept_fisher=value), Setting(), DEVICE) for value in (False, True)
+    )
     saved = {phase.name: phase.seconds for phase in computed.phases}["retain Fisher"]
     assert kept.seconds == pytest.approx(computed.seconds - saved)
 
 
 def test_alternatives_that_fit_come_first_and_the_cheapest_of_them_before():
-    every = alternatives(MODEL, JOB, Setting(num_processes=4), DEVICE, math.inf)
+    every = find_alternatives(MODEL, JOB, Setting(num_processes=4), DEVICE, math.inf)
     memory = statistics.median(other.estimate.peak for other in every)
-    found = alternatives(MODEL, JOB, Setting(num_processes=4), DEVICE, memory)
+    found = find_alternatives(MODEL, JOB, Setting(num_processes=4), DEVICE, memory)
     assert len(found) == len(every) and {other.fits for other in found} == {True, False}
     keys = [(not other.fits, other.device_seconds if other.fits else other.estimate.peak) for other in found]
     assert keys == sorted(keys)
@@ -225,11 +231,11 @@ def test_what_fits_no_device_names_how_many_it_takes():
 
 
 def test_requests_of_a_day_in_one_run_cost_little_more_than_one():
-    day = throughput(MODEL, JOB, Setting(), DEVICE, num_requests=10)
+    day = estimate_throughput(MODEL, JOB, Setting(), DEVICE, num_requests=10)
     assert day.requests_per_day == pytest.approx(86400 / day.one_by_one)
     assert day.one_by_one * 0.5 < day.merged < 2 * day.one_by_one
     with pytest.raises(ValueError, match="forget more than"):
-        throughput(MODEL, JOB, Setting(), DEVICE, num_requests=100)
+        estimate_throughput(MODEL, JOB, Setting(), DEVICE, num_requests=100)
 
 
 @pytest.mark.parametrize("target", [1e8, 1e9, 8e9, 7e10])

@@ -16,7 +16,7 @@ import torch
 
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "benchmark"
-MODULES = ["tasks", "methods", "choose", "figures", "jobs", "records", "run", "tables"]
+MODULES = ["task_data", "tasks", "train_models", "methods", "choose", "figures", "jobs", "records", "run", "tables"]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def benchmark():
 @pytest.fixture(scope="module")
 def source(benchmark):
     """Two hundred digits, and two epochs of training."""
-    return benchmark["tasks"].DataSource(fraction=0.05)
+    return benchmark["task_data"].DataSource(fraction=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_every_request_for_the_same_data_shares_one_original(benchmark):
     assert len(originals) == 3 and sum("original" in name for name in originals) == 1
 
 
-def test_every_rival_has_as_many_candidates_and_none_trains_for_more_than_its_budget(benchmark):
+def test_every_baseline_has_as_many_candidates_and_none_trains_for_more_than_its_budget(benchmark):
     methods = benchmark["methods"]
     budget = methods.Budget(
         learning_rate=1e-3,
@@ -93,7 +93,7 @@ def test_every_rival_has_as_many_candidates_and_none_trains_for_more_than_its_bu
         num_retain=1080,
         num_examples=6480,
     )
-    for name in methods.RIVALS:
+    for name in methods.BASELINES:
         candidates = methods.candidates_of(name, budget)
         assert len(candidates) == methods.NUM_CANDIDATES == len(set(candidates)), name
         for candidate in candidates:
@@ -130,11 +130,11 @@ def test_membership_is_attacked_by_rows_that_neither_a_model_nor_a_method_saw(be
 
 
 def test_fashion_mnist_is_read_from_its_files_and_asked_for_where_there_are_none(benchmark, tmp_path):
-    tasks = benchmark["tasks"]
+    tasks, source_of = benchmark["tasks"], benchmark["task_data"].DataSource
     with pytest.raises(FileNotFoundError, match="apt-get install dataset-fashion-mnist"):
-        tasks.TASKS["fashion-vit-random"].data(0, tasks.DataSource(str(tmp_path)))
+        tasks.TASKS["fashion-vit-random"].data(0, source_of(str(tmp_path)))
     write_fashion_mnist(tmp_path, 400)
-    data = tasks.TASKS["fashion-vit-random"].data(0, tasks.DataSource(str(tmp_path), fraction=0.05))
+    data = tasks.TASKS["fashion-vit-random"].data(0, source_of(str(tmp_path), fraction=0.05))
     assert (len(data.forget), len(data.retain), len(data.unseen)) == (20, 180, 200)
     assert data.forget[0]["pixel_values"].shape == (1, 28, 28)
 
@@ -161,7 +161,7 @@ def test_records_bring_all_results_back_but_those_to_do_again(benchmark, source,
     }
     assert texts["a"] == texts["b"] and len(texts["a"]) == num_records
     with pytest.raises(ValueError, match="--fraction 0.05"):
-        records.restore_records(tmp_path / "records.jsonl", tmp_path / "c", benchmark["tasks"].DataSource())
+        records.restore_records(tmp_path / "records.jsonl", tmp_path / "c", benchmark["task_data"].DataSource())
 
 
 def test_what_only_finished_jobs_need_is_not_done(benchmark, source, tmp_path):
@@ -186,7 +186,7 @@ def test_a_finished_job_is_not_done_again_and_a_lost_one_comes_out_the_same(benc
     lost = next(job for job in jobs if job.kind == "run" and job.what == "FineTuning")
     lost.result(folder).unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(benchmark["tasks"], "train", lambda *args: pytest.fail("trained again"))
+        patch.setattr(benchmark["train_models"], "train", lambda *args: pytest.fail("trained again"))
         for job in jobs:
             benchmark["jobs"].do(job, folder, source)
     assert all(job.result(folder).read_bytes() == content for job, content in contents.items() if job != lost)
@@ -200,7 +200,7 @@ def test_the_command_does_jobs_in_processes_and_reports_what_fails(benchmark, so
     folder, jobs = finished
     run = benchmark["run"]
     assert run.run(dict.fromkeys(jobs, []), folder, source, 2) == {}
-    missing = benchmark["tasks"].DataSource(str(tmp_path))
+    missing = benchmark["task_data"].DataSource(str(tmp_path))
     needs = benchmark["jobs"].all_jobs(["fashion-vit-random"], [0], ["FisherUnlearner"])
     failures = run.run(needs, tmp_path, missing, 2)
     assert set(failures) == set(needs) and not (tmp_path / "results").exists()
@@ -214,7 +214,7 @@ def test_a_folder_does_not_mix_results_of_different_data(benchmark, source, tmp_
     benchmark["run"].check_settings(tmp_path, source)
     benchmark["run"].check_settings(tmp_path, source)
     with pytest.raises(ValueError, match="--fraction 0.05"):
-        benchmark["run"].check_settings(tmp_path, benchmark["tasks"].DataSource())
+        benchmark["run"].check_settings(tmp_path, benchmark["task_data"].DataSource())
 
 
 def figures(forget, retain, unseen, auc=0.5):
@@ -288,9 +288,9 @@ def record(task, method, seed, forget, seconds):
     }
 
 
-def synthetic(ours, rivals):
+def synthetic(ours, baselines):
     """Results of one task: forget accuracies by seed, and seconds."""
-    found = {"Reference": ([0.8, 0.8, 0.8], 0), "Original": ([1.0, 1.0, 1.0], 0), "FisherUnlearner": ours, **rivals}
+    found = {"Reference": ([0.8, 0.8, 0.8], 0), "Original": ([1.0, 1.0, 1.0], 0), "FisherUnlearner": ours, **baselines}
     return {
         "digits-random": {
             method: {seed: record("digits-random", method, seed, value, seconds) for seed, value in enumerate(values)}
@@ -316,11 +316,11 @@ def test_intervals_are_those_of_the_t_distribution(benchmark):
     assert tables.mean_interval([3.0]) == (3.0, math.inf)
 
 
-def test_ours_wins_where_no_rival_of_its_cost_is_as_near(benchmark):
+def test_ours_wins_where_no_baseline_of_its_cost_is_as_near(benchmark):
     tables = benchmark["tables"]
 
-    def won(**rivals):
-        return tables.wins(tables.summarize(synthetic(([0.82] * 3, 10), rivals)))
+    def won(**baselines):
+        return tables.wins(tables.summarize(synthetic(([0.82] * 3, 10), baselines)))
 
     assert won(FineTuning=([0.9] * 3, 5)) == ["digits-random"]
     assert won(FineTuning=([0.81] * 3, 5)) == []

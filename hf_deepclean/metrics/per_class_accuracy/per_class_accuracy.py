@@ -5,9 +5,8 @@
 import datasets
 import evaluate
 
+from hf_deepclean.evaluation.gaps import per_class_accuracy
 from hf_deepclean.metrics import accuracy_figures, description_of
-
-from ...evaluation.gaps import per_class_accuracy
 
 
 _INPUTS = """
@@ -22,7 +21,7 @@ Returns:
 
 
 class PerClassAccuracy(evaluate.Metric):
-    """[`hf_deepclean.evaluation.accuracy.per_class_accuracy`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.gaps.per_class_accuracy`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

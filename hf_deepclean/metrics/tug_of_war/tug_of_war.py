@@ -5,9 +5,8 @@
 import datasets
 import evaluate
 
+from hf_deepclean.evaluation.gaps import tug_of_war
 from hf_deepclean.metrics import description_of, numbered
-
-from ...evaluation.gaps import tug_of_war
 
 
 _INPUTS = """
@@ -21,7 +20,7 @@ Returns:
 
 
 class TugOfWar(evaluate.Metric):
-    """[`hf_deepclean.evaluation.accuracy.tug_of_war`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.gaps.tug_of_war`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_deepclean.baselines.inputs import input_covariances, multiply_inputs, projectable_layers
+from hf_deepclean.baselines.layer_inputs import input_covariances, multiply_inputs, projectable_layers
 from hf_deepclean.baselines.scoring import scored_batches
 from tests import heads, tiny
 from tests.baselines import forgetting

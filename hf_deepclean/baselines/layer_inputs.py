@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the linear layers and convolutions of a model are given, and products of their weights on that side."""
+"""The inputs of linear layers and convolutions, and products with their weights on the side of the inputs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -15,7 +15,7 @@ from ..models.contexts import differentiable_mode, evaluation_mode
 from .scoring import trainable_parameters
 
 
-# Entries of the patches that are made at once.
+# Maximum number of elements of the patches that are in memory at once.
 _MAX_ENTRIES = 2**24
 
 
@@ -23,7 +23,11 @@ def projectable_layers(model: nn.Module) -> dict[nn.Parameter, nn.Module]:
     """
     The trainable weights of linear layers and convolutions, each with the first layer that uses it.
 
-    Convolutions in groups are left out: their kernels see a part of the channels each, which no one matrix acts on.
+    Grouped convolutions are left out: each of their kernels reads a part of the channels, so no single matrix acts on
+    all inputs.
+
+    Raises:
+        `ValueError`: If there is no such weight.
     """
     trainable = set(trainable_parameters(model).values())
     layers: dict[nn.Parameter, nn.Module] = {}
@@ -35,8 +39,8 @@ def projectable_layers(model: nn.Module) -> dict[nn.Parameter, nn.Module]:
             layers.setdefault(module.weight, module)
     if not layers:
         raise ValueError(
-            f"No linear layer or ungrouped convolution of this {type(model).__name__} is trainable, and this method "
-            "changes nothing else. Unfreeze some, or use another method."
+            f"No linear layer or ungrouped convolution of this {type(model).__name__} is trainable, but this method "
+            "changes nothing else. Unfreeze some of them, or use another method."
         )
     return layers
 
@@ -50,8 +54,8 @@ def input_covariances(
     seed: int = 0,
 ) -> dict[nn.Parameter, torch.Tensor]:
     """
-    Sums of `x x^T` over the vectors x that layers multiply by their weights: tokens, or patches of a convolution in
-    the kernel's own stride and padding. Padding tokens are left out.
+    Sums `x x^T` over the vectors x that layers multiply by their weights: tokens, or the patches of a convolution,
+    with the stride and the padding of its kernel. Padding tokens are left out.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -59,14 +63,15 @@ def input_covariances(
         batches (`Iterable`):
             From [`scored_batches`].
         layers (`dict[torch.nn.Parameter, torch.nn.Module]`):
-            From [`projectable_layers`]; other layers that use the same weight count too.
+            From [`projectable_layers`]. Other layers that share these weights are summed too.
         rows_per_example (`float`, *optional*):
-            So many vectors per example at most, drawn at random from those of a batch; by default all.
+            Maximum number of vectors per example, drawn at random from those of a batch. By default all.
         seed (`int`, *optional*, defaults to `0`):
             Seed of that draw.
 
     Returns:
-        `dict[torch.nn.Parameter, torch.Tensor]`: In float64, for every weight that was used.
+        `dict[torch.nn.Parameter, torch.Tensor]`: The sum for every weight that was used, of shape
+        `(num_inputs, num_inputs)` in float64.
     """
     generator = torch.Generator().manual_seed(seed)
     covariances: dict[nn.Parameter, torch.Tensor] = {}
@@ -86,7 +91,8 @@ def input_covariances(
         for _, inputs, labels in batches:
             num_rows = None if rows_per_example is None else max(1, int(rows_per_example * len(labels)))
             hook = partial(add, inputs.get("attention_mask"), num_rows)
-            # For this forward pass alone: to look at a batch, its likelihood may run the model too.
+            # The hooks are for this forward pass alone, because finding the likelihood of a batch may run the model
+            # too.
             handles = [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in used]
             try:
                 model(**inputs)
@@ -97,7 +103,7 @@ def input_covariances(
 
 
 def multiply_inputs(layer: nn.Module, tensor: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """A layer's weight or its gradient, read as (outputs, inputs), times a matrix on the side of the inputs."""
+    """Multiplies a layer's weight or gradient, read as `(outputs, inputs)`, by a matrix on the side of the inputs."""
     if isinstance(layer, Conv1D):
         return matrix.T @ tensor
     return (tensor.flatten(1) @ matrix).view_as(tensor)
@@ -106,7 +112,7 @@ def multiply_inputs(layer: nn.Module, tensor: torch.Tensor, matrix: torch.Tensor
 def _rows(
     layer: nn.Module, given: torch.Tensor, mask: Any, num_rows: int | None, generator: torch.Generator
 ) -> Iterator[torch.Tensor]:
-    """The vectors that a layer multiplies by its weight, shape `(num_rows, num_inputs)`, in one or several parts."""
+    """Yields the vectors that a layer multiplies by its weight, in one or more parts of `(num_rows, num_inputs)`."""
     if not isinstance(layer, nn.Conv2d):
         if given.ndim == 3 and isinstance(mask, torch.Tensor) and mask.shape == given.shape[:2]:
             given = given[mask.bool()]
@@ -116,7 +122,7 @@ def _rows(
     padding, mode = layer._reversed_padding_repeated_twice, layer.padding_mode
     given = F.pad(given, padding, "constant" if mode == "zeros" else mode)
     unfold = partial(F.unfold, kernel_size=layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
-    # As many images at once as have patches that fit the memory.
+    # Takes only as many images at once as have patches that fit the limit.
     entries = given[0].numel() * layer.kernel_size[0] * layer.kernel_size[1] // (layer.stride[0] * layer.stride[1])
     parts = given.split(max(1, _MAX_ENTRIES // max(1, entries)))
     for part in parts:
