@@ -32,12 +32,31 @@ def check_requests(requests: Mapping[str, Sequence[int]] | None, forget_dataset:
     if is_stream(forget_dataset):
         raise ValueError("`requests` name rows of `forget_dataset`, which is a stream. Pass a `datasets.Dataset`.")
     for number, rows in enumerate(requests.values()):
-        if len(rows) == 0 or not 0 <= min(rows) <= max(rows) < len(forget_dataset):
-            raise ValueError(
-                f"The rows of request {number} of `requests` must be among the {len(forget_dataset)} of "
-                f"`forget_dataset`, and at least one; they are {len(rows)}"
-                f"{f' from {min(rows)} to {max(rows)}' if len(rows) else ''}."
-            )
+        check_rows_of_request(number, rows, len(forget_dataset), "forget_dataset")
+
+
+def check_rows_of_request(number: int, rows: Sequence[int], num_rows: int, argument: str) -> None:
+    """
+    Refuses a request that has no rows, or rows that are not there.
+
+    Args:
+        number (`int`):
+            Number of the request. Errors show it and not the name, which may identify a person.
+        rows (`Sequence[int]`):
+            The rows of the request.
+        num_rows (`int`):
+            Number of rows of the data set.
+        argument (`str`):
+            Name of the argument that the data set was passed as.
+
+    Raises:
+        `ValueError`: If there is no row, or one is out of range.
+    """
+    if len(rows) == 0 or not 0 <= min(rows) <= max(rows) < num_rows:
+        raise ValueError(
+            f"The rows of request {number} must be among the {num_rows} of `{argument}`, and at least one; they are "
+            f"{len(rows)}{f' from {min(rows)} to {max(rows)}' if len(rows) else ''}."
+        )
 
 
 def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:

@@ -3,7 +3,6 @@
 """Digests of rows and of data sets, by their content."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -16,8 +15,6 @@ from ..runtime.random_state import all_seeded
 from .streams import is_stream
 
 
-# Of a large tensor only so many bytes at a time are copied to the CPU.
-_CHUNK_BYTES = 2**26
 _NUM_STREAMED_ROWS = 100
 
 
@@ -78,22 +75,6 @@ def _rows(dataset: Any, columns: list[str] | None) -> Iterable[Any]:
         if isinstance(feature, (Audio, Image)):
             dataset = dataset.cast_column(name, type(feature)(decode=False))
     return dataset
-
-
-def update_digest(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> None:
-    if hasattr(tensor, "full_tensor"):
-        tensor = tensor.full_tensor()
-    elif hasattr(tensor, "__tensor_flatten__"):
-        for part in tensor.__tensor_flatten__()[0]:
-            update_digest(digest, f"{name}.{part}", getattr(tensor, part))
-        return
-    if tensor.is_meta:
-        raise ValueError(f"{name} is on the meta device and has no values, so the weights have no fingerprint.")
-    # As JSON, so that where one entry ends and the next begins is part of what is hashed.
-    digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-    entries = tensor.reshape(-1)
-    for chunk in entries.split(max(1, _CHUNK_BYTES // tensor.element_size())):
-        digest.update(chunk.cpu().contiguous().view(torch.uint8).numpy())
 
 
 def _update_with_value(digest: Any, value: Any) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..data.batches import num_examples
-from ..models.label_alignment import LogLikelihoodFunction
+from ..models.likelihood import LogLikelihoodFunction
 from .accumulation import FisherAccumulation
 from .diagonal import FisherDiagonal
 

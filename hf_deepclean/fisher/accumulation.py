@@ -15,8 +15,7 @@ from torch.utils._pytree import tree_leaves
 from ..data.batches import move_batch, num_examples, select_examples, split_labels
 from ..models.contexts import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
 from ..models.heads import find_likelihood, prepare_batch
-from ..models.label_alignment import LogLikelihoodFunction
-from ..models.likelihood import check_finite_log_likelihood
+from ..models.likelihood import LogLikelihoodFunction, check_finite_log_likelihood
 from ..runtime.sharded_models import (
     held_parameters,
     named_parameters,

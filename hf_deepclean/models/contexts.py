@@ -240,3 +240,17 @@ def freeze_running_statistics(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.eval()
+
+
+def keep_base_differentiable(model: nn.Module) -> None:
+    """
+    Keeps the 4-bit weights of bitsandbytes in the layout that gradients pass through.
+
+    On processors with AVX512-BF16 a forward pass in eval mode repacks them in place, for good, into one that is for
+    inference only; a gradient of any layer below would silently be missing, and the base's bits would differ.
+    """
+    packing = [module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
+    for module in packing:
+        # Asking for its state is how bitsandbytes undoes the packing.
+        module.state_dict()
+        module.support_avx512bf16_for_cpu = False

@@ -3,11 +3,14 @@
 """A digest of the weights of a model."""
 
 import hashlib
+import json
 
 import torch
 from torch import nn
 
-from ..data.digests import update_digest
+
+# Of a large tensor only so many bytes at a time are copied to the CPU.
+_CHUNK_BYTES = 2**26
 
 
 @torch.no_grad()
@@ -38,5 +41,21 @@ def weights_fingerprint(model: nn.Module) -> str:
         tensor = stored[name]
         if isinstance(tensor, torch.Tensor) and tensor not in seen:
             seen.add(tensor)
-            update_digest(digest, name, tensor.detach())
+            _update_digest(digest, name, tensor.detach())
     return digest.hexdigest()
+
+
+def _update_digest(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> None:
+    if hasattr(tensor, "full_tensor"):
+        tensor = tensor.full_tensor()
+    elif hasattr(tensor, "__tensor_flatten__"):
+        for part in tensor.__tensor_flatten__()[0]:
+            _update_digest(digest, f"{name}.{part}", getattr(tensor, part))
+        return
+    if tensor.is_meta:
+        raise ValueError(f"{name} is on the meta device and has no values, so the weights have no fingerprint.")
+    # As JSON, so that where one entry ends and the next begins is part of what is hashed.
+    digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+    entries = tensor.reshape(-1)
+    for chunk in entries.split(max(1, _CHUNK_BYTES // tensor.element_size())):
+        digest.update(chunk.cpu().contiguous().view(torch.uint8).numpy())

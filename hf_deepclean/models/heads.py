@@ -16,8 +16,7 @@ from transformers.models.auto import modeling_auto
 from ..data.batches import IGNORED, LABELS, SPAN_LABELS, select_examples, split_labels
 from ..data.packing import cut_padding, pad_labels_right, pad_right, unpack_documents
 from .contexts import differentiable_mode, evaluation_mode
-from .label_alignment import LogLikelihoodFunction
-from .likelihood import Likelihood, built_in_kind
+from .likelihood import Likelihood, LogLikelihoodFunction, built_in_kind
 
 
 # By this method a model tells collators its decoder's inputs; some models rely on it and make none themselves.

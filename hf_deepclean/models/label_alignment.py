@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which logits are scored on which labels, by kind of head."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from ..data.batches import IGNORED
 
-
-LogLikelihoodFunction = Callable[[Any, torch.Tensor], torch.Tensor]
 
 OWN_LIKELIHOOD_HINT = "Pass a `log_likelihood_func(outputs, labels)` that returns one log-likelihood per example."
 
@@ -28,34 +26,6 @@ def logits_of(outputs: Any, name: str = "logits", position: int = 0) -> torch.Te
             raise ValueError(f"The model's outputs have no `{name}` but hold {sorted(outputs)}. {OWN_LIKELIHOOD_HINT}")
         return outputs[name]
     return outputs[position]
-
-
-class _LogProbability(torch.autograd.Function):
-    """
-    Log-probability of every target, 0 for the ignored ones, with one tensor of the logits' size in the backward pass.
-
-    Cross entropy makes three, which for a large vocabulary are much of the time and memory of a Fisher pass.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        ignored = targets == IGNORED
-        chosen = targets.masked_fill(ignored, 0)[..., None]
-        ctx.save_for_backward(logits, chosen, ignored)
-        log_probabilities = torch.log_softmax(logits, dim=-1)
-        return log_probabilities.gather(-1, chosen).squeeze(-1).masked_fill_(ignored, 0)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        logits, chosen, ignored = ctx.saved_tensors
-        gradient = gradient.masked_fill(ignored, 0)[..., None]
-        result = torch.softmax(logits, dim=-1).mul_(-gradient)
-        return result.scatter_add_(-1, chosen, gradient), None
-
-
-def log_probability_of_labels(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return _LogProbability.apply(logits, targets).sum(dim=1)
 
 
 def float_logits(outputs: Any, name: str = "logits", position: int = 0) -> torch.Tensor:

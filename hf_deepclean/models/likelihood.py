@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Log-likelihood of every example of a batch, from the logits and never from the model's own (averaged) loss."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,18 @@ from torch.nn import functional as F
 from ..data.batches import IGNORED
 from .label_alignment import (
     OWN_LIKELIHOOD_HINT,
-    LogLikelihoodFunction,
     check_label_range,
     class_logits,
     class_targets,
     float_logits,
-    log_probability_of_labels,
     logits_of,
     next_token_targets,
     span_targets,
     token_targets,
 )
+
+
+LogLikelihoodFunction = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 def class_log_probabilities(outputs: Any) -> torch.Tensor:
@@ -173,6 +174,34 @@ def ctc_log_likelihood(
             reduction="none",
             zero_infinity=zero_infinity,
         )
+
+
+class _LogProbability(torch.autograd.Function):
+    """
+    Log-probability of every target, 0 for the ignored ones, with one tensor of the logits' size in the backward pass.
+
+    Cross entropy makes three, which for a large vocabulary are much of the time and memory of a Fisher pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        ignored = targets == IGNORED
+        chosen = targets.masked_fill(ignored, 0)[..., None]
+        ctx.save_for_backward(logits, chosen, ignored)
+        log_probabilities = torch.log_softmax(logits, dim=-1)
+        return log_probabilities.gather(-1, chosen).squeeze(-1).masked_fill_(ignored, 0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits, chosen, ignored = ctx.saved_tensors
+        gradient = gradient.masked_fill(ignored, 0)[..., None]
+        result = torch.softmax(logits, dim=-1).mul_(-gradient)
+        return result.scatter_add_(-1, chosen, gradient), None
+
+
+def log_probability_of_labels(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return _LogProbability.apply(logits, targets).sum(dim=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,20 +84,6 @@ def num_base_weights(model: "PeftModel") -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter not in owned)
 
 
-def keep_base_differentiable(model: nn.Module) -> None:
-    """
-    Keeps the 4-bit weights of bitsandbytes in the layout that gradients pass through.
-
-    On processors with AVX512-BF16 a forward pass in eval mode repacks them in place, for good, into one that is for
-    inference only; a gradient of any layer below would silently be missing, and the base's bits would differ.
-    """
-    packing = [module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
-    for module in packing:
-        # Asking for its state is how bitsandbytes undoes the packing.
-        module.state_dict()
-        module.support_avx512bf16_for_cpu = False
-
-
 def _parameters_of(model: "PeftModel", names: Collection[str]) -> Iterator[nn.Parameter]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
