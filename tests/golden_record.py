@@ -285,12 +285,16 @@ def _signature(value: Any) -> str:
 
 
 def record(names: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"public_face": public_face(), "preview": preview()}
+    found: dict[str, Any] = {"public_face": public_face(), "preview": preview(), "final_reports": {}}
     for name in names:
         print(name, flush=True)
         set_seed(0)
         with tempfile.TemporaryDirectory() as folder, Recorder() as recorder:
             RUNS[name](Path(folder))
+            # Recipes add a stage to it.
+            path = Path(folder) / "clean" / "report.json"
+            if path.exists():
+                found["final_reports"][name] = digest_of_json(without_seconds(UnlearningReport.load(path)))
         found[name] = recorder.runs
     return found
 
@@ -301,6 +305,8 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
         keys = before.keys() & now.keys() if not path else before.keys() | now.keys()
         if path == "public_face":
             keys = before.keys()
+        if path == "final_reports":
+            keys = before.keys() & now.keys()
         return [
             line
             for key in sorted(keys)

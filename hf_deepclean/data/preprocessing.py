@@ -56,7 +56,7 @@ def tokenize_text_classification(
     label2id: Mapping[str, int] | None = None,
 ) -> Dataset:
     """
-    Tokenizes texts with one label each.
+    Tokenises texts with one label each.
 
     Args:
         dataset ([`~datasets.Dataset`]):
@@ -97,7 +97,7 @@ def tokenize_token_classification(
     label2id: Mapping[str, int] | None = None,
 ) -> Dataset:
     """
-    Tokenizes sentences that are split into words, and puts the class of every word on its first word piece.
+    Tokenises sentences that are split into words, and puts the class of every word on its first word piece.
 
     Special tokens and the later pieces of a word get the label -100, which is not scored.
 
@@ -148,10 +148,10 @@ def tokenize_token_classification(
 
 def tokenize_causal_lm(dataset: Dataset, tokenizer: Any, max_length: int | None = None) -> Dataset:
     """
-    Tokenizes texts, in which every token is scored, or prompts with completions, in which only completions are scored.
+    Tokenises texts, in which every token is scored, or prompts with completions, in which only completions are scored.
 
     The end-of-sequence token is appended unless the tokenizer does it, and is scored. A prompt and its completion are
-    tokenized as one text. The first tokens that this text shares with the prompt alone count as the prompt.
+    tokenised as one text. The first tokens that this text shares with the prompt alone count as the prompt.
 
     Args:
         dataset ([`~datasets.Dataset`]):

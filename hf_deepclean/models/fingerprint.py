@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""A digest of the weights of a model."""
+"""The fingerprint of a model: a digest of its weights."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 
-# Of a large tensor only so many bytes at a time are copied to the CPU.
+# Large tensors are copied to the CPU in chunks of this size.
 _CHUNK_BYTES = 2**26
 
 
@@ -18,14 +18,14 @@ def weights_fingerprint(model: nn.Module) -> str:
     """
     SHA-256 over the names, dtypes, shapes and bytes of all parameters and persistent buffers.
 
-    Equal fingerprints mean equal bits, wherever the model lies and whichever parameters require gradients. A tensor
-    with several names counts once, under the first of them in alphabetical order. There is no second copy of the
-    model at any time, but for one tensor where it is not contiguous or sharded.
+    Equal fingerprints mean equal bits. The model's device and which parameters require gradients do not matter. A
+    tensor with several names counts once, under the first of them in alphabetical order. At most one tensor is copied
+    at a time, if it is not contiguous or sharded.
 
     Args:
         model (`torch.nn.Module`):
-            The model. Where its tensors are sharded over processes ([`~torch.distributed.tensor.DTensor`]), every
-            process must call this, and gets the fingerprint of the whole tensors, which are gathered one at a time.
+            The model. If its tensors are sharded over processes ([`~torch.distributed.tensor.DTensor`]), all processes
+            must call this. They get the fingerprint of the whole tensors, which are gathered one at a time.
 
     Returns:
         `str`: 64 hexadecimal digits.
@@ -35,7 +35,7 @@ def weights_fingerprint(model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     seen = set()
-    # Of a compiled model, those of the module under it, whose names have no prefix.
+    # A compiled model wraps the module whose names have no prefix.
     stored = getattr(model, "_orig_mod", model).state_dict(keep_vars=True)
     for name in sorted(stored):
         tensor = stored[name]
@@ -54,7 +54,7 @@ def _update_digest(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> 
         return
     if tensor.is_meta:
         raise ValueError(f"{name} is on the meta device and has no values, so the weights have no fingerprint.")
-    # As JSON, so that where one entry ends and the next begins is part of what is hashed.
+    # JSON also hashes where one entry ends and the next begins.
     digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
     entries = tensor.reshape(-1)
     for chunk in entries.split(max(1, _CHUNK_BYTES // tensor.element_size())):
