@@ -97,9 +97,9 @@ def seeded_batches(
 @dataclass(frozen=True)
 class BatchSource:
     """
-    Makes batches of any data set the way a trainer would: with its collator, columns, seed and workers.
+    Makes batches and samples of data sets with the collator, columns, seed and workers of a trainer.
 
-    The trainer is read at every call, so that later changes of its collator or arguments count.
+    The trainer is read at every call, so later changes of its collator and arguments have an effect.
 
     Args:
         trainer ([`~transformers.Trainer`]):
@@ -135,7 +135,7 @@ class BatchSource:
         seed: int | None = None,
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """
-        The batches of a data set, as [`seeded_batches`] makes them, under a progress bar of the main process.
+        Iterates over the batches of a data set, made by [`seeded_batches`], with a progress bar on the main process.
 
         Args:
             dataset, batch_size, start, earlier:
@@ -143,12 +143,12 @@ class BatchSource:
             description (`str`, *optional*):
                 Shown beside the progress bar. Without it there is no bar.
             in_turns (`bool`, *optional*, defaults to `True`):
-                Whether the processes share out the batches. Otherwise every process gets all of them.
+                Whether the processes divide the batches among them. Otherwise every process gets all batches.
             seed (`int`, *optional*):
                 The seed. By default the trainer's `args.seed`.
 
         Returns:
-            `Iterator[tuple[int, dict[str, Any]]]`: The place of every batch in the whole data set, and the batch.
+            `Iterator[tuple[int, dict[str, Any]]]`: Every batch with its place in the whole data set.
         """
         args = self.trainer.args
         rows, collator = self.rows_and_collator(dataset, description)
@@ -172,7 +172,7 @@ class BatchSource:
 
     def sample(self, dataset: Any, size: int) -> Any:
         """
-        Draws at most `size` rows at random by the trainer's seed; takes the first `size` rows of a stream.
+        Draws at most `size` rows by the trainer's seed. Of a stream it takes the first rows.
 
         Args:
             dataset ([`~datasets.Dataset`], map-style or iterable):
@@ -181,8 +181,8 @@ class BatchSource:
                 Number of rows.
 
         Returns:
-            [`~torch.utils.data.Subset`] or stream: The drawn rows, in the order of the data set. A map-style data set
-            of at most `size` rows is returned as it is.
+            [`~torch.utils.data.Subset`] or stream: The rows, in the order of the data set. A map-style data set with
+            at most `size` rows is returned itself.
         """
         if is_stream(dataset):
             return first_rows(dataset, size)
@@ -192,43 +192,22 @@ class BatchSource:
         return Subset(dataset, drawn.sort().values.tolist())
 
     def rows_and_collator(self, dataset: Any, description: str | None) -> tuple[Any, Callable[[list[Any]], Any]]:
-        """As the function [`rows_and_collator`], with the collator of this source."""
-        return rows_and_collator(self.trainer, dataset, description, self.collator)
+        """
+        Leaves out the columns that the trainer's model does not take, in the rows if possible, else in the collator.
 
+        Args:
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set.
+            description (`str`, *optional*):
+                Names the data set when the trainer logs which columns it ignores.
 
-def trainer_batches(
-    trainer: Trainer, dataset: Any, batch_size: int, description: str | None = None, **kwargs: Any
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """As [`BatchSource.batches`] of a trainer."""
-    return BatchSource(trainer).batches(dataset, batch_size, description, **kwargs)
-
-
-def rows_and_collator(
-    trainer: Trainer,
-    dataset: Any,
-    description: str | None,
-    collator: Callable[[list[Any]], Any] | None = None,
-) -> tuple[Any, Callable[[list[Any]], Any]]:
-    """
-    Leaves out the columns that a trainer's model does not take: in the rows if possible, else in the collator.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            The trainer.
-        dataset ([`~datasets.Dataset`], map-style or iterable):
-            The data set.
-        description (`str`, *optional*):
-            Names the data set where the trainer logs which columns it ignores.
-        collator (`Callable`, *optional*):
-            Makes a batch of rows. By default the trainer's `data_collator`.
-
-    Returns:
-        `tuple`: The rows, and the collator to make batches of them with.
-    """
-    collator = trainer.data_collator if collator is None else collator
-    if isinstance(dataset, datasets.Dataset):
-        return trainer._remove_unused_columns(dataset, description), collator
-    return dataset, trainer._get_collator_with_removed_columns(collator, description)
+        Returns:
+            `tuple[Any, Callable]`: The rows, and the collator that makes batches of them.
+        """
+        collator = self.trainer.data_collator if self.collator is None else self.collator
+        if isinstance(dataset, datasets.Dataset):
+            return self.trainer._remove_unused_columns(dataset, description), collator
+        return dataset, self.trainer._get_collator_with_removed_columns(collator, description)
 
 
 class _SeededBatches(Dataset):

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 # Prefix of the temporary folders that an interrupted process leaves behind.
 INCOMPLETE = ".incomplete-"
 
-# The state of a run, in its output directory. Pushes by Trainer and `hf upload` leave out names that begin with "_".
+# State of a run, in its output directory. Pushes by Trainer and `hf upload` skip names that begin with "_".
 STATE_FOLDER = "_unlearning_state"
 
 

@@ -158,13 +158,13 @@ def on_main_process(function: Callable[[], T]) -> T:
 
 def run_once(function: Callable[[], T], *, everywhere: bool = False) -> T:
     """
-    Computes something from Fishers, whose sums may differ between processes in the last bit, once for all processes.
+    Computes one result for all processes from Fishers, whose sums may differ in the last bit between processes.
 
     Args:
         function (`Callable`):
-            What to compute.
+            The computation.
         everywhere (`bool`, *optional*, defaults to `False`):
-            Whether the sums are sharded, so that the result takes all processes. It is the same in all of them then.
+            Whether all processes must take part, because the sums are sharded. Then they all get the same result.
     """
     return function() if everywhere else on_main_process(function)
 
