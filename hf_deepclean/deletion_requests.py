@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from .config import FisherUnlearningConfig
+from .data.checks import check_rows_of_request
 from .fisher.diagonal import FisherDiagonal
 from .report.report import REPORT_NAME, UnlearningReport
 from .runtime.processes import on_main_process
@@ -173,11 +174,7 @@ def _check_rows(dataset: Dataset, requests: Mapping[str, Sequence[int]]) -> None
         raise ValueError("`requests` is empty. Name at least one request, with the rows of `train_dataset` to forget.")
     owners: dict[int, int] = {}
     for number, rows in enumerate(requests.values()):
-        if len(rows) == 0 or not 0 <= min(rows) <= max(rows) < len(dataset):
-            raise ValueError(
-                f"The rows of request {number} must be among the {len(dataset)} of `train_dataset`, and at least one; "
-                f"they are {len(rows)}{f' from {min(rows)} to {max(rows)}' if len(rows) else ''}."
-            )
+        check_rows_of_request(number, rows, len(dataset), "train_dataset")
         for row in rows:
             if row in owners:
                 raise ValueError(

@@ -27,7 +27,7 @@ from .models.checks import (
     check_sequence_lengths,
 )
 from .models.heads import num_classes
-from .models.label_alignment import LogLikelihoodFunction
+from .models.likelihood import LogLikelihoodFunction
 from .models.loading import load_model
 from .models.scope import parameters_in_scope
 from .reset.pretrained import check_pretrained_model

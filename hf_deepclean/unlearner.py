@@ -17,9 +17,9 @@ from .evaluation.evaluator import Evaluator
 from .evaluation.stages import StageResult
 from .fisher.callback import FisherCallback
 from .fisher.diagonal import FisherDiagonal
-from .models.adapters.parameters import keep_base_differentiable
 from .models.checks import check_loss
-from .models.label_alignment import LogLikelihoodFunction
+from .models.contexts import keep_base_differentiable
+from .models.likelihood import LogLikelihoodFunction
 from .models.loading import name_of_model
 from .phases import Phases
 from .planning.preview import PreviewRun, TimedCollator, UnlearningPreview, check_no_streams

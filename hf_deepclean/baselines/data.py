@@ -11,7 +11,7 @@ from torch.utils.data import ConcatDataset, Subset
 
 from ..data.loaders import seeded_batches
 from ..data.streams import rows_at
-from ..models.label_alignment import LogLikelihoodFunction
+from ..models.likelihood import LogLikelihoodFunction
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from ..data.batches import IGNORED, move_batch, split_labels
 from ..fisher.engine.layouts import sum_dtype
 from ..models.contexts import differentiable_mode, evaluation_mode
 from ..models.heads import find_likelihood, prepare_batch
-from ..models.label_alignment import LogLikelihoodFunction
-from ..models.likelihood import Likelihood
+from ..models.likelihood import Likelihood, LogLikelihoodFunction
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -1,3 +1,3 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""From a data set to batches."""
+"""From data sets to batches of model inputs."""

@@ -9,15 +9,16 @@ from typing import NoReturn
 @dataclass
 class DataArguments:
     """
-    Which data, and which of its rows are to be forgotten.
+    The data set to load, and which of its rows to forget.
 
-    There are three ways to say the latter, of which one is used: `forget_split` with `retain_split`, `forget_filter`,
-    or `forget_column`; the last two divide `train_split`.
+    Choose the rows to forget in one of three ways: by `forget_split` with `retain_split`, by `forget_filter`, or by
+    `forget_column`. The last two divide `train_split`.
 
     Args:
         dataset_name (`str`, *optional*):
-            Id of a data set on the Hub; a folder of files, or written by `save_to_disk`; or a csv, tsv, json, jsonl,
-            parquet, txt or arrow file, or a pattern such as `"data/*.csv"`. By default the caller's own example data.
+            Id of a data set on the Hub; a folder of files, or one written by `save_to_disk`; or a csv, tsv, json,
+            jsonl, parquet, txt or arrow file, or a pattern such as `"data/*.csv"`. By default the caller's own example
+            data.
         dataset_config_name (`str`, *optional*):
             Configuration of a data set on the Hub.
         train_split (`str`, *optional*, defaults to `"train"`):
@@ -28,18 +29,20 @@ class DataArguments:
             The split to keep, beside `forget_split`.
         forget_filter (`str`, *optional*):
             An expression over the columns that is true for the rows to forget, such as `'label == 3'` or
-            `'person in ("Ada", "Bob") and not text.startswith("From:")'`: comparisons, `and`, `or`, `not`, `in`,
-            arithmetic, constants, and the string methods `startswith`, `endswith`, `lower`, `upper`, `strip` and
+            `'person in ("Ada", "Bob") and not text.startswith("From:")'`. It may use comparisons, `and`, `or`, `not`,
+            `in`, arithmetic, constants, and the string methods `startswith`, `endswith`, `lower`, `upper`, `strip` and
             `casefold`.
         forget_column (`str`, *optional*):
             A column that is true, or 1, for the rows to forget. It is dropped afterwards.
         eval_split (`str`, *optional*):
-            Test data.
+            The split of test data.
         unseen_split (`str`, *optional*):
-            Data of the forget set's distribution that the model was not trained on, for the membership attack.
+            The split of unseen data, for the membership attack: from the forget set's distribution, but not used to
+            train the model.
 
     Raises:
-        `ValueError`: If what to forget is said in more than one way, or of a named data set in none.
+        `ValueError`: If the rows to forget are chosen in more than one way, or if a data set is named and they are
+            chosen in none.
     """
 
     _argument_group_name = "data"
@@ -47,21 +50,21 @@ class DataArguments:
     dataset_name: str | None = field(
         default=None,
         metadata={
-            "help": "Hub id, folder (of files, or by save_to_disk), or csv, tsv, json, jsonl, parquet, txt or arrow "
-            "file or pattern of files; without it the recipe's own example data."
+            "help": "Hub id, folder (of files, or written by save_to_disk), file (csv, tsv, json, jsonl, parquet, txt "
+            "or arrow) or pattern of files. By default the recipe's own example data."
         },
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
     train_split: str = field(
-        default="train", metadata={"help": "Split that the model was trained on; slices as in 'train[:1000]' work."}
+        default="train", metadata={"help": "Split that the model was trained on, or a slice such as 'train[:1000]'."}
     )
-    forget_split: str | None = field(default=None, metadata={"help": "Split to forget, with --retain_split."})
-    retain_split: str | None = field(default=None, metadata={"help": "Split to keep, with --forget_split."})
+    forget_split: str | None = field(default=None, metadata={"help": "Split to forget; needs --retain_split."})
+    retain_split: str | None = field(default=None, metadata={"help": "Split to keep; needs --forget_split."})
     forget_filter: str | None = field(
         default=None,
         metadata={
             "help": "Expression over the columns of the train split that is true for the rows to forget, such as "
-            "'label == 3' or 'person in (\"Ada\", \"Bob\")'; the others are kept."
+            "'label == 3' or 'person in (\"Ada\", \"Bob\")'. All other rows are kept."
         },
     )
     forget_column: str | None = field(
@@ -71,28 +74,35 @@ class DataArguments:
     eval_split: str | None = field(default=None, metadata={"help": "Split of test data."})
     unseen_split: str | None = field(
         default=None,
-        metadata={"help": "Split like the forget data that the model was not trained on, for the membership attack."},
+        metadata={
+            "help": "Split of unseen data, for the membership attack: like the forget data, but not used to train the "
+            "model."
+        },
     )
 
     def __post_init__(self) -> None:
         ways = [name for name in ("forget_split", "forget_filter", "forget_column") if getattr(self, name) is not None]
         if len(ways) > 1:
             raise ValueError(
-                f"{' and '.join(f'`{name}`' for name in ways)} each say what to forget; give one of them."
+                f"{' and '.join(f'`{name}`' for name in ways)} each say what to forget. Give only one of them."
             )
         if (self.forget_split is None) != (self.retain_split is None):
             raise ValueError(
-                "`forget_split` and `retain_split` go together, and only "
-                f"`{'forget_split' if self.retain_split is None else 'retain_split'}` was given. Name both splits; or "
+                "`forget_split` and `retain_split` go together, but only "
+                f"`{'forget_split' if self.retain_split is None else 'retain_split'}` was given. Name both splits, or "
                 "divide `train_split` by `forget_filter` or `forget_column`."
             )
         if self.forget_split is not None and self.forget_split == self.retain_split:
-            raise ValueError(f"`forget_split` and `retain_split` are both {self.forget_split!r}; they share no row.")
+            raise ValueError(
+                f"`forget_split` and `retain_split` are both {self.forget_split!r}, but they must not share rows. "
+                "Name two different splits."
+            )
         if self.dataset_name is not None and not ways:
             refuse_without_forget_rule()
 
 
 def refuse_without_forget_rule() -> NoReturn:
+    """Raises the error of a data set of which no row is chosen to be forgotten."""
     raise ValueError(
         "Nothing says what to forget. Give `forget_filter` (an expression over the columns), `forget_column` (a "
         "column that marks rows), or `forget_split` and `retain_split`."

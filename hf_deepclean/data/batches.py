@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""A batch of model inputs: its labels, its examples, its padding, its device."""
+"""A batch of model inputs: its labels, its examples and its device."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,18 +16,18 @@ IGNORED = -100
 
 def split_labels(batch: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
     """
-    Separates what the model is given from what it is scored on.
+    Separates the model's inputs from the labels.
 
     Args:
         batch (`dict[str, Any]`):
             Model inputs with `labels`, or with the `start_positions` and `end_positions` of question answering.
 
     Returns:
-        `tuple[dict[str, Any], torch.Tensor]`: The inputs and one tensor of labels whose first axis is that of the
-        examples; start and end positions are stacked to shape `(batch_size, 2)`.
+        `tuple[dict[str, Any], torch.Tensor]`: The inputs, and one tensor of labels whose first axis is that of the
+        examples. Start and end positions are stacked to shape `(batch_size, 2)`.
 
     Raises:
-        `ValueError`: If the batch has neither.
+        `ValueError`: If the batch has neither kind of labels.
     """
     inputs = dict(batch)
     labels, *spans = (inputs.pop(key, None) for key in (LABELS, *SPAN_LABELS))
@@ -43,12 +43,12 @@ def split_labels(batch: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor
 
 
 def num_examples(batch: Mapping[str, Any]) -> int:
-    """Number of examples in a batch, read off its labels."""
+    """Number of examples in a batch, which is the length of its labels."""
     return len(split_labels(batch)[1])
 
 
 def select_examples(batch: Mapping[str, Any], indices: Sequence[int]) -> dict[str, Any]:
-    """The batch that holds only the examples at `indices`; an index may be repeated."""
+    """A batch of the examples at `indices`, which may repeat."""
     size = num_examples(batch)
     return {
         key: value[list(indices)] if isinstance(value, torch.Tensor) and value.ndim and len(value) == size else value

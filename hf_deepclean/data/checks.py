@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets that cannot be used are refused here, before any heavy work."""
+"""Refuses data sets that cannot be used, before any heavy work."""
 
 import logging
 from collections import Counter
@@ -22,30 +22,49 @@ LABEL_COLUMNS = ("labels", "label", "label_ids")
 
 def check_requests(requests: Mapping[str, Sequence[int]] | None, forget_dataset: Any) -> None:
     """
-    Refuses requests that have no rows, or rows that are not there.
+    Refuses requests that have no rows, or rows that do not exist.
 
     Raises:
-        `ValueError`: If a request is empty, a row is not one of the forget data, or these are a stream.
+        `ValueError`: If a request is empty, if a row is out of range, or if the forget data are a stream.
     """
     if not requests:
         return
     if is_stream(forget_dataset):
         raise ValueError("`requests` name rows of `forget_dataset`, which is a stream. Pass a `datasets.Dataset`.")
     for number, rows in enumerate(requests.values()):
-        if len(rows) == 0 or not 0 <= min(rows) <= max(rows) < len(forget_dataset):
-            raise ValueError(
-                f"The rows of request {number} of `requests` must be among the {len(forget_dataset)} of "
-                f"`forget_dataset`, and at least one; they are {len(rows)}"
-                f"{f' from {min(rows)} to {max(rows)}' if len(rows) else ''}."
-            )
+        check_rows_of_request(number, rows, len(forget_dataset), "forget_dataset")
+
+
+def check_rows_of_request(number: int, rows: Sequence[int], num_rows: int, argument: str) -> None:
+    """
+    Refuses a request that has no rows, or rows that do not exist.
+
+    Args:
+        number (`int`):
+            Number of the request. The error shows it instead of the name, which may identify a person.
+        rows (`Sequence[int]`):
+            The rows of the request.
+        num_rows (`int`):
+            Number of rows of the data set.
+        argument (`str`):
+            Name of the argument that the data set was passed as.
+
+    Raises:
+        `ValueError`: If the request is empty, or if a row is out of range.
+    """
+    if len(rows) == 0 or not 0 <= min(rows) <= max(rows) < num_rows:
+        raise ValueError(
+            f"The rows of request {number} must be among the {num_rows} of `{argument}`, and at least one; they are "
+            f"{len(rows)}{f' from {min(rows)} to {max(rows)}' if len(rows) else ''}."
+        )
 
 
 def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
     """
-    Refuses a data set without length or rows, or with a label column outside the head's range. A stream is checked
-    when it is read.
+    Refuses a data set without length or rows, or with labels outside the head's range.
 
-    Labels that only a transform or the caller's collator makes are checked with the first batch.
+    Streams are checked when they are read. Labels that a transform or the caller's collator makes are checked with the
+    first batch.
 
     Args:
         dataset ([`~datasets.Dataset`], map-style or iterable):
@@ -56,8 +75,8 @@ def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
             Number of classes of the head, if labels are class indices.
 
     Raises:
-        `TypeError`: If it has no length or cannot be indexed.
-        `ValueError`: If it is empty, or has labels outside the range.
+        `TypeError`: If the data set has no length or cannot be indexed.
+        `ValueError`: If the data set is empty, or has labels outside the range.
     """
     if is_stream(dataset):
         return
@@ -88,7 +107,7 @@ def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:
     Refuses a collated batch without labels.
 
     Raises:
-        `ValueError`: If the key `"labels"` is missing.
+        `ValueError`: If the batch has no labels, see [`split_labels`].
     """
     try:
         split_labels(batch)
@@ -100,23 +119,23 @@ def check_disjoint(forget_dataset: Any, retain_dataset: Any, *, disable_tqdm: bo
     """
     Refuses forget and retain sets that share rows, compared by content.
 
-    Two `datasets.Dataset` are compared on their common columns, files and images by their undecoded bytes; other
-    map-style data sets on what indexing returns.
+    Two `datasets.Dataset` are compared by their common columns, files and images by their undecoded bytes. Other
+    map-style data sets are compared by what indexing returns. Streams are not compared; a warning says so.
 
     Args:
         forget_dataset, retain_dataset ([`~datasets.Dataset`] or map-style):
             The two sets.
         disable_tqdm (`bool`, *optional*, defaults to `True`):
-            Whether to do without a progress bar, which otherwise appears after a second.
+            Whether to hide the progress bar, which appears after a second.
 
     Raises:
-        `ValueError`: If rows of the forget set occur in the retain set; says how many.
+        `ValueError`: If rows of the forget set are in the retain set. The message says how many.
     """
     if is_stream(forget_dataset) or is_stream(retain_dataset):
         if is_main_process():
             logger.warning(
-                "A stream is not read for a comparison of its rows: make sure that no row to forget is among those to "
-                "retain, or pass a `datasets.Dataset`."
+                "The rows of a stream are not compared. Make sure that no row to forget is in the retain set, or pass "
+                "a `datasets.Dataset`."
             )
         return
     columns = None
@@ -132,6 +151,6 @@ def check_disjoint(forget_dataset: Any, retain_dataset: Any, *, disable_tqdm: bo
         count = sum(forgotten[digest] for digest in shared)
         raise ValueError(
             f"{count} of {len(forget_dataset)} rows of `forget_dataset` are in `retain_dataset` too, so the repair "
-            "would teach the model again what it is to forget. Remove them from the retain set; equal rows that "
-            "belong to different people have to be on one side."
+            "would teach the model again what it is to forget. Remove them from the retain set. Equal rows that "
+            "belong to different people must all be in the same set."
         )

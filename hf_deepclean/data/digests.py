@@ -1,9 +1,8 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Digests of rows and of data sets, by their content."""
+"""Digests of rows and data sets by their content."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -16,16 +15,14 @@ from ..runtime.random_state import all_seeded
 from .streams import is_stream
 
 
-# Of a large tensor only so many bytes at a time are copied to the CPU.
-_CHUNK_BYTES = 2**26
 _NUM_STREAMED_ROWS = 100
 
 
 def dataset_fingerprint(dataset: Any) -> str:
     """
-    SHA-256 over the rows of a data set in their order; of a stream over its first hundred.
+    SHA-256 over the rows of a data set in their order, or over the first 100 rows of a stream.
 
-    What a transform draws at random is the same in every call.
+    A transform that draws at random draws the same in every call.
 
     Args:
         dataset ([`~datasets.Dataset`], map-style or iterable):
@@ -44,16 +41,16 @@ def dataset_fingerprint(dataset: Any) -> str:
 
 def row_digests(dataset: Any, columns: list[str] | None = None, *, disable_tqdm: bool = True) -> Iterator[bytes]:
     """
-    A digest of every row, equal for equal contents.
+    Yields a digest of every row. Rows with equal contents have equal digests.
 
     Args:
         dataset ([`~datasets.Dataset`], map-style or iterable):
             The data set.
         columns (`list[str]`, *optional*):
-            Columns of a [`~datasets.Dataset`] to read, with files and images undecoded; by default, and of a stream,
-            what it returns.
+            Columns of a [`~datasets.Dataset`] to read, with files and images undecoded. By default, and of a stream,
+            the rows are read as the data set returns them.
         disable_tqdm (`bool`, *optional*, defaults to `True`):
-            Whether to do without a progress bar, which otherwise appears after a second.
+            Whether to hide the progress bar, which appears after a second.
 
     Yields:
         `bytes`: 16 bytes for every row.
@@ -80,24 +77,8 @@ def _rows(dataset: Any, columns: list[str] | None) -> Iterable[Any]:
     return dataset
 
 
-def update_digest(digest: "hashlib._Hash", name: str, tensor: torch.Tensor) -> None:
-    if hasattr(tensor, "full_tensor"):
-        tensor = tensor.full_tensor()
-    elif hasattr(tensor, "__tensor_flatten__"):
-        for part in tensor.__tensor_flatten__()[0]:
-            update_digest(digest, f"{name}.{part}", getattr(tensor, part))
-        return
-    if tensor.is_meta:
-        raise ValueError(f"{name} is on the meta device and has no values, so the weights have no fingerprint.")
-    # As JSON, so that where one entry ends and the next begins is part of what is hashed.
-    digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-    entries = tensor.reshape(-1)
-    for chunk in entries.split(max(1, _CHUNK_BYTES // tensor.element_size())):
-        digest.update(chunk.cpu().contiguous().view(torch.uint8).numpy())
-
-
 def _update_with_value(digest: Any, value: Any) -> None:
-    """Feeds a value to a digest so that equal contents, and only they, give equal bytes."""
+    """Feeds a value to a digest so that only equal contents give equal bytes."""
     if isinstance(value, Mapping):
         content = value["bytes"] if value.get("bytes") is not None and value.keys() == {"bytes", "path"} else None
         if content is not None:

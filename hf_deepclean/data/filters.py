@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The rows to forget: an expression over the columns, or a column that marks them."""
+"""Finds the rows to forget, by an expression over the columns or by a column that marks them."""
 
 import ast
 import operator
@@ -40,20 +40,20 @@ _STRING_METHODS = ("startswith", "endswith", "lower", "upper", "strip", "casefol
 
 def split_forget_rows(dataset: Dataset, arguments: DataArguments) -> tuple[Dataset, Dataset]:
     """
-    Divides a data set by `forget_filter` or `forget_column`, in memory; the order of the rows stays.
+    Divides a data set by `forget_filter` or `forget_column`, in memory and in the order of the rows.
 
     Args:
         dataset ([`~datasets.Dataset`]):
-            The data the model was trained on.
+            The data that the model was trained on.
         arguments ([`DataArguments`]):
-            Which of its rows are to be forgotten.
+            Which of its rows to forget.
 
     Returns:
-        `tuple[Dataset, Dataset]`: The rows to forget and those to keep.
+        `tuple[Dataset, Dataset]`: The rows to forget and the rows to keep.
 
     Raises:
-        `ValueError`: If a column does not exist, the expression is none that is understood, the column marks rows by
-            anything but true and false, or if no row or every row is to be forgotten.
+        `ValueError`: If a column does not exist, if the expression is not understood, if the column holds anything but
+            true and false, or if no row or every row is to be forgotten.
     """
     if arguments.forget_column is not None:
         marks = _marks(dataset, arguments.forget_column)
@@ -68,8 +68,8 @@ def split_forget_rows(dataset: Dataset, arguments: DataArguments) -> tuple[Datas
     if count in (0, len(dataset)):
         hint = "" if count or arguments.forget_filter is None else _class_names(dataset, arguments.forget_filter)
         raise ValueError(
-            f"{way} selects {'every one' if count else 'none'} of the {len(dataset)} rows; both the rows to forget "
-            f"and the rows to keep must be some.{hint}"
+            f"{way} selects {'every one' if count else 'none'} of the {len(dataset)} rows, but there must be rows to "
+            f"forget and rows to keep.{hint}"
         )
     parts = [[row for row, mark in enumerate(marks) if mark is wanted] for wanted in (True, False)]
     forget, retain = (dataset.select(rows, keep_in_memory=True) for rows in parts)
@@ -78,37 +78,39 @@ def split_forget_rows(dataset: Dataset, arguments: DataArguments) -> tuple[Datas
 
 def compile_filter(expression: str, columns: Iterable[str]) -> tuple[Callable[[Mapping[str, Any]], Any], list[str]]:
     """
-    Makes a function of a row from an expression over its columns, by walking its syntax tree; nothing is executed.
+    Turns an expression over columns into a function of a row, by walking its syntax tree. Nothing is executed.
 
     Args:
         expression (`str`):
             See `forget_filter` of [`DataArguments`].
         columns (`Iterable[str]`):
-            The columns there are.
+            The columns that exist.
 
     Returns:
         `tuple[Callable, list[str]]`: The function, and the columns that it reads.
 
     Raises:
-        `ValueError`: If it is no expression, names another column, or holds anything else than described there.
+        `ValueError`: If it is not an expression, if it names another column, or if it uses anything that is not
+            allowed there.
     """
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"`forget_filter={expression!r}` is no expression: {error.args[0]}.") from None
+        raise ValueError(f"`forget_filter={expression!r}` is not an expression: {error.args[0]}.") from None
     columns = list(columns)
     used = sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
     for name in used:
         if name not in columns:
             raise ValueError(
-                f"`forget_filter={expression!r}` names {name!r}, and the columns are {', '.join(columns)}. Text "
-                "constants stand in quotation marks."
+                f"`forget_filter={expression!r}` names {name!r}, and the columns are {', '.join(columns)}. Put text "
+                "constants in quotation marks."
             )
 
     def refuse(node: ast.AST) -> Any:
         raise ValueError(
-            f"`forget_filter={expression!r}` holds `{ast.unparse(node)}`, which is not understood: only comparisons, "
-            f"and, or, not, in, arithmetic, constants, and the string methods {', '.join(_STRING_METHODS)}."
+            f"`forget_filter={expression!r}` holds `{ast.unparse(node)}`, which is not understood. Use only "
+            "comparisons, and, or, not, in, arithmetic, constants, and the string methods "
+            f"{', '.join(_STRING_METHODS)}."
         )
 
     return _compile(tree.body, refuse), used
@@ -164,20 +166,20 @@ def _compare(values: list[Callable[[Mapping[str, Any]], Any]], ops: list[ast.cmp
 
 def _call(text: Any, method: str, arguments: list[Any]) -> Any:
     if not isinstance(text, str):
-        raise TypeError(f"{method} is a method of text, and this is {type(text).__name__}")
-    # A list of prefixes is a tuple to str.startswith.
+        raise TypeError(f"{method} is a method of text, but this is {type(text).__name__}")
+    # str.startswith takes several prefixes as a tuple.
     return getattr(text, method)(*(tuple(item) if isinstance(item, list) else item for item in arguments))
 
 
 def _number(value: Any) -> Any:
     if not isinstance(value, (int, float)):
-        raise TypeError(f"arithmetic takes numbers, and this is {type(value).__name__}")
+        raise TypeError(f"arithmetic takes numbers, but this is {type(value).__name__}")
     return value
 
 
 def _truth(value: Any) -> bool:
     if not isinstance(value, bool) and value not in (0, 1):
-        raise TypeError(f"a condition is true or false, and this is {type(value).__name__}")
+        raise TypeError(f"a condition is true or false, but this is {type(value).__name__}")
     return bool(value)
 
 
@@ -185,7 +187,7 @@ def _matches(dataset: Dataset, expression: str) -> list[bool]:
     function, used = compile_filter(expression, dataset.column_names)
     if not used:
         raise ValueError(
-            f"`forget_filter={expression!r}` names no column, so it is the same for every row. The columns are "
+            f"`forget_filter={expression!r}` names no column, so it has the same value for every row. The columns are "
             f"{', '.join(dataset.column_names)}."
         )
     rows = dataset.with_format(None).select_columns(used)
@@ -197,7 +199,7 @@ def _matches(dataset: Dataset, expression: str) -> list[bool]:
             except (TypeError, ZeroDivisionError) as error:
                 raise ValueError(
                     f"`forget_filter={expression!r}` cannot be evaluated for the row at position {position}: {error}. "
-                    "Rows without a value can be left out first, as in `age != None and age > 30`."
+                    "Exclude rows without a value first, as in `age != None and age > 30`."
                 ) from None
     return marks
 
@@ -210,7 +212,7 @@ def _marks(dataset: Dataset, column: str) -> list[bool]:
     if wrong:
         raise ValueError(
             f"The column {column!r} of `forget_column` must be true or false (or 1 or 0) in every row; {wrong} of "
-            f"{len(marks)} rows hold something else ({dataset.features[column]}). Say it by `forget_filter`, as in "
+            f"{len(marks)} rows hold something else ({dataset.features[column]}). Use `forget_filter` instead, as in "
             f"`{column} == ...`."
         )
     return [bool(mark) for mark in marks]

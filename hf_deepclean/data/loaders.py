@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The batches of a data set: the same in every pass, shared out over processes without a remainder."""
+"""Batches for passes that only read a data set: the same in every pass, and each in exactly one process."""
 
 import copy
 import math
@@ -34,32 +34,32 @@ def seeded_batches(
     num_workers: int = 0,
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """
-    The batches of a data set in its order, every one of them made under a seed of its own.
+    Yields the batches of a data set in its order, each made under a seed of its own.
 
-    What is random in a batch, as masks or augmentation, follows the seed and the batch's place alone: it comes out the
-    same in every pass, on any number of processes and after an interruption. The global random states of Python, numpy
-    and torch (CPU) are outside of that what they would have been.
+    Everything random in a batch, such as masks or augmentation, depends only on the seed and the place of the batch.
+    It is the same in every pass, on any number of processes and after an interruption. The global random states of
+    Python, numpy and torch (CPU) are not changed.
 
-    Several processes take turns batch by batch, so that every example is in exactly one batch of one process. Of a
-    stream every process reads all rows, and makes its own batches only.
+    Several processes take turns batch by batch, so that every example is in exactly one batch of one process. Every
+    process reads all rows of a stream, but makes only its own batches.
 
     Args:
         dataset ([`~datasets.Dataset`], map-style or iterable):
             The data set. Rows of a map-style one may be read by `num_workers` workers.
         batch_size (`int`):
-            Examples of a batch; the last one may have fewer.
+            Examples per batch; the last batch may have fewer.
         collator (`Callable`):
             Makes a batch of rows.
         seed (`int`):
             The seed.
         process_index, num_processes (`int`, *optional*, defaults to `0` and `1`):
-            Which share of the batches.
+            Which share of the batches to make.
         start (`int`, *optional*, defaults to `0`):
             Place of the first batch in the whole data set.
         earlier (`Collection[int]`, *optional*):
-            Places before `start` of batches to make all the same.
+            Places before `start` of batches to make as well.
         num_workers (`int`, *optional*, defaults to `0`):
-            Workers that read ahead.
+            Number of workers that read ahead.
 
     Yields:
         `tuple[int, dict[str, Any]]`: The place of the batch in the whole data set, and the batch.
@@ -77,7 +77,7 @@ def seeded_batches(
             sampler=places,
             collate_fn=_unchanged,
             num_workers=num_workers,
-            # Its own, because a loader draws from the global one even if nothing is random.
+            # Without a generator of its own a loader draws from the global one, even if nothing is random.
             generator=torch.Generator(),
         )
         yield from zip(places, loader, strict=True)
@@ -97,9 +97,9 @@ def seeded_batches(
 @dataclass(frozen=True)
 class BatchSource:
     """
-    Makes batches of any data set the way a trainer would: with its collator, columns, seed and workers.
+    Makes batches and samples of data sets with the collator, columns, seed and workers of a trainer.
 
-    The trainer is read at every call, so that later changes of its collator or arguments count.
+    The trainer is read at every call, so later changes of its collator and arguments have an effect.
 
     Args:
         trainer ([`~transformers.Trainer`]):
@@ -107,7 +107,7 @@ class BatchSource:
         collator (`Callable`, *optional*):
             Makes a batch of rows. By default the trainer's `data_collator`.
         num_workers (`int`, *optional*):
-            Workers that read ahead. By default the trainer's `args.dataloader_num_workers`.
+            Number of workers that read ahead. By default the trainer's `args.dataloader_num_workers`.
 
     Example:
 
@@ -135,7 +135,7 @@ class BatchSource:
         seed: int | None = None,
     ) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """
-        The batches of a data set, as [`seeded_batches`] makes them, under a progress bar of the main process.
+        Iterates over the batches of a data set, made by [`seeded_batches`], with a progress bar on the main process.
 
         Args:
             dataset, batch_size, start, earlier:
@@ -143,12 +143,12 @@ class BatchSource:
             description (`str`, *optional*):
                 Shown beside the progress bar. Without it there is no bar.
             in_turns (`bool`, *optional*, defaults to `True`):
-                Whether the processes share out the batches. Otherwise every process gets all of them.
+                Whether the processes divide the batches among them. Otherwise every process gets all batches.
             seed (`int`, *optional*):
                 The seed. By default the trainer's `args.seed`.
 
         Returns:
-            `Iterator[tuple[int, dict[str, Any]]]`: The place of every batch in the whole data set, and the batch.
+            `Iterator[tuple[int, dict[str, Any]]]`: Every batch with its place in the whole data set.
         """
         args = self.trainer.args
         rows, collator = self.rows_and_collator(dataset, description)
@@ -172,7 +172,7 @@ class BatchSource:
 
     def sample(self, dataset: Any, size: int) -> Any:
         """
-        Draws at most `size` rows at random by the trainer's seed; takes the first `size` rows of a stream.
+        Draws at most `size` rows by the trainer's seed. Of a stream it takes the first rows.
 
         Args:
             dataset ([`~datasets.Dataset`], map-style or iterable):
@@ -181,8 +181,8 @@ class BatchSource:
                 Number of rows.
 
         Returns:
-            [`~torch.utils.data.Subset`] or stream: The drawn rows, in the order of the data set. A map-style data set
-            of at most `size` rows is returned as it is.
+            [`~torch.utils.data.Subset`] or stream: The rows, in the order of the data set. A map-style data set with
+            at most `size` rows is returned itself.
         """
         if is_stream(dataset):
             return first_rows(dataset, size)
@@ -192,47 +192,26 @@ class BatchSource:
         return Subset(dataset, drawn.sort().values.tolist())
 
     def rows_and_collator(self, dataset: Any, description: str | None) -> tuple[Any, Callable[[list[Any]], Any]]:
-        """As the function [`rows_and_collator`], with the collator of this source."""
-        return rows_and_collator(self.trainer, dataset, description, self.collator)
+        """
+        Leaves out the columns that the trainer's model does not take, in the rows if possible, else in the collator.
 
+        Args:
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set.
+            description (`str`, *optional*):
+                Names the data set when the trainer logs which columns it ignores.
 
-def trainer_batches(
-    trainer: Trainer, dataset: Any, batch_size: int, description: str | None = None, **kwargs: Any
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """As [`BatchSource.batches`] of a trainer."""
-    return BatchSource(trainer).batches(dataset, batch_size, description, **kwargs)
-
-
-def rows_and_collator(
-    trainer: Trainer,
-    dataset: Any,
-    description: str | None,
-    collator: Callable[[list[Any]], Any] | None = None,
-) -> tuple[Any, Callable[[list[Any]], Any]]:
-    """
-    Leaves out the columns that a trainer's model does not take: in the rows if possible, else in the collator.
-
-    Args:
-        trainer ([`~transformers.Trainer`]):
-            The trainer.
-        dataset ([`~datasets.Dataset`], map-style or iterable):
-            The data set.
-        description (`str`, *optional*):
-            Names the data set where the trainer logs which columns it ignores.
-        collator (`Callable`, *optional*):
-            Makes a batch of rows. By default the trainer's `data_collator`.
-
-    Returns:
-        `tuple`: The rows, and the collator to make batches of them with.
-    """
-    collator = trainer.data_collator if collator is None else collator
-    if isinstance(dataset, datasets.Dataset):
-        return trainer._remove_unused_columns(dataset, description), collator
-    return dataset, trainer._get_collator_with_removed_columns(collator, description)
+        Returns:
+            `tuple[Any, Callable]`: The rows, and the collator that makes batches of them.
+        """
+        collator = self.trainer.data_collator if self.collator is None else self.collator
+        if isinstance(dataset, datasets.Dataset):
+            return self.trainer._remove_unused_columns(dataset, description), collator
+        return dataset, self.trainer._get_collator_with_removed_columns(collator, description)
 
 
 class _SeededBatches(Dataset):
-    """Whole batches as the items of a data set, which workers can make in any order."""
+    """A data set whose items are whole batches, which workers can make in any order."""
 
     def __init__(self, dataset: Any, batch_size: int, collator: Callable[[list[Any]], Any], seed: int) -> None:
         self.dataset = dataset
@@ -253,13 +232,14 @@ class _SeededBatches(Dataset):
 
 def _collated(collator: Callable[[list[Any]], Any], rows: list[Any], batch_seed: int) -> Any:
     if getattr(collator, "seed", None) is not None and hasattr(collator, "get_generator"):
-        # A masking collator with a seed of its own goes on in its random numbers from batch to batch.
+        # A masking collator with a seed of its own would go on drawing from batch to batch.
         collator = copy.copy(collator)
         collator.generator = collator.get_generator(batch_seed)
     return collator(rows)
 
 
 def seed_of_batch(seed: int, place: int) -> int:
+    """The seed of the batch at a place, or of the epoch of that number."""
     return int(np.random.SeedSequence([seed, place]).generate_state(1)[0])
 
 

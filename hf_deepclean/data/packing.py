@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Documents packed into one row, and padding."""
+"""Unpacks documents that share a row, and moves and cuts padding."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from .batches import IGNORED, LABELS, SPAN_LABELS, num_examples
 
 
-# What collators add to tell documents in one row apart.
+# Keys that collators add to tell the documents of a row apart.
 _PACKING_KEYS = (
     "position_ids",
     "seq_idx",
@@ -26,21 +26,21 @@ def unpack_documents(batch: Mapping[str, Any], pad_token_id: int = 0) -> Mapping
     """
     Gives every document of a packed batch a row of its own, padded at the right.
 
-    A row is packed if its `position_ids` restart; without them `cu_seq_lens_q` and `seq_idx` are read, as
+    A row is packed if its `position_ids` restart. Without `position_ids`, `cu_seq_lens_q` and `seq_idx` are read, as
     [`~transformers.DataCollatorWithFlattening`] writes them.
 
     Args:
         batch (`dict[str, Any]`):
-            Model inputs and labels; every tensor of shape `(num_rows, length, ...)` is unpacked.
+            Model inputs and labels. Every tensor of shape `(num_rows, length, ...)` is unpacked.
         pad_token_id (`int`, *optional*, defaults to `0`):
             The token that pads `input_ids`.
 
     Returns:
-        `dict[str, Any]`: The unpacked batch with an `attention_mask` and without the packing keys; the batch itself
+        `dict[str, Any]`: The unpacked batch with an `attention_mask` and without the packing keys, or the batch itself
         if it is not packed.
 
     Raises:
-        `ValueError`: If the labels do not follow the documents.
+        `ValueError`: If there are neither labels for every token nor for every document.
     """
     tokens = batch.get("input_ids")
     if not isinstance(tokens, torch.Tensor) or tokens.ndim != 2:
@@ -79,11 +79,11 @@ def pad_right(batch: Mapping[str, Any], *, labels_follow_inputs: bool = True) ->
         batch (`dict[str, Any]`):
             Model inputs and labels.
         labels_follow_inputs (`bool`, *optional*, defaults to `True`):
-            Whether labels of the inputs' length belong to the inputs' positions, and not to those of a decoder.
+            Whether labels of the inputs' length belong to the positions of the inputs, not to those of a decoder.
 
     Returns:
-        `dict[str, Any]`: The batch with every tensor of the attention mask's shape moved, start and end positions
-        too, and without columns that are padding in every row; the batch itself if no row is padded at the left.
+        `dict[str, Any]`: The batch with every tensor of the attention mask's shape moved, with adjusted start and end
+        positions, and without columns that are padding in every row. The batch itself if no row is padded at the left.
     """
     mask = _padding_mask(batch)
     if mask is None or mask[..., 0].all():
@@ -102,7 +102,7 @@ def pad_right(batch: Mapping[str, Any], *, labels_follow_inputs: bool = True) ->
 
 
 def cut_padding(batch: Mapping[str, Any], *, labels_follow_inputs: bool = True) -> Mapping[str, Any]:
-    """The batch without the columns at the right that are padding in every row; see [`pad_right`]."""
+    """Cuts columns at the right that are padding in every row; see [`pad_right`]."""
     mask = _padding_mask(batch)
     if mask is None or mask[..., -1].any() or not mask.any():
         return batch
@@ -114,7 +114,7 @@ def cut_padding(batch: Mapping[str, Any], *, labels_follow_inputs: bool = True) 
 
 
 def pad_labels_right(labels: torch.Tensor) -> torch.Tensor:
-    """Rows of token labels with leading -100 moved to the end; the same tensor if there are none."""
+    """Moves leading -100 in rows of token labels to the end. Returns the same tensor if there are none."""
     padding = _num_leading(labels != IGNORED)
     return _roll_left(labels, padding) if padding.any() else labels
 
@@ -134,12 +134,12 @@ def _document_starts(batch: Mapping[str, Any], attended: torch.Tensor) -> torch.
 
 
 def _padding_mask(batch: Mapping[str, Any]) -> torch.Tensor | None:
-    """The attention mask, if it says of every token whether it is padding."""
+    """The attention mask, if it tells for every token whether it is padding."""
     mask, tokens, embeddings = (batch.get(key) for key in ("attention_mask", "input_ids", "inputs_embeds"))
     shape = tokens.shape if isinstance(tokens, torch.Tensor) else getattr(embeddings, "shape", (None,))[:-1]
     if not isinstance(mask, torch.Tensor) or mask.shape != shape or mask.ndim < 2:
         return None
-    # Positions of several axes (images, videos) do not have the mask's shape and would stay behind.
+    # Positions with several axes (images, videos) do not have the mask's shape and would not be moved.
     positions = batch.get("position_ids")
     return None if isinstance(positions, torch.Tensor) and positions.shape != shape else mask.bool()
 
@@ -150,7 +150,7 @@ def _sequence_keys(batch: Mapping[str, Any], mask: torch.Tensor, labels_follow_i
         for key, value in batch.items()
         if isinstance(value, torch.Tensor)
         and value.shape[: mask.ndim] == mask.shape
-        # Images whose number of channels happens to be the length are no sequences.
+        # Images whose number of channels happens to equal the length are not sequences.
         and (value.ndim == mask.ndim or not value.is_floating_point() or key == "inputs_embeds")
         and not key.startswith("decoder_")
         and (key != LABELS or labels_follow_inputs)
@@ -158,7 +158,7 @@ def _sequence_keys(batch: Mapping[str, Any], mask: torch.Tensor, labels_follow_i
 
 
 def _num_leading(kept: torch.Tensor) -> torch.Tensor:
-    """Number of leading false values of every row, 0 for rows that are false throughout."""
+    """Number of leading false values of every row; 0 for rows with only false values."""
     return kept.int().argmax(dim=-1)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of text or images made inputs of a model, in memory: no file with the user's rows is written."""
+"""Turns rows of text or images into model inputs, in memory: no file with the user's rows is written."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,27 +17,27 @@ from .batches import IGNORED, LABELS
 from .progress_bars import progress_bars_on_main_process
 
 
-# Tokenizers without a limit say so by a number of this size.
+# The limit of tokenizers without a limit is larger than this.
 _NO_LIMIT = 10**9
 
 
 def check_tokenizer(tokenizer: Any, model: nn.Module) -> None:
     """
-    Refuses a tokenizer that cannot pad, or that knows more tokens than the model.
+    Refuses a tokenizer that cannot pad, or that has more tokens than the model has embeddings.
 
     Args:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The tokenizer.
         model ([`~transformers.PreTrainedModel`]):
-            The model whose inputs it makes.
+            The model that gets its tokens.
 
     Raises:
-        `ValueError`: If it has no padding token, or the model has no embedding for some of its tokens.
+        `ValueError`: If the tokenizer has no padding token, or more tokens than the model has embeddings.
     """
     if tokenizer.pad_token is None:
         raise ValueError(
-            "The tokenizer has no padding token, so sequences of different lengths make no batch. Set one before, for "
-            "example `tokenizer.pad_token = tokenizer.eos_token` (padding is masked, whatever token it is)."
+            "The tokenizer has no padding token, so sequences of different lengths cannot be batched. Set one first, "
+            "for example `tokenizer.pad_token = tokenizer.eos_token` (padding is masked, whatever token it is)."
         )
     num_embeddings = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > num_embeddings:
@@ -56,7 +56,7 @@ def tokenize_text_classification(
     label2id: Mapping[str, int] | None = None,
 ) -> Dataset:
     """
-    Token ids and labels of a data set of texts, one label each.
+    Tokenises texts with one label each.
 
     Args:
         dataset ([`~datasets.Dataset`]):
@@ -67,16 +67,16 @@ def tokenize_text_classification(
         max_length (`int`, *optional*):
             Number of tokens to cut longer texts to. By default none is cut.
         text_column (`str`, *optional*):
-            Name of the column of the text, if it is another.
+            Name of the text column, if it has another name.
         label2id (`dict[str, int]`, *optional*):
             The model's `config.label2id`, for classes that are given by name.
 
     Returns:
-        [`~datasets.Dataset`]: The tokenizer's columns and `labels`; collate with
+        [`~datasets.Dataset`]: The tokenizer's columns and `labels`. Collate with
         [`~transformers.DataCollatorWithPadding`].
 
     Raises:
-        `ValueError`: If a column is missing or holds something else, or texts are longer than the tokenizer's
+        `ValueError`: If a column is missing or holds something else, or if texts are longer than the tokenizer's
             `model_max_length` and `max_length` is not given.
     """
     text = _column(dataset, "text", [text_column] if text_column else ["text", "sentence"])
@@ -97,38 +97,40 @@ def tokenize_token_classification(
     label2id: Mapping[str, int] | None = None,
 ) -> Dataset:
     """
-    Token ids of sentences that are split into words, and the class of every word on its first word piece.
+    Tokenises sentences that are split into words, and puts the class of every word on its first word piece.
 
-    Special tokens and the later pieces of a word have the label -100, which is not scored.
+    Special tokens and the later pieces of a word get the label -100, which is not scored.
 
     Args:
         dataset ([`~datasets.Dataset`]):
             Rows with a list of words under `tokens` and as many classes under `tags`, `ner_tags` or `labels`.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            A fast tokenizer, which knows the word a piece belongs to.
+            A fast tokenizer, which knows the word that a piece belongs to.
         max_length (`int`, *optional*):
             Number of tokens to cut longer sentences to. By default none is cut.
         label2id (`dict[str, int]`, *optional*):
             The model's `config.label2id`, for classes that are given by name.
 
     Returns:
-        [`~datasets.Dataset`]: The tokenizer's columns and `labels`; collate with
+        [`~datasets.Dataset`]: The tokenizer's columns and `labels`. Collate with
         [`~transformers.DataCollatorForTokenClassification`].
 
     Raises:
-        `ValueError`: As for [`tokenize_text_classification`]; also if the tokenizer is not a fast one, if words and
-            classes differ in number, or if no word of a sentence is scored.
+        `ValueError`: As for [`tokenize_text_classification`]. Also if the tokenizer is not fast, if a row has another
+            number of words than of classes, or if no word of a row is scored.
     """
     if not tokenizer.is_fast:
         raise ValueError(
-            f"{type(tokenizer).__name__} does not say which word a piece belongs to. Load the fast tokenizer "
+            f"{type(tokenizer).__name__} does not tell which word a piece belongs to. Load the fast tokenizer "
             "(`AutoTokenizer.from_pretrained(..., use_fast=True)`)."
         )
     _column(dataset, "words", ["tokens"])
     dataset = _with_labels(dataset, ["tags", "ner_tags", LABELS], label2id)
     wrong = sum(len(words) != len(tags) for words, tags in zip(dataset["tokens"][:], dataset[LABELS][:], strict=True))
     if wrong:
-        raise ValueError(f"{wrong} of {len(dataset)} rows have another number of words than of classes.")
+        raise ValueError(
+            f"{wrong} of {len(dataset)} rows have another number of words than of classes. Give every word one class."
+        )
 
     def tokenize(rows: Mapping[str, list[Any]]) -> Mapping[str, list[Any]]:
         encoding = tokenizer(
@@ -146,10 +148,10 @@ def tokenize_token_classification(
 
 def tokenize_causal_lm(dataset: Dataset, tokenizer: Any, max_length: int | None = None) -> Dataset:
     """
-    Token ids of texts, every token of which is scored; or of prompts with completions, where only the latter is.
+    Tokenises texts, in which every token is scored, or prompts with completions, in which only completions are scored.
 
-    The end-of-sequence token is appended where the tokenizer does not do so, and scored. A prompt and its completion
-    are tokenised as one text; the prompt is what its tokens have in common with those of the prompt alone.
+    The end-of-sequence token is appended unless the tokenizer does it, and is scored. A prompt and its completion are
+    tokenised as one text. The first tokens that this text shares with the prompt alone count as the prompt.
 
     Args:
         dataset ([`~datasets.Dataset`]):
@@ -160,11 +162,11 @@ def tokenize_causal_lm(dataset: Dataset, tokenizer: Any, max_length: int | None 
             Number of tokens to cut longer texts to, at the end. By default none is cut.
 
     Returns:
-        [`~datasets.Dataset`]: The tokenizer's columns and `labels`, which are -100 on the prompt; collate with
+        [`~datasets.Dataset`]: The tokenizer's columns and `labels`, which are -100 on the prompt. Collate with
         `DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)`.
 
     Raises:
-        `ValueError`: As for [`tokenize_text_classification`]; also if no token of a row is scored.
+        `ValueError`: As for [`tokenize_text_classification`]. Also if no token of a row is scored.
     """
     prompted = "prompt" in dataset.column_names and "completion" in dataset.column_names
     columns = ["prompt", "completion"] if prompted else [_column(dataset, "text", ["text"])]
@@ -193,15 +195,15 @@ def prepare_images(
     label2id: Mapping[str, int] | None = None,
 ) -> Dataset:
     """
-    Pixel values and labels of a data set of images, made whenever a row is read.
+    Turns images into pixel values whenever a row is read.
 
     Args:
         dataset ([`~datasets.Dataset`]):
-            Rows with an image under `image` or `img`, or with pixel values, and the class under `label` or `labels`.
+            Rows with an image under `image` or `img`, or with `pixel_values`, and the class under `label` or `labels`.
         image_processor ([`~transformers.BaseImageProcessor`], *optional*):
-            Makes pixel values of an image. By default they are the image's own, divided by 255.
+            Makes the pixel values of an image. By default they are the image's own, divided by 255.
         image_column (`str`, *optional*):
-            Name of the column of the image, if it is another.
+            Name of the image column, if it has another name.
         label2id (`dict[str, int]`, *optional*):
             The model's `config.label2id`, for classes that are given by name.
 
@@ -215,7 +217,7 @@ def prepare_images(
     if image_column is None and "pixel_values" in dataset.column_names:
         return dataset.select_columns(["pixel_values", LABELS]).with_format("torch")
     image = _column(dataset, "image", [image_column] if image_column else ["image", "img"])
-    # Under this name Trainer keeps the column; rows are compared by the files' bytes, which stay as they are.
+    # Trainer keeps a column of this name. The files' bytes, by which rows are compared, stay in it.
     dataset = dataset.select_columns([image, LABELS]).rename_column(image, "pixel_values")
     return dataset.with_transform(partial(_read_images, image_processor=image_processor))
 
@@ -237,13 +239,13 @@ def _column(dataset: Dataset, what: str, names: Sequence[str]) -> str:
     if not found:
         raise ValueError(
             f"No column {' or '.join(map(repr, names))} holds the {what}; the columns are "
-            f"{', '.join(dataset.column_names)}. Rename one of them (`dataset.rename_column`)."
+            f"{', '.join(dataset.column_names)}. Rename one (`dataset.rename_column`)."
         )
     return found[0]
 
 
 def _with_labels(dataset: Dataset, names: Sequence[str], label2id: Mapping[str, int] | None) -> Dataset:
-    """The data set with its classes, as numbers, in the column `labels`."""
+    """Puts the classes, as numbers, into the column `labels`."""
     name = _column(dataset, "classes", names)
     if name != LABELS:
         dataset = dataset.rename_column(name, LABELS)
@@ -256,7 +258,7 @@ def _with_labels(dataset: Dataset, names: Sequence[str], label2id: Mapping[str, 
     unknown = sum(label not in known for row in values for label in (row if nested else [row]))
     if unknown:
         raise ValueError(
-            f"The column {name!r} names classes, and {unknown} of its entries are none of the model's "
+            f"The column {name!r} names classes, and {unknown} of its entries are not among the model's "
             f"(`config.label2id`): {', '.join(known) or 'no names were given'}. Map them to numbers."
         )
     numbers = [[known[label] for label in row] if nested else known[row] for row in values]
@@ -267,7 +269,9 @@ def _check_strings(dataset: Dataset, columns: Sequence[str]) -> None:
     for name in columns:
         wrong = sum(not isinstance(value, str) for value in dataset[name][:])
         if wrong:
-            raise ValueError(f"The column {name!r} holds no text in {wrong} of {len(dataset)} rows.")
+            raise ValueError(
+                f"The column {name!r} holds no text in {wrong} of {len(dataset)} rows. Leave these rows out."
+            )
 
 
 def _tokenized(
@@ -292,14 +296,14 @@ def _tokenized(
     if longer and max_length is None:
         raise ValueError(
             f"{longer} of {len(tokenized)} rows have more than the {limit} tokens that the model takes. Pass "
-            f"`max_length={limit}` to cut them, as was done in training, or leave them out."
+            f"`max_length={limit}` to cut them as in training, or leave them out."
         )
     if not keep:
         empty = sum(all(label == IGNORED for label in row) for row in tokenized[LABELS])
         if empty:
             raise ValueError(
                 f"{empty} of {len(tokenized)} rows have no scored token"
-                f"{f' among the first {max_length}' if max_length else ''}: nothing of them would be forgotten or "
+                f"{f' among the first {max_length}' if max_length else ''}, so nothing in them would be forgotten or "
                 "kept. Leave them out, or raise `max_length`."
             )
     return tokenized

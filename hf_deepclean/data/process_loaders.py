@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The training batches of one of several processes: every row once, none repeated."""
+"""Training batches for several processes: every row comes once, and none is repeated."""
 
 import math
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ from .streams import is_stream
 
 class ProcessBatchSampler(Sampler[list[int]]):
     """
-    The training batches of one process. In every step the processes together have the next rows, each row once and
-    every process about as many, so that nothing is repeated to make the numbers even.
+    Yields the training batches of one process. In every step the processes divide the next rows about evenly, and no
+    row is repeated to make the numbers even.
 
-    With fewer rows than processes the last processes get a row that must not count.
+    If there are fewer rows than processes, the last processes get a row that must not count.
 
     Args:
         sampler (`Sampler`):
             The order of the rows, drawn anew for every epoch.
         batch_size (`int`):
-            At most so many rows per process and step; one more where otherwise a process would have none.
+            Maximum number of rows per process and step; one more if a process would have none otherwise.
         seed (`int`):
-            Seed of the order, which must be the same in all processes.
+            Seed of the order; must be the same in all processes.
         process_index, num_processes (`int`):
-            Which share.
+            Which share of the rows to read.
         drop_last (`bool`, *optional*, defaults to `False`):
             Whether to leave out the rows that do not fill a step.
     """
@@ -53,7 +53,7 @@ class ProcessBatchSampler(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of that epoch."""
+        """Chooses the order of an epoch."""
         self.epoch = epoch
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
@@ -63,7 +63,7 @@ class ProcessBatchSampler(Sampler[list[int]]):
         if self.drop_last:
             return size // full
         steps = math.ceil(size / full)
-        # A step needs a row for every process.
+        # Every process needs a row in every step.
         return max(1, min(steps, size // self.num_processes))
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -78,15 +78,15 @@ class ProcessBatchSampler(Sampler[list[int]]):
 
 class ProcessRows(IterableDataset):
     """
-    The training rows of one process from a stream that every process reads, in lists of one step each.
+    Yields the training rows of one process in lists, one per step, from a stream that every process reads.
 
     Args:
         dataset ([`~datasets.IterableDataset`] or iterable):
             The stream.
         batch_size (`int`):
-            Rows per process and step, up to twice as many in the last one.
+            Number of rows per process and step; up to twice as many in the last step.
         process_index, num_processes (`int`):
-            Which share.
+            Which share of the rows to yield.
     """
 
     def __init__(self, dataset: Any, batch_size: int, process_index: int, num_processes: int) -> None:
@@ -119,9 +119,9 @@ class ProcessRows(IterableDataset):
 
 
 class EpochLoader(DataLoader):
-    """A data loader that tells its sampler, or its stream, which epoch begins."""
+    """A data loader that tells its sampler or its stream which epoch begins."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of that epoch."""
+        """Chooses the order of an epoch."""
         source = self.dataset if is_stream(self.dataset) else self.batch_sampler
         source.set_epoch(epoch)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Progress bars of the library `datasets`, on the main process only."""
+"""Progress bars of the `datasets` library."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import datasets
 
 @contextmanager
 def progress_bars_on_main_process() -> Iterator[None]:
-    """Progress bars of `datasets` only where this is the first of several processes."""
+    """Hides progress bars of `datasets` inside the block in all processes but the first."""
     if int(os.environ.get("RANK", 0)) == 0 or datasets.utils.are_progress_bars_disabled():
         yield
         return

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Splits of a data set, from files, folders or the Hub."""
+"""Loads splits of a data set from files, folders or the Hub."""
 
 import tempfile
 from collections.abc import Mapping
@@ -32,21 +32,21 @@ def load_unlearning_datasets(arguments: DataArguments) -> dict[str, Dataset]:
     """
     Loads the data sets of an unlearning run.
 
-    Local files are read into memory through a temporary cache that is deleted before this returns, and folders
-    written by `save_to_disk` into memory at once: no copy of their rows stays on the disk. A data set from the Hub
-    stays where `datasets` and `huggingface_hub` keep downloads; delete it there if the rows to forget must not lie on
-    this machine.
+    No copy of local rows stays on the disk. Files are read into memory through a temporary cache that is deleted
+    before this returns; folders written by `save_to_disk` are read into memory directly. A data set from the Hub stays
+    where `datasets` and `huggingface_hub` keep downloads. Delete it there if the rows to forget must not stay on this
+    machine.
 
     Args:
         arguments ([`DataArguments`]):
-            Which data.
+            Which data to load.
 
     Returns:
-        `dict[str, Dataset]`: Under `"forget"` and `"retain"`, and where given `"eval"` and `"unseen"`.
+        `dict[str, Dataset]`: The data sets `"forget"` and `"retain"`, and if given `"eval"` and `"unseen"`.
 
     Raises:
-        `FileNotFoundError`: If there is no such file or data set, or the Hub cannot be reached.
-        `ValueError`: If a split or column does not exist, or the rows to forget are none or all.
+        `FileNotFoundError`: If the file or data set does not exist, or the Hub cannot be reached.
+        `ValueError`: If a split or column does not exist, or if no row or every row is to be forgotten.
     """
     if arguments.dataset_name is None:
         raise ValueError("`dataset_name` is missing: a Hub id, a folder or a file.")
@@ -70,12 +70,15 @@ def load_splits(name: str, splits: Mapping[str, str], config_name: str | None = 
         name (`str`):
             See `dataset_name` of [`DataArguments`].
         splits (`dict[str, str]`):
-            Splits, or slices of splits, by the keys of the result.
+            The split, or slice of a split, for every key of the result.
         config_name (`str`, *optional*):
             Configuration of a data set on the Hub.
 
+    Returns:
+        `dict[str, Dataset]`: The splits, by the keys of `splits`.
+
     Raises:
-        `FileNotFoundError`: If there is no such file or data set, or the Hub cannot be reached.
+        `FileNotFoundError`: If the file or data set does not exist, or the Hub cannot be reached.
         `ValueError`: If a split does not exist.
     """
     path = Path(name)
@@ -98,7 +101,7 @@ def load_splits(name: str, splits: Mapping[str, str], config_name: str | None = 
 
 def _load_hub_splits(name: str, splits: Mapping[str, str], config_name: str | None) -> dict[str, Dataset]:
     if Path(name).suffix in _FORMATS or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise FileNotFoundError(f"`dataset_name` is {name!r}, and there is no such file or folder.")
+        raise FileNotFoundError(f"`dataset_name` is {name!r}, but there is no such file or folder. Check the path.")
     try:
         builder = datasets.load_dataset_builder(name, config_name)
         with progress_bars_on_main_process():
@@ -106,7 +109,7 @@ def _load_hub_splits(name: str, splits: Mapping[str, str], config_name: str | No
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         offline = "; offline mode is on (HF_HUB_OFFLINE)" if datasets.config.HF_HUB_OFFLINE else ""
         raise FileNotFoundError(
-            f"`dataset_name` is {name!r}: no such file or folder is here, and it could not be loaded from the Hub"
+            f"`dataset_name` is {name!r}: there is no such file or folder, and it could not be loaded from the Hub"
             f"{offline} ({type(error).__name__}). Check the name and the network, or pass a file or a folder."
         ) from None
 
@@ -129,7 +132,7 @@ def _format(pattern: str, files: list[str]) -> tuple[str, dict[str, str]]:
     if len(suffixes) > 1 or not suffixes <= _FORMATS.keys():
         raise ValueError(
             f"`dataset_name` is {pattern!r}, and files of the formats {', '.join(sorted(suffixes)) or 'none'} were "
-            f"found. Pass files of one of the formats {', '.join(_FORMATS)}."
+            f"found. Pass files of a single format, one of {', '.join(_FORMATS)}."
         )
     return _FORMATS[suffixes.pop()]
 
@@ -138,7 +141,9 @@ def _check_splits(name: str, known: Mapping[str, Any], wanted: Mapping[str, str]
     for split in wanted.values():
         for part in split.split("+"):
             if part.partition("[")[0] not in known:
-                raise ValueError(f"The data set {name!r} has no split {split!r}; it has {', '.join(known)}.")
+                raise ValueError(
+                    f"The data set {name!r} has no split {split!r}; it has {', '.join(known)}. Name one of these."
+                )
 
 
 def _slice(splits: DatasetDict, split: str) -> Dataset:

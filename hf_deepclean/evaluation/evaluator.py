@@ -14,7 +14,7 @@ from torch import nn
 from transformers import EvalPrediction
 
 from ..data.loaders import BatchSource
-from ..models.label_alignment import LogLikelihoodFunction
+from ..models.likelihood import LogLikelihoodFunction
 from ..runtime.clock import PhaseClock
 from ..runtime.interruption import Interruption
 from ..runtime.processes import gather_objects

@@ -14,8 +14,8 @@ from torch import nn
 from ..data.batches import IGNORED, move_batch, split_labels
 from ..models.contexts import evaluation_mode
 from ..models.heads import classifies_tokens, find_likelihood, generates_tokens, prepare_batch
-from ..models.label_alignment import LogLikelihoodFunction, logits_of
-from ..models.likelihood import Likelihood, check_finite_log_likelihood
+from ..models.label_alignment import logits_of
+from ..models.likelihood import Likelihood, LogLikelihoodFunction, check_finite_log_likelihood
 from .memorization import mean_log_probability, min_k_score
 
 

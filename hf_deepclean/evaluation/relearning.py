@@ -14,7 +14,7 @@ from torch import nn
 from ..data.batches import move_batch, split_labels
 from ..models.contexts import evaluation_mode, freeze_running_statistics, only_trainable
 from ..models.heads import find_likelihood, prepare_batch
-from ..models.label_alignment import LogLikelihoodFunction
+from ..models.likelihood import LogLikelihoodFunction
 
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models.label_alignment import LogLikelihoodFunction
+from ..models.likelihood import LogLikelihoodFunction
 from .accumulation import FisherAccumulation
 from .diagonal import FisherDiagonal
 from .groups import split_groups

@@ -13,7 +13,7 @@ from torch import nn
 from ..data.batches import move_batch, num_examples, select_examples
 from ..models.contexts import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
 from ..models.heads import prepare_batch
-from ..models.label_alignment import LogLikelihoodFunction
+from ..models.likelihood import LogLikelihoodFunction
 from ..runtime.sharded_models import (
     held_parameters,
     named_parameters,

@@ -17,12 +17,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from ..data.batches import move_batch
 from ..data.checks import check_batch_has_labels, check_dataset
 from ..data.loaders import BatchSource
-from ..models.adapters.parameters import keep_base_differentiable
 from ..models.checks import check_devices, check_loss, check_model, check_scope_of_model
-from ..models.contexts import own_precision
+from ..models.contexts import keep_base_differentiable, own_precision
 from ..models.fingerprint import weights_fingerprint
 from ..models.heads import find_likelihood, num_classes, prepare_batch
-from ..models.label_alignment import LogLikelihoodFunction
+from ..models.likelihood import LogLikelihoodFunction
 from ..models.scope import parameters_in_scope
 from ..runtime.processes import on_main_process
 from .checks import check_fisher_type

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from ..data.streams import is_stream
-from ..models.label_alignment import LogLikelihoodFunction
-from ..models.likelihood import built_in_kind
+from ..models.likelihood import LogLikelihoodFunction, built_in_kind
 from ..runtime.shards import is_sharded
 from .diagonal import FisherDiagonal
 

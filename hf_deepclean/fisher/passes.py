@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..data.loaders import BatchSource
-from ..models.label_alignment import LogLikelihoodFunction
+from ..models.likelihood import LogLikelihoodFunction
 from ..runtime.processes import gather_objects, sum_over_processes_
 from .accumulation import FisherAccumulation
 from .checkpoint import FisherCheckpoint, PassRecord

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Models that cannot be unlearned are refused here, before any heavy work."""
+"""Refuses models that cannot be unlearned, before any heavy work."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from .adapters.parameters import is_adapted, is_adapter_path
 
 def check_devices(args: TrainingArguments, model: Any) -> None:
     """
-    Refuses processes that do not know of each other, and a process that averages gradients over several devices.
+    Refuses processes that do not know of each other, and processes that average gradients over several devices.
 
     Args:
         args ([`~transformers.TrainingArguments`]):
@@ -32,9 +32,9 @@ def check_devices(args: TrainingArguments, model: Any) -> None:
     check_launch(args.world_size)
     if args.n_gpu > 1 and getattr(model, "hf_device_map", None) is None:
         raise ValueError(
-            f"One process sees {args.n_gpu} devices and would share every batch out over them, with averaged "
-            "gradients. Launch a process per device (`accelerate launch --multi_gpu`), make one device visible "
-            "(CUDA_VISIBLE_DEVICES), or load the model over them (`device_map`)."
+            f"One process sees {args.n_gpu} devices, and would divide every batch among them and average their "
+            "gradients. Launch one process per device (`accelerate launch --multi_gpu`), make only one device visible "
+            "(CUDA_VISIBLE_DEVICES), or load the model over all of them (`device_map`)."
         )
 
 
@@ -42,22 +42,28 @@ def check_scope_of_model(model: str | os.PathLike[str] | nn.Module, reset_scope:
     """
     Refuses a model that does not fit the scope, before it is loaded.
 
+    Args:
+        model (`str` or `torch.nn.Module`):
+            The model, or the path to load it from.
+        reset_scope (`str`):
+            `"full"` or `"adapter"`.
+
     Raises:
-        `ValueError`: If it has an adapter and all weights are in scope, or none and an adapter is in scope.
+        `ValueError`: If the scope is `"full"` and the model has an adapter, or `"adapter"` and it has none.
     """
     adapted = is_adapter_path(model) or is_adapted(model)
     described = repr(str(model)) if isinstance(model, (str, os.PathLike)) else f"a {type(model).__name__}"
     if adapted and reset_scope == "full":
         raise ValueError(
-            f"The model is {described}, an adapter on a base, and `reset_scope='full'` would reset weights of both. "
-            "Set `reset_scope='adapter'` to clean the adapter alone, or merge it into the base first "
+            f"The model is {described}, an adapter on a base model, and `reset_scope='full'` would reset weights of "
+            "both. Set `reset_scope='adapter'` to clean only the adapter, or merge it into the base model first "
             "(`merge_and_unload`) to clean the whole model."
         )
     if reset_scope == "adapter" and not adapted:
         raise ValueError(
             f"`reset_scope='adapter'` cleans the adapter of a `PeftModel`, and the model is {described}, which has "
-            "none. Pass `PeftModel.from_pretrained(base, path, is_trainable=True)` (an adapter that transformers "
-            "loaded into the base by itself is no `PeftModel`) or the folder with its `adapter_config.json`, or use "
+            "none. Pass `PeftModel.from_pretrained(base, path, is_trainable=True)` (a model into which transformers "
+            "itself loaded an adapter is not a `PeftModel`) or the folder with `adapter_config.json`, or use "
             "`reset_scope='full'`."
         )
 
@@ -70,33 +76,33 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             The model.
         reset_scope (`str`, *optional*, defaults to `"full"`):
-            With `"adapter"` only the adapter's weights have to be resettable; the frozen base may be quantised.
+            With `"adapter"` only the weights of the adapter are checked; the frozen base model may be quantised.
         reset_value (`str`, *optional*, defaults to `"zero"`):
-            What an adapter's weights are to be reset to.
+            The value that weights of the adapter will be reset to.
 
     Raises:
-        `ValueError`: If weights are quantised, not there (meta device), or carry adapters that are not in scope or
-            cannot be reset.
+        `ValueError`: If weights are quantised or have no values (meta device), or if the model has adapters that are
+            not in scope or cannot be reset.
     """
     if reset_scope == "adapter":
         check_adapter(model, reset_value)
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(
-            f"This {type(model).__name__} carries adapters, and a reset of single adapter weights needs rules of its "
-            "own. Merge them into the model first (`merge_and_unload`)."
+            f"This {type(model).__name__} carries adapters, and resetting single adapter weights needs special rules. "
+            "Merge them into the model first (`merge_and_unload`)."
         )
     if reset_scope == "full" and (
         getattr(model, "is_quantized", False) or getattr(model, "quantization_method", None) is not None
     ):
         raise ValueError(
             f"The weights of this {type(model).__name__} are quantised: they have no gradients, and one stored number "
-            "stands for several weights. Unlearn the model in float32 or bfloat16 and quantise the result."
+            "can hold several weights. Unlearn the model in float32 or bfloat16 and quantise the result."
         )
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ValueError(
                 f"The parameter {name} is on the meta device, so it has no values. Load the model's weights, for "
-                "example with `from_pretrained` and no `device_map` that offloads to disk."
+                "example with `from_pretrained` and without a `device_map` that offloads to disk."
             )
         frozen = reset_scope == "adapter" and not parameter.requires_grad
         if not frozen and (not parameter.is_floating_point() or parameter.itemsize < 2):
@@ -108,31 +114,31 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
 
 def check_loss(trainer: Any, log_likelihood_func: Any | None) -> None:
     """
-    Refuses a trainer with a loss of its own, unless the likelihood that it stands for is given.
+    Refuses a trainer with its own loss function, unless the likelihood that belongs to it is given.
 
     Raises:
         `ValueError`: If there is a `compute_loss_func` and no `log_likelihood_func`.
     """
     if trainer.compute_loss_func is not None and log_likelihood_func is None:
         raise ValueError(
-            "This trainer has a `compute_loss_func`, a mean over the batch from which no per-example Fisher "
-            "information follows. Pass the `log_likelihood_func(outputs, labels)` it is the negative mean of."
+            "This trainer has a `compute_loss_func`, a mean over the batch, from which no per-example Fisher "
+            "information can be computed. Pass the `log_likelihood_func(outputs, labels)` whose negative mean it is."
         )
 
 
 def check_reference(model: nn.Module, reference_model: nn.Module) -> None:
     """
-    Refuses a reference that shares weights with the model, such as two adapters put on one and the same base object.
+    Refuses a reference model that shares weights with the model, such as two adapters on the same base object.
 
     Raises:
-        `ValueError`: If they share a parameter.
+        `ValueError`: If the two models share a parameter.
     """
     own = set(model.parameters())
     shared = [name for name, parameter in reference_model.named_parameters() if parameter in own]
     if shared:
         raise ValueError(
-            f"`reference_model` shares {len(shared)} parameters with the model, {shared[0]} for one, and would change "
-            "with it. Load it on its own; two adapters need a base each."
+            f"`reference_model` shares {len(shared)} parameters with the model, such as {shared[0]}, and would change "
+            "with it. Load it separately; two adapters need a base each."
         )
 
 
@@ -140,9 +146,9 @@ def check_sequence_lengths(model: nn.Module, dataset: Any, argument: str) -> Non
     """
     Refuses tokenised rows that are longer than the table of position embeddings.
 
-    Models without such a table (rotary, relative or computed positions) have no such limit. Only a
-    [`~datasets.Dataset`] whose `input_ids` reach the model as they are is looked at; of others the model itself will
-    complain.
+    Models without this table (rotary, relative or computed positions) have no such limit. Only a
+    [`~datasets.Dataset`] whose `input_ids` reach the model unchanged is checked. For any other the model itself raises
+    an error.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -153,7 +159,7 @@ def check_sequence_lengths(model: nn.Module, dataset: Any, argument: str) -> Non
             Name of the argument it was passed as.
 
     Raises:
-        `ValueError`: If rows are too long; says how many.
+        `ValueError`: If rows are too long. The message says how many.
     """
     limit = max_sequence_length(model)
     formatted = getattr(dataset, "format", None)
@@ -169,21 +175,24 @@ def check_sequence_lengths(model: nn.Module, dataset: Any, argument: str) -> Non
     if longer:
         raise ValueError(
             f"{longer} of {len(dataset)} rows of `{argument}` have more than the {limit} tokens that this "
-            f"{type(model).__name__} has positions for. Cut them as was done in training (`max_length={limit}` of the "
+            f"{type(model).__name__} has positions for. Cut them as in training (`max_length={limit}` of the "
             "tokenizer), or leave them out."
         )
 
 
 def max_sequence_length(model: nn.Module) -> int | None:
     """
-    Number of tokens that the model's table of position embeddings has room for; none without such a table.
+    Number of tokens that the model's table of position embeddings has room for.
 
-    The table lies beside that of the token embeddings, in the encoder if there are two. Positions that a padding
-    index (RoBERTa) or an offset (OPT, BART) keeps from being used do not count.
+    The table is looked for beside the token embeddings, in the encoder if there is a decoder too. Positions that a
+    padding index (RoBERTa) or an offset (OPT, BART) makes unusable do not count.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
             The model.
+
+    Returns:
+        `int`, *optional*: `None` if the model has no such table.
     """
     try:
         tokens = model.get_input_embeddings()
@@ -198,6 +207,6 @@ def max_sequence_length(model: nn.Module) -> int | None:
         for name, table in tables.items():
             if name == "wpe" or "position" in name:
                 unused = getattr(table, "offset", 0 if table.padding_idx is None else table.padding_idx + 1)
-                # Some tables have rows to spare.
+                # Some tables have more rows than the configuration allows.
                 return min(table.num_embeddings - unused, getattr(config, "max_position_embeddings", math.inf))
     return None

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""A model as a phase needs it, for the duration; afterwards, also after an error, as it was before."""
+"""Puts a model into the state that a phase needs. Context managers restore it afterwards, also after an error."""
 
 import random
 from collections.abc import Callable, Collection, Iterator
@@ -28,7 +28,7 @@ _DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
 
 
 class _WithoutDropout(TorchFunctionMode):
-    """No dropout, also where a model calls it without asking for its mode."""
+    """Switches dropout off, also where a model calls it regardless of its mode."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
@@ -41,7 +41,7 @@ class _WithoutDropout(TorchFunctionMode):
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode: no dropout, normalisation by running statistics."""
+    """Puts every module in eval mode: no dropout, normalisation by running statistics."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -53,8 +53,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def only_trainable(model: nn.Module, parameters: Collection[nn.Parameter]) -> Iterator[None]:
-    """These parameters, and no others of the model, require gradients."""
-    # The whole parameters of a sharded model take over from their shards, once they are made of them again.
+    """Makes `parameters`, and no others of the model, require gradients."""
+    # The whole parameters of a sharded model copy this from their shards when they are next made.
     reshard(model)
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.requires_grad_(False)
@@ -69,11 +69,11 @@ def only_trainable(model: nn.Module, parameters: Collection[nn.Parameter]) -> It
 
 
 def end_mixed_precision(model: nn.Module) -> None:
-    """Gives a model back the forward pass that Accelerate, preparing it for training, has put under autocast."""
+    """Removes the autocast that Accelerate has put around a model's forward pass for training."""
     prepared = vars(model)
     if not prepared.get("_is_accelerate_prepared") or "_original_forward" not in prepared:
         return
-    # Without the mark the next training would run in full precision.
+    # If the mark stayed, the next training would run in full precision.
     del prepared["_is_accelerate_prepared"], prepared["forward"]
     forward = prepared.pop("_original_forward")
     if getattr(forward, "__func__", None) is not type(model).forward:
@@ -82,7 +82,7 @@ def end_mixed_precision(model: nn.Module) -> None:
 
 @contextmanager
 def own_precision(model: nn.Module) -> Iterator[None]:
-    """The model's own forward pass, without the autocast that Accelerate may have put around it for training."""
+    """Runs the model's own forward pass, without the autocast that Accelerate may have put around it for training."""
     names = ("_is_accelerate_prepared", "_original_forward", "forward")
     prepared = {name: value for name, value in vars(model).items() if name in names}
     end_mixed_precision(model)
@@ -95,10 +95,10 @@ def own_precision(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def differentiable_mode(model: nn.Module) -> Iterator[None]:
     """
-    In eval mode, but so that gradients are right for every parameter and example.
+    Makes the gradients of a model in eval mode right for every parameter and example.
 
-    No dropout and no cache of keys and values. Mixtures of experts in their plain form, expert by expert, which keeps
-    apart whose rows an expert sees.
+    Switches off dropout and the cache of keys and values. Runs mixtures of experts in their plain form, expert by
+    expert, which keeps the rows of different examples apart.
     """
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     values = {"use_cache": False, "_experts_implementation_internal": "eager"}
@@ -110,7 +110,7 @@ def differentiable_mode(model: nn.Module) -> Iterator[None]:
     ]
     for config, name, _ in before:
         setattr(config, name, values[name])
-    # LeViT keeps biases from one forward pass to the next in eval mode, which cuts them off from their parameters.
+    # In eval mode LeViT reuses biases of an earlier forward pass, which have no gradient to their parameters.
     keeping = [module for module in model.modules() if hasattr(module, "attention_bias_cache")]
     for module in keeping:
         module.training = True
@@ -129,8 +129,8 @@ def differentiable_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _make_gradient_contiguous(module: nn.Module, args: Any, output: torch.Tensor) -> None:
-    # The backward pass of batch normalisation in eval mode misreads gradients of one example with other strides
-    # (torch 2.13, CPU).
+    # The backward pass of batch normalisation in eval mode misreads the gradient of a single example if it is not
+    # contiguous (torch 2.13, CPU).
     if output.requires_grad:
         output.register_hook(torch.Tensor.contiguous)
 
@@ -140,17 +140,17 @@ def checkpointing_mode(
     model: nn.Module, recomputation: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> Iterator[None]:
     """
-    In eval mode, but with the gradient checkpointing that the model has switched on.
+    Keeps the gradient checkpointing of a model working in eval mode.
 
-    transformers checkpoints layers in training mode only, so exactly these layers are put in it; dropout that they
-    call themselves is off in [`differentiable_mode`].
+    transformers checkpoints layers only in training mode, so the checkpointed layers, but not their submodules, are
+    put in training mode. Dropout that these layers call themselves is off in [`differentiable_mode`].
 
     Args:
         model (`torch.nn.Module`):
             The model.
         recomputation (`Callable`, *optional*):
-            Called in the forward pass; returns the context in which the backward pass runs a layer again. It must see
-            the ops of the layer as the forward pass did.
+            Called in the forward pass. Returns the context in which the backward pass runs a layer again, and in which
+            the layer must run the same ops as in the forward pass.
     """
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
@@ -160,7 +160,7 @@ def checkpointing_mode(
     functions = [layer._gradient_checkpointing_func for layer in layers]
     for layer in layers:
         layer.training = True
-        # The reentrant kind needs inputs that require gradients, and refuses gradients of anything but leaves.
+        # Reentrant checkpointing needs inputs that require gradients, and only gives gradients of leaves.
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False, context_fn=contexts)
     try:
         yield
@@ -181,11 +181,11 @@ def _entered(*contexts: AbstractContextManager[Any]) -> Iterator[None]:
 @contextmanager
 def restoring(model: nn.Module) -> Iterator[None]:
     """
-    Training flags, buffers, gradients and all random states are afterwards what they were before.
+    Restores training flags, buffers, gradients and all random states after the block.
 
     Args:
         model (`torch.nn.Module`):
-            The model. Whoever changes its weights puts them back.
+            The model. Its weights are not restored: a block that changes them must put them back.
     """
     training = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -215,15 +215,15 @@ def restoring(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def checkpointing_activations(model: nn.Module, enabled: bool) -> Iterator[None]:
     """
-    Checkpoints activations for the duration, where Trainer would switch it on for good.
+    Switches activation checkpointing on inside the block only; Trainer would leave it on.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
             The model.
         enabled (`bool`):
-            Whether they are to be; if not, the model stays as it is.
+            Whether to switch it on. If not, the model stays as it is.
     """
-    # transformers has renamed the methods, and warns of the old names.
+    # transformers renamed these methods, and warns if the old names are used.
     kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     enabled = enabled and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     if enabled:
@@ -236,7 +236,22 @@ def checkpointing_activations(model: nn.Module, enabled: bool) -> Iterator[None]
 
 
 def freeze_running_statistics(model: nn.Module) -> None:
-    """Puts layers that keep running statistics in eval mode, so that a training step leaves their buffers alone."""
+    """Puts layers with running statistics in eval mode, so that a training step does not change their buffers."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.eval()
+
+
+def keep_base_differentiable(model: nn.Module) -> None:
+    """
+    Keeps the 4-bit weights of bitsandbytes in the layout that gradients pass through, permanently.
+
+    On processors with AVX512-BF16 a forward pass in eval mode repacks them in place and for good, into a layout for
+    inference only. Then the gradients of all layers below would silently be missing, and the base model's bits would
+    differ.
+    """
+    packing = [module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
+    for module in packing:
+        # bitsandbytes undoes the packing when it is asked for the state.
+        module.state_dict()
+        module.support_avx512bf16_for_cpu = False

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which likelihood a model's head has, and the batches its forward pass needs to show it."""
+"""Finds the likelihood that a model's head was trained on, and prepares batches for it."""
 
 import inspect
 import sys
@@ -16,20 +16,19 @@ from transformers.models.auto import modeling_auto
 from ..data.batches import IGNORED, LABELS, SPAN_LABELS, select_examples, split_labels
 from ..data.packing import cut_padding, pad_labels_right, pad_right, unpack_documents
 from .contexts import differentiable_mode, evaluation_mode
-from .label_alignment import LogLikelihoodFunction
-from .likelihood import Likelihood, built_in_kind
+from .likelihood import Likelihood, LogLikelihoodFunction, built_in_kind
 
 
-# By this method a model tells collators its decoder's inputs; some models rely on it and make none themselves.
+# Collators make a decoder's inputs with this method of the model. Some models rely on that and make none themselves.
 _PREPARE = "prepare_decoder_input_ids_from_labels"
 
 
 def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
     """
-    Makes a collated batch one that has one example per row and needs no labels in the forward pass.
+    Turns a collated batch into one with one example per row that needs no labels in the forward pass.
 
-    Packed documents get a row each; padding at the left is moved to the right, unless the model reads the last
-    position by convention; an encoder-decoder that would make its decoder's inputs from the labels is given them.
+    Packed documents get a row each. Padding at the left is moved to the right, unless the model reads the last
+    position by convention. An encoder-decoder gets the decoder inputs that it would make from the labels.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -38,11 +37,11 @@ def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, An
             Model inputs and labels, as collated.
 
     Returns:
-        `dict[str, Any]`: The prepared batch; the batch itself where there is nothing to do.
+        `dict[str, Any]`: The prepared batch, or the batch itself if there is nothing to do.
 
     Raises:
-        `ValueError`: If it has no labels, or they do not follow the documents of a packed row, or the decoder's
-            inputs cannot be made.
+        `ValueError`: If the batch has no labels, if the labels do not follow the documents of a packed row, or if the
+            decoder's inputs cannot be made.
     """
     split_labels(batch)
     config = getattr(base_model(model), "config", None)
@@ -53,7 +52,7 @@ def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, An
     if not generates:
         return batch
     if "use_cache" not in batch and _accepts(model, "use_cache"):
-        # Some decoders attend to the future where they may expect a cache; with labels none would be used.
+        # Some decoders attend to the future if they may use a cache. With labels they would not use one.
         batch = {**batch, "use_cache": False}
     if any(key.startswith("decoder_") for key in batch):
         return batch
@@ -65,19 +64,19 @@ def find_likelihood(
     model: nn.Module, batch: Mapping[str, Any], log_likelihood_func: LogLikelihoodFunction | None = None
 ) -> Likelihood:
     """
-    Finds the likelihood a model was trained on, and checks it on one example against the model's own loss.
+    Finds the likelihood that a model was trained on, and compares it with the model's own loss on one example.
 
-    A difference means that the model was trained on something else than this likelihood (several labels, a
-    regression, an auxiliary loss), so that its Fisher information would answer another question.
+    If they differ, the model was trained on something else (several labels, a regression, an auxiliary loss), and the
+    Fisher information of this likelihood would answer another question.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
-            The model, or a peft model around it; left as it was found.
+            The model, or a peft model around it. It is not changed.
         batch (`dict[str, Any]`):
             A batch from [`prepare_batch`].
         log_likelihood_func (`Callable`, *optional*):
             The caller's likelihood, or one of [`classification_log_likelihood`], [`token_log_likelihood`],
-            [`next_token_log_likelihood`] and [`span_log_likelihood`]; it is taken without comparing it with the loss.
+            [`next_token_log_likelihood`] and [`span_log_likelihood`]. It is not compared with the loss.
 
     Returns:
         [`Likelihood`]
@@ -109,7 +108,7 @@ def find_likelihood(
         outputs = model(**inputs)
         ours = {candidates[0]: _mean_loss(candidates[0], inputs, outputs, labels)}
         for candidate in candidates[1:]:
-            # What does not fit the shapes is no alternative; virtual tokens of prompt tuning leave only the shift.
+            # A candidate may not fit the shapes; with the virtual tokens of prompt tuning only the shifted one does.
             with suppress(ValueError):
                 ours[candidate] = _mean_loss(candidate, inputs, outputs, labels)
         loss = _own_loss(model, example)
@@ -120,36 +119,36 @@ def find_likelihood(
     if abs(ours[best] - loss.item()) > tolerance:
         figures = " and ".join(f"{figure:.6g} ({candidate.kind})" for candidate, figure in ours.items())
         raise ValueError(
-            f"{type(model).__name__} reports a loss of {loss.item():.6g} where the mean negative log-likelihood of "
-            f"its logits is {figures}: it is not trained on that likelihood alone. Pass a "
-            "`log_likelihood_func(outputs, labels)` that returns one log-likelihood per example; to leave a router's "
-            "auxiliary loss aside, for example, pass the plain `hf_deepclean.next_token_log_likelihood`."
+            f"{type(model).__name__} reports a loss of {loss.item():.6g}, but the mean negative log-likelihood of its "
+            f"logits is {figures}, so it was not trained on that likelihood alone. Pass a "
+            "`log_likelihood_func(outputs, labels)` that returns one log-likelihood per example. To ignore the "
+            "auxiliary loss of a router, for example, pass the plain `hf_deepclean.next_token_log_likelihood`."
         )
     return best
 
 
 def num_classes(model: nn.Module) -> int | None:
     """
-    Number of classes of a head that gives every example one; `None` for any other head.
+    Number of classes of a head that gives every example one class; `None` for any other head.
 
-    `config.num_labels` alone does not tell: it is 2 for every language model and every multiple choice.
+    `config.num_labels` alone is not enough: it is 2 for every language model and every multiple-choice head.
     """
     tasks = ("SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION")
     return model.config.num_labels if _is_one_of(model, *tasks) else None
 
 
 def classifies_tokens(model: nn.Module) -> bool:
-    """Whether the labels of single tokens are classes, and not tokens of a vocabulary."""
+    """Whether the labels of tokens are classes, not tokens of a vocabulary."""
     return _is_one_of(model, "TOKEN_CLASSIFICATION")
 
 
 def generates_tokens(model: nn.Module, likelihood: Likelihood, batch: Mapping[str, Any]) -> bool:
-    """Whether every scored token of a prepared batch is predicted from the ones before it alone."""
+    """Whether every scored token of a prepared batch is predicted only from the tokens before it."""
     return likelihood.kind == "next_token" or (likelihood.kind == "token" and _generates_labels(model, batch))
 
 
 def base_model(model: nn.Module) -> nn.Module:
-    """The model itself, or the one that a peft model is wrapped around."""
+    """The model itself, or the base model of a peft model."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -161,7 +160,7 @@ def class_names_of_task(task: str) -> frozenset[str]:
 
 
 def _is_one_of(model: nn.Module, *tasks: str) -> bool:
-    """Whether the model's class, or one it inherits from, is that of a task in transformers' auto classes."""
+    """Whether transformers' auto classes list the model's class, or a class it inherits from, for one of the tasks."""
     names = {base.__name__ for base in type(base_model(model)).__mro__}
     return any(not names.isdisjoint(class_names_of_task(task)) for task in tasks)
 
@@ -171,7 +170,7 @@ def _accepts(model: nn.Module, argument: str) -> bool:
 
 
 def _generates_labels(model: nn.Module, batch: Mapping[str, Any]) -> bool:
-    """Whether labels are the tokens of a decoder, and not of the sequence that is given."""
+    """Whether the labels are the tokens of a decoder, not of the input sequence."""
     labels = batch.get(LABELS)
     return (
         isinstance(labels, torch.Tensor)
@@ -183,7 +182,7 @@ def _generates_labels(model: nn.Module, batch: Mapping[str, Any]) -> bool:
 
 
 def _decoder_input_ids(model: nn.Module, labels: torch.Tensor) -> torch.Tensor:
-    """What the model itself would feed its decoder if it were given the labels."""
+    """The inputs that the model itself would give its decoder if it got the labels."""
     model = base_model(model)
     for name in (_PREPARE, "_shift_right"):
         if hasattr(model, name):
@@ -193,13 +192,13 @@ def _decoder_input_ids(model: nn.Module, labels: torch.Tensor) -> torch.Tensor:
         if shift is not None:
             return shift(labels, model.config.pad_token_id, model.config.decoder_start_token_id)
     raise ValueError(
-        f"How {type(model).__name__} makes its decoder's inputs from labels is not known. Add `decoder_input_ids` to "
-        "the batches, as `DataCollatorForSeq2Seq(tokenizer, model=model)` does where the model tells it."
+        f"It is not known how {type(model).__name__} makes its decoder's inputs from labels. Add `decoder_input_ids` "
+        f"to the batches, as `DataCollatorForSeq2Seq(tokenizer, model=model)` does for models with `{_PREPARE}`."
     )
 
 
 def _candidates(model: nn.Module, batch: Mapping[str, Any]) -> list[Likelihood]:
-    """The likelihoods that fit the labels, the one of the model's class first."""
+    """The likelihoods that fit the labels; the one of the model's class comes first."""
     labels = split_labels(batch)[1]
     if LABELS not in batch:
         return [Likelihood("span")]
@@ -218,16 +217,17 @@ def _without_loss(model: nn.Module, candidates: list[Likelihood], labels: torch.
     )
     if len(candidates) > 1 and not known:
         raise ValueError(
-            f"{type(model).__name__} is no class that transformers lists by task and gives no loss for labels of "
-            f"shape {tuple(labels.shape)}, so that nothing tells whether they are shifted. Pass "
+            f"transformers lists {type(model).__name__} for no task, and the model gives no loss for labels of shape "
+            f"{tuple(labels.shape)}, so nothing tells whether they are shifted. Pass "
             "`log_likelihood_func=hf_deepclean.next_token_log_likelihood` if the logits at a position are scored on "
-            "the next label, `hf_deepclean.token_log_likelihood` if they are scored on the same."
+            "the next label, or `hf_deepclean.token_log_likelihood` if they are scored on the label at the same "
+            "position."
         )
     return candidates[0]
 
 
 def _example_to_check(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The example with the most to compare, without its padding, which some losses count in."""
+    """The example with the most scored tokens, without its padding, which some losses count."""
     labels = split_labels(batch)[1]
     index = 0
     if LABELS not in batch:
@@ -244,7 +244,7 @@ def _own_loss(model: nn.Module, example: Mapping[str, Any]) -> torch.Tensor | No
     inputs = dict(example)
     own_shift = _generates_labels(model, example) and not hasattr(base_model(model), _PREPARE)
     if own_shift and "decoder_input_ids" in inputs:
-        # The model shifts the labels itself, so that the comparison covers what was made in its place.
+        # Let the model shift the labels itself, so that the comparison covers the inputs made for it.
         if torch.equal(inputs["decoder_input_ids"], _decoder_input_ids(model, inputs[LABELS])):
             del inputs["decoder_input_ids"]
     config = getattr(model, "config", None)
@@ -262,7 +262,7 @@ def _own_loss(model: nn.Module, example: Mapping[str, Any]) -> torch.Tensor | No
 
 
 def _mean_loss(likelihood: Likelihood, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor) -> float:
-    """The negative log-likelihood of one example, divided as transformers divide it."""
+    """The negative log-likelihood of one example, averaged as transformers does."""
     loss = -likelihood(inputs, outputs, labels).item()
     if likelihood.kind == "ctc":
         config = likelihood.model.config

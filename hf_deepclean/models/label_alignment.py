@@ -1,8 +1,8 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which logits are scored on which labels, by kind of head."""
+"""Aligns logits and labels: which logits are scored on which labels, for every kind of head."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from ..data.batches import IGNORED
 
 
-LogLikelihoodFunction = Callable[[Any, torch.Tensor], torch.Tensor]
-
 OWN_LIKELIHOOD_HINT = "Pass a `log_likelihood_func(outputs, labels)` that returns one log-likelihood per example."
 
 
@@ -20,8 +18,16 @@ def logits_of(outputs: Any, name: str = "logits", position: int = 0) -> torch.Te
     """
     The logits of a model's outputs, which may be a plain tuple.
 
+    Args:
+        outputs ([`~transformers.utils.ModelOutput`] or `tuple`):
+            The model's outputs.
+        name (`str`, *optional*, defaults to `"logits"`):
+            Name of the logits in the outputs.
+        position (`int`, *optional*, defaults to 0):
+            Position of the logits in a tuple.
+
     Raises:
-        `ValueError`: If the outputs hold none; names what they hold.
+        `ValueError`: If the outputs have no logits. The message names what they have.
     """
     if isinstance(outputs, Mapping):
         if name not in outputs:
@@ -30,40 +36,14 @@ def logits_of(outputs: Any, name: str = "logits", position: int = 0) -> torch.Te
     return outputs[position]
 
 
-class _LogProbability(torch.autograd.Function):
-    """
-    Log-probability of every target, 0 for the ignored ones, with one tensor of the logits' size in the backward pass.
-
-    Cross entropy makes three, which for a large vocabulary are much of the time and memory of a Fisher pass.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        ignored = targets == IGNORED
-        chosen = targets.masked_fill(ignored, 0)[..., None]
-        ctx.save_for_backward(logits, chosen, ignored)
-        log_probabilities = torch.log_softmax(logits, dim=-1)
-        return log_probabilities.gather(-1, chosen).squeeze(-1).masked_fill_(ignored, 0)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        logits, chosen, ignored = ctx.saved_tensors
-        gradient = gradient.masked_fill(ignored, 0)[..., None]
-        result = torch.softmax(logits, dim=-1).mul_(-gradient)
-        return result.scatter_add_(-1, chosen, gradient), None
-
-
-def log_probability_of_labels(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return _LogProbability.apply(logits, targets).sum(dim=1)
-
-
 def float_logits(outputs: Any, name: str = "logits", position: int = 0) -> torch.Tensor:
+    """As [`logits_of`], in float32 at least."""
     logits = logits_of(outputs, name, position)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def class_logits(outputs: Any) -> torch.Tensor:
+    """The logits of a single-label classification head, shape `(batch_size, num_labels)`."""
     logits = float_logits(outputs)
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
@@ -74,17 +54,22 @@ def class_logits(outputs: Any) -> torch.Tensor:
 
 
 def class_targets(outputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Aligns a single-label classification head with its labels of shape `(batch_size,)`. This function and the others
+    for a kind of head return what [`Likelihood.targets`] does, and raise a `ValueError` if the labels do not fit.
+    """
     logits = class_logits(outputs)
     if labels.shape != logits.shape[:1] or labels.is_floating_point():
         raise ValueError(
-            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} are no class indices for logits of shape "
-            f"{tuple(logits.shape)}. Multi-label and regression heads need a `log_likelihood_func`."
+            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} are not class indices for logits of "
+            f"shape {tuple(logits.shape)}. Multi-label and regression heads need a `log_likelihood_func`."
         )
     check_label_range(labels, logits.shape[1])
     return logits[:, None], labels.long()[:, None]
 
 
 def token_targets(outputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Aligns every position with the label at the same position, shape `(batch_size, length)`."""
     logits = float_logits(outputs)
     if logits.ndim != 3 or labels.shape != logits.shape[:2] or labels.is_floating_point():
         raise ValueError(
@@ -97,22 +82,24 @@ def token_targets(outputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def next_token_targets(outputs: Any, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Aligns every position with the label of the next one. Labels have shape `(batch_size, length)`."""
     logits = logits_of(outputs)
     virtual = logits.shape[1] - labels.shape[1] if logits.ndim == 3 and labels.ndim == 2 else 0
     if virtual > 0:
         labels = F.pad(labels, (virtual, 0), value=IGNORED)
     logits, labels = token_targets((logits,), labels)
-    # The labels are shifted and not the logits, whose copy would be large.
+    # Shift the labels, not the logits: their copy would be large.
     return logits, F.pad(labels[:, 1:], (0, 1), value=IGNORED)
 
 
 def span_targets(
     outputs: Any, labels: torch.Tensor, attention_mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Aligns start and end logits with start and end positions, shape `(batch_size, 2)`, and masks padding."""
     logits = torch.stack([float_logits(outputs, "start_logits"), float_logits(outputs, "end_logits", 1)], dim=1)
     if logits.ndim != 3 or labels.shape != logits.shape[:2] or labels.is_floating_point():
         raise ValueError(
-            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} are no pairs of start and end positions "
+            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} are not pairs of start and end positions "
             f"for start and end logits of shape {tuple(logits[:, 0].shape)}. {OWN_LIKELIHOOD_HINT}"
         )
     length = logits.shape[2]
@@ -126,10 +113,11 @@ def span_targets(
 
 
 def check_label_range(labels: torch.Tensor, num_labels: int) -> None:
+    """Refuses labels outside 0 to `num_labels - 1`."""
     outside = (labels < 0) | (labels >= num_labels)
     if outside.any():
         raise ValueError(
             f"{int(outside.sum())} labels of a batch lie outside the head's range 0 to {num_labels - 1}. "
-            "Map the labels to the model's `config.label2id`, or load the model with the right `num_labels`; for "
+            "Map the labels to the model's `config.label2id`, or load the model with the right `num_labels`. For "
             "token ids use the model's own tokenizer, and -100 for positions that are not scored."
         )

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Labels drawn from a model's own distribution, each by a number that belongs to its example and place alone."""
+"""Draws labels from a model's own distribution. Every draw depends only on the seed, the example and the position."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from ..data.batches import IGNORED
 
 
-# Up to here, a running sum over all outcomes costs less than finding a block of them first.
+# Up to this number, a running sum over all outcomes is cheaper than finding a block of them first.
 _FEW_OUTCOMES = 128
 
 
@@ -19,21 +19,21 @@ def draw_targets(
     probabilities: torch.Tensor, targets: torch.Tensor, positions: Sequence[int], seed: int
 ) -> torch.Tensor:
     """
-    Draws an outcome for every choice that is scored.
+    Draws an outcome for every scored choice.
 
     Args:
         probabilities (`torch.Tensor`):
             Shape `(batch_size, num_choices, num_outcomes)`, float32 or float64.
         targets (`torch.Tensor`):
-            The given outcomes, shape `(batch_size, num_choices)`; where they are -100 nothing is drawn.
+            The given outcomes, shape `(batch_size, num_choices)`. Nothing is drawn where they are -100.
         positions (`Sequence[int]`):
             Position of every example in the data set.
         seed (`int`):
             The seed.
 
     Returns:
-        `torch.Tensor`: Outcomes of the targets' shape, -100 where the targets are. The draw depends on the seed, the
-        example's position in the data set and the choice's index among the scored ones of its example.
+        `torch.Tensor`: Outcomes of the same shape as `targets`, with the same -100. A draw depends on the seed, on the
+        example's position in the data set, and on the choice's index among the scored ones of its example.
     """
     scored = targets != IGNORED
     rows = scored.flatten().nonzero().squeeze(1)
@@ -47,11 +47,11 @@ def draw_targets(
 
 def uniform_numbers(seed: int, positions: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """
-    Random numbers in [0, 1) by counter: a position and an index have the same number in every call, and no two of
-    them share one.
+    Random numbers in [0, 1), one for every pair of position and index. A pair gets the same number in every call.
 
-    SplitMix64 of Steele, Lea and Flood (2014), at place `2^32 position + index + 1` of the seed's stream. NumPy's
-    generators, which run through a stream from its start, would take one object per example.
+    They are those of SplitMix64 (Steele, Lea and Flood, 2014) at place `2^32 position + index + 1` of the seed's
+    stream, a place of its own for every pair. NumPy's generators run through a stream from its start and would need
+    one object per example.
 
     Args:
         seed (`int`):
@@ -73,8 +73,8 @@ def _invert(probabilities: torch.Tensor, rows: torch.Tensor, uniform: torch.Tens
     """
     The outcomes at which the distribution functions of some rows pass the uniform numbers.
 
-    Blocks of outcomes first, then outcomes within the block that was hit: a running sum over all outcomes would cost
-    as much as the softmax itself.
+    Finds a block of outcomes first, then the outcome in that block: a running sum over all outcomes would cost as much
+    as the softmax itself.
     """
     num_outcomes = probabilities.shape[1]
     if num_outcomes <= _FEW_OUTCOMES:
@@ -96,7 +96,7 @@ def _invert(probabilities: torch.Tensor, rows: torch.Tensor, uniform: torch.Tens
 
 
 def _first_above(passed: torch.Tensor, threshold: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    # Rounding may lift a threshold to the total; the last outcome with a probability is meant then.
+    # Rounding may lift a threshold to the total. Then take the last outcome with a probability.
     last = passed[:, -1]
     threshold = torch.minimum(threshold, torch.nextafter(last, torch.zeros_like(last)))
     return (passed <= threshold[:, None]).sum(dim=1).clamp_max(passed.shape[1] - 1), threshold

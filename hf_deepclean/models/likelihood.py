@@ -1,8 +1,8 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Log-likelihood of every example of a batch, from the logits and never from the model's own (averaged) loss."""
+"""The log-likelihood of every example of a batch, from the logits and never from the model's own (averaged) loss."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,19 @@ from torch.nn import functional as F
 from ..data.batches import IGNORED
 from .label_alignment import (
     OWN_LIKELIHOOD_HINT,
-    LogLikelihoodFunction,
     check_label_range,
     class_logits,
     class_targets,
     float_logits,
-    log_probability_of_labels,
     logits_of,
     next_token_targets,
     span_targets,
     token_targets,
 )
+
+
+# Called with the model's outputs and the labels; returns one log-likelihood per example, shape `(batch_size,)`.
+LogLikelihoodFunction = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
 def class_log_probabilities(outputs: Any) -> torch.Tensor:
@@ -65,14 +67,14 @@ def classification_log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.T
 
 def token_log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     """
-    Log-likelihood of every example under a head that says something of every position: token classification, masked
-    and sequence-to-sequence language models. The sum over the scored positions of `log p(y_nt | x_n, w)`.
+    Log-likelihood of every example under a head with an output for every position: token classification, masked and
+    sequence-to-sequence language models. It is the sum of `log p(y_nt | x_n, w)` over the scored positions.
 
     Args:
         outputs ([`~transformers.utils.ModelOutput`]):
             The model's outputs, with `logits` of shape `(batch_size, length, num_labels)`.
         labels (`torch.Tensor`):
-            Class indices or token ids, shape `(batch_size, length)`, with -100 where nothing is scored.
+            Class indices or token ids, shape `(batch_size, length)`; -100 where nothing is scored.
 
     Returns:
         `torch.Tensor`: Shape `(batch_size,)`, in nats; 0 for an example without scored positions.
@@ -85,15 +87,15 @@ def token_log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
 
 def next_token_log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     """
-    Log-likelihood of every example under a causal language model: the logits at a position are scored on the label of
-    the next one.
+    Log-likelihood of every example under a causal language model. The logits at a position are scored on the label at
+    the next position.
 
     Args:
         outputs ([`~transformers.utils.ModelOutput`]):
-            The model's outputs, with `logits` of shape `(batch_size, length, vocab_size)`. Virtual tokens of prompt
-            tuning may make them longer at the left than the labels are.
+            The model's outputs, with `logits` of shape `(batch_size, length, vocab_size)`. The virtual tokens of
+            prompt tuning may make them longer than the labels, at the left.
         labels (`torch.Tensor`):
-            Token ids, not shifted, shape `(batch_size, length)`, with -100 where nothing is scored.
+            Token ids, not shifted, shape `(batch_size, length)`; -100 where nothing is scored.
 
     Returns:
         `torch.Tensor`: Shape `(batch_size,)`, in nats; 0 for an example without scored positions.
@@ -110,7 +112,7 @@ def span_log_likelihood(
     """
     Log-likelihood of every example under an extractive question-answering head: `log p(start) + log p(end)`.
 
-    Padding has no part in the two distributions, so that an example has the likelihood of its unpadded self. A
+    Padding is excluded from the two distributions, so an example has the same likelihood with and without it. A
     position behind the sequence (a truncated answer) is not scored, as in transformers.
 
     Args:
@@ -119,13 +121,13 @@ def span_log_likelihood(
         labels (`torch.Tensor`):
             Start and end positions, shape `(batch_size, 2)`.
         attention_mask (`torch.Tensor`, *optional*):
-            Nonzero for tokens that are no padding, shape `(batch_size, length)`.
+            Nonzero for tokens that are not padding, shape `(batch_size, length)`.
 
     Returns:
         `torch.Tensor`: Shape `(batch_size,)`, in nats.
 
     Raises:
-        `ValueError`: If the labels are no pairs of positions.
+        `ValueError`: If the labels are not pairs of positions.
     """
     return log_probability_of_labels(*span_targets(outputs, labels, attention_mask))
 
@@ -140,29 +142,29 @@ def ctc_log_likelihood(
         outputs ([`~transformers.utils.ModelOutput`]):
             The model's outputs, with `logits` of shape `(batch_size, num_frames, vocab_size)`.
         labels (`torch.Tensor`):
-            Token ids, shape `(batch_size, length)`; negative values and the blank are padding.
+            Token ids, shape `(batch_size, length)`. Negative values and the blank are padding.
         lengths (`torch.Tensor`):
             Number of frames of every example, shape `(batch_size,)`.
         blank (`int`):
             Token id of the blank.
         zero_infinity (`bool`, *optional*, defaults to `False`):
-            Whether an example that has no alignment, being too short for its labels, scores 0 instead of -inf.
+            Whether an example that is too short for its labels, and so has no alignment, scores 0 instead of -inf.
 
     Returns:
         `torch.Tensor`: Shape `(batch_size,)`, in nats.
 
     Raises:
-        `ValueError`: If the labels are no token ids of the head.
+        `ValueError`: If the labels are not token ids of the head.
     """
     logits = float_logits(outputs)
     if logits.ndim != 3 or labels.ndim != 2 or len(labels) != len(logits) or labels.is_floating_point():
         raise ValueError(
-            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} are no token ids for CTC logits of shape "
-            f"{tuple(logits.shape)}. {OWN_LIKELIHOOD_HINT}"
+            f"Labels of shape {tuple(labels.shape)} and dtype {labels.dtype} are not token ids for CTC logits of "
+            f"shape {tuple(logits.shape)}. {OWN_LIKELIHOOD_HINT}"
         )
     kept = (labels >= 0) & (labels != blank)
     check_label_range(labels[kept], logits.shape[-1])
-    # Targets are given in one row: the padded form would read the values of the padding too.
+    # Pass all targets in one row: the padded form would also read the values of the padding.
     with torch.backends.cudnn.flags(enabled=False):
         return -F.ctc_loss(
             torch.log_softmax(logits, dim=-1).transpose(0, 1),
@@ -175,10 +177,50 @@ def ctc_log_likelihood(
         )
 
 
+class _LogProbability(torch.autograd.Function):
+    """
+    Log-probability of every target, 0 for ignored ones. The backward pass makes one tensor of the logits' size.
+
+    Cross-entropy makes three of them. With a large vocabulary these take much of the time and memory of a Fisher pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        ignored = targets == IGNORED
+        chosen = targets.masked_fill(ignored, 0)[..., None]
+        ctx.save_for_backward(logits, chosen, ignored)
+        log_probabilities = torch.log_softmax(logits, dim=-1)
+        return log_probabilities.gather(-1, chosen).squeeze(-1).masked_fill_(ignored, 0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits, chosen, ignored = ctx.saved_tensors
+        gradient = gradient.masked_fill(ignored, 0)[..., None]
+        result = torch.softmax(logits, dim=-1).mul_(-gradient)
+        return result.scatter_add_(-1, chosen, gradient), None
+
+
+def log_probability_of_labels(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """
+    Sums the log-probabilities of the targets of every example.
+
+    Args:
+        logits (`torch.Tensor`):
+            Shape `(batch_size, num_choices, num_outcomes)`, float32 or float64.
+        targets (`torch.Tensor`):
+            Outcomes, shape `(batch_size, num_choices)`; -100 where nothing is scored.
+
+    Returns:
+        `torch.Tensor`: Shape `(batch_size,)`, in nats.
+    """
+    return _LogProbability.apply(logits, targets).sum(dim=1)
+
+
 @dataclass(frozen=True, eq=False)
 class Likelihood:
     """
-    How the examples of a model are scored; made by [`~heads.find_likelihood`].
+    How the examples of a model are scored. Made by [`~heads.find_likelihood`].
 
     Args:
         kind (`str`):
@@ -186,7 +228,7 @@ class Likelihood:
         func (`Callable`, *optional*):
             The caller's likelihood, called with the model's outputs and the labels.
         model (`torch.nn.Module`, *optional*):
-            The model, which for `"ctc"` tells the number of frames of every example.
+            The model. `"ctc"` needs it for the number of frames of every example.
     """
 
     kind: str
@@ -199,17 +241,17 @@ class Likelihood:
 
         Args:
             inputs (`dict[str, Any]`):
-                What the model was given, without the labels.
+                The model's inputs, without the labels.
             outputs ([`~transformers.utils.ModelOutput`]):
-                What it returned.
+                The model's outputs.
             labels (`torch.Tensor`):
-                The batch's labels.
+                The labels of the batch.
 
         Returns:
             `torch.Tensor`: Shape `(batch_size,)`, in nats.
 
         Raises:
-            `ValueError`: If outputs and labels do not fit the kind, or the caller's likelihood does not return one
+            `ValueError`: If outputs and labels do not fit the kind, or if the caller's likelihood does not return one
                 value per example.
         """
         if self.kind == "custom":
@@ -222,12 +264,12 @@ class Likelihood:
 
     def losses(self, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor) -> torch.Tensor:
         """
-        Negative log-likelihoods of the examples, for token-level heads per scored token; examples without any are left
-        out.
+        Negative log-likelihood of every example; for token-level heads the mean over its scored tokens. Examples
+        without a scored token are left out.
 
         Args:
             inputs, outputs, labels:
-                As for the likelihood itself.
+                As for [`Likelihood.__call__`].
 
         Returns:
             `torch.Tensor`: Shape `(num_scored_examples,)`, in nats.
@@ -242,11 +284,11 @@ class Likelihood:
         self, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        The choices that a categorical likelihood consists of.
+        The single choices of a categorical likelihood.
 
         Returns:
             `tuple[torch.Tensor, torch.Tensor]`: Logits of shape `(batch_size, num_choices, num_outcomes)` in float32
-            or float64, and the outcomes of shape `(batch_size, num_choices)` with -100 where nothing is scored.
+            or float64, and outcomes of shape `(batch_size, num_choices)`, with -100 where nothing is scored.
         """
         if self.kind == "span":
             return span_targets(outputs, labels, inputs.get("attention_mask"))
@@ -261,10 +303,10 @@ def check_finite_log_likelihood(log_likelihood: torch.Tensor, first_position: in
         log_likelihood (`torch.Tensor`):
             Log-likelihoods of consecutive examples, shape `(num_examples,)`.
         first_position (`int`):
-            Position of the first of them in the data set.
+            Position of the first of these examples in the data set.
 
     Raises:
-        `ValueError`: Names the position of the first such example, never its content.
+        `ValueError`: If one is not finite. The message gives the position of the first such example, not its content.
     """
     finite = log_likelihood.isfinite()
     if finite.all():
@@ -277,7 +319,7 @@ def check_finite_log_likelihood(log_likelihood: torch.Tensor, first_position: in
 
 
 def built_in_kind(log_likelihood_func: LogLikelihoodFunction) -> str | None:
-    """The kind of likelihood that one of this module's functions computes; none for any other function."""
+    """The kind of likelihood that a function of this module computes; `None` for any other function."""
     return next((kind for kind, function in _FUNCTIONS.items() if function is log_likelihood_func), None)
 
 
@@ -289,14 +331,14 @@ def _checked(log_likelihood: Any, size: int) -> torch.Tensor:
             else f"a {type(log_likelihood).__name__}"
         )
         raise ValueError(
-            f"`log_likelihood_func` returned {returned} for {size} examples. It must return a tensor with "
-            "one log-likelihood per example: sum over tokens or targets, and do not average over the batch."
+            f"`log_likelihood_func` returned {returned} for {size} examples. It must return a tensor with one "
+            "log-likelihood per example: sum over tokens or targets, and do not average over the batch."
         )
     return log_likelihood
 
 
 def _num_frames(model: nn.Module, inputs: Mapping[str, Any], logits: torch.Tensor) -> torch.Tensor:
-    """Number of logits that stem from the audio and not from padding, as the model itself counts them."""
+    """Number of frames that come from the audio, not from padding, as the model itself counts them."""
     mask = inputs.get("attention_mask")
     if mask is None:
         return torch.full((len(logits),), logits.shape[1], device=logits.device)

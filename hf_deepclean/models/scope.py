@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which parameters unlearning may touch; shared parameters are resolved once, here."""
+"""Decides which parameters may be reset. Shared parameters are resolved here, once."""
 
 import re
 from collections.abc import Collection
@@ -22,30 +22,30 @@ def parameters_in_scope(
     reset_scope: str = "full",
 ) -> dict[str, nn.Parameter]:
     """
-    The named parameters that a Fisher information is computed for and that may be reset.
+    The named parameters that the Fisher information is computed for and that may be reset.
 
-    A parameter that requires no gradient is out of scope. Token embeddings are in: what tells one memorised text from
-    the next are the tokens it is about, and from rows that stay a repair on the retained texts reads the others again.
-    The price is that whoever has the model before and after sees which rows were reset, and so which tokens the forget
-    data use. With `exclude_modules` they can be left out.
+    Parameters that require no gradient are out of scope. Token embeddings are in scope: memorised texts differ by the
+    tokens they are about, and if the rows of these tokens stayed, a repair on the retained texts would recover the
+    other weights from them. The price: whoever has the model before and after sees which rows were reset, and so which
+    tokens the forget data use. Leave the embeddings out with `exclude_modules`.
 
     Args:
         model (`torch.nn.Module`):
             The model.
         target_modules (`str` or `Collection[str]`, *optional*):
-            Modules to keep, in the spelling of peft: a string is a regular expression for the whole module name, a
-            list holds names or last parts of names. By default all.
+            Modules to include, as in peft: a string is a regular expression for the whole module name, a list holds
+            names or last parts of names. By default all.
         exclude_modules (`str` or `Collection[str]`, *optional*):
-            Modules to leave out, in the same spelling.
+            Modules to leave out, written the same way.
         reset_scope (`str`, *optional*, defaults to `"full"`):
             `"full"`: all parameters. `"adapter"`: those of the active adapter of a [`~peft.PeftModel`].
 
     Returns:
-        `dict[str, torch.nn.Parameter]`: Each parameter once, under the first of its names. A shared parameter is
-        kept if any of its names is a target, and left out if any of its names is excluded.
+        `dict[str, torch.nn.Parameter]`: Every parameter once, under the first of its names. A shared parameter is
+        included if any of its names is a target, and left out if any of its names is excluded.
 
     Raises:
-        `ValueError`: If a pattern matches no module with parameters, or if nothing is left.
+        `ValueError`: If a pattern matches no module, or if no parameter is left.
     """
     reshard(model)
     names: dict[nn.Parameter, list[str]] = {}
@@ -80,8 +80,8 @@ def check_reset_scope(reset_scope: str) -> None:
 
 def token_embeddings(model: nn.Module) -> list[nn.Parameter]:
     """
-    The parameters that hold rows of single tokens: the table of token embeddings, and what the adapter of a
-    [`~peft.PeftModel`] has in its place.
+    The parameters with a row for every token: the table of token embeddings, or for a [`~peft.PeftModel`] the
+    parameters of the adapter that change it.
 
     Args:
         model (`torch.nn.Module`):
@@ -102,7 +102,7 @@ def module_name(parameter_name: str) -> str:
 
 
 def _matches(parameter_name: str, patterns: str | Collection[str]) -> bool:
-    """Whether the parameter's module, or a module around it, matches."""
+    """Whether the parameter's module, or a module that contains it, matches."""
     parts = parameter_name.split(".")[:-1]
     enclosing = [".".join(parts[: length + 1]) for length in range(len(parts))]
     return any(_module_matches(module, patterns) for module in enclosing)

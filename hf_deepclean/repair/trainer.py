@@ -21,8 +21,7 @@ from ..data.streams import is_stream
 from ..models.adapters.saving import saving_the_adapter_alone
 from ..models.contexts import end_mixed_precision, freeze_running_statistics, only_trainable
 from ..models.heads import find_likelihood, prepare_batch
-from ..models.label_alignment import LogLikelihoodFunction
-from ..models.likelihood import Likelihood, class_log_probabilities
+from ..models.likelihood import Likelihood, LogLikelihoodFunction, class_log_probabilities
 from ..reset.resetter import Reset
 from ..reset.weights import check_replicas
 from ..runtime.attributes import overridden

@@ -1,3 +1,3 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Processes, shards, files and signals: what all phases stand on."""
+"""Shared by all phases: processes, shards, files, signals and random states."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Attributes of other libraries' objects, set for a while."""
+"""Temporary attribute values of objects that other libraries own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def overridden(target: Any, **values: Any) -> Iterator[None]:
-    """Other attribute values, for the duration."""
+    """Sets attributes of `target` inside the block, and restores them afterwards."""
     kept = {name: getattr(target, name) for name in values}
     for name, value in values.items():
         setattr(target, name, value)

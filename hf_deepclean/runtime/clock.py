@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""How long the phases of a run take."""
+"""Measures how long the phases of a run take."""
 
 import time
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 class PhaseClock:
     """
-    Adds up wall-clock seconds by phase. Of phases within phases only the outermost counts.
+    Adds up wall-clock seconds by phase. A phase inside another one is not counted.
 
     Args:
         seconds (`dict[str, float]`, *optional*):
-            Seconds by phase to add to, such as those of an interrupted run. By default a new dictionary.
+            Seconds by phase to add to, such as those of an interrupted run. By default there are none.
 
     Attributes:
         seconds (`dict[str, float]`): Seconds by phase, in the order in which the phases first ended.
@@ -26,7 +26,7 @@ class PhaseClock:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """
-        Times what runs within. A phase that fails is not counted.
+        Times the block. A phase that fails is not counted.
 
         Args:
             name (`str`):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there as a whole or not at all."""
+"""Writes and removes files and folders so that they are there as a whole or not at all."""
 
 import errno
 import os
@@ -16,24 +16,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 
-# What an interrupted process leaves behind begins like this.
+# Prefix of the temporary folders that an interrupted process leaves behind.
 INCOMPLETE = ".incomplete-"
 
-# The state of a run, in its output directory. Pushes by Trainer and `hf upload` leave out names that begin with "_".
+# State of a run, in its output directory. Pushes by Trainer and `hf upload` skip names that begin with "_".
 STATE_FOLDER = "_unlearning_state"
 
 
 @contextmanager
 def explain_write_errors(folder: Path) -> Iterator[None]:
     """
-    What cannot be written into a folder is an error that says where, and what to do.
+    Turns an error of writing into one that names the folder and says what to do.
 
     Args:
         folder (`Path`):
-            The folder that is written into.
+            The folder that the block writes into.
 
     Raises:
-        `OSError`: If something cannot be written.
+        `OSError`: If the block cannot write.
     """
     try:
         yield
@@ -43,13 +43,13 @@ def explain_write_errors(folder: Path) -> Iterator[None]:
         raise OSError(
             number or errno.EIO,
             f"Writing to {folder} failed ({error}), and nothing that was there has changed. {remedy}, and continue "
-            "(an unlearning run by `resume_from_checkpoint=True`)",
+            "(an unlearning run with `resume_from_checkpoint=True`)",
         ) from error
 
 
 @contextmanager
 def incomplete_folder(folder: Path) -> Iterator[Path]:
-    """A new folder inside another one, which is gone afterwards, or with [`remove_incomplete`] if the process ends."""
+    """Makes a temporary folder in `folder`. If the process dies, [`remove_incomplete`] removes it later."""
     with explain_write_errors(folder):
         incomplete = Path(tempfile.mkdtemp(prefix=INCOMPLETE, dir=folder))
     try:
@@ -61,14 +61,14 @@ def incomplete_folder(folder: Path) -> Iterator[Path]:
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
     """
-    A new folder inside another one, to write into before a rename; it is gone afterwards.
+    Makes a temporary folder in `folder`, in which the block writes files before it renames them.
 
     Args:
         folder (`Path`):
-            On the file system of the files to come.
+            Where the files will go, so that both folders are on one file system.
 
     Raises:
-        `OSError`: If something cannot be written; says where and what to do.
+        `OSError`: If the block cannot write. The message says where, and what to do.
     """
     with incomplete_folder(folder) as staging, explain_write_errors(folder):
         yield staging
@@ -76,42 +76,45 @@ def staged(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A path to write a file to, which then takes the place of `path` in one step."""
+    """Yields a path to write a file to. After the block that file replaces `path` in one step."""
     with staged(path.parent) as staging:
         yield staging / path.name
         os.replace(staging / path.name, path)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether the name of a file is one of several patterns, such as `"model-*.safetensors"`."""
+    """Whether a file name matches one of several patterns, such as `"model-*.safetensors"`."""
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def check_new_file(path: Path) -> None:
     """
-    Refuses to write over a file, or into a folder that is not there.
+    Refuses to overwrite a file, or to write into a folder that does not exist.
 
     Raises:
-        `FileExistsError`: If there is something of that name.
-        `FileNotFoundError`: If there is no folder for it.
+        `FileExistsError`: If a file or folder of that name exists.
+        `FileNotFoundError`: If the folder of the file does not exist.
     """
     if path.exists():
         raise FileExistsError(f"{path} exists. Nothing is ever overwritten: choose another name, or move it.")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} for the file {path.name}. Make it first.")
+        raise FileNotFoundError(f"There is no folder {path.parent} for the file {path.name}. Create it first.")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors, on any device and of any strides, to a safetensors file."""
+    """Writes tensors of any device and any strides to a safetensors file."""
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """
-    The tensors of a safetensors file, on the CPU, and its metadata.
+    Reads the tensors of a safetensors file onto the CPU.
+
+    Returns:
+        `tuple[dict[str, torch.Tensor], dict[str, str]]`: The tensors by name, and the metadata of the file.
 
     Raises:
-        `ValueError`: If it is no such file.
+        `ValueError`: If the file is not a safetensors file.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -121,7 +124,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder so that it is there as a whole or not at all."""
+    """Renames a folder and then removes it, so that under its name it is there as a whole or not at all."""
     if folder.exists():
         doomed = Path(tempfile.mkdtemp(prefix=INCOMPLETE, dir=folder.parent))
         os.replace(folder, doomed)
@@ -129,6 +132,6 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_incomplete(folder: Path) -> None:
-    """Removes what an interrupted process has left in a folder."""
+    """Removes the temporary folders that an interrupted process has left in a folder."""
     for path in folder.glob(f"{INCOMPLETE}*"):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""SIGTERM and Ctrl-C, answered between two steps instead of amid one."""
+"""Answers SIGTERM and Ctrl-C between two steps, not in the middle of one."""
 
 import signal
 import threading
@@ -11,16 +11,16 @@ from types import FrameType
 from typing import Any
 
 
-# A launcher passes on a Ctrl-C that the terminal has sent to its processes too; what comes later is impatience.
+# A launcher passes a Ctrl-C on to processes that got it from the terminal too. A later one is a second request.
 _SAME_REQUEST_SECONDS = 2.0
 
 
 class Interruption:
     """
-    Notes that the process has been asked to stop. A second Ctrl-C stops it at once.
+    Notes a request to stop the process. A second Ctrl-C stops it at once.
 
     Attributes:
-        signal (`signal.Signals`, *optional*): The signal that came, if one did.
+        signal (`signal.Signals`, *optional*): The signal that the process got, if any.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Interruption:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """SIGTERM and SIGINT are noted for the duration; only a main thread can do that."""
+        """Notes SIGTERM and SIGINT inside the block. In any thread but the main one it does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -48,27 +48,27 @@ class Interruption:
             yield
         finally:
             for number, handler in before.items():
-                # A handler that was not installed from Python reads as none.
+                # `getsignal` returns None for a handler that was not installed from Python.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def share(self, gather: Callable[[Any], list[Any]]) -> None:
         """
-        Makes a request to one process a request to all.
+        Makes a request to one process a request to all. All processes must call this.
 
         Args:
             gather (`Callable`):
-                Called with what this process has; returns what every process has. All processes must call this.
+                Called with the value of this process; returns the values of all processes.
         """
         signals = [number for number in gather(self.signal) if number is not None]
         self.signal = signals[0] if signals else None
 
     def check(self) -> None:
         """
-        Ends the process if that was asked for.
+        Ends the process if it was asked to stop.
 
         Raises:
             `KeyboardInterrupt`: After SIGINT.
-            `SystemExit`: After SIGTERM, with the status 143 of a process that it ended.
+            `SystemExit`: After SIGTERM, with status 143, that of a process that SIGTERM ends.
         """
         if self.signal is signal.SIGINT:
             raise KeyboardInterrupt

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of one launch: how many there are, and what they tell each other."""
+"""The processes of one launch: how many there are, and how they exchange values."""
 
 import atexit
 import os
@@ -14,11 +14,11 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-# Of one reduction; larger buckets save nothing, smaller ones cost round trips.
+# Bytes per reduction: larger buckets save nothing, smaller ones cost round trips.
 _BUCKET_BYTES = 2**26
 
-# They need microseconds.
-_SECONDS_OF_THREADS = 0.1
+# gloo's threads need microseconds to drop their tensors; wait much longer.
+_SECONDS_FOR_THREADS = 0.1
 
 
 def num_processes() -> int:
@@ -27,7 +27,7 @@ def num_processes() -> int:
 
 
 def process_index() -> int:
-    """Which of them this one is; 0 is the main process."""
+    """Index of this process; 0 is the main process."""
     return dist.get_rank() if num_processes() > 1 else 0
 
 
@@ -42,11 +42,11 @@ def check_launch(world_size: int) -> None:
 
     Args:
         world_size (`int`):
-            The number of processes that Accelerate sees.
+            Number of processes that Accelerate sees.
 
     Raises:
-        `RuntimeError`: If it is not the number that the launcher started.
-        `ValueError`: If the launcher was told to use DeepSpeed, or FSDP.
+        `RuntimeError`: If the launcher started another number of processes.
+        `ValueError`: If the launcher was told to use DeepSpeed or FSDP.
     """
     check_parallelism(
         fsdp=os.environ.get("ACCELERATE_USE_FSDP") == "true",
@@ -56,9 +56,9 @@ def check_launch(world_size: int) -> None:
     if launched != world_size:
         raise RuntimeError(
             f"{launched} processes were launched, but each of them sees {world_size}: they would all do the same work "
-            "and write the same files. Without accelerators set `use_cpu=True` (`--use_cpu true`) and launch by "
-            "`torchrun --nproc_per_node N`, or by `accelerate launch --multi_gpu --num_processes N`; "
-            "`accelerate launch --cpu` starts one process whatever it is asked for."
+            "and write the same files. Without accelerators set `use_cpu=True` (`--use_cpu true`) and launch with "
+            "`torchrun --nproc_per_node N` or `accelerate launch --multi_gpu --num_processes N`; "
+            "`accelerate launch --cpu` always starts a single process."
         )
     if launched > 1:
         atexit.unregister(_let_threads_finish)
@@ -67,45 +67,46 @@ def check_launch(world_size: int) -> None:
 
 def _let_threads_finish() -> None:
     """
-    Waits, at the end of the process, for gloo's threads to drop the tensors of the last messages, for which they need
-    the interpreter: one that asks for it while it ends is ended amid C++ code, and that aborts the process, and with
-    it a launch that has succeeded.
+    Waits for gloo's threads to drop the tensors of the last messages, for which they need the interpreter.
+
+    A thread that asks for the interpreter while it shuts down is ended in the middle of C++ code. That aborts the
+    process, and with it a launch that has succeeded.
     """
-    time.sleep(_SECONDS_OF_THREADS)
+    time.sleep(_SECONDS_FOR_THREADS)
 
 
 def check_parallelism(*, fsdp: bool, deepspeed: bool) -> None:
     """
-    Refuses engines that take a model's weights apart at the start of its training, when its Fisher has been computed.
+    Refuses engines that shard a model at the start of its training, which is after its Fisher is computed.
 
     Args:
         fsdp (`bool`):
-            Whether the FSDP of Accelerate was asked for.
+            Whether Accelerate's FSDP was asked for.
         deepspeed (`bool`):
-            Whether DeepSpeed was.
+            Whether DeepSpeed was asked for.
 
     Raises:
-        `ValueError`: If one of the two was; says what to use in its place.
+        `ValueError`: If one of the two was asked for. The message says what to use instead.
     """
     if not (fsdp or deepspeed):
         return
     engine = "DeepSpeed" if deepspeed else "FSDP by Accelerate"
     reason = "ZeRO-3 leaves parameters empty between their layers' passes" if deepspeed else "it shards them too late"
     raise ValueError(
-        f"{engine} takes the weights apart itself, and {reason}: per-example gradients cannot be kept where their "
-        "weights are. Launch plain processes (`torchrun`, or `accelerate launch --multi_gpu`); if the model does not "
-        "fit one device, load it sharded by FSDP2, with `from_pretrained(path, "
+        f"{engine} shards the weights itself, and {reason}: per-example gradients cannot be kept where their weights "
+        "are. Launch plain processes (`torchrun`, or `accelerate launch --multi_gpu`). If the model does not fit one "
+        "device, load it sharded by FSDP2, with `from_pretrained(path, "
         "distributed_config=DistributedConfig(fsdp_size=N))` of transformers."
     )
 
 
 def sum_over_processes_(tensors: Iterable[torch.Tensor]) -> None:
     """
-    Sums tensors over all processes, in place, in buckets of 64 MiB.
+    Sums tensors over all processes, in place and in buckets of 64 MiB.
 
     Args:
         tensors (`Iterable[torch.Tensor]`):
-            Tensors of the same shapes and dtypes in the same order in every process, on any device.
+            Tensors on any device. Every process passes the same shapes and dtypes in the same order.
     """
     if num_processes() == 1:
         return
@@ -118,7 +119,7 @@ def sum_over_processes_(tensors: Iterable[torch.Tensor]) -> None:
 
 
 def gather_objects(value: T) -> list[T]:
-    """What every process has, in their order, in every process."""
+    """Returns the values of all processes, in their order, in every process."""
     if num_processes() == 1:
         return [value]
     gathered: list[Any] = [None] * num_processes()
@@ -127,7 +128,7 @@ def gather_objects(value: T) -> list[T]:
 
 
 def broadcast_object(value: T) -> T:
-    """What the main process has, in every process."""
+    """Returns the value of the main process in every process."""
     if num_processes() == 1:
         return value
     values = [value]
@@ -137,11 +138,11 @@ def broadcast_object(value: T) -> T:
 
 def on_main_process(function: Callable[[], T]) -> T:
     """
-    Runs something in the main process alone; the others wait, and get what it returned or the error it raised.
+    Runs a function in the main process alone. The others wait, and get its result or its error.
 
     Args:
         function (`Callable`):
-            What to run.
+            The function, called without arguments.
     """
     result, error = None, None
     if is_main_process():
@@ -157,26 +158,26 @@ def on_main_process(function: Callable[[], T]) -> T:
 
 def run_once(function: Callable[[], T], *, everywhere: bool = False) -> T:
     """
-    Computes something from Fishers, whose sums may differ between processes in the last bit, once for all processes.
+    Computes one result for all processes from Fishers, whose sums may differ in the last bit between processes.
 
     Args:
         function (`Callable`):
-            What to compute.
+            The computation.
         everywhere (`bool`, *optional*, defaults to `False`):
-            Whether the sums are sharded, so that the result takes all processes. It is the same in all of them then.
+            Whether all processes must take part, because the sums are sharded. Then they all get the same result.
     """
     return function() if everywhere else on_main_process(function)
 
 
 def _communication_device() -> torch.device:
-    """Where the backend wants tensors to be."""
+    """The device that the backend exchanges tensors on."""
     from accelerate import PartialState
 
     return PartialState().device
 
 
 def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Views of the tensors, of one dtype and together of about the size of a bucket."""
+    """Groups views of the tensors by dtype into buckets of about `_BUCKET_BYTES`."""
     bucket: list[torch.Tensor] = []
     room = _BUCKET_BYTES
     for tensor in tensors:
@@ -191,7 +192,7 @@ def _buckets(tensors: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
 
 
 def _pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Views of at most a bucket's size."""
+    """Splits a tensor into views of at most `_BUCKET_BYTES`."""
     if tensor.nbytes <= _BUCKET_BYTES or tensor.ndim == 0:
         yield tensor
         return

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Random states of Python, numpy and torch."""
+"""Temporary seeds for the random states of Python, numpy and torch."""
 
 import random
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws on the CPU by a seed; the generators of other devices are not touched."""
+    """Seeds torch's CPU generator inside the block, and restores it. Other devices are not touched."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -23,7 +23,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def all_seeded(seed: int) -> Iterator[None]:
-    """The generators of Python, numpy and torch (CPU) by a seed, afterwards as they were."""
+    """Seeds the generators of Python, numpy and torch (CPU) inside the block, and restores them."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)

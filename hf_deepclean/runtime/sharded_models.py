@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters of a model that is sharded over several processes (FSDP2), between and in its passes."""
+"""The parameters of a model that is sharded over several processes (FSDP2), between its passes and during them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,26 +14,28 @@ from .shards import is_sharded, local_part
 
 
 def reshard(model: nn.Module) -> None:
-    """Puts a sharded model in its state between passes; after a forward pass alone its outermost layer is whole."""
+    """Puts a sharded model in its state between passes. A forward pass alone leaves the outermost layer whole."""
     for module in _sharded_modules(model):
         module.reshard()
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of a model by name, shared ones once, as it holds them between passes."""
+    """The parameters of a model by name, as it holds them between passes; shared ones once."""
     reshard(model)
     return dict(model.named_parameters())
 
 
 def plain_class(model: nn.Module) -> type[Any]:
-    """The class of a model; sharding puts another one of its name in its place."""
+    """The class of a model before sharding, which replaces it by a subclass."""
     return next(base for base in type(model).__mro__ if not issubclass(base, FSDPModule))
 
 
 def note_trainable(model: nn.Module) -> None:
     """
-    Tells the shards of a model which parameters require gradients now: they take the dtype of gradients from these,
-    and do so in the first forward pass alone, in which they may all have been frozen. All processes must call this.
+    Tells the shards of a model which parameters require gradients now. All processes must call this.
+
+    FSDP2 takes the dtype of gradients from these parameters, but only in the first forward pass. All of them may have
+    been frozen then.
     """
     for unit in _sharded_modules(model):
         unit.unshard()
@@ -41,14 +43,14 @@ def note_trainable(model: nn.Module) -> None:
 
 
 def held_parameters(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    """The parameters of a model as it holds them between passes; the same ones if it is not sharded."""
+    """Parameters of a model as it holds them between passes; the same ones if it is not sharded."""
     if not _sharded_modules(model):
         return dict(parameters)
     reshard(model)
     return {name: model.get_parameter(name) for name in parameters}
 
 
-# A module, the name of its parameter, and the parameter that it is to use in its place.
+# A module, the name of its parameter, and the parameter to use instead.
 Copies = list[tuple[nn.Module, str, nn.Parameter]]
 
 
@@ -56,24 +58,26 @@ def parameters_in_passes(
     model: nn.Module, parameters: Mapping[str, nn.Parameter]
 ) -> tuple[dict[str, nn.Parameter], Copies]:
     """
-    The parameters of a model as the ops of its forward passes see them; the same ones if it is not sharded.
+    Finds the parameters of a model that the ops of its forward passes see; the same ones if it is not sharded.
 
-    Those of a sharded model are whole and have values in their layer's forward and backward pass alone. A shared one
-    of which two layers make themselves a whole each, as transformers have it with a head that is tied to embeddings,
-    is found in the outer layer, and its copies are told.
+    A parameter of a sharded model is whole, and has values, only in the forward and backward pass of its layer. A
+    shared parameter can be made whole by two layers: in transformers this happens to a head that is tied to the
+    embeddings. Then the outer layer's parameter is returned, and the inner layer's is listed as a copy.
+
+    All processes must call this.
 
     Args:
         model (`torch.nn.Module`):
-            The model; all processes must call this.
+            The model.
         parameters (`dict[str, torch.nn.Parameter]`):
             Its [`held_parameters`].
 
     Returns:
-        `tuple[dict[str, torch.nn.Parameter], list]`: The parameters, and what [`without_copies`] takes.
+        `tuple[dict[str, torch.nn.Parameter], list]`: The parameters, and the copies to pass to [`without_copies`].
 
     Raises:
-        `ValueError`: If a parameter is sharded in another way than by its rows, or not by `fully_shard`; or made whole
-            in two layers neither of which is in the other, or in two layers from shards of different sizes.
+        `ValueError`: If a parameter is not sharded by its rows, or not by `fully_shard`. If it is made whole in two
+            layers neither of which contains the other, or in two layers from shards of different sizes.
     """
     for parameter in parameters.values():
         local_part(parameter)
@@ -99,8 +103,8 @@ def parameters_in_passes(
             if module not in set(owners[parameter].modules()):
                 names = [key for key, value in parameters.items() if value is parameter]
                 raise ValueError(
-                    f"The shared parameter {names[0]} is sharded twice, in layers neither of which is in the other. "
-                    "Shard what shares it together: `fully_shard([first, second])`."
+                    f"The shared parameter {names[0]} is sharded twice, in layers neither of which contains the "
+                    "other. Shard the layers that share it together: `fully_shard([first, second])`."
                 )
             _check_even(parameter)
             copies.append((module, name, seen[parameter]))
@@ -108,7 +112,7 @@ def parameters_in_passes(
     never = [name for name, parameter in parameters.items() if is_sharded(parameter) and parameter not in seen]
     if never:
         raise ValueError(
-            f"{len(never)} parameters, {never[0]} first, are sharded but not by `fully_shard`, so that nothing makes "
+            f"{len(never)} parameters, such as {never[0]}, are sharded but not by `fully_shard`, so nothing makes "
             "them whole in a forward pass. Shard the model with `fully_shard` alone."
         )
     return {name: seen.get(parameter, parameter) for name, parameter in parameters.items()}, copies
@@ -116,7 +120,7 @@ def parameters_in_passes(
 
 @contextmanager
 def without_copies(copies: Copies) -> Iterator[None]:
-    """Modules with a copy of a shared parameter use the one parameter, so that gradients of all its uses add up."""
+    """Makes modules use the shared parameter instead of their copy, so that the gradients of all its uses add up."""
 
     def hook(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
         return module.register_forward_pre_hook(lambda *_: module._parameters.update({name: parameter}))
@@ -130,12 +134,12 @@ def without_copies(copies: Copies) -> Iterator[None]:
 
 
 def _check_even(parameter: DTensor) -> None:
-    """Refuses a shared parameter of whose smaller shards FSDP2 (torch 2.13) keeps two copies, one padded for each."""
+    """Refuses a shared parameter with uneven shards: FSDP2 (torch 2.13) keeps two padded copies of the smaller one."""
     sizes = [parameter.device_mesh.size(axis) for axis, place in enumerate(parameter.placements) if place == Shard(0)]
     if any(len(parameter) % size for size in sizes):
         raise ValueError(
-            f"The {len(parameter)} rows of the embeddings that are tied to the output layer are no multiple of the "
-            f"{sizes[0]} processes. Sharded so, embeddings and output layer part with the first change of a weight. "
+            f"The {len(parameter)} rows of the embeddings that are tied to the output layer are not a multiple of the "
+            f"{sizes[0]} processes. Sharded like this, the two would differ from the first change of a weight on. "
             "Before saving the model, add unused rows (`model.resize_token_embeddings(pad_to_multiple_of=...)`), or "
             "use another number of processes."
         )

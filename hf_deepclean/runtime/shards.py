@@ -1,11 +1,11 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What a process holds of a model that is sharded over several (FSDP2, `torch.distributed.fsdp.fully_shard`).
+The tensors of a model that is sharded over several processes (FSDP2, `torch.distributed.fsdp.fully_shard`).
 
-Between two forward passes every process holds a part of each parameter, some of its rows; in a forward and a backward
-pass the parameter is whole in all of them, layer by layer, and another Python object. Every process sees other
-examples. What is said here of shards holds of a plain tensor too, which is its own single shard.
+Between two passes every process holds some of the rows of each parameter. During a forward and a backward pass the
+parameter is whole in all processes, layer by layer, and another Python object. Every process sees other examples. All
+functions also take plain tensors; a plain tensor is its own single shard.
 """
 
 from collections import deque
@@ -25,9 +25,9 @@ class Processes:
 
     Args:
         groups (`tuple[torch.distributed.ProcessGroup, ...]`, *optional*, defaults to `()`):
-            A group for every axis of the mesh of processes.
+            One group for every axis of the mesh of processes.
         device_type (`str`, *optional*, defaults to `"cpu"`):
-            Where tensors must be to be exchanged.
+            Type of the device that tensors are exchanged on.
     """
 
     groups: tuple[Any, ...] = ()
@@ -35,11 +35,11 @@ class Processes:
 
     @property
     def are_several(self) -> bool:
-        """Whether there is anyone to talk to."""
+        """Whether the model is sharded over more than one process."""
         return bool(self.groups)
 
     def gather(self, value: Any) -> list[Any]:
-        """What every process passes, in the same order in all of them."""
+        """Returns the values of all processes, in the same order in every process."""
         values = [value]
         for group in reversed(self.groups):
             gathered: list[Any] = [None] * torch.distributed.get_world_size(group)
@@ -48,11 +48,11 @@ class Processes:
         return values
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum of a tensor over the processes, on the device of the tensor."""
+        """Returns the sum of a tensor over the processes, on the device of the tensor."""
         return self._reduced(tensor, torch.distributed.ReduceOp.SUM) if self.groups else tensor
 
     def largest(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The maximum of every entry of a tensor over the processes, on the device of the tensor."""
+        """Returns the maximum of every entry of a tensor over the processes, on the device of the tensor."""
         return self._reduced(tensor, torch.distributed.ReduceOp.MAX) if self.groups else tensor
 
     def _reduced(self, tensor: torch.Tensor, operation: Any) -> torch.Tensor:
@@ -64,11 +64,11 @@ class Processes:
 
 class Turns:
     """
-    Lets actions run in one order, whatever the order in which they get ready: processes must meet in the same one.
+    Runs actions in a fixed order, whatever order they become ready in, because all processes must use the same one.
 
     Args:
         names (`Iterable[str]`):
-            One name for every action, in order.
+            The name of every action, in order.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -76,13 +76,13 @@ class Turns:
         self._ready: dict[str, Callable[[], None]] = {}
 
     def ready(self, name: str, action: Callable[[], None]) -> None:
-        """Runs an action when all before it have run."""
+        """Runs an action as soon as all actions before it have run."""
         self._ready[name] = action
         while self._waiting and self._waiting[0] in self._ready:
             self._ready.pop(self._waiting.popleft())()
 
     def finish(self, missing: Callable[[str], None]) -> None:
-        """Runs all that are left, and `missing` in the place of those that never got ready."""
+        """Runs the remaining actions, and `missing` in place of those that never became ready."""
         while self._waiting:
             name = self._waiting.popleft()
             self._ready.pop(name, partial(missing, name))()
@@ -90,10 +90,10 @@ class Turns:
 
 def processes_of(tensors: Collection[torch.Tensor]) -> Processes:
     """
-    The processes that a model with these parameters runs in, all of which must run the same passes.
+    The processes that a model with these parameters is sharded over. All of them must run the same passes.
 
     Raises:
-        `ValueError`: If the tensors are not sharded alike.
+        `ValueError`: If the tensors are not all sharded over the same processes.
     """
     sharded = [tensor for tensor in tensors if isinstance(tensor, DTensor)]
     if not sharded:
@@ -101,15 +101,15 @@ def processes_of(tensors: Collection[torch.Tensor]) -> Processes:
     mesh = sharded[0].device_mesh
     if len(sharded) < len(tensors) or any(tensor.device_mesh != mesh for tensor in sharded):
         raise ValueError(
-            f"Of {len(tensors)} parameters {len(sharded)} are sharded, over meshes of processes that must all be the "
-            "same one. Shard the whole model with `fully_shard`, without `ignored_params` and without expert "
-            "parallelism, or leave the other parameters out of scope."
+            f"{len(sharded)} of {len(tensors)} parameters are sharded, but all must be, over one mesh of processes. "
+            "Shard the whole model with `fully_shard`, without `ignored_params` and without expert parallelism, or "
+            "leave the other parameters out of scope."
         )
     return Processes(tuple(mesh.get_group(axis) for axis in range(mesh.ndim)), mesh.device_type)
 
 
 def holders_of(tensors: Collection[torch.Tensor]) -> Processes:
-    """The processes that hold the different shards of tensors: with replicas of all shards, those of one replica."""
+    """The processes that hold different shards of tensors. If the shards have replicas, those of one replica."""
     processes = processes_of(tensors)
     if not processes.are_several:
         return processes
@@ -120,18 +120,18 @@ def holders_of(tensors: Collection[torch.Tensor]) -> Processes:
 
 def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
     """
-    What this process holds of a tensor: some of its rows, which are one range of the flattened tensor.
+    The rows of a tensor that this process holds, which are one range of the flattened tensor.
 
     Args:
         tensor (`torch.Tensor`):
             A tensor of any shape, sharded or not.
 
     Returns:
-        `tuple[torch.Tensor, int]`: The part, which shares its memory with the tensor, and where its first entry stands
+        `tuple[torch.Tensor, int]`: The part, which shares its memory with the tensor, and the index of its first entry
         in the flattened tensor. For a plain tensor the tensor itself and 0.
 
     Raises:
-        `ValueError`: If it is sharded in another way than by its rows, as in tensor parallelism.
+        `ValueError`: If the tensor is sharded in another way than by its rows, as in tensor parallelism.
     """
     if not isinstance(tensor, DTensor):
         return tensor, 0
@@ -147,50 +147,54 @@ def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
     if num_shards > 1:
         raise ValueError(
             f"A parameter of shape {tuple(tensor.shape)} is laid out over the processes as {tensor.placements}. Only "
-            "shards of the first axis, as `fully_shard` makes them, and copies of them are supported, no tensor or "
-            "expert parallelism. Load the model with `DistributedConfig(fsdp_size=...)` alone."
+            "shards of the first axis, as `fully_shard` makes them, and copies of them are supported; tensor and "
+            "expert parallelism are not. Load the model with `DistributedConfig(fsdp_size=...)` alone."
         )
     return tensor.detach().to_local(), first * tensor.numel() // max(1, rows)
 
 
 def local_indices(tensor: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     """
-    The place in the flattened [`local_part`] of those entries of a tensor that are in it.
+    Finds the entries of a tensor that this process holds.
 
     Args:
         tensor (`torch.Tensor`):
             The tensor.
         indices (`torch.Tensor`):
             Flat int64 indices into the whole tensor, ascending.
+
+    Returns:
+        `torch.Tensor`: Flat int64 indices into the [`local_part`].
     """
     part, start = local_part(tensor)
     return indices[(start <= indices) & (indices < start + part.numel())] - start if is_sharded(tensor) else indices
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor with all its rows, in every process; all must ask for it."""
+    """The tensor with all its rows, in every process. All processes must call this."""
     return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
-    """Whether a process holds a part of the tensor."""
+    """Whether every process holds only a part of the tensor."""
     return isinstance(tensor, DTensor)
 
 
 def is_whole_at(tensor: torch.Tensor, device: torch.device) -> bool:
-    """Whether a tensor is a plain one on a device."""
+    """Whether a tensor is not sharded, and on a device."""
     return not is_sharded(tensor) and tensor.device == device
 
 
 def add_full_tensor_(total: torch.Tensor, addend: torch.Tensor) -> None:
     """
-    Adds a whole tensor of every process to a sum that may be sharded, and may be on another device.
+    Adds one whole tensor per process to a sum, which may be sharded and on another device. All processes must call
+    this.
 
     Args:
         total (`torch.Tensor`):
             The sum; added to in place.
         addend (`torch.Tensor`):
-            A tensor of the same shape, another one in every process; all must call this.
+            A tensor of the same shape. Every process passes its own.
     """
     if isinstance(total, DTensor):
         mesh = total.device_mesh

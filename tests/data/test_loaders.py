@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import IterableDataset, SequentialSampler
 from transformers import Trainer, TrainingArguments, default_data_collator
 
-from hf_deepclean.data.loaders import BatchSource, rows_and_collator, seeded_batches
+from hf_deepclean.data.loaders import BatchSource, seeded_batches
 from hf_deepclean.data.process_loaders import EpochLoader, ProcessBatchSampler, ProcessRows
 from hf_deepclean.data.streams import first_rows, is_stream
 from tests import tiny
@@ -206,7 +206,6 @@ def test_a_source_gives_rows_or_a_collator_without_the_columns_that_the_model_do
     kept, narrowing = source.rows_and_collator(listed := Rows(list(extended)), "training")
     assert kept is listed and narrowing([listed[0]]) == ["labels", "pixel_values"]
     assert BatchSource(trainer).rows_and_collator(extended, None)[1] is trainer.data_collator
-    assert rows_and_collator(trainer, extended, None)[1] is trainer.data_collator
 
 
 @pytest.mark.parametrize("kind", ["data set", "rows"])

@@ -67,7 +67,7 @@ def test_a_second_text_and_another_column_are_found():
 def test_classes_given_by_name_are_those_of_the_model():
     rows = Dataset.from_dict({"text": ["a", "b"], "label": ["bad", "good"]})
     assert tokenize_text_classification(rows, byte_tokenizer(), label2id={"good": 0, "bad": 1})["labels"][:] == [1, 0]
-    with pytest.raises(ValueError, match=r"1 of its entries are none of the model's .*: good"):
+    with pytest.raises(ValueError, match=r"1 of its entries are not among the model's .*: good"):
         tokenize_text_classification(rows, byte_tokenizer(), label2id={"good": 0})
 
 

@@ -293,7 +293,7 @@ def test_what_the_caller_returns_must_depend_on_the_model():
         ("bert tokens", torch.zeros(4, 7), r"logits of shape \(1, 7, 4\).*Pass a `log_likelihood_func"),
         ("bert sequence", torch.zeros(4, 4), "Multi-label and regression heads need a `log_likelihood_func`"),
         ("wav2vec2 ctc", torch.full((4, 3), 10), "3 labels of a batch lie outside the head's range 0 to 9"),
-        ("wav2vec2 ctc", torch.zeros(4), "no token ids for CTC logits"),
+        ("wav2vec2 ctc", torch.zeros(4), "not token ids for CTC logits"),
     ],
 )
 def test_labels_that_do_not_fit_the_head_are_refused(name, labels, message):

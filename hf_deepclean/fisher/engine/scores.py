@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from ...models.label_alignment import log_probability_of_labels
 from ...models.label_draws import draw_targets
-from ...models.likelihood import Likelihood
+from ...models.likelihood import Likelihood, log_probability_of_labels
 
 
 def fisher_scores(

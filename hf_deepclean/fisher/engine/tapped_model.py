@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...data.batches import num_examples, split_labels
 from ...models.heads import find_likelihood
-from ...models.label_alignment import LogLikelihoodFunction
+from ...models.likelihood import LogLikelihoodFunction
 from ...runtime.shards import Processes, add_full_tensor_
 from .probe import CallKey, Layouts, probe_layouts
 from .reference import visit_example_gradients

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the weights of an adapter were before its training."""
+"""Reset values for the weights of an adapter, above all the values that they had before its training."""
 
 import copy
 import logging
@@ -29,29 +29,29 @@ def adapter_reset_values(
     model: "PeftModel", indices: Mapping[str, torch.Tensor], reset_value: str, seed: int
 ) -> dict[str, torch.Tensor]:
     """
-    New values for entries of the active adapter; the model stays as it is.
+    Computes the reset values of entries of the active adapter. The model is not changed.
 
     Args:
         model ([`~peft.PeftModel`]):
             The model with the adapter.
         indices (`dict[str, torch.Tensor]`):
-            For every parameter the flat indices of its entries.
+            Flat indices of the entries, by parameter.
         reset_value (`str`):
-            `"init"`: the values before training. That is what peft's own initialisation draws for the factors, which
-            makes their product 0; for the magnitudes of [DoRA](https://huggingface.co/papers/2402.09353) the norms of
-            the base's weights; for copies of modules and trained tokens the base's values.
+            `"init"`: the values before training. For the factors these are the values that peft's own initialisation
+            draws, which make their product 0; for the magnitudes of [DoRA](https://huggingface.co/papers/2402.09353)
+            the norms of the base model's weights; for copies of modules and trained tokens the base model's values.
 
-            `"zero"`: 0, with two exceptions. A magnitude of 0 would switch off a neuron of the base, so magnitudes
-            get the norm of the base's weights. And a rank whose row of A and column of B are both 0 throughout would
-            never have a gradient again, so its selected entries get their initial values instead.
+            `"zero"`: 0, with two exceptions. A magnitude of 0 would switch off a neuron of the base model, so
+            magnitudes get the norm of the base model's weights. A rank whose row of A and column of B are both all
+            zeros would never have a gradient again, so its selected entries get their initial values.
         seed (`int`):
-            Seed of the initialisation. The global random state is left as it was.
+            Seed of the initialisation. The global random state is not changed.
 
     Returns:
-        `dict[str, torch.Tensor]`: Flat values by parameter.
+        `dict[str, torch.Tensor]`: Flat values, by parameter.
 
     Raises:
-        `ValueError`: If an entry is not the active adapter's, or its initial value cannot be drawn again.
+        `ValueError`: If an entry does not belong to the active adapter, or if its initial value cannot be drawn again.
     """
     name = active_adapter(model)
     config = model.peft_config[name]
@@ -59,7 +59,7 @@ def adapter_reset_values(
     foreign = sorted(indices.keys() - parameters.keys())
     if foreign:
         raise ValueError(
-            f"{len(foreign)} of {len(indices)} parameters to reset are not those of the active adapter {name!r}: "
+            f"{len(foreign)} of {len(indices)} parameters to reset do not belong to the active adapter {name!r}: "
             f"{', '.join(foreign[:3])}. Select with `reset_scope='adapter'`."
         )
     check_initialisation(name, config, reset_value)
@@ -70,7 +70,7 @@ def adapter_reset_values(
     magnitudes = [key for key in indices if ".lora_magnitude_vector." in key]
     dead = _dead_ranks(model, name, indices)
     if magnitudes or dead:
-        # By peft's default, in which a rank alone has no effect, whatever the adapter itself started from.
+        # Always peft's default, in which a single rank has no effect, whatever initialisation the adapter used.
         fresh = _initial_values(model, name, True, seed)
         for key in magnitudes:
             values[key] = torch.take(fresh[key], indices[key].cpu())
@@ -81,7 +81,7 @@ def adapter_reset_values(
 
 
 def _initial_values(model: "PeftModel", name: str, init: bool | str, seed: int) -> dict[str, torch.Tensor]:
-    """What every parameter of the adapter had before training, on the CPU."""
+    """The values of every parameter of the adapter before training, on the CPU."""
     values: dict[nn.Parameter, torch.Tensor] = {}
     with seeded(seed), torch.no_grad():
         for layer in lora_layers(model, name):
@@ -91,13 +91,13 @@ def _initial_values(model: "PeftModel", name: str, init: bool | str, seed: int) 
 
 
 def _initial_factors(layer: "LoraLayer", name: str, init: bool | str) -> dict[nn.Parameter, torch.Tensor]:
-    """Runs peft's own initialisation of a layer on copies in the place of its factors, then puts them back."""
+    """Runs peft's own initialisation of a layer on copies of its factors, and puts the factors back."""
     trained = {kind: getattr(layer, kind)[name] for kind in _FACTORS if name in getattr(layer, kind)}
     copies = {}
     try:
         for kind, entry in trained.items():
             fresh = copy.deepcopy(entry)
-            # As peft does it: drawn in float32 and on the CPU, whatever the parameter's type and place.
+            # peft draws in float32 and on the CPU, whatever the dtype and device of the parameter.
             for parameter in entry_parameters(fresh):
                 parameter.data = parameter.data.to("cpu", torch.float32)
             copies[kind] = getattr(layer, kind)[name] = fresh
@@ -125,7 +125,7 @@ def _initial_factors(layer: "LoraLayer", name: str, init: bool | str) -> dict[nn
 
 
 def _copied_values(model: "PeftModel", name: str) -> dict[nn.Parameter, torch.Tensor]:
-    """The base's values of whole modules that the adapter trained a copy of, and of single rows."""
+    """The base model's values of modules that the adapter trained a copy of, and of rows of trained tokens."""
     from peft.tuners.trainable_tokens import TrainableTokensLayer
     from peft.utils.other import ModulesToSaveWrapper
 
@@ -143,9 +143,9 @@ def _copied_values(model: "PeftModel", name: str) -> dict[nn.Parameter, torch.Te
 
 def _dead_ranks(model: "PeftModel", name: str, indices: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    For every factor with such entries, where the ranks lie that a reset to 0 would leave with nothing but zeros.
+    Finds the ranks that a reset to 0 would leave with only zeros, as a mask for every factor in `indices`.
 
-    Each of the two factors gets its gradient through the other one, so that both stay 0 from then on.
+    Each of the two factors gets its gradient through the other, so both would stay 0 forever.
     """
     names = {parameter: key for key, parameter in model.named_parameters()}
     dead: dict[str, torch.Tensor] = {}
@@ -166,7 +166,7 @@ def _dead_ranks(model: "PeftModel", name: str, indices: Mapping[str, torch.Tenso
                 remaining.view(-1)[indices[key].cpu()] = False
             left.append(remaining)
         first, second = left
-        # The second factor of a grouped convolution holds, for its outputs, only the ranks of their group.
+        # The second factor of a grouped convolution holds only the ranks of a group for the outputs of that group.
         groups = len(first) // second.shape[1]
         by_rank = second.view(groups, len(second) // groups, second.shape[1], -1).any(dim=3).any(dim=1).flatten()
         nothing = ~(first.flatten(1).any(dim=1) | by_rank)
@@ -185,6 +185,6 @@ def _dead_ranks(model: "PeftModel", name: str, indices: Mapping[str, torch.Tenso
         logger.warning(
             f"All weights of {num_ranks} ranks of the adapter {name!r} are reset. With zeros in both factors they "
             "would never have a gradient again, so these weights get their initial values (no effect on the output, "
-            "but trainable). Lower `reset_fraction` or raise `gamma` to reset fewer."
+            "but trainable). Lower `reset_fraction` or raise `gamma` to reset fewer weights."
         )
     return dead

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Loads a saved LoRA adapter, ready to train, on the base it names."""
+"""Loads a saved LoRA adapter, ready to train, on the base model that it names."""
 
 import copy
 import os
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 
-# Head classes by the task that an adapter names; other adapters go by the architecture of their base.
+# Model classes by the task that an adapter names. Other adapters get the architecture of their base model.
 _TASK_CLASSES = {
     "CAUSAL_LM": "AutoModelForCausalLM",
     "QUESTION_ANS": "AutoModelForQuestionAnswering",
@@ -33,22 +33,25 @@ _TASK_CLASSES = {
 
 def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftModel":
     """
-    Loads a saved LoRA adapter, ready to train, on the base it names.
+    Loads a saved LoRA adapter, ready to train, on the base model that it names.
 
-    The base is loaded as it is saved; to clean an adapter on a base that is quantised on loading, load both and pass
-    the model. The head is that of the adapter's task, else of its base's architecture; a head that the base does not
-    have gets as many labels as the adapter's copy of it, and is initialised by `seed`. The global random state is left
-    as it was.
+    The base model is loaded as it was saved. To clean an adapter on a base model that is quantised on loading, load
+    both yourself and pass the model. The head is that of the adapter's task, or else of the base model's architecture.
+    A head that the base model does not have gets as many labels as the adapter's copy of it, and is initialised by
+    `seed`. The global random state is not changed.
 
     Args:
         path (`str`):
             Folder with `adapter_config.json`. It is only read.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of what neither base nor adapter have.
+            Seed for weights that neither the base model nor the adapter has.
+
+    Returns:
+        [`~peft.PeftModel`]: The model, whose adapter is named `"default"`.
 
     Raises:
-        `OSError`: If the base cannot be loaded.
-        `ValueError`: If the adapter is no LoRA, names no base, or does not fit it.
+        `OSError`: If the base model or the weights of the adapter cannot be loaded.
+        `ValueError`: If the adapter is not a LoRA adapter, names no base model, or does not fit it.
     """
     from peft import PeftConfig, PeftModel
     from peft.utils import load_peft_weights
@@ -58,8 +61,8 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
     kind = getattr(config.peft_type, "value", config.peft_type)
     if kind != "LORA":
         raise ValueError(
-            f"The adapter {path} is of type {kind}, and only LoRA adapters are loaded here. Merge it into its base "
-            "(`merge_and_unload`, where the method has it) and pass the merged model."
+            f"The adapter {path} is of type {kind}, but only LoRA adapters are supported. Merge it into its base "
+            "(`merge_and_unload`, if the method supports it) and pass the merged model."
         )
     if not config.base_model_name_or_path:
         raise ValueError(
@@ -70,7 +73,7 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
     if not any((Path(path) / weights_name).is_file() for weights_name in _WEIGHTS_NAMES):
         raise FileNotFoundError(
             f"The folder {path} has the configuration of an adapter and no weights ({' or '.join(_WEIGHTS_NAMES)}). "
-            "Save the adapter again with `save_pretrained`."
+            "Save the adapter again, with `save_pretrained`."
         )
     weights = load_peft_weights(path, device="cpu")
     with seeded(seed):
@@ -91,7 +94,7 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
         raise ValueError(
             f"The adapter {path} carries weights of the base that are not those of "
             f"{config.base_model_name_or_path!r}: {', '.join(replaced)}. An adapter of a changed base cannot be "
-            "cleaned without it: load both yourself and pass the `PeftModel`."
+            "cleaned without that base. Load both yourself and pass the `PeftModel`."
         )
     return model
 
@@ -108,7 +111,7 @@ def _load_base(path: str, config: "LoraConfig", weights: Mapping[str, torch.Tens
     except OSError as error:
         raise OSError(
             f"The adapter {path} belongs to the base {name!r}, which cannot be loaded ({' '.join(str(error).split())})"
-            ". Put the base there, or load it yourself and pass "
+            ". Make the base available there, or load it yourself and pass "
             "`PeftModel.from_pretrained(base, path, is_trainable=True)`."
         ) from error
 
@@ -134,7 +137,7 @@ def _model_class(config: "LoraConfig", base_config: PreTrainedConfig) -> type[Pr
 def _set_num_labels(
     base_config: PreTrainedConfig, model_class: type[PreTrainedModel], weights: Mapping[str, torch.Tensor]
 ) -> None:
-    """As many labels as the adapter's copy of a head has that the base is without."""
+    """Sets the number of labels to that of the adapter's copy of a head that the base model does not have."""
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in model_class(copy.deepcopy(base_config)).named_parameters()}
     for key, tensor in weights.items():
@@ -145,7 +148,7 @@ def _set_num_labels(
 
 
 def _not_of_the_base(base: PreTrainedModel, weights: Mapping[str, torch.Tensor]) -> set[str]:
-    """Names of weights in an adapter's file that the base has too, in other values."""
+    """Names of weights in an adapter's file that the base model has too, with other values."""
     parameters = dict(base.named_parameters(remove_duplicate=False))
     names = {key: key.removeprefix("base_model.model.").replace(".base_layer.", ".") for key in weights}
     return {
@@ -159,6 +162,6 @@ def _not_of_the_base(base: PreTrainedModel, weights: Mapping[str, torch.Tensor])
 def _misfit(path: str, config: "LoraConfig", reason: str) -> ValueError:
     return ValueError(
         f"The adapter {path} does not fit its base {config.base_model_name_or_path!r}: {reason}. It was trained on "
-        "another base, or on this one with a resized vocabulary or another head. Load the right base yourself and "
+        "another base, or on this base with a resized vocabulary or another head. Load the right base yourself and "
         "pass `PeftModel.from_pretrained(base, path, is_trainable=True)`."
     )

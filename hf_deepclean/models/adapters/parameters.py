@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What an adapter consists of."""
+"""The parameters of an adapter, and those of its base model."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ CONFIG_NAME = "adapter_config.json"
 
 
 def is_adapted(model: object) -> bool:
-    """Whether a model is a [`~peft.PeftModel`]; does not import peft."""
+    """Whether a model is a [`~peft.PeftModel`]. Does not import peft."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(model, peft.PeftModel)
 
@@ -33,26 +33,26 @@ def is_adapter_path(path: object) -> bool:
 
 def active_adapter(model: "PeftModel") -> str:
     """
-    Name of the adapter that is active.
+    Name of the active adapter.
 
     Raises:
-        `ValueError`: If none or several are, or the model has no adapter.
+        `ValueError`: If no adapter or several adapters are active, or if the model is not a [`~peft.PeftModel`].
     """
     if not is_adapted(model):
-        raise ValueError(f"A {type(model).__name__} has no adapter of its own: wrap it in a `PeftModel`.")
+        raise ValueError(f"A {type(model).__name__} has no adapter of its own. Wrap it in a `PeftModel`.")
     names = list(model.active_adapters)
     if len(names) != 1:
         raise ValueError(
-            f"{len(names)} adapters of this model are active ({', '.join(map(repr, names)) or 'none'}), and their "
-            "weights cannot be told apart by their effect. Activate the one to clean with `model.set_adapter(name)`."
+            f"{len(names)} adapters of this model are active ({', '.join(map(repr, names)) or 'none'}), but only one "
+            "can be cleaned. Activate it with `model.set_adapter(name)`."
         )
     return names[0]
 
 
 def adapter_parameters(model: "PeftModel") -> dict[str, nn.Parameter]:
     """
-    The parameters of the active adapter: its low-rank factors and their biases, magnitudes (DoRA), copies of whole
-    modules (`modules_to_save`) and rows of trained tokens. Each once, under the first of its names.
+    The parameters of the active adapter, each once, under the first of its names: low-rank factors and their biases,
+    magnitudes (DoRA), copies of whole modules (`modules_to_save`) and rows of trained tokens.
     """
     owned = set(_parameters_of(model, [active_adapter(model)]))
     return {name: parameter for name, parameter in model.named_parameters() if parameter in owned}
@@ -60,8 +60,8 @@ def adapter_parameters(model: "PeftModel") -> dict[str, nn.Parameter]:
 
 def token_parameters(model: "PeftModel") -> list[nn.Parameter]:
     """
-    The parameters of the active adapter that hold a row or a column for every token of the vocabulary: the first
-    factor of LoRA on the token embeddings, a trained copy of the table, or its trained rows.
+    The parameters of the active adapter with a row or a column for single tokens: the first factor of LoRA on the
+    token embeddings, a trained copy of the table, or its trained rows.
     """
     try:
         embeddings = model.get_base_model().get_input_embeddings()
@@ -79,23 +79,9 @@ def token_parameters(model: "PeftModel") -> list[nn.Parameter]:
 
 
 def num_base_weights(model: "PeftModel") -> int:
-    """Number of weights outside all adapters; packed ones count as they are stored."""
+    """Number of weights outside all adapters. Packed weights count as they are stored."""
     owned = set(_parameters_of(model, list(model.peft_config)))
     return sum(parameter.numel() for parameter in model.parameters() if parameter not in owned)
-
-
-def keep_base_differentiable(model: nn.Module) -> None:
-    """
-    Keeps the 4-bit weights of bitsandbytes in the layout that gradients pass through.
-
-    On processors with AVX512-BF16 a forward pass in eval mode repacks them in place, for good, into one that is for
-    inference only; a gradient of any layer below would silently be missing, and the base's bits would differ.
-    """
-    packing = [module for module in model.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
-    for module in packing:
-        # Asking for its state is how bitsandbytes undoes the packing.
-        module.state_dict()
-        module.support_avx512bf16_for_cpu = False
 
 
 def _parameters_of(model: "PeftModel", names: Collection[str]) -> Iterator[nn.Parameter]:
@@ -111,10 +97,12 @@ def _parameters_of(model: "PeftModel", names: Collection[str]) -> Iterator[nn.Pa
 
 
 def entry_parameters(entry: nn.Parameter | nn.Module) -> list[nn.Parameter]:
+    """The parameters of an entry that peft keeps for an adapter, which is a parameter or a module."""
     return [entry] if isinstance(entry, nn.Parameter) else list(entry.parameters())
 
 
 def lora_layers(model: "PeftModel", name: str) -> "Iterator[LoraLayer]":
+    """The LoRA layers that an adapter is applied to."""
     from peft.tuners.lora import LoraLayer
 
     for module in model.modules():

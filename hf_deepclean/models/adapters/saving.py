@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Saves the active adapter, and no weight of its base."""
+"""Saves the active adapter without the weights of its base model."""
 
 import logging
 import os
@@ -24,31 +24,31 @@ logger = logging.getLogger(__name__)
 
 def save_adapter(model: "PeftModel", directory: str | os.PathLike[str]) -> None:
     """
-    Writes the active adapter, whatever its name, straight into a folder, and no weight of the base.
+    Writes the active adapter, whatever its name, directly into a folder, without the weights of the base model.
 
-    Only where the vocabulary was resized are the embeddings of the base written too, as peft does: the base on disk
-    does not have those rows.
+    Only if the vocabulary was resized, the embeddings of the base model are written too, as peft does: the base model
+    on disk does not have these rows.
 
     Args:
         model ([`~peft.PeftModel`]):
             The model with the adapter.
         directory (`str`):
-            Where to.
+            The folder to write to.
     """
     with saving_the_adapter_alone(model):
         model.save_pretrained(directory)
-    # A template of a model card, with nothing filled in.
+    # peft writes an unfilled template of a model card.
     (Path(directory) / "README.md").unlink(missing_ok=True)
 
 
 @contextmanager
 def saving_the_adapter_alone(model: nn.Module) -> Iterator[None]:
     """
-    Where anything saves the model, for the duration, it saves the active adapter alone, straight into the folder.
+    Inside the block, whatever saves the model saves only the active adapter, directly into the folder.
 
-    By itself peft saves all adapters, those not named "default" in folders of their own (where Trainer does not find
-    its best checkpoint), asks the Hub for the base's configuration, and adds the base's embeddings if LoRA is applied
-    to them. Does nothing to a model without adapter.
+    On its own peft saves all adapters, puts those not named "default" into subfolders (where Trainer does not find its
+    best checkpoint), asks the Hub for the base model's configuration, and adds the base model's embeddings if LoRA is
+    applied to them. Nothing changes for a model without adapter.
     """
     if not is_adapted(model):
         yield
@@ -56,8 +56,8 @@ def saving_the_adapter_alone(model: nn.Module) -> Iterator[None]:
     resized = _vocabulary_was_resized(model)
     if resized:
         logger.warning(
-            "The vocabulary of the base was resized, so its embeddings are saved beside the adapter, which could not "
-            "be loaded without them."
+            "The vocabulary of the base was resized, so its embeddings are saved with the adapter, which could not be "
+            "loaded without them."
         )
     name, save_pretrained = active_adapter(model), model.save_pretrained
 
@@ -77,7 +77,7 @@ def saving_the_adapter_alone(model: nn.Module) -> Iterator[None]:
 
 
 def _vocabulary_was_resized(model: "PeftModel") -> bool:
-    """Compared with the configuration of the base, if that is on this machine."""
+    """Compares the vocabulary with the base model's configuration, if that is on this machine."""
     here = getattr(model.get_base_model().config, "vocab_size", None)
     name = model.peft_config[active_adapter(model)].base_model_name_or_path
     if not name or here is None:

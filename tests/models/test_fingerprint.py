@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, ViTForImageClassification
 
-from hf_deepclean.data import digests as fingerprint
+from hf_deepclean.models import fingerprint
 from hf_deepclean.models.fingerprint import weights_fingerprint
 from tests import tiny
 
