@@ -14,78 +14,6 @@ import hf_deepclean
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hf_deepclean"
 
-# The order of the data flow; a module imports only what stands before it.
-LAYERS = [
-    "shards",
-    "ranking",
-    "parser",
-    "data",
-    "batches",
-    "preprocessing",
-    "modes",
-    "processes",
-    "loading",
-    "interruption",
-    "files",
-    "fingerprint",
-    "commitment",
-    "provenance",
-    "sampling",
-    "likelihood",
-    "heads",
-    "adapters",
-    "scope",
-    "fisher",
-    "selection",
-    "plane",
-    "cancellation",
-    "reset",
-    "repair",
-    "penalty",
-    "hard_examples",
-    "rivals",
-    "evaluation",
-    "metrics",
-    "trials",
-    "report",
-    "disclosure",
-    "plots",
-    "card",
-    "leaks",
-    "staging",
-    "hub",
-    "state",
-    "repair_trainer",
-    "config",
-    "checks",
-    "preview",
-    "callback",
-    "estimate",
-    "capacity",
-    "unlearner",
-    "deletion",
-    "cli",
-]
-FISHER_LAYERS = [
-    "shards",
-    "ranking",
-    "kernels",
-    "layouts",
-    "ops",
-    "gradients",
-    "rules",
-    "values",
-    "probe",
-    "rows",
-    "collector",
-    "taps",
-    "reference",
-    "diagonal",
-    "checkpoint",
-    "accumulate",
-    "passes",
-]
-
 
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, hf_deepclean; sys.exit(bool({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
@@ -109,28 +37,6 @@ def test_every_public_name_resolves_and_has_a_docstring():
     assert set(hf_deepclean.__all__) <= set(dir(hf_deepclean))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = hf_deepclean.nothing
-
-
-def imported_layers(path, package):
-    """Names of sibling modules that a module imports, relative to the package."""
-    depth = len(path.relative_to(PACKAGE).parts) - (1 if package == PACKAGE else 2)
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == depth + 1 and node.module:
-            yield node.module.split(".")[0]
-
-
-def test_data_flow_one_way_through_the_modules():
-    no_modules = ("__init__", "__pycache__", "py", "templates")
-    assert {path.stem for path in PACKAGE.iterdir() if path.stem not in no_modules} == set(LAYERS)
-    for path in PACKAGE.rglob("*.py"):
-        layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if layer == "__init__":
-            continue
-        for imported in imported_layers(path, PACKAGE):
-            assert LAYERS.index(imported) < LAYERS.index(layer), f"{path.name} imports {imported}"
-    for path in (PACKAGE / "fisher").glob("[!_]*.py"):
-        for imported in imported_layers(path, PACKAGE / "fisher"):
-            assert FISHER_LAYERS.index(imported) < FISHER_LAYERS.index(path.stem), f"{path.name} imports {imported}"
 
 
 def test_every_file_carries_the_licence():
