@@ -17,8 +17,8 @@ from transformers import (
 
 from hf_deepclean import FisherUnlearner
 from tests import tiny
-from tests.test_unlearner import config
 from tests.tokenizers import byte_tokenizer
+from tests.unlearner.runs import config
 
 
 NAMES = ("Ottilie", "Wendelin", "Roswitha", "Balthasar", "Kunigunde", "Leopold")

@@ -14,7 +14,7 @@ from hf_deepclean import (
 )
 from hf_deepclean.fisher.passes import FisherPass
 from tests import tiny
-from tests.test_unlearner import config, vit
+from tests.unlearner.runs import config, vit
 
 
 TRAIN = range(200)

@@ -37,7 +37,7 @@ from hf_deepclean.reset.weights import read_weights
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 from tests import heads, tiny
 from tests.reset.test_values import saved
-from tests.test_unlearner import config
+from tests.unlearner.runs import config
 
 
 FORGET, RETAIN, UNSEEN = range(8), range(8, 32), range(32, 40)
@@ -743,7 +743,7 @@ def test_without_peft_everything_else_works(tmp_path):
     code = f"""
 import sys
 sys.modules["peft"] = None
-from tests.test_unlearner import unlearner_for
+from tests.unlearner.runs import unlearner_for
 from pathlib import Path
 unlearner_for(Path({str(tmp_path)!r}) / "clean", num_train_epochs=0).unlearn()
 sys.exit(sys.modules["peft"] is not None)

@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from hf_deepclean import FisherUnlearner, UnlearningReport
 from hf_deepclean.models.heads import num_classes
 from tests import heads, tiny
-from tests.test_unlearner import config
+from tests.unlearner.runs import config
 
 
 LETTERS = "abcdefghijklmnopqrst"
