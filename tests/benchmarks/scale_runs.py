@@ -5,12 +5,13 @@
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import datasets
 import torch
@@ -31,6 +32,7 @@ from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
 from hf_deepclean.planning.device import calibrate
 from hf_deepclean.planning.job import Job
 from hf_deepclean.planning.model_size import ModelSize
+from hf_deepclean.runtime.clock import PhaseClock
 from tests.benchmarks.measure import (
     anonymous_bytes,
     isolated,
@@ -131,7 +133,7 @@ class MeasuredRun:
         columns = {"input_ids": tokens, "labels": tokens if self.generates else labels}
         return datasets.Dataset.from_dict(columns).with_format("torch")
 
-    def unlearner(self, model: nn.Module, folder: str) -> "WatchedUnlearner":
+    def unlearner(self, model: nn.Module, folder: str) -> FisherUnlearner:
         job, vocab_size = self.job, getattr(model.config, "vocab_size", 0)
         splits = {
             f"{split}_dataset": self.dataset(getattr(job, f"num_{split}_examples"), seed, vocab_size)
@@ -152,9 +154,7 @@ class MeasuredRun:
             disable_tqdm=True,
             use_cpu=True,
         )
-        unlearner = WatchedUnlearner(model, args, **splits)
-        unlearner.processor_seconds = {}
-        return unlearner
+        return FisherUnlearner(model, args, **splits)
 
 
 def _job(tokens: int, forget: int, retain: int, **changes: Any) -> Job:
@@ -208,36 +208,43 @@ class PeakMemory:
             self.peaks[phase] = max(self.peaks.get(phase, 0), anonymous_bytes() - self.start)
 
 
-class WatchedUnlearner(FisherUnlearner):
+class WatchedClock(PhaseClock):
     """
     Notes the processor time of every phase, and tells the memory sampler which phase runs.
 
     On one thread of an idle machine, processor time equals wall-clock time. Other programs do not count in it.
+
+    Args:
+        seconds (`dict[str, float]`): Wall-clock seconds by phase, as for [`PhaseClock`].
+        processor_seconds (`dict[str, float]`): Processor seconds by phase, to add to.
+        memory (`PeakMemory`, *optional*): The sampler.
     """
 
-    memory: PeakMemory | None = None
+    def __init__(
+        self, seconds: dict[str, float], processor_seconds: dict[str, float], memory: PeakMemory | None
+    ) -> None:
+        super().__init__(seconds)
+        self.processor_seconds = processor_seconds
+        self.memory = memory
 
-    def _watched(self, phase: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
         start = time.process_time()
-        with nullcontext() if self.memory is None else self.memory.during(phase):
-            result = method(*args, **kwargs)
-        self.processor_seconds[phase] = self.processor_seconds.get(phase, 0.0) + time.process_time() - start
-        return result
+        with nullcontext() if self.memory is None else self.memory.during(name), super().phase(name):
+            yield
+        self.processor_seconds[name] = self.processor_seconds.get(name, 0.0) + time.process_time() - start
 
-    def evaluate_unlearning(self, *args: Any, **kwargs: Any) -> Any:
-        return self._watched("evaluation", super().evaluate_unlearning, *args, **kwargs)
 
-    def compute_fisher(self, dataset: Any, description: str = "Fisher") -> Any:
-        return self._watched(description, super().compute_fisher, dataset, description)
+def unlearn_watched(unlearner: FisherUnlearner, memory: PeakMemory | None = None) -> dict[str, float]:
+    """Runs an unlearner with a watched clock. Returns the processor seconds of every phase."""
+    processor_seconds: dict[str, float] = {}
 
-    def select_weights(self, *args: Any, **kwargs: Any) -> Any:
-        return self._watched("selection", super().select_weights, *args, **kwargs)
+    def clock(seconds: dict[str, float]) -> WatchedClock:
+        return WatchedClock(seconds, processor_seconds, memory)
 
-    def reset_weights(self, *args: Any, **kwargs: Any) -> Any:
-        return self._watched("reset", super().reset_weights, *args, **kwargs)
-
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        return self._watched("repair", super().train, *args, **kwargs)
+    with patch("hf_deepclean.unlearner.PhaseClock", clock):
+        unlearner.unlearn()
+    return processor_seconds
 
 
 def warm_up(run: MeasuredRun) -> None:
@@ -258,10 +265,10 @@ def measure_seconds(name: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         unlearner = run.unlearner(model, folder)
         start = time.process_time()
-        unlearner.unlearn()
+        processor_seconds = unlearn_watched(unlearner)
         total = time.process_time() - start
     rates.append(calibrate(size, tokens, clock=time.process_time))
-    return unlearner.processor_seconds | {"total": total, "flops_per_second": sum(rates) / 2}
+    return processor_seconds | {"total": total, "flops_per_second": sum(rates) / 2}
 
 
 def measure_memory(name: str) -> dict[str, int]:
@@ -269,9 +276,7 @@ def measure_memory(name: str) -> dict[str, int]:
     run = RUNS[name]
     warm_up(run)
     with tempfile.TemporaryDirectory() as folder, PeakMemory() as memory:
-        unlearner = run.unlearner(run.build(), folder)
-        unlearner.memory = memory
-        unlearner.unlearn()
+        unlearn_watched(run.unlearner(run.build(), folder), memory)
     return memory.peaks
 
 
