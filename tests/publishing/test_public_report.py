@@ -39,7 +39,7 @@ def test_of_what_a_report_holds_only_the_listed_fields_get_out(disclosure):
 @pytest.mark.parametrize("make", [split, text_split])
 @pytest.mark.parametrize("sizes", [((100, 1000), (400, 1800)), ((50, 200), (40_000, 499)), ((64, 64), (6400, 98))])
 def test_withheld_runs_that_differ_in_their_sizes_alone_look_the_same(make, sizes):
-    """Runs with the same shares and spreads differ in their numbers of examples. Only the lower bounds may tell these."""
+    """Runs with the same shares and spreads differ only in their numbers of examples, which must not show."""
     first, second = (published(*size, make=make).to_dict() for size in sizes)
     assert first == second
 
