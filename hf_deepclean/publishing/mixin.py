@@ -53,7 +53,7 @@ class PublishingMixin:
             private, exist_ok, create_pr, revision, commit_message, gated, token, api:
                 As for [`push_folder_to_hub`]. By default the push makes a new private repository.
             needles ([`Needles`], *optional*):
-                What else must not be published, in addition to the forget data as this class received them. For example
+                What must not be published in addition to the forget data as this class received them, such as
                 `needles_of_dataset(rows)` of the rows before preprocessing.
             publication:
                 Fields of [`Publication`]: `base_model`, `forget_disclosure`, `forget_description`, `gated_prompt`,
