@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of a rendered card against the record it was rendered from."""
+"""Checks a rendered card against its public report."""
 
 import re
 
@@ -30,8 +30,8 @@ def leaves(value):
 
 
 def numbers_missing_in(card, record):
-    """Numbers on a card, metadata included, that are neither in the public report nor in the fixed text."""
-    # The checksum of the card itself is the one number that no report can hold.
+    """The numbers on a card, metadata included, that are neither in the public report nor in the fixed text."""
+    # The checksum of the card is the only number that no report can hold.
     text = re.sub(r"<!-- Generated.*-->", "", str(card))
     known = numbers_of(static_text())
     for leaf in leaves(record):
@@ -39,12 +39,12 @@ def numbers_missing_in(card, record):
             known |= numbers_of(leaf)
         elif leaf is not None and not isinstance(leaf, bool):
             known |= {float(leaf), float(f"{leaf:.4g}"), round(100 * leaf, 2)}
-    # A number of four digits at most is what the card shows of one.
+    # The card shows at most four digits of a number.
     return {number for number in numbers_of(text) if not any(abs(number - one) <= 1e-9 * abs(one) for one in known)}
 
 
 def assert_is_a_valid_card(text):
-    """The front matter is what the Hub's specification asks for, and nothing was left undefined."""
+    """The metadata follow the Hub's specification, and nothing was left undefined."""
     card = ModelCard(text)
     metadata = yaml.safe_load(text.split("---\n")[1])
     assert all(isinstance(tag, str) for tag in metadata["tags"])

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Finished runs to publish: tiny models of images, of text and of an adapter, with people in the rows to forget."""
+"""Unlearners to publish: a tiny image classifier, a language model and an adapter that must forget people."""
 
 import shutil
 
@@ -57,7 +57,7 @@ def texts():
 
 
 def classifier(folder, **kwargs):
-    """An unlearner of images; its rows have no words."""
+    """An unlearner of an image classifier. Its rows have no words."""
     torch.manual_seed(0)
     digits = tiny.digits()
     parts = {"forget": range(60), "retain": range(60, 160), "eval": range(160, 200), "unseen": range(200, 260)}
@@ -73,7 +73,7 @@ def llama(tokenizer):
 
 
 def causal_lm(folder, **kwargs):
-    """An unlearner of a language model, whose rows to forget are of people."""
+    """An unlearner of a language model that must forget people."""
     tokenizer, splits = texts()
     return FisherUnlearner(
         llama(tokenizer),
@@ -85,7 +85,7 @@ def causal_lm(folder, **kwargs):
 
 
 def adapter(folder, **kwargs):
-    """An unlearner of an adapter of such a model."""
+    """An unlearner of an adapter that must forget people."""
     tokenizer, splits = texts()
     base = llama(tokenizer)
     base.save_pretrained(folder.parent / "base")
@@ -109,7 +109,7 @@ RUNS = {"classifier": classifier, "causal_lm": causal_lm, "adapter": adapter}
 
 
 def in_shards(folder):
-    """Divides the weights in an output directory into several files."""
+    """Divides the weights in an output directory into shards."""
     model = ViTForImageClassification.from_pretrained(folder)
     model.save_pretrained(folder / "in_shards", max_shard_size="10KB")
     (folder / "model.safetensors").unlink()
@@ -129,7 +129,7 @@ def logits(model, kind):
 
 
 def load(name, kind, folder, **kwargs):
-    """The model of a folder or of a repository, as its card says."""
+    """Loads the model of a folder or a repository as its card says."""
     if kind == "classifier":
         return ViTForImageClassification.from_pretrained(name, **kwargs)
     if kind == "causal_lm":

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The cards in `model_cards/` are what the code makes of the reports beside them."""
+"""The code renders the cards in `model_cards/` from the reports beside them."""
 
 import json
 import re

@@ -15,9 +15,10 @@ from .push import PushResult, push_folder_to_hub
 
 class PublishingMixin:
     """
-    Publishes the result of a finished run, searched for traces of the forget data before anything leaves the machine.
+    Publishes the result of a finished run. Everything is searched for traces of the forget data before it leaves the
+    machine.
 
-    The class that it is mixed into has `args`, `forget_dataset`, `requests` and `processing_class`.
+    The class needs the attributes `args`, `forget_dataset`, `requests` and `processing_class`.
     """
 
     args: Any
@@ -44,28 +45,28 @@ class PublishingMixin:
         Publishes the cleaned model that [`~FisherUnlearner.unlearn`] has written: weights, configuration, tokenizer or
         processor, card, pictures and the public form of the report, in one commit.
 
-        Before the first request every byte is searched for the forget data and for traces of this machine.
+        Before the first request every byte is searched for traces of the forget data and of this machine.
 
         Args:
             repo_id (`str`):
-                The repository, `"me/clean-model"`.
+                The repository, such as `"me/clean-model"`.
             private, exist_ok, create_pr, revision, commit_message, gated, token, api:
-                As for [`push_folder_to_hub`]: a new private repository, unless said otherwise.
+                As for [`push_folder_to_hub`]. By default the push makes a new private repository.
             needles ([`Needles`], *optional*):
-                What must not be published beside the forget data as they were given to this class, such as
-                `needles_of_dataset(rows)` of the rows as they were before their preparation.
+                What must not be published in addition to the forget data as this class received them, such as
+                `needles_of_dataset(rows)` of the rows before preprocessing.
             publication:
                 Fields of [`Publication`]: `base_model`, `forget_disclosure`, `forget_description`, `gated_prompt`,
                 `allowed`.
 
         Returns:
-            [`PushResult`]: `print` it: it ends with what is left to do.
+            [`PushResult`]: Print it to see what is left for you to do.
 
         Raises:
             `FileNotFoundError`: If there is no result of a finished run.
-            `FileExistsError`: If the repository holds something and neither `exist_ok` nor `create_pr` is set.
-            `LeakError`: If something would leak; no request was made then.
-            `ConnectionError`: If the Hub fails or refuses; says what became of the repository.
+            `FileExistsError`: If the repository holds files and neither `exist_ok` nor `create_pr` is set.
+            `LeakError`: If a trace was found. No request was made then.
+            `ConnectionError`: If the Hub fails or refuses. The message says what became of the repository.
         """
         return on_main_process(
             lambda: push_folder_to_hub(
@@ -88,21 +89,21 @@ class PublishingMixin:
         self, folder: str | os.PathLike[str], *, needles: Needles | None = None, **publication: Any
     ) -> list[str]:
         """
-        Writes what [`~FisherUnlearner.push_to_hub`] would publish to a new folder, by the same rules.
+        Writes the files that [`~FisherUnlearner.push_to_hub`] would publish to a new folder, by the same rules.
 
         Args:
             folder (`str`):
-                The folder.
+                The new folder.
             needles, publication:
                 As for [`~FisherUnlearner.push_to_hub`].
 
         Returns:
-            `list[str]`: The files, relative to it.
+            `list[str]`: The files, relative to `folder`.
 
         Raises:
             `FileNotFoundError`: If there is no result of a finished run.
-            `FileExistsError`: If the folder holds something.
-            `LeakError`: If something would leak; nothing is written then.
+            `FileExistsError`: If the folder exists and is not empty.
+            `LeakError`: If a trace was found. Nothing is written then.
         """
         return on_main_process(
             lambda: save_published(self.args.output_dir, folder, self._needles(needles), Publication(**publication))
@@ -110,7 +111,7 @@ class PublishingMixin:
 
     def create_model_card(self, **publication: Any) -> None:  # type: ignore[override]
         """
-        Writes the card of the finished run to the output directory, without pictures.
+        Writes the card of the finished run to the output directory, without plots.
 
         Args:
             publication:
@@ -123,8 +124,8 @@ class PublishingMixin:
         on_main_process(lambda: write_card(self.args.output_dir, Publication(**publication)))
 
     def _needles(self, further: Needles | None = None) -> Needles:
-        """What of the data to forget and of the run must not be published."""
-        # A processor of texts and images has one, and one of images alone has not.
+        """Needles of the forget data and of this run."""
+        # A processor of texts and images has a tokenizer, a processor of images has none.
         tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
         tokenizer = tokenizer if hasattr(tokenizer, "decode") else None
         rows = needles_of_dataset(self.forget_dataset, tokenizer=tokenizer, names=list(self.requests))

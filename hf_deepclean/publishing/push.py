@@ -144,8 +144,7 @@ def push_folder_to_hub(
         `ValueError`: If `repo_id` has no owner, if the repository is public and `private` is not `False`, or as for
             [`staged_model`].
         `LeakError`: If a trace was found. No request was made then.
-        `ConnectionError`: If the Hub still fails or refuses after the retries of huggingface_hub. The message says
-            what became of the repository.
+        `ConnectionError`: If the Hub still fails or refuses after all retries. Says what became of the repository.
     """
     _check_arguments(repo_id, gated)
     api = HfApi(token=token) if api is None else api

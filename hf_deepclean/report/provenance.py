@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the original model comes from: its id on the Hub, its commit and the metadata of its card."""
+"""Where a result comes from: the original model's Hub id, commit and card metadata, and the library versions."""
 
 import json
 import os
@@ -88,11 +88,11 @@ def _card_of(name: str) -> dict[str, Any]:
 
 def library_versions(*, with_peft: bool = False) -> dict[str, str]:
     """
-    Versions of Python and of the libraries that decide the bits of a result.
+    The versions of Python and of the libraries that decide the bits of a result.
 
     Args:
         with_peft (`bool`, *optional*, defaults to `False`):
-            Whether peft is one of them.
+            Whether to include peft.
     """
     packages = ["hf-deepclean", "torch", "transformers", "datasets", "accelerate", "safetensors"]
     packages += ["peft"] if with_peft else []

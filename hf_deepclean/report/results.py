@@ -78,11 +78,11 @@ class IntegrityResult:
     @classmethod
     def of(cls, reset: Reset) -> "IntegrityResult":
         """
-        The counts after a repair.
+        Counts the weights after a repair.
 
         Args:
             reset ([`Reset`]):
-                The reset that was repaired, whose guard has verified the model.
+                The repaired reset. Its guard has verified the model.
         """
         return cls(
             reset.num_changed(),

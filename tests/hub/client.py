@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The Hub's client in this process, pointed at a Hub on this machine."""
+"""Points the Hub's client in this process at a Hub on this machine."""
 
 import os
 import socket
@@ -19,16 +19,16 @@ from tests.hub.server import LocalHub
 @contextmanager
 def client_of(hub: LocalHub) -> Iterator[None]:
     """
-    Lets `huggingface_hub`, and what is built on it, use a Hub on this machine, not offline and not this machine's
-    cache and token. Nothing else can be connected to, and the client tries again at once rather than after 1, 2, 4,
-    8 and 8 seconds. Before and afterwards there is no open connection.
+    Lets `huggingface_hub`, and the libraries built on it, use a Hub on this machine: online, with a cache of its own
+    and without this machine's token. No other address can be reached. The client retries at once, not after 1, 2, 4, 8
+    and 8 seconds. There is no open connection before and after.
 
     Args:
         hub (`LocalHub`):
-            One that runs.
+            A running Hub.
     """
     environment = hub.environment()
-    # A test passes the token itself, or does without.
+    # A test passes the token itself if it needs it.
     del environment["HF_TOKEN"]
     home, cache = environment["HF_HOME"], environment["HF_HUB_CACHE"]
     with pytest.MonkeyPatch.context() as patch:
@@ -52,10 +52,10 @@ def client_of(hub: LocalHub) -> Iterator[None]:
         }.items():
             patch.setattr(constants, name, value)
         patch.setattr(_cache_manager, "HF_HUB_CACHE", cache)
-        # These two keep the address that they were made with.
+        # These two keep the address with which they were made.
         patch.setattr(hf_api.api, "endpoint", hub.endpoint)
         patch.setattr(transformers.utils.hub, "_hf_api", None)
-        # All that either module uses of `time` is to sleep before it tries again.
+        # Both modules use `time` only to sleep before a retry.
         for module in (_http, file_download):
             patch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None))
         _refuse_other_machines(patch)
@@ -79,7 +79,7 @@ def _refuse_other_machines(patch: pytest.MonkeyPatch) -> None:
 
     def checking(function):
         def checked_function(opened, address):
-            # That of a socket within this machine is no tuple.
+            # The address of a Unix socket is no tuple.
             if isinstance(address, tuple):
                 checked(address[0])
             return function(opened, address)

@@ -16,18 +16,18 @@ def apply(
     operations: list[dict[str, Any]], files: dict[str, File], lfs: dict[str, LfsObject]
 ) -> tuple[dict[str, File], dict[str, bytes]]:
     """
-    The files after the operations of a commit, and the contents of those that are new and regular.
+    Applies the operations of a commit. Returns the files after them, and the contents of new regular files.
 
     Args:
         operations (`list[dict[str, Any]]`):
-            Without the header.
+            The operations, without the header.
         files (`dict[str, File]`):
-            Of the commit before.
+            The files of the parent commit.
         lfs (`dict[str, LfsObject]`):
             The objects that were uploaded.
 
     Raises:
-        `Refusal`: If an operation cannot be.
+        `Refusal`: If an operation is not possible.
     """
     files, contents = dict(files), {}
     for operation in operations:
@@ -62,7 +62,7 @@ def sibling(path: str, file: File, blobs: bool) -> dict[str, Any]:
 
 
 def entries_of(repository: Repository, commit: Commit, expand: bool) -> dict[str, dict[str, Any]]:
-    """The files and the folders of a commit by their paths; expanded, with the last commit that changed them."""
+    """The files and folders of a commit by path; expanded, with the last commit that changed each."""
     entries = {}
     for path, file in commit.files.items():
         entries[path] = {"type": "file", "path": path, "oid": file.oid, "size": file.size}
@@ -84,5 +84,5 @@ def entries_of(repository: Repository, commit: Commit, expand: bool) -> dict[str
 
 
 def _below(commit: Commit, path: str) -> dict[str, str]:
-    """The oids of a file, or of the files of a folder."""
+    """The oids of a file, or of all files of a folder."""
     return {name: file.oid for name, file in commit.files.items() if name == path or name.startswith(f"{path}/")}

@@ -18,7 +18,7 @@ from tests.hub.messages import Answer, ReceivedRequest, Refusal, json_answer
 from tests.hub.repositories import Commit, LfsObject, Repositories, Repository, is_lfs, now
 
 
-# Entries of a list in one answer; far fewer than the Hub's, so that a short history already has two pages.
+# Entries of a list in one answer, far fewer than on the Hub, so that a short history has two pages.
 PAGE_SIZE = 20
 
 
@@ -167,7 +167,7 @@ class Endpoints:
         return json_answer({"transfer": "basic", "objects": objects})
 
     def _lfs_upload(self, request: ReceivedRequest, repo_id: str, sha256: str) -> Answer:
-        # As at a storage service, the signature in the address stands for the token.
+        # As in a storage service, the signature in the address takes the place of the token.
         repository = self._repositories.read(repo_id)
         if repository is None or request.query.get("signature") != [self._signature(repo_id, sha256)]:
             raise Refusal(HTTPStatus.FORBIDDEN, "The signature does not fit")
@@ -292,7 +292,7 @@ class Endpoints:
         return self._create_ref(repository, f"refs/heads/{name}", start)
 
     def _create_tag(self, request: ReceivedRequest, repo_id: str, name: str) -> Answer:
-        # The address of a tag to be made ends in what it is to name.
+        # The address ends in the revision that the new tag names.
         repository = self._writable(request, repo_id)
         return self._create_ref(repository, f"refs/tags/{request.json()['tag']}", self._commit_at(repository, name))
 
@@ -362,7 +362,7 @@ class Endpoints:
         return Answer(content[start : end + 1], HTTPStatus.PARTIAL_CONTENT, headers)
 
 
-# One segment of a path; the client percent-encodes what is in it.
+# One segment of a path. The client percent-encodes it.
 _REPO = "(?P<repo_id>[^/]+/[^/]+)"
 _REVISION = "(?P<revision>[^/]+)"
 _MODEL = f"/api/models/{_REPO}"

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metadata of a model card, and what the Hub refuses in them."""
+"""Reads and checks the metadata of a model card as the Hub does."""
 
 import math
 import re
@@ -23,7 +23,7 @@ PIPELINE_TAGS = (
     "zero-shot-image-classification zero-shot-object-detection"
 ).split()
 ONE, MANY, ONE_OR_MANY = "a string", "a list of strings", "a string or a list of strings"
-# Of each field: what it holds, and a pattern of its strings.
+# For each field its type, and a pattern that its strings must match.
 FIELDS = {
     "license": (ONE_OR_MANY, r"[a-z0-9][a-z0-9.-]*"),
     "language": (ONE_OR_MANY, r"[a-z]{2,3}(-[A-Za-z]+)*|code|multilingual"),
@@ -39,10 +39,10 @@ FIELDS = {
 
 def front_matter(content: str) -> Any:
     """
-    What stands between the first two lines of `---`, or None.
+    The YAML between the first two lines of `---`, or None.
 
     Raises:
-        `yaml.YAMLError`: If it cannot be read.
+        `yaml.YAMLError`: If the YAML cannot be parsed.
     """
     match = re.match(r"\s*---[ \t]*\n(.*?)^---[ \t]*$", content.replace("\r\n", "\n"), re.DOTALL | re.MULTILINE)
     return yaml.safe_load(match[1]) if match else None
@@ -50,11 +50,11 @@ def front_matter(content: str) -> Any:
 
 def validate(content: str) -> tuple[list[str], list[str]]:
     """
-    The errors and the warnings of a model card.
+    Finds the errors and the warnings of a model card.
 
     Args:
         content (`str`):
-            Of README.md.
+            The content of README.md.
     """
     try:
         data = front_matter(content)

@@ -19,13 +19,13 @@ class ReceivedRequest:
 
     Args:
         method (`str`):
-            Such as `"POST"`.
+            The method, such as `"POST"`.
         path (`str`):
-            With its query, percent-encoded.
+            Path and query, percent-encoded.
         headers (`dict[str, str]`):
-            By their names in lower case.
+            Headers by their names in lower case.
         body (`bytes`):
-            Joined, if it came in chunks.
+            The body; its chunks are joined.
     """
 
     method: str
@@ -44,7 +44,7 @@ class ReceivedRequest:
         return [json.loads(line) for line in self.body.splitlines()]
 
     def plain(self) -> bytes:
-        """All that was sent but the token; what was encoded stands in it a second time, decoded."""
+        """Everything that was sent except the token. Encoded texts are in it twice, encoded and decoded."""
         headers = [f"{name}: {value}" for name, value in self.headers.items() if name != "authorization"]
         sent = "\n".join([f"{self.method} {self.path}", *headers]).encode("latin-1")
         decoded = [unquote(self.path).encode()]
@@ -58,7 +58,7 @@ class ReceivedRequest:
 
 
 def _texts(value: Any) -> Iterator[bytes]:
-    """Every string within what JSON holds, and what those that can be base64 would then say."""
+    """Every string within a JSON value, and its decoded form if it can be base64."""
     if isinstance(value, str):
         yield value.encode()
         try:
@@ -88,17 +88,17 @@ def json_answer(value: Any, status: int = HTTPStatus.OK, headers: dict[str, str]
 
 class Refusal(Exception):
     """
-    What ends a request with an error.
+    Ends a request with an error.
 
     Args:
         status (`int`):
-            Of the answer.
+            Status of the answer.
         message (`str`):
-            What the client says.
+            The message that the client shows.
         code (`str`, *optional*):
-            What the client chooses its exception by.
+            The code by which the client chooses its exception.
         headers (`dict[str, str]`, *optional*):
-            More headers of the answer.
+            Further headers of the answer.
     """
 
     def __init__(self, status: int, message: str, code: str | None = None, headers: dict[str, str] | None = None):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Model repositories on disk: contents by their sha256, and a JSON record of each repository."""
+"""Model repositories on disk: contents by their SHA-256, and a JSON record of each repository."""
 
 import hashlib
 import json
@@ -15,14 +15,14 @@ from pathlib import Path
 
 MAIN = "refs/heads/main"
 
-# Of a file in git, in bytes; what is larger goes to LFS.
+# Size in bytes; larger files go to LFS.
 MAX_REGULAR_SIZE = 10_000_000
 LFS_PATTERNS = (
     "*.7z *.arrow *.bin *.bz2 *.ckpt *.ftz *.gz *.h5 *.joblib *.lfs.* *.mlmodel *.model *.msgpack *.npy *.npz *.onnx "
     "*.ot *.parquet *.pb *.pickle *.pkl *.pt *.pth *.rar *.safetensors saved_model/**/* *.tar.* *.tar *.tflite *.tgz "
     "*.wasm *.xz *.zip *.zst *tfevents*"
 ).split()
-# The file that every new repository begins with.
+# The content of `.gitattributes` in a new repository.
 GIT_ATTRIBUTES = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS).encode()
 
 
@@ -35,19 +35,19 @@ def git_oid(content: bytes) -> str:
 
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
-    """What git holds in the place of an LFS file."""
+    """The pointer that git holds instead of an LFS file."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
 def is_lfs(path: str, size: int, sample: bytes, git_attributes: bytes) -> bool:
     """
-    Whether a file is to be stored in LFS: by the repository's `.gitattributes`, by its size, or as it is not text.
+    Whether a file is stored in LFS: because of the repository's `.gitattributes`, its size, or because it is no text.
 
     Args:
         path (`str`):
-            In the repository.
+            Path in the repository.
         size (`int`):
-            In bytes.
+            Size in bytes.
         sample (`bytes`):
             The first bytes of the file.
         git_attributes (`bytes`):
@@ -60,7 +60,7 @@ def is_lfs(path: str, size: int, sample: bytes, git_attributes: bytes) -> bool:
     if size > MAX_REGULAR_SIZE or b"\0" in sample:
         return True
     try:
-        # A sample may end within a character.
+        # The sample may end within a character.
         getincrementaldecoder("utf-8")().decode(sample)
     except UnicodeDecodeError:
         return True
@@ -69,7 +69,7 @@ def is_lfs(path: str, size: int, sample: bytes, git_attributes: bytes) -> bool:
 
 @dataclass(frozen=True)
 class File:
-    """A file of a commit; `oid` is git's, of an LFS file that of its pointer."""
+    """A file of a commit. `oid` is git's hash of the file, or of the pointer of an LFS file."""
 
     size: int
     sha256: str
@@ -102,7 +102,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class LfsObject:
-    """What was uploaded to LFS; without a file name until a commit has named it."""
+    """An object in LFS. It has no file name until a commit names it."""
 
     size: int
     pushed_at: str
@@ -112,21 +112,21 @@ class LfsObject:
 @dataclass(frozen=True)
 class Repository:
     """
-    The record of a repository. It does not change: a change makes another record.
+    The record of a repository. It is immutable: a change makes another record.
 
     Args:
         id (`str`):
             Namespace and name.
         private (`bool`):
-            Whether it is hidden without a token.
+            Whether the repository is hidden without a token.
         gated (`str` or `bool`):
             `"auto"`, `"manual"` or `False`.
         refs (`dict[str, str]`):
             Commit ids by `refs/heads/BRANCH`, `refs/tags/TAG` and `refs/pr/NUMBER`.
         commits (`dict[str, Commit]`):
-            By their ids; only those that a ref leads to.
+            Commits by id, only those that a ref leads to.
         lfs (`dict[str, LfsObject]`):
-            By their sha256; an object stays when no commit has it any more, until it is deleted.
+            Objects by their SHA-256. An object stays until it is deleted, even if no commit has it.
     """
 
     id: str
@@ -151,14 +151,14 @@ class Repository:
         return next((name for name in names if name in self.refs), None)
 
     def commit(self, revision: str) -> Commit | None:
-        """The commit of a ref, or of the beginning of a commit id."""
+        """The commit of a ref, or of the first digits of a commit id."""
         if ref := self.ref(revision):
             return self.commits[self.refs[ref]]
         found = [key for key in self.commits if key.startswith(revision)] if len(revision) >= 7 else []
         return self.commits[found[0]] if len(found) == 1 else None
 
     def history(self, commit: Commit) -> list[Commit]:
-        """A commit and those before it, newest first."""
+        """A commit and its ancestors, newest first."""
         commits = [commit]
         while commits[-1].parent:
             commits.append(self.commits[commits[-1].parent])
@@ -172,12 +172,12 @@ class Repository:
         return replace(self, commits=commits, lfs=lfs).with_refs({**self.refs, ref: commit.id})
 
     def with_refs(self, refs: dict[str, str]) -> "Repository":
-        """The repository with these refs and only the commits that they lead to."""
+        """The repository with these refs, and only with the commits that they lead to."""
         reached = {commit.id: commit for key in refs.values() for commit in self.history(self.commits[key])}
         return replace(self, refs=refs, commits=reached)
 
     def without_lfs(self, deleted: Collection[str], rewrite_history: bool) -> "Repository":
-        """The repository without some LFS objects and, where its history is rewritten, without files of them."""
+        """The repository without some LFS objects, and without their files if its history is rewritten."""
         lfs = {key: value for key, value in self.lfs.items() if key not in deleted}
         if not rewrite_history:
             return replace(self, lfs=lfs)
@@ -199,11 +199,11 @@ class Repository:
 
 class Repositories:
     """
-    Repositories in a folder. What is read is what was last written as a whole.
+    Repositories in a folder. A record is replaced as a whole.
 
     Args:
         folder (`Path`):
-            For `blobs`, by their sha256, and the `records` of the repositories.
+            The folder of the `blobs`, by their SHA-256, and of the `records` of the repositories.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -243,17 +243,17 @@ class Repositories:
         self._remove_unreferenced()
 
     def store(self, content: bytes) -> str:
-        """Keeps a content, to be named by a record that is written next; returns its sha256."""
+        """Stores a content and returns its SHA-256. The record that names it must be written next."""
         sha256 = hashlib.sha256(content).hexdigest()
         (self._blobs / sha256).write_bytes(content)
         return sha256
 
     def content(self, repository: Repository, file: File) -> bytes | None:
-        """The content of a file, or None if it was an LFS object that is deleted."""
+        """The content of a file, or None if its LFS object was deleted."""
         return None if file.lfs and file.sha256 not in repository.lfs else (self._blobs / file.sha256).read_bytes()
 
     def _remove_unreferenced(self) -> None:
-        """Removes the contents that no repository has."""
+        """Removes the contents that no repository names."""
         kept = set()
         for path in self._records.glob("*.json"):
             repository = Repository.from_record(json.loads(path.read_bytes()))

@@ -19,25 +19,25 @@ from tests.hub.repositories import MAIN, Commit, File, LfsObject, Repositories, 
 
 class LocalHub:
     """
-    A Hub that runs for the length of a `with` block.
+    A Hub that runs during a `with` block.
 
-    A state that is written is written as a whole or not at all; one request is processed at a time.
+    It processes one request at a time, and writes a state as a whole or not at all.
 
     Args:
         folder (`Path`):
-            Where it keeps its repositories. One that another `LocalHub` has left is taken up.
+            The folder of the repositories. Repositories that another `LocalHub` has left there are kept.
 
     Attributes:
         folder (`Path`):
-            As given; the contents that are stored are in its `blobs`.
+            The folder. Stored contents are in its `blobs`.
         endpoint (`str`):
-            The address, of this machine only.
+            The address, which only this machine can reach.
         user (`str`):
-            Whose repositories those without a namespace are.
+            The owner of repositories without a namespace.
         token (`str`):
-            What writing, and reading what is private, demands.
+            The token that is needed to write, and to read private repositories.
         requests (`list[ReceivedRequest]`):
-            All that were received, also those that failed.
+            All received requests, including failed ones.
     """
 
     user = "tester"
@@ -68,7 +68,7 @@ class LocalHub:
             raise RuntimeError("This Hub could not process a request. See the error above.") from self._errors[0]
 
     def environment(self) -> dict[str, str]:
-        """The variables of the environment by which another process uses this Hub, with the token."""
+        """The environment variables with which another process uses this Hub, token included."""
         home = self.folder / "home"
         return {
             "HF_ENDPOINT": self.endpoint,
@@ -80,7 +80,7 @@ class LocalHub:
             "TRANSFORMERS_OFFLINE": "0",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            # Or a thread asks a service elsewhere for a conversion.
+            # Otherwise a thread asks a remote service for a conversion.
             "DISABLE_SAFETENSORS_CONVERSION": "1",
             "NO_PROXY": "*",
             "no_proxy": "*",
@@ -98,23 +98,23 @@ class LocalHub:
         times: int = 1,
     ) -> None:
         """
-        Lets the next matching requests fail, or come late.
+        Lets the next matching requests fail or be late.
 
         Args:
             method (`str`):
-                Of the requests.
+                Method of the requests.
             path (`str`):
-                A regular expression that is searched for in path and query.
+                A regular expression to search for in path and query.
             status (`int`, *optional*):
-                Of the answer. 429 comes with `Retry-After: 0`.
+                Status of the answer. 429 comes with `Retry-After: 0`.
             drop (`bool`, *optional*, defaults to `False`):
-                Ends the connection without an answer.
+                Whether to end the connection without an answer.
             delay (`float`, *optional*, defaults to 0.0):
                 Seconds before the request is processed.
             after (`bool`, *optional*, defaults to `False`):
-                Processes the request first, and only then fails.
+                Whether to process the request first, and then fail.
             times (`int`, *optional*, defaults to 1):
-                How many requests.
+                Number of requests.
 
         Raises:
             `ValueError`: If nothing would happen, or two things at once.
@@ -127,7 +127,7 @@ class LocalHub:
             self._faults.append(Fault(method, re.compile(path), status, drop, delay, after, times))
 
     def received_bytes(self) -> bytes:
-        """All that was received but the token, as `ReceivedRequest.plain` says."""
+        """Everything that was received except the token, see `ReceivedRequest.plain`."""
         return b"\n".join(request.plain() for request in list(self.requests))
 
     def repo(self, repo_id: str) -> Repository | None:
@@ -135,13 +135,13 @@ class LocalHub:
             return self._repositories.read(repo_id)
 
     def commits(self, repo_id: str, revision: str = "main") -> list[Commit]:
-        """The commits that a revision leads to, newest first."""
+        """The commits of a revision, newest first."""
         with self._lock:
             repository, commit = self._found(repo_id, revision)
             return repository.history(commit)
 
     def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
-        """The contents by their paths, with the `.gitattributes` of every repository."""
+        """The contents by path, including `.gitattributes`."""
         with self._lock:
             repository, commit = self._found(repo_id, revision)
             contents = {path: self._repositories.content(repository, file) for path, file in commit.files.items()}
@@ -149,17 +149,17 @@ class LocalHub:
 
     def seed(self, repo_id: str, files: dict[str, bytes], private: bool = True, title: str = "Upload files") -> str:
         """
-        Commits files to `main` without a request, to a new repository where there is none.
+        Commits files to `main` without a request. Makes the repository if it does not exist.
 
         Args:
             repo_id (`str`):
                 Namespace and name.
             files (`dict[str, bytes]`):
-                Contents by their paths; other files stay as they are.
+                Contents by path. Other files stay as they are.
             private (`bool`, *optional*, defaults to `True`):
-                Of a new repository.
+                Whether a new repository is private.
             title (`str`, *optional*, defaults to `"Upload files"`):
-                Of the commit.
+                Title of the commit.
 
         Returns:
             `str`: The id of the commit.
@@ -181,10 +181,8 @@ class LocalHub:
             self._repositories.write(repository.with_commit(MAIN, commit))
             return commit.id
 
-    # Of requests.
-
     def receive(self, request: ReceivedRequest) -> Answer | None:
-        """Answers a request; None for a connection that is to end without an answer."""
+        """Answers a request. None ends the connection without an answer."""
         with self._lock:
             self.requests.append(request)
             fault = next((fault for fault in self._faults if fault.applies_to(request)), None)
@@ -207,7 +205,7 @@ class LocalHub:
         except Refusal as refusal:
             return refusal.answer
         except Exception as error:
-            # Not a status after which the client tries again. A client that goes on without does not hide it either.
+            # The client does not retry after this status. The error is raised at the end, even if the client goes on.
             self._errors.append(error)
             return json_answer({"error": traceback.format_exc()}, HTTPStatus.NOT_IMPLEMENTED)
 
@@ -221,7 +219,7 @@ class LocalHub:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Head and body of an answer leave together, and at once.
+    # Send head and body of an answer together and at once.
     wbufsize = -1
     disable_nagle_algorithm = True
 

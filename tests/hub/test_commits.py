@@ -22,7 +22,7 @@ from tests.hub.use import CARD, REPO, WEIGHTS, add, commit, received
 from tests.tiny import bert, image_batch, randomized, text_batch, vit
 
 
-# The client sends files in a way that its HTTP library no longer recommends.
+# huggingface_hub sends files in a way that its HTTP library has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
@@ -118,7 +118,7 @@ def test_a_commit_on_top_of_another_parent_is_refused_and_changes_nothing(old):
         commit(old, add({"late.txt": b"late"}), parent_commit=base)
     assert raised.value.response.status_code == 412
     assert (old.commits(REPO), old.files(REPO)) == before
-    # A pull request begins at the commit that is given.
+    # A pull request starts at the given commit.
     request = commit(old, add({"a.txt": b"a"}), parent_commit=base, create_pr=True)
     assert old.commits(REPO, request.oid)[0].parent == base
     assert commit(old, add({"late.txt": b"late"}), parent_commit=newer).oid == old.commits(REPO)[0].id

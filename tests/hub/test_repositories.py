@@ -19,7 +19,7 @@ from tests.hub.endpoints import PAGE_SIZE
 from tests.hub.use import CARD, REPO, WEIGHTS, add, commit, received
 
 
-# The client sends files in a way that its HTTP library no longer recommends.
+# huggingface_hub sends files in a way that its HTTP library has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
@@ -53,7 +53,7 @@ def test_what_is_private_is_read_and_anything_is_written_only_with_the_token(old
             api.create_commit("tester/public", add({"a": b"a"}), commit_message="A change")
         with pytest.raises(HfHubHTTPError):
             api.create_repo("new")
-    # Whether it is private or not there at all is not said.
+    # The answer does not tell a private repository from a missing one.
     for repo_id in (REPO, "tester/nothing"):
         with pytest.raises(RepositoryNotFoundError):
             without.model_info(repo_id)

@@ -15,11 +15,11 @@ from huggingface_hub.utils import httpx
 from tests.hub.use import CARD, REPO, WEIGHTS, add, commit, received
 
 
-# The client sends files in a way that its HTTP library no longer recommends.
+# huggingface_hub sends files in a way that its HTTP library has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
-# Failures that a client may try again after.
+# Failures after which a client may retry.
 TRANSIENT = [*({"status": status} for status in (408, 429, 500, 502, 503, 504)), {"drop": True}]
 
 
@@ -106,7 +106,7 @@ def test_the_client_tries_again_to_download_after_some_failures_only(old):
     for method, fault in [("HEAD", {"drop": True}), *[("GET", {"status": status}) for status in (500, 502, 503, 504)]]:
         with pytest.raises((HfHubHTTPError, httpx.RemoteProtocolError)):
             downloaded(method, **fault)
-    # Neither is asked again which commit a branch is at.
+    # The commit of a branch is not asked for again either.
     old.fail("GET", "/revision/", status=503)
     with pytest.raises(LocalEntryNotFoundError):
         snapshot_download(REPO, token=old.token)
@@ -119,7 +119,7 @@ def test_a_commit_of_which_the_answer_is_lost_is_there_once(old, fault):
         commit(old, add({"new.txt": b"new"}))
     assert [entry.title for entry in old.commits(REPO)] == ["A change", "Upload files", "initial commit"]
     assert old.files(REPO)["new.txt"] == b"new"
-    # Who then asks for the same again is told of the commit that is there.
+    # The same commit again returns the commit that exists.
     assert commit(old, add({"new.txt": b"new"})).oid == old.commits(REPO)[0].id
 
 

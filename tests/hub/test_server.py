@@ -30,7 +30,7 @@ from tests.hub.server import LocalHub
 from tests.hub.use import CARD, REPO, WEIGHTS, add, commit
 
 
-# The client sends files in a way that its HTTP library no longer recommends.
+# huggingface_hub sends files in a way that its HTTP library has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
@@ -57,7 +57,7 @@ def test_what_was_received_holds_what_was_sent_in_any_way_but_not_the_token(old,
     places = "name regular lfs card deleted title description branch path".split()
     for canary in [*map(planted, places), "Zweifelsfrei-header", "Zweifelsfrei-agent"]:
         assert canary.encode() in received_bytes, canary
-    # The sample of a file goes out before the file does, and by itself.
+    # The sample of a file is sent before the file, in a request of its own.
     old.requests.clear()
     old.fail("POST", "/preupload/", status=400)
     with pytest.raises(HfHubHTTPError):
@@ -144,7 +144,7 @@ def test_afterwards_the_client_is_offline_again_and_as_it_was(tmp_path):
     with LocalHub(tmp_path) as hub, client_of(hub):
         hub.seed(REPO, {"README.md": CARD})
         assert not constants.is_offline_mode() and os.environ["HF_HUB_OFFLINE"] == "0"
-        # However the client is asked: by an address, without one, or by a function of the module.
+        # With an address, without one, and by a function of the module.
         api, plain = HfApi(endpoint=hub.endpoint, token=hub.token), HfApi(token=hub.token)
         assert api.model_info(REPO).sha == plain.model_info(REPO).sha == model_info(REPO, token=hub.token).sha
         assert HfApi().token is None and get_token() is None

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of pushes share: finished runs, and the files that a push may publish."""
+"""Finished runs to push, and the files that a push may publish."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ ALLOWED = {
     "causal_lm": ALWAYS | TOKENIZER | {"config.json", "generation_config.json", "model.safetensors"},
     "adapter": ALWAYS | TOKENIZER | {"adapter_config.json", "adapter_model.safetensors"},
 }
-# A repository that exists: a card by hand, old weights, files of a training, and a file of the owner's.
+# An existing repository: a hand-written card, old weights, files of a training, and a file of the owner.
 OLD = {
     "README.md": b"---\nlicense: mit\n---\n\n# By hand\n",
     "config.json": b"{}",
@@ -33,7 +33,7 @@ OLD = {
 
 class Runs(dict):
     """
-    Unlearners whose runs are finished, by kind; a run is made when it is first asked for. No test may change its
+    Unlearners with finished runs, by kind. A run is made when a test first asks for it. Tests must not change its
     output directory.
     """
 

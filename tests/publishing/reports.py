@@ -1,8 +1,8 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Reports to publish. Every place that can hold it has a word or number that must not get out: Zweifelsfrei, 31337 or
-Schneewittchen.
+Makes reports to publish. Every place that can hold one has a word or number that must not be published: Zweifelsfrei,
+31337 or Schneewittchen.
 """
 
 import math

@@ -27,7 +27,7 @@ def public(disclosure="withheld", *args, **kwargs):
 
 
 def bare():
-    """A run in which nothing but the two data sets was measured."""
+    """A run that measured only the forget and the retain data."""
     stages = {"before": StageResult({"forget": split(400), "retain": split(400)})}
     return PublicReport.of(report(stages=stages | {"after_repair": stages["before"]}), "withheld")
 
@@ -95,7 +95,7 @@ def test_further_measurements_are_shown_and_no_longer_called_missing():
     assert text.count("At most, 29 percentage points more came back than in the reference; 0 is the target.") == 3
     assert "trained on *retained data alone*, at a learning rate of 0.001" in text
     assert "batches of *a few of them* (at most 10) and of retained data" in text
-    # The results themselves have no further columns.
+    # The table of results has no further columns.
     results, rounded = (part.split("\n|---|")[0] for part in text.split("\n| | n | ")[1:])
     assert results == "before | after repair | reference |"
     assert rounded.startswith("after repair | after repair, 4 bits | after repair, 8 bits | reference | reference, 4")

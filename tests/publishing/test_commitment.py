@@ -18,7 +18,7 @@ def test_key_and_rows_verify_in_any_order():
     assert made.verify(dataset)
     assert made.verify(dataset.shuffle(seed=1))
     assert ForgetCommitment.of(dataset, made.key) == made
-    # More rows than are taken of a stream at a time.
+    # More rows than are read from a stream at a time.
     stream = Dataset.from_list(ROWS * 60).to_iterable_dataset()
     assert ForgetCommitment.of(stream).verify(stream.shuffle(seed=1))
 

@@ -25,7 +25,7 @@ from tests import published
 
 @pytest.fixture
 def run(runs, tmp_path):
-    """A copy of a finished run of a classifier, and what must not be published of it."""
+    """A copy of a finished run of a classifier, and its needles."""
     shutil.copytree(runs["classifier"].args.output_dir, tmp_path / "run")
     return tmp_path / "run", needles_of_dataset(runs["classifier"].forget_dataset)
 
@@ -42,7 +42,7 @@ def test_a_folder_gets_what_a_push_would_publish_and_loads(runs, tmp_path, with_
     kept = ForgetCommitment.load(f"{unlearner.args.output_dir}/forget_commitment.json")
     assert public.commitment == kept.commitment
     assert kept.verify(unlearner.forget_dataset)
-    # Copies, so that a change of one is none of the other.
+    # The files are copies: changing one does not change the other.
     with (tmp_path / "public" / "model.safetensors").open("r+b") as file:
         file.write(b"x")
     assert ViTForImageClassification.from_pretrained(unlearner.args.output_dir)
@@ -63,7 +63,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_a_refusal(run, tmp_path):
 
 
 def test_the_configuration_is_the_one_from_before(runs, tmp_path):
-    """Training and Trainer's constructor change it in passing."""
+    """Training and the constructor of Trainer change the configuration on the way."""
     torch.manual_seed(0)
     untouched = published.RUNS["classifier"](tmp_path / "run").model
     original = ViTForImageClassification(untouched.config)

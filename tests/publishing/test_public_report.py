@@ -28,7 +28,7 @@ def test_of_what_a_report_holds_only_the_listed_fields_get_out(disclosure):
     text = json.dumps(published(disclosure=disclosure).to_dict())
     for canary in ("Schneewittchen", "/home"):
         assert canary not in text
-    # A metric's own name is the caller's; the scan for leaks is for that.
+    # The names of metrics are the caller's. The search for leaks covers them.
     assert "eval_Zweifelsfrei" not in text
     assert '"eval 1"' in text and '"eval 2"' in text
     if disclosure == "withheld":
@@ -39,10 +39,7 @@ def test_of_what_a_report_holds_only_the_listed_fields_get_out(disclosure):
 @pytest.mark.parametrize("make", [split, text_split])
 @pytest.mark.parametrize("sizes", [((100, 1000), (400, 1800)), ((50, 200), (40_000, 499)), ((64, 64), (6400, 98))])
 def test_withheld_runs_that_differ_in_their_sizes_alone_look_the_same(make, sizes):
-    """
-    What differs between two runs with the same shares and spreads is how many examples there were, and of that
-    nothing must be left but the rungs.
-    """
+    """Runs with the same shares and spreads differ only in their numbers of examples, which must not show."""
     first, second = (published(*size, make=make).to_dict() for size in sizes)
     assert first == second
 
@@ -60,18 +57,18 @@ def test_withheld_counts_are_lower_bounds_and_intervals_contain_the_true_ones():
         name = measure.name if "membership" in measure.name else f"{measure.split} {measure.name}"
         if name in true:
             seen += 1
-            # To the last digit that is shown.
+            # Up to the rounding.
             assert low <= true[name][0] + 0.005 and high >= true[name][1] - 0.005, measure
     assert seen >= 5
 
 
 def test_the_interval_of_an_area_under_the_curve_covers_it_for_any_distributions():
-    """The bound on its variance holds for scores that are as far from a normal distribution as can be."""
+    """The bound on the variance holds for scores that are as far from a normal distribution as possible."""
     generator, covered, num_draws = np.random.default_rng(0), 0, 400
     from hf_deepclean.evaluation.membership import membership_attack
 
     for _ in range(num_draws):
-        # Half of the forget scores are above all others: the area is 0.75, and its variance the largest possible.
+        # Half of the forget scores are above all others: the area is 0.75, with the largest possible variance.
         forget = np.where(generator.random(50) < 0.5, 2.0, 0.5) + 1e-9 * generator.random(50)
         unseen = generator.random(200)
         found = membership_attack(forget, unseen)
@@ -146,7 +143,7 @@ def test_no_quantile_separates_fewer_than_ten_examples():
         quantiles = published(number, number, disclosure="size").loss_quantiles
         assert len(quantiles.get("before", {}).get("forget", {})) == levels, number
     assert list(published(400, 400).loss_quantiles["before"]["forget"]) == ["20 %", "40 %", "60 %", "80 %"]
-    # The same of both, so that they can be compared.
+    # The same levels for both, so that they can be compared.
     for sizes in ((400, 20), (20, 400), (4000, 4000)):
         for quantiles in published(*sizes, disclosure="size").loss_quantiles.values():
             assert quantiles["forget"].keys() == quantiles["unseen"].keys()

@@ -26,7 +26,7 @@ def test_nothing_of_the_forgotten_rows_or_of_this_machine_is_received(runs, hub,
     canaries |= {unlearner.forget_dataset._fingerprint, "ward_seven_patients"}
     commitment = json.loads((output(unlearner) / "forget_commitment.json").read_text())
     canaries.add(commitment["key"])
-    # A known string is there, so that the search is one.
+    # A string that must be there is found, so the search works.
     assert commitment["commitment"].encode() in received
     assert [canary for canary in canaries if canary.encode() in received] == []
     assert b"optimizer" not in received.replace(b"optimizer states", b"")

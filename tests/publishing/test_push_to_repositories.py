@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pushes to repositories that exist, to other branches and as pull requests; and the history."""
+"""Pushes to existing repositories, to other branches and as pull requests, and the history afterwards."""
 
 import pytest
 from huggingface_hub import ModelCard
@@ -18,12 +18,12 @@ def test_an_existing_repository_is_only_changed_when_asked_and_then_loses_its_ol
     result = push(runs["classifier"], api, exist_ok=True)
     assert len(hub.commits(REPO)) == len(before.commits) + 1
     files = hub.files(REPO)
-    # What somebody has written stays as it was, and the card goes beside it.
+    # Hand-written files stay as they were, and the card goes beside them.
     assert files["README.md"] == OLD["README.md"] and files["notes.txt"] == b"mine"
     assert UnlearningCard.is_generated(files["UNLEARNING.md"].decode())
     assert set(result.deleted) == {"pytorch_model.bin", "checkpoint-5/optimizer.pt", "training_args.bin"}
     assert head_files(hub) == ALLOWED["classifier"] | {"UNLEARNING.md", "notes.txt"}
-    # The weights from before are one revision away, and the owner hears of it.
+    # The old weights are one revision away, and the owner is warned.
     assert result.history.old_commits and "squash_history" in caplog.text
     assert "new_version" in str(result) or result.base_model is None
     assert "old revisions" in str(result)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reports to test with: of an image classifier and of a language model."""
+"""Makes reports of an image classifier and of a language model."""
 
 import math
 from dataclasses import replace
@@ -62,7 +62,7 @@ def search_for(target):
 
 
 def stages_of(retain, forget=0.5, interval=(0.4, 0.6), auc=0.5, auc_interval=(0.4, 0.6)):
-    """Before and after, with as much known of the retained data and then of the forget data."""
+    """The stages before and after the repair, with this accuracy on the retained data and then on the forget data."""
     before = stage(1.0)
     classes = {
         "forget": {"cat": ClassResult(10, forget)},

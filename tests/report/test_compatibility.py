@@ -1,8 +1,9 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Files that version 0.1.0 has written are still read. They are of real runs on tiny models, the report of an image
-classifier and the run state of a causal language model, shortened to a few stages, data sets, classes and modules.
+Files that version 0.1.0 has written are still read: the report of an image classifier and the run state of a causal
+language model. They come from real runs on tiny models, and are shortened to a few stages, data sets, classes and
+modules.
 """
 
 import json
@@ -25,7 +26,7 @@ def test_a_report_is_read_and_written_with_the_same_fields_and_values(tmp_path):
     assert report.to_dict() == record("report.json")
     report.save(tmp_path / "report.json")
     assert UnlearningReport.load(tmp_path / "report.json") == report
-    # Nothing optional is missing, so that every kind of record has been read.
+    # All optional parts are there, so every kind of record was read.
     assert all((report.kept_fisher, report.search, report.relearning, report.further_relearning, report.gamma_trials))
     assert report.selection.plane is not None
     assert report.stages.keys() == {"before", "after_repair", "reference", "after_repair_4_bits"}

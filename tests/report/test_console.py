@@ -113,7 +113,7 @@ def test_relearning_has_a_table_of_its_curves_and_survives_the_round_trip(tmp_pa
         ["0", "steps", "0.0", "%", "25.0", "%"],
         ["1", "step", "50.0", "%", "75.0", "%"],
         ["2", "steps", "100.0", "%"],
-        # Up by a half, as the reference, as long as there is one to compare with.
+        # Up by a half, like the reference up to its last step.
         ["recalled", "beyond", "the", "reference", "+0.0", "%"],
     ]
     assert "relearning" not in str(report())

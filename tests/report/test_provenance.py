@@ -13,7 +13,7 @@ METADATA = {"license": "mit", "language": "de", "released": "2024-05-01"}
 
 def test_a_local_model_has_the_fields_of_its_card_and_no_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # Looks like an id of the Hub.
+    # The path looks like an id of the Hub.
     tiny.vit().save_pretrained("secret/person")
     (tmp_path / "secret/person/README.md").write_bytes(CARD)
     loaded = ViTForImageClassification.from_pretrained("secret/person")

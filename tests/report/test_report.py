@@ -17,7 +17,7 @@ def test_json_round_trip_keeps_every_value_and_type(tmp_path):
     original = report()
     original.save(tmp_path / "report.json")
     assert UnlearningReport.load(tmp_path / "report.json") == original
-    # Standard JSON, although a value is infinite.
+    # The file is standard JSON, although a value is infinite.
     json.loads((tmp_path / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
@@ -125,7 +125,7 @@ def test_relearning_is_measured_by_what_the_head_allows():
     assert relearning(after_repair=[text_stage(1)]).measure == "token accuracy"
     alone = StageResult({"forget": SplitResult(1, 0.5, (0.5,) * 9)})
     result = relearning(after_repair=[alone])
-    # Of a single example there is no interval.
+    # A single example has no interval.
     assert (result.measure, result.curves, result.intervals) == ("mean loss", {"after_repair": (0.5,)}, {})
 
 

@@ -36,7 +36,7 @@ def test_what_was_not_brought_back_falls_short_whatever_the_rule():
 
 def test_a_target_falls_short_only_beyond_doubt_and_only_where_it_was_one():
     known = stages_of(1.0, forget=0.6, interval=(0.4, 0.8))
-    # Three classes: the interval is above a third.
+    # The interval is above a third, the chance of three classes.
     (shortfall,) = report(stages=known, search=search_for("chance")).shortfalls()
     assert "60.0 % of the forget examples are still recognised, where chance is 33.3 %" in shortfall
     assert report(stages=known, search=search_for("unseen")).shortfalls() == []
@@ -51,5 +51,5 @@ def test_a_class_that_occurs_in_both_data_sets_counts_once_towards_chance():
     shared = {"dog": ClassResult(5, 0.6), "owl": ClassResult(5, 0.6)}
     for result in both.values():
         result.splits["forget"] = replace(result.splits["forget"], per_class=shared)
-    # Of two classes: chance is 50 %, within the interval.
+    # The chance of two classes is 50 %, which is within the interval.
     assert report(stages=both, search=search_for("chance")).shortfalls() == []

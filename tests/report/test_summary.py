@@ -12,7 +12,7 @@ def test_a_summary_over_runs_shows_means_and_ranges_of_what_all_runs_have():
     assert summarize_reports([first]).startswith("| | before | unlearned | reference |\n|---|---|---|---|\n")
     both = summarize_reports([first, second])
     assert "| forget accuracy | 95.0 % (90.0 % to 100.0 %) | 50.0 % (25.0 % to 75.0 %) |\n" in both
-    # Not every run has a reference, nor a divergence to it.
+    # Not every run has a reference and a divergence from it.
     assert "reference" not in both
     assert "loss" not in both
     with pytest.raises(ValueError, match="no report to summarise"):
