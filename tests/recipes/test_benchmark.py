@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,6 +128,19 @@ def test_membership_is_attacked_by_rows_that_neither_a_model_nor_a_method_saw(be
     attacked = rows(data.attacked)
     assert attacked.isdisjoint(rows(data.forget, data.retain, data.unseen, data.original_rows, data.reference_rows))
     assert len(attacked) == len(data.attacked) >= len(data.forget)
+
+
+def test_the_cost_of_ours_is_that_of_all_phases_but_the_evaluations(benchmark, source):
+    methods, task = benchmark["methods"], benchmark["tasks"].TASKS["digits-random"]
+    data = task.data(0, source)
+    recipe = dataclasses.replace(task.family.recipe, original_num_train_epochs=20)
+    args = SimpleNamespace(disable_tqdm=True, use_cpu=True, bf16=False, seed=0)
+    model = benchmark["train_models"].train(task.new_model(data), data.original_rows, recipe, args, data.data_collator)
+    outcome = methods.run_ours(model, task, data, source, 0)
+    assert {"evaluation", "forget Fisher", "retain Fisher", "selection", "reset", "repair"} <= outcome.phases.keys()
+    expected = sum(seconds for phase, seconds in outcome.phases.items() if phase != "evaluation")
+    assert outcome.clock.seconds == pytest.approx(expected, rel=0.05)
+    assert 0 < outcome.clock.processor_seconds
 
 
 def test_fashion_mnist_is_read_from_its_files_and_asked_for_where_there_are_none(benchmark, tmp_path):
