@@ -111,8 +111,9 @@ class LossFreeDampening(UnlearningMethod):
 
     `I(w) = mean over batches of | d/dw mean over examples ||f(x)||^2 |`.
 
-    The method needs the inputs of all training data, and no training. It is from [Loss-Free Machine
-    Unlearning](https://huggingface.co/papers/2402.19308), whose public code has the defaults of SSD.
+    The method needs the inputs of all training data, and no training. It is from
+    [Loss-Free Machine Unlearning](https://huggingface.co/papers/2402.19308), whose public code has the defaults of
+    SSD.
 
     As in that code, the absolute value is taken of the gradient of a batch, so the importances depend on the batch
     size. With `per_device_batch_size=1` they are those of single examples, as in the equation. One pass over the

@@ -172,8 +172,8 @@ class SubspaceForgetting(UnlearningMethod):
 
     All inputs are those of the original model. Biases, normalisation layers and embeddings stay as they are. The
     method needs few examples and no training. It requires a head that classifies whole examples, and forget data that
-    are whole classes; anything else is refused. The defaults are those of [Deep
-    Unlearning](https://huggingface.co/papers/2312.00761) for CIFAR-10 (CIFAR-100: `retain_alpha` 1000 and
+    are whole classes; anything else is refused. The defaults are those of
+    [Deep Unlearning](https://huggingface.co/papers/2312.00761) for CIFAR-10 (CIFAR-100: `retain_alpha` 1000 and
     `forget_alpha` 30; ImageNet: 100 and 10); the paper chooses both on a grid.
 
     The samples differ from those of public code. Retain examples are drawn at random; public code takes the same

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ from hf_deepclean import (
     SubspaceForgetting,
     UnlearningData,
 )
+from hf_deepclean.runtime.clock import PhaseClock
 
 
 NUM_CANDIDATES = 4
@@ -158,16 +160,7 @@ def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, s
     training.
     """
     clock, budget = Clock(), Budget.of(task, data, source)
-
-    class Timed(FisherUnlearner):
-        """Times both Fishers, selection, reset and repair, but not the evaluations for the report."""
-
-        @contextmanager
-        def _timed(self, phase: str) -> Iterator[None]:
-            with super()._timed(phase), nullcontext() if phase == "evaluation" else clock.running():
-                yield
-
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _timed_phases(clock):
         args = FisherUnlearningConfig(
             f"{folder}/result",
             reset_scope="adapter" if task.adapter else "full",
@@ -181,7 +174,7 @@ def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, s
             use_cpu=True,
             seed=seed,
         )
-        report = Timed(
+        report = FisherUnlearner(
             model,
             args,
             data.data_collator,
@@ -191,6 +184,26 @@ def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, s
         ).unlearn()
     settings = {key: value for key, value in report.settings.items() if _is_plain(value)}
     return Outcome(clock, dict(report.seconds), settings)
+
+
+@contextmanager
+def _timed_phases(clock: Clock) -> Iterator[None]:
+    """Adds the time of both Fishers, selection, reset and repair to the clock, but not that of the evaluations."""
+    phase, outer = PhaseClock.phase, []
+
+    @contextmanager
+    def timed_phase(self: PhaseClock, name: str) -> Iterator[None]:
+        # A phase inside another one belongs to the outer one.
+        counts = not outer and name != "evaluation"
+        outer.append(name)
+        try:
+            with phase(self, name), clock.running() if counts else nullcontext():
+                yield
+        finally:
+            outer.pop()
+
+    with mock.patch.object(PhaseClock, "phase", timed_phase):
+        yield
 
 
 def run_baseline(model: nn.Module, method: Any, data: TaskData, budget: Budget, seed: int) -> Outcome:

@@ -11,7 +11,7 @@ from hf_deepclean.cli.parser import REPAIR_OPTIONS
 
 @dataclass
 class RecipeArguments:
-    """Arguments of a recipe, as recipes have them."""
+    """Options of a recipe."""
 
     num_people: int = field(default=60, metadata={"help": "How many people there are; 10 %% of them are forgotten."})
     train_reference: bool = field(default=False, metadata={"help": "Also train a reference."})
@@ -46,7 +46,7 @@ def test_gives_one_instance_per_dataclass_with_the_defaults_of_each(tmp_path):
 
 def test_values_of_a_yaml_file_are_read_as_on_the_command_line(tmp_path):
     yaml = """
-        # Numbers in every spelling, words that YAML takes for booleans, lists and mappings.
+        # Numbers in every spelling, words that YAML reads as booleans, lists and mappings.
         learning_rate: 3e-3
         gamma: 1
         num_train_epochs: 2

@@ -36,9 +36,9 @@ ATTACK = ("auc", "auc_low", "auc_high", "tpr_at_1_percent_fpr")
 
 @pytest.fixture(scope="module", autouse=True)
 def module_cache(tmp_path_factory):
-    """Where evaluate copies metric modules to."""
+    """The folder that evaluate copies metric modules to."""
     with pytest.MonkeyPatch.context() as patch:
-        # evaluate puts the folder on the path for good.
+        # evaluate adds the folder to the path and leaves it there.
         patch.setattr(sys, "path", list(sys.path))
         patch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
         yield
@@ -46,7 +46,7 @@ def module_cache(tmp_path_factory):
 
 @pytest.fixture
 def compute(tmp_path, monkeypatch):
-    """Computes a metric by its name, without a network."""
+    """Computes a metric by its name; any network connection fails."""
 
     def refuse(*args):
         raise AssertionError("a metric asked for the network")

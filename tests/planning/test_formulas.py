@@ -64,7 +64,7 @@ def with_layers(config, layers):
 
 
 def kept_for_backward(model, batch):
-    """Bytes that autograd keeps, weights left out."""
+    """Bytes that autograd keeps, without the weights."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept = {}
 
@@ -97,7 +97,7 @@ def test_the_forward_pass_has_the_operations_of_the_formula(name):
     from torch.utils.flop_counter import FlopCounterMode
 
     model = small_models()[name](2)
-    # The counter does not see the fused attention of the CPU.
+    # The counter does not see the fused attention kernel of the CPU.
     model.set_attn_implementation("eager")
     batch = {"input_ids": torch.randint(2, 100, (3, 64))}
     if name == "vit":

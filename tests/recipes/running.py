@@ -49,6 +49,6 @@ def run(recipes, config, output, *more):
 
 
 def commands_of(module):
-    """The command lines in a docstring, as a shell would split them."""
+    """The command lines in a docstring, split as by a shell."""
     text = module.__doc__.replace("\\\n", " ")
     return [shlex.split(line) for line in re.findall(rf"python recipes/{module.__name__}\.py (.*)", text)]

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ MODULES = ["task_data", "tasks", "train_models", "methods", "choose", "figures",
 
 @pytest.fixture(scope="module")
 def benchmark():
-    """The modules of the folder by name, imported as when its scripts are run."""
+    """The modules of the benchmark by name, imported as if one of them was run as a script."""
     num_threads, path, environment = torch.get_num_threads(), list(sys.path), dict(os.environ)
     torch.set_num_threads(1)
     before = set(sys.modules)
@@ -45,7 +46,7 @@ def source(benchmark):
 
 @pytest.fixture(scope="module")
 def finished(benchmark, source, tmp_path_factory):
-    """A folder in which everything of one method on one seed was done, in this process; and what was done."""
+    """A folder in which all jobs of one method and one seed were done in this process, and these jobs."""
     folder = tmp_path_factory.mktemp("benchmark")
     needs = benchmark["jobs"].all_jobs(["digits-random"], [0], ["FineTuning"])
     for job in needs:
@@ -129,6 +130,19 @@ def test_membership_is_attacked_by_rows_that_neither_a_model_nor_a_method_saw(be
     assert len(attacked) == len(data.attacked) >= len(data.forget)
 
 
+def test_the_cost_of_ours_is_that_of_all_phases_but_the_evaluations(benchmark, source):
+    methods, task = benchmark["methods"], benchmark["tasks"].TASKS["digits-random"]
+    data = task.data(0, source)
+    recipe = dataclasses.replace(task.family.recipe, original_num_train_epochs=20)
+    args = SimpleNamespace(disable_tqdm=True, use_cpu=True, bf16=False, seed=0)
+    model = benchmark["train_models"].train(task.new_model(data), data.original_rows, recipe, args, data.data_collator)
+    outcome = methods.run_ours(model, task, data, source, 0)
+    assert {"evaluation", "forget Fisher", "retain Fisher", "selection", "reset", "repair"} <= outcome.phases.keys()
+    expected = sum(seconds for phase, seconds in outcome.phases.items() if phase != "evaluation")
+    assert outcome.clock.seconds == pytest.approx(expected, rel=0.05)
+    assert 0 < outcome.clock.processor_seconds
+
+
 def test_fashion_mnist_is_read_from_its_files_and_asked_for_where_there_are_none(benchmark, tmp_path):
     tasks, source_of = benchmark["tasks"], benchmark["task_data"].DataSource
     with pytest.raises(FileNotFoundError, match="apt-get install dataset-fashion-mnist"):
@@ -140,7 +154,7 @@ def test_fashion_mnist_is_read_from_its_files_and_asked_for_where_there_are_none
 
 
 def write_results(benchmark, needs, folder, source):
-    """Results of all jobs but those that train, without the work."""
+    """Writes placeholder results of all jobs except those that train."""
     for job in needs:
         if job.kind != "train":
             job.result(folder).parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +245,7 @@ def test_the_rule_wants_forgotten_data_to_look_unseen_and_classes_to_be_gone(ben
     assert score("class", figures(0.0, 1.0, 0.0), original) == 0
     assert score("class", original, original) == 100
     assert score("class", figures(0.0, 0.7, 0.0), original) == pytest.approx(30)
-    # What is better than the original is no fault.
+    # Being better than the original costs nothing.
     assert score("class", figures(0.0, 1.0, 0.9), figures(1.0, 0.9, 0.8)) == 0
 
 
@@ -289,7 +303,7 @@ def record(task, method, seed, forget, seconds):
 
 
 def synthetic(ours, baselines):
-    """Results of one task: forget accuracies by seed, and seconds."""
+    """Results of one task, from forget accuracies by seed and seconds."""
     found = {"Reference": ([0.8, 0.8, 0.8], 0), "Original": ([1.0, 1.0, 1.0], 0), "FisherUnlearner": ours, **baselines}
     return {
         "digits-random": {

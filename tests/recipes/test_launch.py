@@ -43,7 +43,7 @@ def test_one_launched_process_runs(tmp_path):
 
 
 def test_two_launched_processes_do_one_run(tmp_path):
-    done = launch("cpu_two_processes", tmp_path / "clean", "--use_cpu", "true")
+    done = launch("cpu_two_processes", tmp_path / "clean", "--use_cpu", "true", "--train_reference", "false")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("The cleaned model and its report.json are in") == 1
     assert UnlearningReport.load(tmp_path / "clean" / "report.json").stages

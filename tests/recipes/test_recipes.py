@@ -24,8 +24,8 @@ from .running import CONFIGS, FOLDER, RECIPES, ROOT, TINY, arguments_of, command
 @pytest.fixture(scope="module")
 def pushed(recipes, tmp_path_factory):
     """
-    The folder with what the run of a config left, what it printed, and the Hub that it was pushed to; each config is
-    run once, with canaries in the name of the run and in the path of its output.
+    Runs a config once, with canaries in the name of the run and in the path of its output. Returns the folder of the
+    results, the printed text, and the Hub that the result was pushed to.
     """
 
     @cache
@@ -43,7 +43,7 @@ def pushed(recipes, tmp_path_factory):
 
 @pytest.fixture
 def finished(pushed):
-    """The folder and what was printed alone."""
+    """The folder of the results and the printed text."""
     return lambda config: pushed(config)[:2]
 
 
@@ -117,7 +117,7 @@ def test_every_config_runs_and_leaves_three_models(finished, config):
 
 
 def forgotten_rows(recipes, config):
-    """The rows that a tiny run forgets, as they are before they are tokenized."""
+    """The rows that a tiny run forgets, before they are tokenized."""
     recipe, data, args = recipes[recipe_of(config)].make_parser().parse_args_and_config(arguments_of(config, "clean"))
     load = {
         "image_classification": "load_digits_images",
@@ -142,7 +142,7 @@ def test_nothing_of_what_a_recipe_forgets_is_received_by_the_hub(recipes, pushed
         canaries |= {value for value in values if isinstance(value, str) and len(value) > 20}
     canaries |= set(rows["person"]) if "person" in rows.column_names else set()
     assert [canary for canary in canaries if canary.encode() in received] == []
-    # What is found in what was received is what was looked for.
+    # The search finds something where there is something to find.
     assert b"machine-unlearning" in received
     leaks = find_leaks(folder / "clean", needles_of_dataset(rows), ignore=class_labels(folder / "clean"))
     assert {leak.file for leak in leaks} <= {"report.json"}
@@ -185,7 +185,7 @@ def test_nothing_is_trained_where_a_result_would_be_overwritten(recipes, tmp_pat
 
 
 def test_models_and_data_of_the_user_are_cleaned(recipes, finished, tmp_path):
-    """Rows in a file with a column that marks those to forget, and the models of an earlier run."""
+    """The rows are in a file with a column that marks the rows to forget; the models are those of an earlier run."""
     folder, _ = finished("text_classification_random")
     before = contents(folder / "clean-original")
     data = recipes["example_data"].load_wordnet_glosses(40)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metric `average_gap`; evaluate imports a copy of this file, so that its imports are absolute."""
+"""The metric `average_gap`; evaluate imports a copy of this file, so its imports are absolute."""
 
 import datasets
 import evaluate
@@ -13,10 +13,10 @@ _INPUTS = """
 Args:
     predictions (`list[float]`): The model's figures between 0 and 1: forget, retain and eval accuracy and membership
         AUC, or any others.
-    references (`list[float]`): Those of a model retrained without the forgotten data, in the same order.
+    references (`list[float]`): Figures of a model retrained without the forgotten data, in the same order.
 
 Returns:
-    `average_gap`: In points, 0 at best.
+    `average_gap`: In points; 0 is best.
 """
 
 

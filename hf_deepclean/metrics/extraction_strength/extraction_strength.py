@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metric `extraction_strength`; evaluate imports a copy of this file, so that its imports are absolute."""
+"""The metric `extraction_strength`; evaluate imports a copy of this file, so its imports are absolute."""
 
 import datasets
 import evaluate
@@ -11,9 +11,9 @@ from hf_deepclean.metrics import description_of, memorization_figures
 
 _INPUTS = """
 Args:
-    predictions (`list[list[int]]`): The model's first choice for every token of every text, each in the place of its
-        reference: what the model says one position earlier.
-    references (`list[list[int]]`): The tokens; -100 is not scored.
+    predictions (`list[list[int]]`): The model's first choice for every token of every text, at the position of its
+        reference: the prediction of the model at the position before.
+    references (`list[list[int]]`): The token ids; -100 is not scored.
 
 Returns:
     `extraction_strength`: Mean over the texts with scored tokens, 0 to 1.

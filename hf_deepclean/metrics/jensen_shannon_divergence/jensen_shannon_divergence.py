@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metric `jensen_shannon_divergence`; evaluate imports a copy of this file, so that its imports are absolute."""
+"""The metric `jensen_shannon_divergence`; evaluate imports a copy of this file, so its imports are absolute."""
 
 import datasets
 import evaluate
@@ -11,11 +11,11 @@ from hf_deepclean.metrics import description_of
 
 _INPUTS = """
 Args:
-    predictions (`list[list[float]]`): Log-probabilities of all classes, for every example, under the model.
-    references (`list[list[float]]`): Those under a model retrained without the forgotten data.
+    predictions (`list[list[float]]`): For every example, the log-probabilities of all classes under the model.
+    references (`list[list[float]]`): The same under a model retrained without the forgotten data.
 
 Returns:
-    `jensen_shannon_divergence`: Mean over the examples, 0 (the same answers) to 0.693 (that exclude each other).
+    `jensen_shannon_divergence`: Mean over the examples, 0 (the same answers) to 0.693 (mutually exclusive answers).
 """
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metric `klom`; evaluate imports a copy of this file, so that its imports are absolute."""
+"""The metric `klom`; evaluate imports a copy of this file, so its imports are absolute."""
 
 import datasets
 import evaluate
@@ -11,13 +11,14 @@ from hf_deepclean.metrics import description_of
 
 _INPUTS = """
 Args:
-    predictions (`list[list[float]]`): Margins of all unlearned models, for every example.
-    references (`list[list[float]]`): Margins of all models retrained without the forgotten data, for the same.
-    num_bins, max_margin, epsilon (*optional*): As of `hf_deepclean.klom`.
+    predictions (`list[list[float]]`): For every example, the margins of all unlearned models.
+    references (`list[list[float]]`): For the same examples, the margins of all models retrained without the forgotten
+        data.
+    num_bins, max_margin, epsilon (*optional*): As for `hf_deepclean.klom`.
 
 Returns:
     `klom_mean`: Mean over the examples, 0 (the same distributions) to 11.5.
-    `klom_95th_percentile`: What 95 % of the examples do not exceed.
+    `klom_95th_percentile`: The value that 95 % of the examples do not exceed.
 """
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metric `lira`; evaluate imports a copy of this file, so that its imports are absolute."""
+"""The metric `lira`; evaluate imports a copy of this file, so its imports are absolute."""
 
 import datasets
 import evaluate
@@ -12,14 +12,14 @@ from hf_deepclean.metrics import attack_figures, description_of
 _INPUTS = """
 Args:
     predictions (`list[float]`): Logit-scaled confidence of the attacked model on every example.
-    references (`list[int]`): 1 for forgotten examples, 0 for examples the model never saw, of the same distribution.
-    shadow_confidence (`list[list[float]]`): Logit-scaled confidences of the shadow models on every example.
-    trained_on (`list[list[bool]]`, *optional*): Whether the shadow models were trained with every example, in the
-        order of the examples; by default none was.
-    pooled_variance (`bool`, *optional*): As of `hf_deepclean.lira_scores`.
+    references (`list[int]`): 1 for forgotten examples, 0 for unseen examples of the same distribution.
+    shadow_confidence (`list[list[float]]`): For every example, the logit-scaled confidences of the shadow models.
+    trained_on (`list[list[bool]]`, *optional*): For every example, whether each shadow model was trained on it; by
+        default none was.
+    pooled_variance (`bool`, *optional*): As for `hf_deepclean.lira_scores`.
 
 Returns:
-    `auc`, `auc_low`, `auc_high`, `tpr_at_1_percent_fpr`: As of the metric `membership_attack`.
+    `auc`, `auc_low`, `auc_high`, `tpr_at_1_percent_fpr`: As for the metric `membership_attack`.
 """
 
 

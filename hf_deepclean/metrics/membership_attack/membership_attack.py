@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metric `membership_attack`; evaluate imports a copy of this file, so that its imports are absolute."""
+"""The metric `membership_attack`; evaluate imports a copy of this file, so its imports are absolute."""
 
 import datasets
 import evaluate
@@ -13,13 +13,13 @@ _INPUTS = """
 Args:
     predictions (`list[float]`): A score of every example that is higher for training data, such as the log-likelihood
         of its label.
-    references (`list[int]`): 1 for forgotten examples, 0 for examples the model never saw, of the same distribution.
+    references (`list[int]`): 1 for forgotten examples, 0 for unseen examples of the same distribution.
 
 Returns:
-    `auc`: Chance that a forgotten example scores above an unseen one. The target is the value of a model retrained
-        without the forgotten data, about 0.5 for a random part of the training data, not 0.
-    `auc_low`, `auc_high`: Its 95 % interval.
-    `tpr_at_1_percent_fpr`: Share of the forgotten examples above the threshold that 1 % of the unseen ones pass.
+    `auc`: Probability that a forgotten example scores above an unseen one. The target is the value of a model
+        retrained without the forgotten data, which is about 0.5 for a random part of the training data, not 0.
+    `auc_low`, `auc_high`: The 95 % interval of `auc`.
+    `tpr_at_1_percent_fpr`: Share of the forgotten examples above the threshold that 1 % of the unseen examples exceed.
 """
 
 

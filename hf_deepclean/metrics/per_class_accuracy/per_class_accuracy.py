@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metric `per_class_accuracy`; evaluate imports a copy of this file, so that its imports are absolute."""
+"""The metric `per_class_accuracy`; evaluate imports a copy of this file, so its imports are absolute."""
 
 import datasets
 import evaluate
@@ -11,12 +11,12 @@ from hf_deepclean.metrics import accuracy_figures, description_of
 
 _INPUTS = """
 Args:
-    predictions (`list[int]`): Number of the class the model chooses for every example.
-    references (`list[int]`): Number of its true class; -100 is not counted.
+    predictions (`list[int]`): Index of the class that the model predicts for every example.
+    references (`list[int]`): Index of the true class; -100 is not counted.
 
 Returns:
-    `accuracy`: Over all examples.
-    `accuracy_class_0`, ...: Over those of every class.
+    `accuracy`: Accuracy on all examples.
+    `accuracy_class_0`, ...: Accuracy on the examples of every class.
 """
 
 

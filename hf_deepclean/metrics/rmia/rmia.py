@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metric `rmia`; evaluate imports a copy of this file, so that its imports are absolute."""
+"""The metric `rmia`; evaluate imports a copy of this file, so its imports are absolute."""
 
 import datasets
 import evaluate
@@ -12,15 +12,16 @@ from hf_deepclean.metrics import attack_figures, description_of
 _INPUTS = """
 Args:
     predictions (`list[float]`): Log-likelihood of every example under the attacked model.
-    references (`list[int]`): 1 for forgotten examples, 0 for examples the model never saw, of the same distribution.
-    reference_log_likelihood (`list[list[float]]`): Log-likelihoods of every example under the reference models.
-    population_log_likelihood (`list[float]`): Those of a population under the attacked model; other examples than
-        those of `predictions`.
-    population_reference_log_likelihood (`list[list[float]]`): Those of the population under the reference models.
-    gamma, offline_a (`float`, *optional*): As of `hf_deepclean.rmia_scores`.
+    references (`list[int]`): 1 for forgotten examples, 0 for unseen examples of the same distribution.
+    reference_log_likelihood (`list[list[float]]`): For every example, its log-likelihoods under the reference models.
+    population_log_likelihood (`list[float]`): Log-likelihoods of a population under the attacked model; other
+        examples than those of `predictions`.
+    population_reference_log_likelihood (`list[list[float]]`): For every example of the population, its
+        log-likelihoods under the reference models.
+    gamma, offline_a (`float`, *optional*): As for `hf_deepclean.rmia_scores`.
 
 Returns:
-    `auc`, `auc_low`, `auc_high`, `tpr_at_1_percent_fpr`: As of the metric `membership_attack`.
+    `auc`, `auc_low`, `auc_high`, `tpr_at_1_percent_fpr`: As for the metric `membership_attack`.
 """
 
 

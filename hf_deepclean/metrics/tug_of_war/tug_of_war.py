@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The metric `tug_of_war`; evaluate imports a copy of this file, so that its imports are absolute."""
+"""The metric `tug_of_war`; evaluate imports a copy of this file, so its imports are absolute."""
 
 import datasets
 import evaluate
@@ -12,10 +12,10 @@ from hf_deepclean.metrics import description_of, numbered
 _INPUTS = """
 Args:
     predictions (`list[float]`): The model's accuracies between 0 and 1 on forget, retain and test data.
-    references (`list[float]`): Those of a model retrained without the forgotten data, in the same order.
+    references (`list[float]`): Accuracies of a model retrained without the forgotten data, in the same order.
 
 Returns:
-    `tug_of_war`: Between 0 and 1, 1 at best.
+    `tug_of_war`: Between 0 and 1; 1 is best.
 """
 
 
