@@ -1,8 +1,10 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What must hold of a model sharded over two processes, each check against one process. `test_shards.py` launches this
-file once, with `torch.distributed.run`, and reads the outcome of every check from the file named on the command line.
+Checks of a model that is sharded over two processes, each against the same model in one process.
+
+`test_sharded_checks.py` launches this file once, with `torch.distributed.run`. It writes the outcome of every check to
+the file named on the command line.
 """
 
 import copy

@@ -234,9 +234,13 @@ def test_without_peft_everything_else_works(tmp_path):
     code = f"""
 import sys
 sys.modules["peft"] = None
-from tests.unlearner.runs import unlearner_for
-from pathlib import Path
-unlearner_for(Path({str(tmp_path)!r}) / "clean", num_train_epochs=0).unlearn()
+from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
+from tests import tiny
+digits = tiny.digits()
+data = dict(forget_dataset=digits.select(range(8)), retain_dataset=digits.select(range(8, 32)))
+settings = dict(reset_fraction=0.2, num_train_epochs=0, disable_tqdm=True, report_to="none")
+args = FisherUnlearningConfig({str(tmp_path / "clean")!r}, **settings)
+FisherUnlearner(tiny.vit(num_labels=10), args, **data).unlearn()
 sys.exit(sys.modules["peft"] is not None)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
