@@ -37,7 +37,7 @@ def test_every_row_is_in_one_batch_of_one_process_with_its_place(num_processes):
 
 def test_what_is_random_in_a_batch_depends_on_its_place_and_the_seed_alone():
     whole = dict(batches_of(Rows(rows(11)), drawing))
-    # Random throughout, not the same draw again for every batch.
+    # Every batch draws anew.
     assert len(torch.stack([batch["x"] for batch in whole.values()]).unique()) == 3 * len(whole)
     for kind, dataset in sources(11).items():
         for share in (
@@ -105,7 +105,7 @@ def test_a_source_uses_the_trainers_present_collator_and_workers_unless_it_has_i
     source, dataset = BatchSource(trainer), Rows(rows(4))
 
     def naming(name):
-        # Whether the rows are collated in a worker, and by which collator.
+        # Returns the collator's name, and whether it runs in a worker.
         return lambda taken: (name, torch.utils.data.get_worker_info() is not None)
 
     monkeypatch.setattr(trainer, "data_collator", naming("trainer's"))

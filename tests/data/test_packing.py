@@ -62,7 +62,7 @@ def test_choices_are_padded_one_by_one():
         {"attention_mask": torch.zeros(3, 5, dtype=torch.long)},
         {"attention_mask": None},
         {"attention_mask": torch.ones(3, 1, 5, 5)},
-        # Positions of several axes have another shape and could not follow.
+        # Positions with several axes have another shape and could not be moved.
         {"position_ids": torch.zeros(3, 3, 5, dtype=torch.long)},
     ],
 )
@@ -123,7 +123,7 @@ def test_packed_rows_with_padding_leave_no_document_of_padding():
 
 def test_positions_of_rows_that_hold_one_document_are_no_packing():
     batch = padded_left()
-    # What generation makes of left padding: the padding has positions too.
+    # As in generation with left padding, where the padding has positions too.
     batch["position_ids"] = (batch["attention_mask"].cumsum(dim=1) - 1).masked_fill(batch["attention_mask"] == 0, 1)
     assert unpack_documents(batch) is batch
     plain = {"input_ids": batch["input_ids"], "position_ids": torch.arange(5).expand(3, 5), "labels": batch["labels"]}

@@ -128,7 +128,7 @@ def test_a_hub_id_without_network_is_refused_within_seconds():
 
 
 def test_no_row_of_local_data_stays_in_any_cache(tmp_path):
-    """Of files and saved data sets, loaded, split and tokenised in a process of its own."""
+    """Loads, splits and tokenises files and saved data sets in a process of its own."""
     canary = "Zweifelsfrei"
     rows = Dataset.from_dict({"text": [canary, "a", "b"], "private": [True, False, False], "label": [0, 1, 1]})
     (tmp_path / "data").mkdir()

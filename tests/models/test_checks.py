@@ -62,13 +62,13 @@ SEQ2SEQ = {"vocab_size": 50, "d_model": 16, "encoder_layers": 1, "decoder_layers
 LENGTHS = [
     (GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=20), 20),
     (DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32, max_position_embeddings=20), 20),
-    # Positions start behind the padding token.
+    # Positions start after that of the padding token.
     (RobertaConfig(**SIZES), 18),
-    # Two rows stand before the positions, in addition to what the configuration says.
+    # The table has two rows before the positions, which the configuration does not count.
     (OPTConfig(**SIZES, ffn_dim=32, word_embed_proj_dim=16), 20),
     (BartConfig(**SEQ2SEQ, max_position_embeddings=20), 20),
     (NystromformerConfig(**SIZES), 20),
-    # Another limit in the decoder.
+    # The decoder has another limit.
     (
         LEDConfig(
             **SEQ2SEQ, max_encoder_position_embeddings=20, max_decoder_position_embeddings=10, attention_window=4

@@ -43,7 +43,7 @@ def test_the_sums_are_where_they_are_asked_to_be():
 
 
 def test_a_model_dispatched_over_a_device_map_has_the_same_fisher():
-    """Its modules have hooks around their forward; here every part of the map is the CPU."""
+    """The modules of such a model have hooks around their forward. Here all parts of the map are the CPU."""
     model, batch = tiny.randomized(tiny.vit()), tiny.image_batch()
     expected = accumulate_fisher_diagonal(model, [batch])
     device_map = {"vit.embeddings": "cpu", "vit.layers": "cpu", "vit.layernorm": "cpu", "classifier": "cpu"}

@@ -22,7 +22,7 @@ def llama():
     return hf.LlamaForCausalLM(hf.LlamaConfig(**heads.LLAMA))
 
 
-# Every kind of base: its constructor, the task of its adapter, and what LoRA is applied to.
+# Every kind of base model: its constructor, the task of its adapter, and the modules that LoRA is applied to.
 BASES = {
     "bert": (tiny.bert, "SEQ_CLS", ["query", "value"]),
     "gpt2": (heads.gpt2, "CAUSAL_LM", ["c_attn", "c_proj"]),
@@ -30,7 +30,7 @@ BASES = {
 }
 
 
-# Every kind of adapter that is handled, by the base it is put on.
+# Every kind of adapter that can be cleaned: its base model and its configuration.
 ADAPTERS = {
     "plain": ("bert", {}),
     "Conv1D": ("gpt2", {"fan_in_fan_out": True}),
@@ -54,7 +54,7 @@ def base_model(kind, dtype=torch.float32):
 
 
 def trained(model, seed=3, scale=0.1):
-    """As if the active adapter had been trained: its weights are away from their initial ones."""
+    """Moves the weights of the active adapter away from their initial values, as training would."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in adapter_parameters(model).values():

@@ -33,7 +33,7 @@ def test_the_freeze_guard_sees_the_scales_of_quantised_weights():
 
 
 def quantised(tmp_path, method, **kwargs):
-    """A Llama with a base quantised on loading, and a trained adapter."""
+    """A Llama that is quantised on loading, with a trained adapter."""
     sizes = heads.LLAMA | {"hidden_size": 64, "intermediate_size": 64}
     torch.manual_seed(0)
     hf.LlamaForCausalLM(hf.LlamaConfig(**sizes)).save_pretrained(tmp_path / "base")

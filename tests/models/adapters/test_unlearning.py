@@ -47,7 +47,7 @@ def test_a_penalty_on_an_adapter_is_whole_before_the_repair_ends_and_one_on_a_la
 
     penalties = {scope: penalty(scope, search) for scope in models}
     less = penalty("full", dataclasses.replace(search, measure="1 / (1 + loss)"))
-    # Without a class per example it weighs less, and is never whole.
+    # Without a class per example the penalty weighs less, and never reaches its full targets.
     assert less.weight < penalties["full"].weight and less.rise > penalties["full"].rise == 1.0
     at = penalties["adapter"].rise
     assert at < 1
@@ -110,7 +110,7 @@ def test_the_trials_count_what_the_base_of_an_adapter_knows_as_given(tmp_path):
         with torch.no_grad():
             return model(**rows[:]).logits[:, :-1].argmax(dim=-1)
 
-    # What the adapter knows by heart: its own answers.
+    # The labels are the adapter's own answers, so that it knows all of them.
     learned = answers()
     with model.disable_adapter():
         known = (answers() == learned)[RETAIN].double().mean().item()
@@ -189,7 +189,7 @@ def test_control_reference_and_further_measurements_are_those_of_adapters(tmp_pa
         unlearner = unlearner_for(tmp_path / name, path, data=data, **(measured if name == "model" else {}))
         report = unlearner.unlearn()
         assert changed(bits(plain.model), bits(unlearner.model)) == set()
-        # The reference is the adapter as it was.
+        # The reference model is the adapter before unlearning.
         assert set(report.gaps_to_reference("before").values()) == {0.0}
     assert report.stages["control_after_repair"] != report.stages["after_repair"]
     (trial,) = report.gamma_trials
