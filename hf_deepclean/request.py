@@ -96,7 +96,7 @@ class UnlearningRequest:
         """
         check_fisher_type(args.fisher_type, log_likelihood_func)
         _check_label_smoothing(args, log_likelihood_func)
-        check_devices(args, model)
+        check_devices(args.world_size, args.n_gpu, model)
         check_scope_of_model(model, args.reset_scope)
         source, model = model, load_model(model, args.seed)
         reset_value = args.reset_value or default_reset_value(model)

@@ -188,7 +188,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         Raises:
             `ValueError`: If the trainer has a loss of its own and there is no `log_likelihood_func` for it.
         """
-        check_loss(trainer, log_likelihood_func)
+        check_loss(trainer.compute_loss_func, log_likelihood_func)
         args = FisherUnlearningConfig.beside_training(trainer.args, **config_overrides)
         return cls(
             trainer.accelerator.unwrap_model(trainer.model),

@@ -47,7 +47,7 @@ def whisper():
 
 
 def fsmt():
-    # This one relies on its collator for the decoder's inputs, and masks the future only without a cache.
+    # This model relies on its collator for the decoder's inputs, and masks the future only without a cache.
     sizes = {key: value for key, value in DECODER.items() if key != "vocab_size"}
     vocabularies = {"src_vocab_size": VOCABULARY, "tgt_vocab_size": VOCABULARY, "langs": ["en", "de"]}
     return hf.FSMTForConditionalGeneration(hf.FSMTConfig(**sizes, **vocabularies))
@@ -63,7 +63,7 @@ LENGTHS = (7, 4, 6, 5)
 
 
 def text(labels: str = "class", lengths: tuple[int, ...] = LENGTHS, width: int | None = None):
-    """Right-padded token ids; the labels of a class, every token, the next token, some tokens or a span."""
+    """Right-padded token ids, with labels for a class, every token, the next token, some tokens or a span."""
     generator = torch.Generator().manual_seed(5)
     width = max(lengths) if width is None else width
     rows = [torch.randint(3, VOCABULARY, (length,), generator=generator) for length in lengths]

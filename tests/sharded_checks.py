@@ -1,8 +1,10 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What must hold of a model sharded over two processes, each check against one process. `test_shards.py` launches this
-file once, with `torch.distributed.run`, and reads the outcome of every check from the file named on the command line.
+Checks of a model that is sharded over two processes, each against the same model in one process.
+
+`test_sharded_checks.py` launches this file once, with `torch.distributed.run`. It writes the outcome of every check to
+the file named on the command line.
 """
 
 import copy
@@ -48,7 +50,7 @@ from tests.fisher.test_accumulate import Halved, Hidden, gaussian, worst_relativ
 
 
 LAYERS = ("LlamaDecoderLayer", "MixtralDecoderLayer", "BertLayer", "ViTLayer")
-# No axis is divisible by two in all tensors.
+# No axis is divisible by two in every tensor, so that shards are uneven.
 SIZES = {"vocab_size": 51, "hidden_size": 15, "intermediate_size": 21, "num_hidden_layers": 2, "head_dim": 6}
 SIZES |= {"num_attention_heads": 3, "num_key_value_heads": 1}
 
@@ -77,14 +79,14 @@ def sharded(model):
 
 
 def cut(batch, *ends):
-    """Batches of the examples from each of these positions to the next."""
+    """Cuts a batch into batches of the examples from each position in `ends` to the next."""
     return [
         {key: value[first:end] for key, value in batch.items()} for first, end in zip(ends, ends[1:], strict=False)
     ]
 
 
 def mine(batch, first, second):
-    """The batches of this process, cut at these positions in the first and at those in the second."""
+    """The batches of this process: cut at `first` in the first process, and at `second` in the second."""
     return cut(batch, *(first if rank() == 0 else second))
 
 
@@ -354,7 +356,7 @@ def main(path):
             outcomes[name] = f"process {rank()}: {traceback.format_exc()}"
         if outcomes[name] != "passed" or rank() == 0:
             Path(path).write_text(json.dumps(outcomes))
-        # The other process may wait for this one in the middle of the check.
+        # Exit, because the other process may be waiting for this one in the middle of the check.
         if outcomes[name] != "passed":
             sys.exit(1)
     torch.distributed.destroy_process_group()

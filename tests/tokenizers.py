@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tokenizers made on the spot."""
+"""Tokenizers that need no files."""
 
 import tokenizers
 from transformers import PreTrainedTokenizerFast

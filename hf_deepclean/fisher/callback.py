@@ -153,8 +153,8 @@ class FisherCallback(TrainerCallback):
 
     def _check_trainer(self) -> None:
         args = self.trainer.args
-        check_loss(self.trainer, self.log_likelihood_func)
-        check_devices(args, self.trainer.model)
+        check_loss(self.trainer.compute_loss_func, self.log_likelihood_func)
+        check_devices(args.world_size, args.n_gpu, self.trainer.model)
         output, directory = Path(args.output_dir).resolve(), self.directory.resolve()
         if args.push_to_hub and directory.is_relative_to(output):
             if directory == output or not directory.relative_to(output).parts[0].startswith("_"):

@@ -8,20 +8,21 @@ from typing import Any
 
 from pyarrow.types import is_large_list, is_list
 from torch import nn
-from transformers import TrainingArguments
 
 from ..runtime.processes import check_launch
 from .adapters.checks import check_adapter
 from .adapters.parameters import is_adapted, is_adapter_path
 
 
-def check_devices(args: TrainingArguments, model: Any) -> None:
+def check_devices(world_size: int, num_devices: int, model: Any) -> None:
     """
     Refuses processes that do not know of each other, and processes that average gradients over several devices.
 
     Args:
-        args ([`~transformers.TrainingArguments`]):
-            The arguments of the training.
+        world_size (`int`):
+            Number of processes that Accelerate sees.
+        num_devices (`int`):
+            Number of accelerators that this process would train on.
         model (`str` or [`~transformers.PreTrainedModel`]):
             The model, which may lie on several devices.
 
@@ -29,10 +30,10 @@ def check_devices(args: TrainingArguments, model: Any) -> None:
         `RuntimeError`: As [`processes.check_launch`].
         `ValueError`: If one process sees several devices and the model is not spread over them.
     """
-    check_launch(args.world_size)
-    if args.n_gpu > 1 and getattr(model, "hf_device_map", None) is None:
+    check_launch(world_size)
+    if num_devices > 1 and getattr(model, "hf_device_map", None) is None:
         raise ValueError(
-            f"One process sees {args.n_gpu} devices, and would divide every batch among them and average their "
+            f"One process sees {num_devices} devices, and would divide every batch among them and average their "
             "gradients. Launch one process per device (`accelerate launch --multi_gpu`), make only one device visible "
             "(CUDA_VISIBLE_DEVICES), or load the model over all of them (`device_map`)."
         )
@@ -112,14 +113,20 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
             )
 
 
-def check_loss(trainer: Any, log_likelihood_func: Any | None) -> None:
+def check_loss(compute_loss_func: Any | None, log_likelihood_func: Any | None) -> None:
     """
     Refuses a trainer with its own loss function, unless the likelihood that belongs to it is given.
+
+    Args:
+        compute_loss_func (`Callable`, *optional*):
+            The loss function of the trainer.
+        log_likelihood_func (`Callable`, *optional*):
+            The likelihood that belongs to it.
 
     Raises:
         `ValueError`: If there is a `compute_loss_func` and no `log_likelihood_func`.
     """
-    if trainer.compute_loss_func is not None and log_likelihood_func is None:
+    if compute_loss_func is not None and log_likelihood_func is None:
         raise ValueError(
             "This trainer has a `compute_loss_func`, a mean over the batch, from which no per-example Fisher "
             "information can be computed. Pass the `log_likelihood_func(outputs, labels)` whose negative mean it is."

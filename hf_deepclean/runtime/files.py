@@ -120,7 +120,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}.") from None
+        raise ValueError(f"{path} is not a safetensors file: {error}.") from None
 
 
 def remove_folder(folder: Path) -> None:

@@ -4,42 +4,16 @@ import dataclasses
 import random
 from itertools import chain
 
-import datasets
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import IterableDataset, SequentialSampler
-from transformers import Trainer, TrainingArguments, default_data_collator
+from transformers import Trainer, TrainingArguments
 
-from hf_deepclean.data.loaders import BatchSource, seeded_batches
-from hf_deepclean.data.process_loaders import EpochLoader, ProcessBatchSampler, ProcessRows
-from hf_deepclean.data.streams import first_rows, is_stream
+from hf_deepclean.data.loaders import BatchSource
+from hf_deepclean.data.streams import is_stream
 from tests import tiny
+from tests.data.examples import batches_of, rows, sources
 from tests.tiny import Rows
-
-
-class Stream(IterableDataset):
-    """A stream that is not one of `datasets`."""
-
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __iter__(self):
-        return iter(self.rows)
-
-
-def rows(size):
-    return [{"x": float(index), "label": index} for index in range(size)]
-
-
-def sources(size):
-    dataset = datasets.Dataset.from_list(rows(size))
-    streams = {"stream of rows": Stream(rows(size)), "streamed data set": dataset.to_iterable_dataset(num_shards=2)}
-    return {"data set": dataset, "rows": Rows(rows(size))} | streams
-
-
-def batches_of(dataset, collator=default_data_collator, batch_size=3, seed=5, **kwargs):
-    return list(seeded_batches(dataset, batch_size, collator, seed, **kwargs))
 
 
 def drawing(taken):
@@ -63,7 +37,7 @@ def test_every_row_is_in_one_batch_of_one_process_with_its_place(num_processes):
 
 def test_what_is_random_in_a_batch_depends_on_its_place_and_the_seed_alone():
     whole = dict(batches_of(Rows(rows(11)), drawing))
-    # Random throughout, not the same draw again for every batch.
+    # Every batch draws anew.
     assert len(torch.stack([batch["x"] for batch in whole.values()]).unique()) == 3 * len(whole)
     for kind, dataset in sources(11).items():
         for share in (
@@ -94,60 +68,6 @@ def test_a_resumed_pass_gets_the_batches_from_there_and_the_earlier_ones_it_asks
         assert [place for place, _ in batches_of(dataset, start=2)] == [2, 3]
         assert [place for place, _ in batches_of(dataset, start=3, earlier={0})] == [0, 3]
         assert [place for place, _ in batches_of(dataset, start=4)] == []
-
-
-def test_a_stream_can_be_cut_short():
-    for kind, dataset in sources(11).items():
-        assert is_stream(dataset) == ("stream" in kind)
-        if is_stream(dataset):
-            assert sum(len(batch["labels"]) for _, batch in batches_of(first_rows(dataset, 7))) == 7
-
-
-@pytest.mark.parametrize("num_processes", [2, 3, 4])
-@pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_training_rows_are_shared_out_without_repetition_in_steps_that_all_processes_take(num_processes, batch_size):
-    for size in range(num_processes, 40):
-        samplers = [
-            ProcessBatchSampler(SequentialSampler(range(size)), batch_size, 0, index, num_processes)
-            for index in range(num_processes)
-        ]
-        shares = [list(sampler) for sampler in samplers]
-        assert {len(share) for share in shares} == {len(samplers[0])}
-        assert sorted(chain.from_iterable(chain.from_iterable(shares))) == list(range(size))
-        for step in zip(*shares, strict=True):
-            sizes = [len(part) for part in step]
-            assert min(sizes) >= 1 and max(sizes) <= max(batch_size, 2) and max(sizes) - min(sizes) <= 1
-        streamed = [list(ProcessRows(Stream(range(size)), batch_size, i, num_processes)) for i in range(num_processes)]
-        assert len({len(share) for share in streamed}) == 1
-        assert sorted(chain.from_iterable(chain.from_iterable(streamed))) == list(range(size))
-        assert all(part for share in streamed for part in share)
-
-
-def test_rows_that_do_not_fill_a_step_are_dropped_when_that_is_asked_for():
-    shares = [list(ProcessBatchSampler(SequentialSampler(range(11)), 2, 0, i, 2, drop_last=True)) for i in range(2)]
-    assert sorted(chain.from_iterable(chain.from_iterable(shares))) == list(range(8))
-
-
-def test_fewer_rows_than_processes_make_one_step():
-    shares = [list(ProcessBatchSampler(SequentialSampler(range(2)), 4, 0, i, 3)) for i in range(3)]
-    assert shares == [[[0]], [[1]], [[0]]]
-    with pytest.raises(ValueError, match="2 rows for 3 processes"):
-        list(ProcessRows(Stream(range(2)), 4, 0, 3))
-
-
-def test_every_epoch_has_its_order_the_same_in_all_processes():
-    def order(epoch, index):
-        sampler = ProcessBatchSampler(torch.utils.data.RandomSampler(range(20)), 3, 1, index, 2)
-        loader = EpochLoader(range(20), batch_sampler=sampler, collate_fn=list)
-        loader.set_epoch(epoch)
-        torch.rand(index + 1)
-        return list(loader)
-
-    for epoch in range(2):
-        first, second = order(epoch, 0), order(epoch, 1)
-        assert sorted(chain.from_iterable(first + second)) == list(range(20))
-    assert order(0, 0) != order(1, 0)
-    assert order(1, 0) == order(1, 0)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +105,7 @@ def test_a_source_uses_the_trainers_present_collator_and_workers_unless_it_has_i
     source, dataset = BatchSource(trainer), Rows(rows(4))
 
     def naming(name):
-        # Whether the rows are collated in a worker, and by which collator.
+        # Returns the collator's name, and whether it runs in a worker.
         return lambda taken: (name, torch.utils.data.get_worker_info() is not None)
 
     monkeypatch.setattr(trainer, "data_collator", naming("trainer's"))

@@ -96,7 +96,7 @@ def test_longer_rows_are_counted_and_refused_unless_they_are_to_be_cut(task):
         tokenize(Dataset.from_dict(rows), tokenizer)
     cut = tokenize(Dataset.from_dict(rows), tokenizer, max_length=4)
     assert [len(ids) for ids in cut["input_ids"]] == [3, 4, 4]
-    # A longer limit that the caller names is the caller's.
+    # The caller may choose a larger limit than the tokenizer's.
     assert [len(ids) for ids in tokenize(Dataset.from_dict(rows), tokenizer, max_length=9)["input_ids"]] == [3, 5, 6]
 
 

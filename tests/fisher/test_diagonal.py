@@ -66,7 +66,7 @@ def test_a_failed_save_leaves_nothing(tmp_path):
 
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "text").write_text("x")
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a safetensors file"):
         FisherDiagonal.load(tmp_path / "text")
     save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="not the metadata of a Fisher diagonal"):

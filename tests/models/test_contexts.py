@@ -66,7 +66,7 @@ def test_layers_are_checkpointed_in_eval_mode_with_their_insides_in_eval_mode():
 
 
 def test_batch_norm_of_one_image_has_the_gradient_of_the_same_image_in_a_batch():
-    """With a gradient that is a slice of tokens, as behind a class token, torch misreads it for one example."""
+    """torch misreads the gradient of a single example if it is a slice of tokens, as after a class token."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.BatchNorm2d(8)).double().eval()
     model[0].running_var.uniform_(0.5, 2)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The likelihood of every head against the model's own loss, and against itself on another batch."""
+"""Compares the likelihood of every head with the model's own loss, and with itself on other batches."""
 
 import copy
 
@@ -187,11 +187,11 @@ def test_virtual_tokens_of_prompt_tuning_are_not_scored_and_predict_the_first_to
 
 
 class Shifting(hf.GPT2LMHeadModel):
-    """A subclass is known by the class it inherits from."""
+    """A subclass of a class that transformers lists."""
 
 
 class Unlisted(nn.Module):
-    """A head that transformers does not know, whose loss alone tells that it shifts."""
+    """A head that transformers does not list. Only its loss shows that it shifts the labels."""
 
     def __init__(self):
         super().__init__()
@@ -234,7 +234,7 @@ def test_a_decoder_whose_inputs_are_given_keeps_them():
 
 
 def test_a_decoder_that_masks_the_future_only_without_a_cache_agrees_with_its_loss():
-    # transformers cannot run this one in float64.
+    # transformers cannot run this model in float64.
     model, batch = tiny.randomized(fsmt(), torch.float32), translation()
     assert find_likelihood(model, prepare_batch(model, batch)).kind == "token"
 

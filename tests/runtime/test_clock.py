@@ -10,7 +10,7 @@ from hf_deepclean.runtime.clock import PhaseClock
 
 @pytest.fixture(autouse=True)
 def ticking(monkeypatch):
-    """Every look at the time is a second after the one before."""
+    """A clock that moves on by a second whenever it is read."""
     seconds = iter(range(100))
     monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
 

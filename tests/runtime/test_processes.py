@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What one process can show of several; tests/launched/ has the rest."""
+"""Checks that need a single process. For checks of several processes see `tests/launched/`."""
 
 import pytest
 import torch

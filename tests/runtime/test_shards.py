@@ -1,8 +1,5 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-import json
-
-import pytest
 import torch
 from accelerate import dispatch_model
 
@@ -11,22 +8,6 @@ from hf_deepclean.fisher.accumulation import FisherAccumulation
 from hf_deepclean.runtime.shards import Processes, Turns, add_full_tensor_, full_tensor, local_indices, local_part
 from tests import tiny
 from tests.fisher.test_accumulate import worst_relative_difference
-from tests.launched.launch import launch_module
-from tests.sharded_checks import CHECKS
-
-
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-    """What two processes on the CPU found, launched once."""
-    path = tmp_path_factory.mktemp("sharded") / "outcomes.json"
-    done = launch_module("tests.sharded_checks", 2, path, timeout=400)
-    return json.loads(path.read_text()) if path.exists() else dict.fromkeys(CHECKS, done.stderr)
-
-
-@pytest.mark.parametrize("check", CHECKS)
-def test_two_processes_agree_with_one(outcomes, check):
-    outcome = outcomes.get(check, "not run, because an earlier check failed")
-    assert outcome == "passed", outcome
 
 
 def test_a_plain_tensor_is_its_own_single_shard():
@@ -62,7 +43,7 @@ def test_the_sums_are_where_they_are_asked_to_be():
 
 
 def test_a_model_dispatched_over_a_device_map_has_the_same_fisher():
-    """Its modules have hooks around their forward; here every part of the map is the CPU."""
+    """The modules of such a model have hooks around their forward. Here all parts of the map are the CPU."""
     model, batch = tiny.randomized(tiny.vit()), tiny.image_batch()
     expected = accumulate_fisher_diagonal(model, [batch])
     device_map = {"vit.embeddings": "cpu", "vit.layers": "cpu", "vit.layernorm": "cpu", "classifier": "cpu"}

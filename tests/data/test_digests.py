@@ -1,0 +1,55 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_deepclean.data.digests import dataset_fingerprint, row_digests
+from tests.data.examples import Stream, people, rows
+from tests.tiny import Rows
+
+
+def digest(value):
+    (found,) = row_digests(Rows([value]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 2, "b": 1}),
+        ([1, 2], (1, 2), [[1], 2]),
+        (["a", "b"], ["a", "b"], ["ab"]),
+        ("1", "1", 1),
+        (torch.ones(2, 3), np.ones((2, 3), np.float32), torch.ones(3, 2)),
+        (torch.zeros(2), torch.zeros(2), torch.zeros(2, dtype=torch.float64)),
+        ({"bytes": b"x", "path": "here"}, {"bytes": b"x", "path": "there"}, {"bytes": b"y", "path": "here"}),
+        (Image.new("L", (2, 2), 7), Image.new("L", (2, 2), 7), Image.new("L", (2, 2), 8)),
+    ],
+)
+def test_only_equal_contents_have_equal_digests(one, same, other):
+    assert digest(one) == digest(same) != digest(other)
+
+
+def test_the_fingerprint_depends_on_every_row_and_their_order():
+    expected = dataset_fingerprint(people())
+    assert len(expected) == 64 and dataset_fingerprint(people()) == expected
+    others = [people().select(range(5)), people().select([1, 0, 2, 3, 4, 5]), people().rename_column("age", "years")]
+    assert expected not in map(dataset_fingerprint, others)
+
+
+def test_the_fingerprint_of_a_stream_is_that_of_its_first_hundred_rows():
+    expected = dataset_fingerprint(Stream(rows(100)))
+    assert dataset_fingerprint(Stream(rows(120))) == expected
+    assert dataset_fingerprint(Stream(rows(99))) != expected
+
+
+def test_a_transform_that_draws_at_random_draws_the_same_for_every_fingerprint():
+    class Drawing(Rows):
+        def __getitem__(self, index):
+            return super().__getitem__(index) | {"drawn": torch.rand(())}
+
+    state = torch.get_rng_state()
+    assert dataset_fingerprint(Drawing(rows(3))) == dataset_fingerprint(Drawing(rows(3)))
+    assert torch.equal(torch.get_rng_state(), state)
