@@ -24,116 +24,128 @@ from .selection.sweep import check_gammas
 
 @dataclass
 class FisherUnlearningConfig(TrainingArguments):
-    r"""
-    Arguments of [`FisherUnlearner`]: those of the repair phase, inherited from [`~transformers.TrainingArguments`],
-    and those of unlearning.
+    """
+    The options of [`FisherUnlearner`]: those of unlearning, listed here, and those of
+    [`~transformers.TrainingArguments`], which control the repair.
+
+    A run needs one value from you: `learning_rate`, that of the repair. Take about five times that of the model's
+    training, because few weights move, and from far away. All options below can stay at their defaults.
 
     > [!NOTE]
-    > Defaults that differ from [`~transformers.TrainingArguments`]: `save_strategy` is `"no"`; the cleaned model is
-    > written at the end in any case. `warmup_steps` is 0.1, a tenth of the repair: weights that have just been reset
-    > stand at the start of a training.
+    > Two defaults differ from [`~transformers.TrainingArguments`]. `save_strategy` is `"no"`, because the cleaned
+    > model is written at the end in any case. `warmup_steps` is 0.1, a tenth of the repair, because weights that were
+    > just reset are at the start of a training.
 
     > Parameters that control the Fisher pass
 
     Args:
         fisher_type (`str`, *optional*, defaults to `"empirical"`):
-            Whose labels the Fisher information is taken at: `"empirical"` (the given ones), `"sampled"` (drawn from
-            the model, seeded) or `"expected"` (the exact expectation over classes, at one backward pass per class).
+            The labels at which the Fisher information is taken: `"empirical"` (the given labels), `"sampled"` (labels
+            drawn from the model, by `seed`) or `"expected"` (the exact expectation over all classes, which takes one
+            backward pass per class). `"sampled"` and `"expected"` do not depend on the given labels.
         per_device_fisher_batch_size (`int`, *optional*, defaults to `32`):
-            Batch size of the Fisher pass. It decides time and memory, never the result.
+            Examples per batch and process in the Fisher pass. It changes time and memory, never the result. Lower it
+            if the memory does not suffice.
         fisher_max_examples (`int`, *optional*):
-            At most so many examples of each data set, drawn at random by `seed`, enter its Fisher information. By
-            default all; with `selection="auto"`, whose trials make up for what a sample leaves open, 500, except of
-            streams and beside a kept Fisher.
+            At most this many examples of each data set, drawn at random by `seed`, enter its Fisher. By default all
+            do; with `selection="auto"` 500, because the trials make up for the smaller sample, but all of a stream and
+            all beside a kept Fisher. Set it if the passes over large data sets take too long.
         accumulator_device (`str`, *optional*):
-            `"cpu"` keeps the sums of both Fishers in the memory of the processor, for models that leave no room on
-            their device. By default they are where the parameters are.
+            `"cpu"` keeps the sums of both Fishers in CPU memory. By default they are on the device of the parameters.
+            Set it if that device has no room for two more float32 numbers per weight in scope.
         state_save_seconds (`float`, *optional*, defaults to `60.0`):
-            Time between two savings of the sums of a Fisher pass, from which an interrupted run goes on; more if a
-            saving takes over 5 % of it.
+            Seconds between two savings of the sums of a Fisher pass, from which an interrupted run continues. The time
+            is longer where a saving would take over 5 % of it. Raise it if writing is slow.
 
         > Parameters that control which weights are reset
 
         selection (`str`, *optional*):
-            `"auto"`: the deepest reset that a repair can recover from, found by trials on samples of the forget and
-            the retain data; see [`search_selection`]. `"gamma"`, `"reset_fraction"` and `"adaptive"`: see
-            [`select_weights`]. By default the rule whose value is given, else `"auto"`.
+            The rule that selects the weights. `"auto"`: the deepest reset that a repair can recover from, found by
+            trials on samples of the forget and the retain set; see [`search_selection`]. `"gamma"`,
+            `"reset_fraction"` and `"adaptive"`: see [`select_weights`]. By default the rule whose value is given, else
+            `"auto"`.
         gamma (`float`, *optional*):
-            Weights with a ratio of forget to retain Fisher above it are reset.
+            Resets the weights whose ratio of forget to retain Fisher is above this threshold (the rule of the paper).
+            Set it if you know a good threshold; a good one differs from request to request.
         reset_fraction (`float`, *optional*):
-            This share of the weights in scope, those with the largest ratios, is reset.
+            Resets this share of the weights in scope, those with the largest ratios. Set it to fix the number of
+            selected weights.
         target (`str`, *optional*):
-            What the forget data should be like afterwards, which `selection="auto"` checks and warns of: `"unseen"`
-            (data never seen) or `"chance"` (their classes are gone). By default it follows from whether their classes
-            also occur in the retain data.
+            What the forget data should look like afterwards: `"unseen"` (data that the model never saw) or `"chance"`
+            (data of classes that the model does not know). `selection="auto"` works towards it, and a warning says if
+            it was not reached. By default `"chance"` if no class of the forget data occurs in the retain data, else
+            `"unseen"`.
         num_selection_trials (`int`, *optional*, defaults to `6`):
-            Trials of `selection="auto"`.
+            Number of trials of `selection="auto"`. More trials find the depth of the reset more precisely.
         num_selection_examples (`int`, *optional*, defaults to `64`):
-            At most so many examples of each data set, drawn at random by `seed`, are evaluated in a trial.
+            At most this many forget and retain examples, drawn at random by `seed`, are evaluated in a trial. More
+            examples make a trial more precise, and slower.
         reset_scope (`str`, *optional*, defaults to `"full"`):
-            `"full"` (all weights) or `"adapter"` (those of the active LoRA adapter; the base is only read).
+            `"full"` (all weights) or `"adapter"` (the weights of the active LoRA adapter; the base is only read).
         target_modules (`list[str]`, *optional*):
-            Names, or last parts of names, of the modules that may be reset. By default all.
+            Names, or last parts of names, of the modules whose weights may be reset. By default all modules.
         exclude_modules (`list[str]`, *optional*):
-            Names, or last parts of names, of modules that may not be reset; see [`parameters_in_scope`].
+            Names, or last parts of names, of modules that stay frozen; see [`parameters_in_scope`]. By default none.
+            The changed rows of token embeddings show anyone who has the old weights which tokens the forget data
+            use. Excluding the embeddings prevents this, but a text classifier then hardly forgets random examples.
 
         > Parameters that control the reset and its control
 
         reset_value (`str`, *optional*):
-            `"zero"`, `"init"` (a fresh initialisation) or `"pretrained"` (the values before fine-tuning). For an
-            adapter `"zero"` or `"init"` (its values before training), see [`reset_weights`]. By default
-            `"pretrained"` if `pretrained_model` is given, else `"init"` for models with token embeddings and adapters,
-            `"zero"` for all others; see [`reset.default_reset_value`].
+            The value of the selected weights after the reset: `"zero"`, `"init"` (a fresh initialisation; for an
+            adapter its values before training) or `"pretrained"` (the values in `pretrained_model`; not for adapters);
+            see [`reset_weights`]. By default `"pretrained"` if `pretrained_model` is given, `"init"` for adapters and
+            models with token embeddings, `"zero"` for all others.
         pretrained_model (`str`, *optional*):
-            Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`: of the same architecture
-            and size, with any head or none, in any precision. Weights of a new head and of added tokens get a fresh
-            initialisation instead. Checked before any work; see [`reset.check_pretrained_model`].
+            Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`: the same architecture and
+            size, with any head or none, in any precision. Weights of a new head and of added tokens get a fresh
+            initialisation instead. It is checked before any work; see [`check_pretrained_model`].
         random_mask_control (`bool`, *optional*, defaults to `False`):
-            Whether to reset and repair as many weights drawn at random beside, for comparison. Doubles the repair.
+            Whether to also reset and repair equally many random weights, as a control. It doubles the time of the
+            repair. Set it to see how much of the forgetting is due to the selection.
 
         > Parameters that control the repair
 
         forget_penalty (`float`, *optional*):
-            Weight of a penalty on forget examples that are known better than unseen ones, in every fourth to eighth
-            step of the repair; see [`~penalty.ForgetPenalty`]. 0 leaves it out: then the repair reads retained data
-            alone. By default 1.5 with `selection="auto"`, and 1 for language models and other heads without a class
-            per example; it acts towards the target `"unseen"` if there is an `unseen_dataset`. The other rules have
-            none.
+            Weight of a penalty on forget examples that the model knows better than unseen ones, taken in every fourth
+            to eighth step of the repair; see [`ForgetPenalty`]. It needs `selection="auto"`, the target `"unseen"` and
+            an `unseen_dataset`. By default 1.5 for classifiers, 1 for language models and other heads without a class
+            per example, and 0 with the other rules. Set it to 0 if the repair must read retain data alone.
         hard_example_share (`float`, *optional*):
-            After the first epoch the repair reads this share of the retained data alone, those with the largest
-            losses, as often as makes up an epoch; see [`~hard_examples.HardExampleSampler`]. 1 reads all. By default
-            0.5 with `selection="auto"` for a model that gave 98 % of a sample of them the right class before the
-            reset: then the largest losses are those of what the reset took. Else 1, and always 1 of a stream.
+            After the first epoch the repair reads only this share of the retain set, the rows with the largest losses,
+            as often as makes up an epoch; see [`HardExampleSampler`]. 1 reads all rows. By default 0.5 with
+            `selection="auto"` if the model classified 98 % of a retain sample correctly before the reset: then the
+            rows with the largest losses are those that the reset damaged. Else 1, and always 1 for a stream.
 
         > Parameters that control what is published
 
         forget_disclosure (`str`, *optional*, defaults to `"withheld"`):
-            What card and public report tell of the forgotten data: `"withheld"` (nothing), `"size"` (how many there
-            were) or `"description"` (what they were, too); see [`PublicReport`].
+            What card and public report tell of the forget data: `"withheld"` (nothing), `"size"` (their number) or
+            `"description"` (their number, and `forget_description`); see [`PublicReport`].
         forget_description (`str`, *optional*):
-            What they were, in your words, for `forget_disclosure="description"`.
+            The forget data in your words, for `forget_disclosure="description"`.
 
         > Parameters of further measurements
 
         gamma_sweep (`list[float]`, *optional*):
-            Thresholds to try beside: for each of them the weights with a ratio above it are reset, evaluated without
-            a repair, and put back. Costs an evaluation each.
+            Thresholds to compare. For each, the weights with a ratio above it are reset, the model is evaluated
+            without a repair, and the reset is undone. Each takes one evaluation.
         relearning_steps (`int`, *optional*, defaults to `0`):
-            For so many steps of plain AdamW a copy of the cleaned model, and one of the reference model if there is
-            one, are fine-tuned on the data to forget in the end, to see how fast they come back. Takes the memory of
-            a copy of the model and of an optimizer of all weights in scope.
+            Fine-tunes a copy of the cleaned model, and of the reference model if there is one, for this many steps of
+            plain AdamW, to see how fast the forget data come back. It takes the memory of a copy of the model and of
+            an optimizer of all weights in scope. 0 leaves the measurement out.
         relearning_learning_rate (`float`, *optional*):
-            The learning rate of that. By default a tenth of `learning_rate`, because all weights in scope move and
+            Learning rate of the relearning. By default a tenth of `learning_rate`, because all weights in scope move,
             not only the selected ones.
         relearning_data (`list[str]`, *optional*, defaults to `["forget"]`):
-            What they are fine-tuned on, each from the start: `"forget"` (the data to forget), `"retain"` (data to
-            retain alone, drawn at random by `seed`; of a stream the first ones) or `"few_forget"` (a few examples to
-            forget and data to retain, batch by batch in turns). Evaluated on all data to forget in any case.
+            What the copies are fine-tuned on; each entry is a measurement of its own: `"forget"` (the forget set),
+            `"retain"` (retain rows drawn at random by `seed`; the first rows of a stream) or `"few_forget"` (batches
+            of a few forget examples and of retain rows in turn). All are evaluated on the whole forget set.
         relearning_num_examples (`int`, *optional*, defaults to `10`):
-            At most so many examples are the few of `"few_forget"`, drawn likewise.
+            At most this many forget examples, drawn at random by `seed`, are the few of `"few_forget"`.
         quantization_bits (`list[int]`, *optional*):
-            4, 8 or both: the cleaned model, and the reference model if there is one, are also evaluated with weights
-            rounded to so many bits; see [`quantized`]. Costs an evaluation each. Not for adapters.
+            4, 8 or both: also evaluates the cleaned model, and the reference model if there is one, with weights
+            rounded to this many bits; see [`quantized`]. Each takes one evaluation per model. Not for adapters.
     """
 
     save_strategy: str = field(
@@ -141,29 +153,28 @@ class FisherUnlearningConfig(TrainingArguments):
     )
 
     warmup_steps: float = field(
-        default=0.1, metadata={"help": "Steps of the warm-up of the repair's learning rate; below 1, a share of all."}
+        default=0.1, metadata={"help": "Warm-up steps of the repair; below 1, a share of all its steps."}
     )
 
     fisher_type: str = field(
         default="empirical",
         metadata={
-            "help": "Labels of the Fisher information: the given ones, drawn from the model, or all in expectation.",
+            "help": "Labels of the Fisher information: given, drawn from the model, or all classes in expectation.",
             "choices": ["empirical", "sampled", "expected"],
         },
     )
     per_device_fisher_batch_size: int = field(
-        default=32, metadata={"help": "Batch size of the Fisher pass; it never changes the result."}
+        default=32, metadata={"help": "Batch size of the Fisher pass, per process; never changes the result."}
     )
     fisher_max_examples: int | None = field(
         default=None,
         metadata={
-            "help": "At most so many random examples of each data set enter its Fisher information; by default all, "
-            "with --selection auto 500."
+            "help": "At most this many random examples of each data set enter its Fisher. By default all, with "
+            "--selection auto 500."
         },
     )
     accumulator_device: str | None = field(
-        default=None,
-        metadata={"help": "Keep the sums of the Fishers on the processor ('cpu'); by default where the weights are."},
+        default=None, metadata={"help": "'cpu' keeps the sums of the Fishers in CPU memory, not beside the weights."}
     )
     state_save_seconds: float = field(
         default=60.0, metadata={"help": "Seconds between two savings of a Fisher pass, to resume from."}
@@ -171,12 +182,12 @@ class FisherUnlearningConfig(TrainingArguments):
     selection: str | None = field(
         default=None,
         metadata={
-            "help": "Rule that selects the weights; by default the one whose value is given, else 'auto'.",
+            "help": "Rule that selects the weights. By default the rule whose value is given, else 'auto'.",
             "choices": list(SELECTION_RULES),
         },
     )
     gamma: float | None = field(
-        default=None, metadata={"help": "Reset the weights whose ratio of forget to retain Fisher is above it."}
+        default=None, metadata={"help": "Reset the weights whose ratio of forget to retain Fisher is above this."}
     )
     reset_fraction: float | None = field(
         default=None, metadata={"help": "Reset this share of the weights in scope, those with the largest ratios."}
@@ -184,18 +195,18 @@ class FisherUnlearningConfig(TrainingArguments):
     target: str | None = field(
         default=None,
         metadata={
-            "help": "What --selection auto checks: forget data as 'unseen', or answers at 'chance' (classes gone).",
+            "help": "What the forget data should be like afterwards: 'unseen' data, or at 'chance' (classes gone).",
             "choices": list(TARGETS),
         },
     )
-    num_selection_trials: int = field(default=6, metadata={"help": "Trials of --selection auto."})
+    num_selection_trials: int = field(default=6, metadata={"help": "Number of trials of --selection auto."})
     num_selection_examples: int = field(
-        default=64, metadata={"help": "At most so many examples of each data set are evaluated in a trial."}
+        default=64, metadata={"help": "At most this many forget and retain examples are evaluated in a trial."}
     )
     reset_scope: str = field(
         default="full",
         metadata={
-            "help": "Which weights may be reset: all, or those of the active LoRA adapter, with the base only read.",
+            "help": "Which weights may be reset: all, or only those of the active LoRA adapter.",
             "choices": ["full", "adapter"],
         },
     )
@@ -203,14 +214,13 @@ class FisherUnlearningConfig(TrainingArguments):
         default=None, metadata={"help": "Names, or last parts of names, of the modules that may be reset."}
     )
     exclude_modules: list[str] | None = field(
-        default=None,
-        metadata={"help": "Names, or last parts of names, of modules that may not be reset."},
+        default=None, metadata={"help": "Names, or last parts of names, of modules that stay frozen."}
     )
     reset_value: str | None = field(
         default=None,
         metadata={
-            "help": "What selected weights are reset to; by default 'pretrained' if --pretrained_model is given, "
-            "'init' for models with token embeddings and adapters, else 'zero'.",
+            "help": "Value of the selected weights after the reset. By default 'pretrained' if --pretrained_model is "
+            "given, 'init' for adapters and models with token embeddings, else 'zero'.",
             "choices": ["zero", "init", "pretrained"],
         },
     )
@@ -219,43 +229,41 @@ class FisherUnlearningConfig(TrainingArguments):
         metadata={"help": "Path or id of the checkpoint before fine-tuning, for --reset_value pretrained."},
     )
     random_mask_control: bool = field(
-        default=False, metadata={"help": "Also reset and repair as many weights drawn at random, for comparison."}
+        default=False, metadata={"help": "Also reset and repair equally many random weights, as a control."}
     )
     forget_penalty: float | None = field(
         default=None,
         metadata={
-            "help": "Weight of the penalty on forget examples that are known better than unseen ones, in the repair; "
-            "0: none. By default with --selection auto 1.5, for language models 1; else 0."
+            "help": "Weight of the repair's penalty on forget examples that are known better than unseen ones. By "
+            "default, with --selection auto, 1.5 for classifiers and 1 for others; else 0 (no penalty)."
         },
     )
     hard_example_share: float | None = field(
         default=None,
         metadata={
-            "help": "After its first epoch the repair reads this share of the retained data alone, those with the "
-            "largest losses. By default 0.5 with --selection auto and a model that knew the classes of all, else 1."
+            "help": "Share of the retain data, those with the largest losses, that later epochs of the repair read. "
+            "By default 0.5 with --selection auto if the model classified nearly all correctly, else 1."
         },
     )
     gamma_sweep: list[float] | None = field(
-        default=None,
-        metadata={"help": "Also try these thresholds of the ratio: reset, evaluate without a repair, and put back."},
+        default=None, metadata={"help": "Also try these thresholds: reset, evaluate without a repair, undo."}
     )
     relearning_steps: int = field(
-        default=0,
-        metadata={"help": "Fine-tune a copy on the data to forget for so many steps, to see how fast they come back."},
+        default=0, metadata={"help": "Fine-tune a copy for this many steps, to see how fast the forget data return."}
     )
     relearning_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of that; by default a tenth of --learning_rate."}
+        default=None, metadata={"help": "Learning rate of the relearning. By default a tenth of --learning_rate."}
     )
     relearning_data: list[str] = field(
         default_factory=lambda: ["forget"],
         metadata={
-            "help": "What that trains on: the data to forget, those to retain, or these and a few to forget.",
+            "help": "What the relearning trains on: forget data, retain data, or a few forget data and retain data.",
             "choices": list(RELEARNING_DATA),
         },
     )
     relearning_num_examples: int = field(
         default=10,
-        metadata={"help": "At most so many examples to forget are the few of --relearning_data few_forget."},
+        metadata={"help": "At most this many forget examples are the few of --relearning_data few_forget."},
     )
     quantization_bits: list[int] | None = field(
         default=None,
@@ -265,18 +273,18 @@ class FisherUnlearningConfig(TrainingArguments):
     forget_disclosure: str = field(
         default="withheld",
         metadata={
-            "help": "What the published card tells of the forgotten data: nothing, how many, or what they were too.",
+            "help": "What the published card tells of the forget data: nothing, their number, or a description too.",
             "choices": list(FORGET_DISCLOSURES),
         },
     )
     forget_description: str | None = field(
-        default=None, metadata={"help": "What was forgotten, in your words, for --forget_disclosure description."}
+        default=None, metadata={"help": "The forget data in your words, for --forget_disclosure description."}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if str(self.resume_from_checkpoint).lower() in ("true", "false"):
-            # On the command line it is a string.
+            # The command line gives a string.
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         check_fisher_type(self.fisher_type, None)
         self.selection = check_selection_rule(self.selection, self.gamma, self.reset_fraction, by_trials=True)
@@ -304,10 +312,10 @@ class FisherUnlearningConfig(TrainingArguments):
         if self.accumulator_device not in (None, "cpu"):
             raise ValueError(
                 f"`accumulator_device` is {self.accumulator_device!r} but must be 'cpu', or left out to keep the sums "
-                "where the weights are."
+                "on the device of the weights."
             )
         if not self.state_save_seconds >= 0:
-            raise ValueError(f"`state_save_seconds` is {self.state_save_seconds} but must be a time, 0 or more.")
+            raise ValueError(f"`state_save_seconds` is {self.state_save_seconds} but must be at least 0.")
         counts = ("num_selection_trials", "num_selection_examples", "relearning_num_examples")
         for name in ("per_device_fisher_batch_size", "fisher_max_examples", *counts):
             value = getattr(self, name)
@@ -318,17 +326,17 @@ class FisherUnlearningConfig(TrainingArguments):
         if self.push_to_hub:
             raise ValueError(
                 "`push_to_hub=True` would publish checkpoints of a model that still holds what it is to forget. Leave "
-                "it out; when `unlearn()` is done, call `unlearner.push_to_hub(repo_id)`."
+                "it out, and call `unlearner.push_to_hub(repo_id)` after `unlearn()`."
             )
         if not str(self.optim.value).startswith("adamw"):
             raise ValueError(
-                f"`optim` is {self.optim.value!r}, but the repair trains single entries of tensors, which only "
-                "`SparseAdamW` does. Leave `optim` at its default; its rate, betas, epsilon and decay are honoured."
+                f"`optim` is {self.optim.value!r}, but the repair trains single weights, which only `SparseAdamW` "
+                "does. Leave `optim` at its default. Learning rate, betas, epsilon and weight decay are honoured."
             )
         check_parallelism(fsdp=bool(self.fsdp), deepspeed=bool(self.deepspeed))
 
     def reported_settings(self) -> dict[str, Any]:
-        """The settings that enter the report: those of unlearning, and those that decide the repair."""
+        """The settings that enter the report: all of unlearning, and those that determine the repair."""
         own = {item.name for item in fields(FisherUnlearningConfig)} - {
             item.name for item in fields(TrainingArguments)
         }
@@ -340,7 +348,7 @@ class FisherUnlearningConfig(TrainingArguments):
         return {name: value for name, value in self.to_dict().items() if name in own | repair}
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
-        """Steps of the warm-up; of very few steps none, since the first one of a warm-up changes nothing."""
+        """Number of warm-up steps, rounded down: the first one changes nothing, which a short repair cannot afford."""
         if self.warmup_steps >= 1:
             return int(self.warmup_steps)
         return math.floor(num_training_steps * self.warmup_steps)
@@ -348,17 +356,17 @@ class FisherUnlearningConfig(TrainingArguments):
     @classmethod
     def from_training_arguments(cls, args: TrainingArguments, **overrides: Any) -> "FisherUnlearningConfig":
         """
-        The configuration with the values of other training arguments.
+        Makes a configuration from training arguments.
 
         Args:
             args ([`~transformers.TrainingArguments`]):
-                The arguments to take over; what concerns the Hub is left out, and so is a warm-up of 0.
+                The arguments to take over, except those of the Hub and a warm-up of 0.
             overrides:
                 Fields that get another value.
         """
         known = {item.name for item in fields(cls) if item.init}
         if args.warmup_steps == 0:
-            # The default of a training, which does not start from weights that have just been reset.
+            # The default of a training, which does not start from weights that were just reset.
             known.discard("warmup_steps")
         values = {
             item.name: getattr(args, item.name)
@@ -370,7 +378,7 @@ class FisherUnlearningConfig(TrainingArguments):
     @classmethod
     def beside_training(cls, args: TrainingArguments, **overrides: Any) -> "FisherUnlearningConfig":
         """
-        The configuration of a run on the model that a training made.
+        Makes the configuration of a run on the model that a training made.
 
         Args:
             args ([`~transformers.TrainingArguments`]):

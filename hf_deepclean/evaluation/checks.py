@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Models of which something cannot be measured are refused here, before any heavy work."""
+"""Refuses measurements that cannot work, before any heavy work."""
 
 from collections.abc import Collection
 
@@ -14,18 +14,18 @@ from .recovery import RELEARNING_DATA
 
 def check_relearning(model: nn.Module, reference_model: nn.Module | None, names: Collection[str]) -> None:
     """
-    Refuses models of which no copy can be trained to measure relearning.
+    Refuses models whose relearning cannot be measured.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             The model to clean.
         reference_model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
-            The reference.
+            The reference model.
         names (`Collection[str]`):
-            Names of the parameters in scope, which are trained in both.
+            Names of the parameters in scope, which are trained in both models.
 
     Raises:
-        `ValueError`: If one of the two is sharded, or the reference does not have the parameters.
+        `ValueError`: If one of the models is sharded, or the reference model lacks one of the parameters.
     """
     for one in (model, reference_model):
         if one is not None and any(map(is_sharded, one.parameters())):
@@ -39,7 +39,7 @@ def check_relearning(model: nn.Module, reference_model: nn.Module | None, names:
     if missing:
         raise ValueError(
             f"`relearning_steps` trains the parameters in scope, and `reference_model` does not have {len(missing)} "
-            f"of them, {min(missing)} for one. Pass a reference of the model's own kind, or leave it at 0."
+            f"of them, for example {min(missing)}. Pass a reference model of the same architecture, or leave it at 0."
         )
 
 
@@ -51,19 +51,19 @@ def check_quantization(model: nn.Module, reference_model: nn.Module | None) -> N
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             The model to clean.
         reference_model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
-            The reference.
+            The reference model.
 
     Raises:
-        `ValueError`: If one of the two has an adapter, or is one that [`quantized`] refuses.
+        `ValueError`: If one of the models has an adapter, or [`quantized`] refuses it.
     """
     for argument, one in (("model", model), ("reference_model", reference_model)):
         if one is None:
             continue
         if is_adapted(one):
             raise ValueError(
-                f"`quantization_bits` rounds the weights that are deployed, and `{argument}` has an adapter, where "
-                "base and adapter would be rounded each by itself. Leave it out, and evaluate a merged copy of the "
-                "result (`merge_and_unload()`) within `hf_deepclean.quantized`."
+                f"`quantization_bits` rounds the weights that are deployed, and `{argument}` has an adapter, so that "
+                "base and adapter would be rounded separately. Leave it out, and evaluate a merged copy of the result "
+                "(`merge_and_unload()`) within `hf_deepclean.quantized`."
             )
         try:
             with quantized(one, 8):
@@ -79,17 +79,14 @@ def check_measurements(
     quantization_bits: Collection[int] | None,
 ) -> None:
     """
-    Refuses further measurements that are not defined.
+    Refuses invalid options of the further measurements.
 
     Args:
-        relearning_steps (`int`):
-            Steps of the relearning.
-        relearning_learning_rate (`float`, *optional*):
-            Its learning rate.
-        relearning_data (`Collection[str]`):
-            What it trains on.
-        quantization_bits (`Collection[int]`, *optional*):
-            To how many bits weights are rounded.
+        relearning_steps, relearning_learning_rate, relearning_data, quantization_bits:
+            As for [`FisherUnlearningConfig`].
+
+    Raises:
+        `ValueError`: If one of them has an invalid value.
     """
     if relearning_steps < 0:
         raise ValueError(
@@ -106,6 +103,6 @@ def check_measurements(
         raise ValueError(f"`relearning_data` is {relearning_data!r} but must be a list of one or more of {allowed}.")
     if set(quantization_bits or ()) - {4, 8}:
         raise ValueError(
-            f"`quantization_bits` is {quantization_bits} but weights are rounded to 4 or 8 bits: pass [4], [8] or "
+            f"`quantization_bits` is {quantization_bits}, but weights can be rounded to 4 or 8 bits. Pass [4], [8] or "
             "[4, 8], or leave it out."
         )

@@ -51,12 +51,12 @@ class Evaluator:
         in_lockstep (`bool`, *optional*, defaults to `False`):
             Whether the model is sharded, so that all processes must run the same number of batches.
         interruption ([`Interruption`], *optional*):
-            Requests to stop, which are answered between batches.
+            Requests to stop, checked between batches.
         clock ([`PhaseClock`], *optional*):
             Times the evaluations.
         reference_log_probabilities (`numpy.ndarray`, *optional*):
-            The reference model's answers on the forget set, of shape `(num_examples, num_classes)`. The divergence is
-            measured to them.
+            The reference model's log-probabilities on the forget set, shape `(num_examples, num_classes)`. The
+            divergence is measured to them.
     """
 
     source: BatchSource
@@ -103,7 +103,7 @@ class Evaluator:
 
     def predict(self, model: nn.Module, dataset: Any, description: str) -> ExamplePredictions:
         """
-        The model's answers on a data set, in its order and in every process.
+        Computes the model's answers on a data set. Every process gets all answers, in the order of the data set.
 
         Args:
             model ([`~transformers.PreTrainedModel`]):
@@ -174,7 +174,7 @@ class Evaluator:
     def _in_lockstep(
         self, batches: Iterator[tuple[int, Mapping[str, Any]]], dataset: Any
     ) -> Iterator[tuple[int | None, Mapping[str, Any]]]:
-        """Yields the same number of batches in every process. Those without a place only fill up, and do not count."""
+        """Yields equally many batches in every process. Batches without a place only fill up, and do not count."""
         _, spare = next(self.source.batches(dataset, 1, in_turns=False))
         while True:
             place, batch = next(batches, (None, spare))
@@ -187,7 +187,7 @@ class Evaluator:
 def _attack(
     forget: ExamplePredictions, unseen: ExamplePredictions | None
 ) -> tuple[MembershipAttack | None, MembershipAttack | None]:
-    """The attack by the likelihood, and that by the least probable tokens. Both are none without unseen data."""
+    """Attacks by the likelihood, and by the least probable tokens. Without unseen data both results are `None`."""
     if unseen is None:
         return None, None
     by_tokens = None

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The old path of functions that now live in `predictions` and `results`: cards on the Hub import them from here."""
+"""Keeps the import path that model cards on the Hub quote; the functions are in `predictions` and `results`."""
 
 from .predictions import ExamplePredictions, join_predictions, predict_batches, predict_examples
 from .results import summarize_predictions

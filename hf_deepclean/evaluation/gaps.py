@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""How far a model's figures are from those of a reference, a model retrained without the forgotten data."""
+"""Compares the figures of a model with those of a reference: a model retrained without the forget data."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,27 +9,28 @@ import numpy as np
 from ..data.batches import IGNORED
 
 
-# As a report names them.
+# The names that reports use.
 ACCURACIES = ("forget accuracy", "retain accuracy", "eval accuracy")
 FIGURES = (*ACCURACIES, "membership AUC")
 
 
 def per_class_accuracy(predictions: np.ndarray, references: np.ndarray) -> dict[int, float]:
     """
-    Share of the examples of every class that are given that class: `mean(prediction = c | label = c)`.
+    Computes the accuracy on every class: `mean(prediction = c | label = c)`.
 
-    1: all of them; the target is the reference's value, for a class that was forgotten as a whole about 0. It shows
-    what the accuracy over all examples hides: one class that pays for what another one keeps. Of a class with few
-    examples it is coarse; classes without examples are left out.
+    The target is the reference's value, which is about 0 for a class that was forgotten as a whole. The figure shows
+    what the accuracy over all examples hides: that one class loses what another class keeps. It is coarse for a class
+    with few examples. Classes without examples are left out.
 
     Args:
         predictions (`np.ndarray`):
-            Number of the class the model chooses, for every example or token, of any shape.
+            Index of the class that the model chooses, for every example or token, of any shape.
         references (`np.ndarray`):
-            Number of its true class, of the same shape; where it is -100 nothing is counted.
+            Index of the true class, of the same shape. Entries of -100 are not counted.
 
     Returns:
-        `dict[int, float]`: The accuracy on every class among the references, in their order.
+        `dict[int, float]`: The accuracy on every class among the references, between 0 and 1, in the order of the
+            classes.
 
     Raises:
         `ValueError`: If the shapes differ.
@@ -38,7 +39,7 @@ def per_class_accuracy(predictions: np.ndarray, references: np.ndarray) -> dict[
     if chosen.shape != labels.shape:
         raise ValueError(
             f"The accuracy compares one class with one label, but the predictions have shape {chosen.shape} and the "
-            f"references {labels.shape}. Of logits pass the argmax over their last axis."
+            f"references {labels.shape}. If you have logits, pass their argmax over the last axis."
         )
     return {
         int(label): float((chosen[labels == label] == label).mean()) for label in np.unique(labels[labels != IGNORED])
@@ -49,35 +50,36 @@ def accuracy_gaps(
     figures: Mapping[str, float], reference_figures: Mapping[str, float], names: Sequence[str] = FIGURES
 ) -> dict[str, float]:
     """
-    Signed differences to the reference's figures, `100 (figure - reference figure)`, in points.
+    Computes the signed differences to the reference's figures, `100 (figure - reference figure)`, in points.
 
-    0 is the target. Forget accuracy above it: something is left. Below it: more is gone than retraining would have
-    taken, which gives the forgotten data away as well. Retain and eval accuracy below it: the cost. A figure of the
-    reference varies with the seed of its training, often by more than a point, so compare means over several.
+    The target is 0. A forget accuracy above the reference's means that something is left. Below it, more is gone than
+    retraining would have removed, which gives the forget data away as well. Retain and eval accuracy below the
+    reference's are the cost. The reference's figures vary with the seed of its training, often by more than a point,
+    so compare means over several seeds.
 
     Args:
         figures (`dict[str, float]`):
-            Figures between 0 and 1 by their names, such as those of a stage of a report.
+            Figures between 0 and 1 by name, such as those of a stage of a report.
         reference_figures (`dict[str, float]`):
-            Those of the reference.
+            Figures of the reference by name.
         names (`Sequence[str]`, *optional*, defaults to forget, retain and eval accuracy and membership AUC):
-            The figures to compare; others are not looked at.
+            Names of the figures to compare.
 
     Returns:
-        `dict[str, float]`: The difference of every figure.
+        `dict[str, float]`: The difference of every figure, in points.
 
     Raises:
-        `ValueError`: If there are no names, or one of the figures is missing or not between 0 and 1.
+        `ValueError`: If there are no names, or if a figure is missing or not between 0 and 1.
     """
     if not names:
-        raise ValueError("There is no gap between no figures: name at least one in `names`.")
+        raise ValueError("`names` is empty, so there is no figure to compare. Name at least one.")
     gaps = {}
     for name in names:
         both = [side.get(name, np.nan) for side in (figures, reference_figures)]
         if not all(0 <= value <= 1 for value in both):
             raise ValueError(
-                f"{name!r} is {both[0]} of the model and {both[1]} of the reference, where both must be between 0 and "
-                "1, and nan means missing. Pass shares and not percentages, or leave the figure out of `names`."
+                f"{name!r} is {both[0]} of the model and {both[1]} of the reference (nan: missing), but both must be "
+                "between 0 and 1. Pass shares, not percentages, or leave the figure out of `names`."
             )
         gaps[name] = 100 * (both[0] - both[1])
     return gaps
@@ -87,22 +89,22 @@ def average_gap(
     figures: Mapping[str, float], reference_figures: Mapping[str, float], names: Sequence[str] = FIGURES
 ) -> float:
     """
-    Average gap: mean absolute difference to the reference's figures, in points.
+    Computes the average gap: the mean absolute difference to the reference's figures, in points.
 
-    0: the reference's figures; lower is better. It looks at averages only: a model may have all of them and still
-    answer another way on every single example. The literature puts one minus the forget accuracy in the place of the
-    forget accuracy, which changes nothing, and its own attack in the place of the AUC, which does: averages with other
-    parts cannot be compared.
+    Lower is better, and 0 means the reference's figures. The gap compares averages only: a model with a gap of 0 may
+    still answer every single example differently. The literature uses one minus the forget accuracy instead of the
+    forget accuracy, which changes nothing. It also uses other attacks instead of the AUC, and gaps over different
+    figures cannot be compared.
 
     Fan et al., [SalUn](https://huggingface.co/papers/2310.12508), with the AUC of [`membership_attack`] as attack.
 
     Args:
         figures (`dict[str, float]`):
-            Figures between 0 and 1 by their names, such as those of a stage of a report.
+            Figures between 0 and 1 by name, such as those of a stage of a report.
         reference_figures (`dict[str, float]`):
-            Those of the reference.
+            Figures of the reference by name.
         names (`Sequence[str]`, *optional*, defaults to forget, retain and eval accuracy and membership AUC):
-            The figures to average over.
+            Names of the figures to average over.
 
     Returns:
         `float`: Between 0 and 100.
@@ -114,21 +116,21 @@ def tug_of_war(
     accuracies: Mapping[str, float], reference_accuracies: Mapping[str, float], names: Sequence[str] = ACCURACIES
 ) -> float:
     """
-    Tug-of-War: the product over forget, retain and test data of `1 - |accuracy - reference accuracy|`.
+    Computes Tug-of-War: the product over forget, retain and test data of `1 - |accuracy - reference accuracy|`.
 
-    1: the reference's accuracies; higher is better. A method that does well on two and badly on the third is not
-    saved by the mean. It looks at accuracies only, and at their size only: forgetting too little and too much count
-    the same.
+    Higher is better, and 1 means the reference's accuracies. Unlike a mean, the product is low if one of the three is
+    bad. It compares accuracies only, and only the size of their differences: forgetting too little counts the same as
+    forgetting too much.
 
     Zhao et al., [What makes unlearning hard](https://huggingface.co/papers/2406.01257).
 
     Args:
         accuracies (`dict[str, float]`):
-            Accuracies between 0 and 1 by their names, such as those of a stage of a report.
+            Accuracies between 0 and 1 by name, such as those of a stage of a report.
         reference_accuracies (`dict[str, float]`):
-            Those of the reference.
+            Accuracies of the reference by name.
         names (`Sequence[str]`, *optional*, defaults to forget, retain and eval accuracy):
-            The accuracies to multiply over.
+            Names of the accuracies to multiply over.
 
     Returns:
         `float`: Between 0 and 1.

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Confidence intervals of means, ratios and shares."""
+"""Computes confidence intervals of means, ratios and shares."""
 
 import math
 
@@ -13,7 +13,7 @@ NORMAL_QUANTILE = 1.959963984540054
 
 def wilson_interval(num_successes: float, num_trials: float) -> tuple[float, float]:
     """
-    95 % interval of a share by Wilson's score method; unlike the normal one it holds near 0 and 1.
+    Computes the 95 % interval of a share by Wilson's score method. Unlike the normal interval it holds near 0 and 1.
 
     Wilson, Probable inference, the law of succession, and statistical inference (1927), equation 5.
 
@@ -21,7 +21,7 @@ def wilson_interval(num_successes: float, num_trials: float) -> tuple[float, flo
         num_successes (`float`):
             Number of successes.
         num_trials (`float`):
-            Number of independent trials, above 0; an effective one need not be whole.
+            Number of independent trials, above 0. An effective number of trials need not be whole.
 
     Returns:
         `tuple[float, float]`: Lower and upper end.
@@ -29,7 +29,7 @@ def wilson_interval(num_successes: float, num_trials: float) -> tuple[float, flo
     share, z = num_successes / num_trials, NORMAL_QUANTILE
     center = (share + z**2 / (2 * num_trials)) / (1 + z**2 / num_trials)
     half = z / (1 + z**2 / num_trials) * math.sqrt(share * (1 - share) / num_trials + z**2 / (4 * num_trials**2))
-    # Rounding must not push an end past the share it encloses.
+    # Rounding must not push an end past the share.
     return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
 
 
@@ -37,7 +37,7 @@ def mean_interval(
     values: np.ndarray, bounds: tuple[float, float] = (-math.inf, math.inf)
 ) -> tuple[float, float] | None:
     """
-    95 % interval of a mean over examples, by the normal distribution.
+    Computes the 95 % interval of a mean over examples, by the normal distribution.
 
     Cochran, Sampling techniques (1977), chapter 2.
 
@@ -45,10 +45,10 @@ def mean_interval(
         values (`np.ndarray`):
             One value per example, shape `(num_examples,)`.
         bounds (`tuple[float, float]`, *optional*):
-            The smallest and the largest value there can be, past which no end lies. By default none.
+            The smallest and the largest possible value, at which the ends are cut off. By default none.
 
     Returns:
-        `tuple[float, float]`: Lower and upper end; `None` for fewer than two examples.
+        `tuple[float, float]`: Lower and upper end, or `None` for fewer than two examples.
     """
     if len(values) < 2:
         return None
@@ -59,19 +59,20 @@ def mean_interval(
 
 def ratio_interval(numerators: np.ndarray, denominators: np.ndarray) -> tuple[float, float] | None:
     """
-    95 % interval of a ratio of two sums over examples, such as a mean over tokens, by the normal distribution.
+    Computes the 95 % interval of a ratio of two sums over examples, such as a mean over tokens, by the normal
+    distribution.
 
-    The examples are independent, what is in one of them need not be: the variance is that of the ratio's linear
+    Examples must be independent, but the parts of one example need not be: the variance is that of the ratio's linear
     approximation over whole examples. Cochran, Sampling techniques (1977), chapter 6.
 
     Args:
         numerators (`np.ndarray`):
-            What every example adds to the numerator, shape `(num_examples,)`.
+            Contribution of every example to the numerator, shape `(num_examples,)`.
         denominators (`np.ndarray`):
-            What it adds to the denominator, such as its number of tokens; above 0.
+            Contribution of every example to the denominator, such as its number of tokens, above 0, of the same shape.
 
     Returns:
-        `tuple[float, float]`: Lower and upper end; `None` for fewer than two examples.
+        `tuple[float, float]`: Lower and upper end, or `None` for fewer than two examples.
     """
     if len(numerators) < 2:
         return None
@@ -82,26 +83,28 @@ def ratio_interval(numerators: np.ndarray, denominators: np.ndarray) -> tuple[fl
 
 def share_interval(num_successes: np.ndarray, num_trials: np.ndarray) -> tuple[float, float] | None:
     """
-    95 % interval of a share of trials that come in groups, such as the tokens of texts: Wilson's for as many
-    independent trials as would give the variance of [`ratio_interval`], so that it holds near 0 and 1 too.
+    Computes the 95 % interval of a share of trials that come in groups, such as the tokens of texts.
+
+    It is Wilson's interval for an effective number of trials: that number of independent trials would have the
+    variance of [`ratio_interval`]. So the interval also holds near 0 and 1.
 
     Korn and Graubard, Confidence intervals for proportions with small expected number of positive counts estimated
     from survey data (1998), with Wilson's interval in the place of Clopper and Pearson's.
 
     Args:
         num_successes (`np.ndarray`):
-            Successes of every group, shape `(num_groups,)`; need not be whole.
+            Successes of every group, shape `(num_groups,)`. They need not be whole.
         num_trials (`np.ndarray`):
-            Trials of every group, above 0.
+            Trials of every group, above 0, of the same shape.
 
     Returns:
-        `tuple[float, float]`: Lower and upper end; `None` for fewer than two groups.
+        `tuple[float, float]`: Lower and upper end, or `None` for fewer than two groups.
     """
     if len(num_successes) < 2:
         return None
     share = float(np.sum(num_successes) / np.sum(num_trials))
     variance = _ratio_variance(num_successes, num_trials)
-    # Where all groups agree, nothing shows how far the trials of one depend on each other: every group counts once.
+    # If all groups agree, nothing shows how far the trials within a group depend on each other: each counts once.
     effective = share * (1 - share) / variance if variance > 0 else len(num_trials)
     return wilson_interval(share * effective, effective)
 

@@ -24,7 +24,7 @@ class Measure:
     What a figure measures.
 
     Args:
-        name (`str`): Its name in reports, tables and cards.
+        name (`str`): Name of the figure in reports, tables and cards.
         kind (`str`): `"share of examples"` or `"share of tokens"` (both from 0 to 1), `"area"` (under a curve, from 0
             to 1), `"loss"`, `"perplexity"` or `"divergence"`.
         direction (`int`): 1 if the figure rises with what the model knows of the data, -1 if it falls, 0 if neither.
@@ -145,9 +145,9 @@ MEASURES = {
         *(MEMBERSHIP_AUC, MEMBERSHIP_TPR, MIN_K_AUC, MIN_K_TPR, DIVERGENCE),
     )
 }
-# How often the model's first choice is right. Every head that predicts classes or tokens has one of the two.
+# How often the model's first choice is right. Every head that predicts classes or tokens has one of these.
 ACCURACIES = (ACCURACY, TOKEN_ACCURACY)
-# How many examples have every token right. Every token-level head has one of the two.
+# How many examples have every token right. Every token-level head has one of these.
 EXACT_MATCHES = (VERBATIM, ALL_TOKENS_RIGHT)
 
 
@@ -164,14 +164,14 @@ def measure_of_figure(figure: str) -> Measure | None:
 
 
 def recall_measure(result: SplitResult) -> Measure:
-    """The measure of how much of a data set a model knows: an accuracy if its head has one, else the mean loss."""
+    """The measure of how much a model knows of a data set: an accuracy if its head has one, else the mean loss."""
     if result.accuracy is not None:
         return ACCURACY
     return MEAN_LOSS if result.tokens is None else TOKEN_ACCURACY
 
 
 def trial_measure(result: SplitResult) -> Measure:
-    """The measure that is published for other thresholds: an exact match for token-level heads, else as above."""
+    """The measure that is published for a trial: exact matches for token-level heads, else [`recall_measure`]."""
     if result.tokens is None:
         return recall_measure(result)
     return ALL_TOKENS_RIGHT if result.tokens.extraction_strength is None else VERBATIM

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Can the forgotten examples be told from examples the model never saw?"""
+"""Attacks that tell forget examples from examples that the model never saw."""
 
 import math
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ from .intervals import NORMAL_QUANTILE, wilson_interval
 @dataclass(frozen=True)
 class MembershipAttack:
     """
-    Outcome of a confidence attack that takes confident examples for training data.
+    Result of an attack that takes confident examples for training data.
 
     Args:
         auc (`float`):
-            Probability that a forget example scores higher than an unseen one, ties counted half. 0.5: the two cannot
-            be told apart. Above 0.5: the forget data still look like training data. Below 0.5: they are less
-            confident than data never seen, which gives them away as well. The target is the value of a model
-            retrained without them, not 0.
+            Probability that a forget example scores higher than an unseen one, with ties counted half. At 0.5 the two
+            cannot be told apart. Above 0.5 the forget data still look like training data. Below 0.5 the model is less
+            confident about them than about unseen data, which gives them away as well. The target is the value of a
+            model retrained without the forget data, not 0.
         auc_interval (`tuple[float, float]`):
             95 % interval of the AUC by DeLong's method.
         tpr_at_1_percent_fpr (`float`):
-            Share of forget examples recognised by the strictest threshold at which at most 1 % of the unseen examples
-            are. 0.01: no better than chance. Above: some examples can be recognised with near certainty.
+            Share of forget examples above the threshold that at most 1 % of the unseen examples exceed. 0.01 is no
+            better than chance. Above 0.01, some examples can be recognised with near certainty.
         num_forget (`int`):
             Number of forget examples.
         num_unseen (`int`):
-            Number of unseen examples; with fewer than 100, none may be taken for training data.
+            Number of unseen examples. With fewer than 100, no unseen example may exceed the threshold.
         tpr_interval (`tuple[float, float]`, *optional*):
-            95 % interval of that share by Wilson's method, at the threshold as it is: that the threshold comes from a
-            sample of unseen examples, and would be another one on others, is not in it.
+            95 % interval of that share by Wilson's method, for the given threshold. It does not cover that other
+            unseen examples would give another threshold.
     """
 
     auc: float
@@ -53,18 +53,18 @@ def membership_attack(forget_scores: np.ndarray, unseen_scores: np.ndarray) -> M
         forget_scores (`np.ndarray`):
             Scores of the forget examples, shape `(num_forget,)`.
         unseen_scores (`np.ndarray`):
-            Scores of examples the model never saw, of the same distribution, shape `(num_unseen,)`.
+            Scores of examples that the model never saw, of the same distribution, shape `(num_unseen,)`.
 
     Returns:
         [`MembershipAttack`]
 
     Raises:
-        `ValueError`: If one of the two is empty or holds a NaN.
+        `ValueError`: If one of the arrays is empty or holds a NaN.
     """
     forget, unseen = np.asarray(forget_scores, dtype=np.float64), np.asarray(unseen_scores, dtype=np.float64)
     if len(forget) == 0 or len(unseen) == 0 or np.isnan(forget).any() or np.isnan(unseen).any():
         raise ValueError(
-            f"A membership attack needs scores that are numbers for at least one example on each side; there are "
+            f"A membership attack needs scores without NaN for at least one example on each side, but there are "
             f"{len(forget)} forget and {len(unseen)} unseen scores, of which "
             f"{int(np.isnan(forget).sum() + np.isnan(unseen).sum())} are NaN."
         )
@@ -88,30 +88,30 @@ def membership_attack(forget_scores: np.ndarray, unseen_scores: np.ndarray) -> M
 
 def logit_scaled_confidence(log_likelihood: np.ndarray) -> np.ndarray:
     """
-    Logit-scaled confidence of the true label, `log(p / (1 - p))`.
+    Computes the logit-scaled confidence of the true label, `log(p / (1 - p))`.
 
-    Confidences crowd near 1, these are close to normal, which [`lira_scores`] takes them to be. Where all classes are
-    at hand, [`evaluation.ensembles.margins`] of the logits is the same without the rounding of `p` near 1. A `p` of
-    exactly 1 stands for the nearest number below it that its type can tell from 1.
+    Confidences crowd near 1. Logit-scaled confidences are close to normal, as [`lira_scores`] assumes. If you have the
+    logits of all classes, [`evaluation.ensembles.margins`] gives the same values without the rounding of `p` near 1.
+    Here a `p` of exactly 1 counts as the nearest number below 1 of its dtype.
 
     Carlini et al., [Membership inference attacks from first principles](https://huggingface.co/papers/2112.03570),
     section IV.
 
     Args:
         log_likelihood (`np.ndarray`):
-            Log-probability of the true label, in nats, of any shape; a logarithm of a probability, at most 0.
+            Log-probability of the true label, at most 0, in nats, of any shape.
 
     Returns:
-        `np.ndarray`: Of the same shape; higher for training data.
+        `np.ndarray`: Scores of the same shape, higher for training data.
 
     Raises:
-        `ValueError`: If one is above 0 or NaN.
+        `ValueError`: If a log-likelihood is above 0 or NaN.
     """
     values = np.asarray(log_likelihood)
     if not (values <= 0).all():
         raise ValueError(
             f"A log-likelihood of a label is at most 0, but {int((~(values <= 0)).sum())} of {values.size} are above "
-            "it, or NaN. Pass logarithms of probabilities, neither probabilities nor losses."
+            "0 or NaN. Pass logarithms of probabilities, not probabilities or losses."
         )
     kind = values.dtype if np.issubdtype(values.dtype, np.floating) else np.dtype(np.float64)
     values = np.minimum(values.astype(np.float64), -np.finfo(kind).eps / 2)
@@ -125,50 +125,52 @@ def lira_scores(
     pooled_variance: bool = False,
 ) -> np.ndarray:
     """
-    LiRA: how much better every example's confidence fits models that were trained with it than models without it.
+    Computes the scores of LiRA: how much better the confidence on an example fits shadow models that were trained with
+    the example than shadow models that were not.
 
-    Online, with shadow models of both kinds: `log N(x; mean_in, std_in) - log N(x; mean_out, std_out)`, the Gaussians
-    fitted to the confidences of every example by itself. Offline, with models without it only:
-    `(x - mean_out) / std_out`, whose normal distribution function is the paper's score, in the same order but without
-    its ties near 1. Higher for training data; hand the scores to [`membership_attack`], whose target is the value of
-    a retrained model.
+    Online, with shadow models of both kinds, the score is `log N(x; mean_in, std_in) - log N(x; mean_out, std_out)`.
+    The Gaussians are fitted to the confidences on each example. Offline, with only models that were trained without
+    the example, the score is `(x - mean_out) / std_out`. The paper's score is the normal distribution function of it,
+    which gives the same order but ties near 1. Scores are higher for training data. Pass them to
+    [`membership_attack`], whose target is the value of a retrained model.
 
-    To attack an unlearned model, the models "with" the example must have been trained with it and then unlearned it
-    by the same method (U-LiRA, Hayes et al., arXiv 2403.01218); against models that still know it, everything looks
-    forgotten. The confidences are those of [`logit_scaled_confidence`] or [`evaluation.ensembles.margins`], never 0
-    and 1 for wrong and right: where all models agree, their deviation is 0. With few shadow models the variances of
-    single examples are noise: pool them.
+    To attack an unlearned model, the models "with" the example must have been trained with it and must then have
+    unlearned it by the same method (U-LiRA, Hayes et al., arXiv 2403.01218). Compared with models that still know the
+    example, everything looks forgotten. Use the confidences of [`logit_scaled_confidence`] or
+    [`evaluation.ensembles.margins`]. Do not use 0 and 1 for wrong and right: where all models agree, the deviation
+    is 0. With few shadow models the variances of single examples are noise, so pool them.
 
     Carlini et al., [Membership inference attacks from first principles](https://huggingface.co/papers/2112.03570),
-    algorithm 1. Their code takes the deviation of all confidences together for the pooled one, which holds the
-    differences between examples too; here every example's own mean is taken off first.
+    algorithm 1. Their code pools by taking the deviation of all confidences, which includes the differences between
+    examples. Here the mean of every example is subtracted first.
 
     Args:
         confidence (`np.ndarray`):
             Logit-scaled confidence of the attacked model on every example, shape `(num_examples,)`.
         shadow_confidence (`np.ndarray`):
-            That of the shadow models, shape `(num_examples, num_models)`.
+            Logit-scaled confidence of the shadow models, shape `(num_examples, num_models)`.
         trained_on (`np.ndarray`, *optional*):
-            Whether a model was trained with the example, booleans of the same shape. By default none was: offline.
+            Whether a shadow model was trained with the example, booleans of the same shape. By default none was: the
+            offline attack.
         pooled_variance (`bool`, *optional*, defaults to `False`):
-            One variance for all examples, another one for models with and without them.
+            Whether all examples share one variance for models trained with them and one for models trained without.
 
     Returns:
-        `np.ndarray`: Shape `(num_examples,)`.
+        `np.ndarray`: Scores of shape `(num_examples,)`.
 
     Raises:
         `ValueError`: If shapes do not fit, a confidence is not finite, an example has too few models of a kind, or
-            the confidences of one do not vary.
+            its confidences do not vary.
     """
     target, shadows = np.asarray(confidence, dtype=np.float64), np.asarray(shadow_confidence, dtype=np.float64)
     if target.ndim != 1 or shadows.ndim != 2 or len(shadows) != len(target):
         raise ValueError(
-            f"LiRA needs confidences of shape (num_examples,) and shadow models' of shape (num_examples, num_models), "
-            f"but was given {target.shape} and {shadows.shape}."
+            f"LiRA needs confidences of shape (num_examples,), and those of shadow models of shape (num_examples, "
+            f"num_models), but was given {target.shape} and {shadows.shape}."
         )
     if not np.isfinite(target).all() or not np.isfinite(shadows).all():
         raise ValueError(
-            "LiRA fits Gaussians, and some of the confidences are infinite or NaN. Leave these examples out."
+            "LiRA fits Gaussians, but some of the confidences are infinite or NaN. Leave these examples out."
         )
     if trained_on is None:
         mean, deviation = _gaussians(shadows, np.ones(shadows.shape, dtype=bool), pooled_variance, "without")
@@ -176,8 +178,8 @@ def lira_scores(
     trained = np.asarray(trained_on)
     if trained.shape != shadows.shape or trained.dtype != bool:
         raise ValueError(
-            f"`trained_on` must hold one boolean for every shadow confidence, shape {shadows.shape}, but is "
-            f"{trained.dtype} of shape {trained.shape}."
+            f"`trained_on` must hold one boolean for every confidence of a shadow model, shape {shadows.shape}, but "
+            f"is {trained.dtype} of shape {trained.shape}."
         )
     log_densities = []
     for chosen, kind in ((trained, "with"), (~trained, "without")):
@@ -195,21 +197,21 @@ def rmia_scores(
     offline_a: float = 0.3,
 ) -> np.ndarray:
     """
-    RMIA: share of a population that an example beats in how much more probable the model finds it than others do.
+    Computes the scores of RMIA: the share of a population that an example beats in its likelihood ratio.
 
-    `share of z with (p(x) / q(x)) / (p(z) / q(z)) > gamma`, `p` the likelihood under the attacked model and
-    `q = ((1 + a) q_out + (1 - a)) / 2` from the mean likelihood `q_out` under models that were trained without `x`
-    and `z`. The line stands for the mean of models with and without the example, of which the first are not there
-    (offline); where half of the reference models were trained with it (online), `offline_a=1` takes the mean as it is.
-    Higher for training data; hand the scores to [`membership_attack`], whose target is the value of a retrained
-    model.
+    The score of `x` is the share of population examples `z` with `(p(x) / q(x)) / (p(z) / q(z)) > gamma`. Here `p` is
+    the likelihood under the attacked model, and `q = ((1 + a) q_out + (1 - a)) / 2` with the mean likelihood `q_out`
+    under reference models that were trained without `x` and `z`. This line estimates the mean over models trained with
+    and without the example, if there are only models without it (offline). If half of the reference models were
+    trained with the example (online), `offline_a=1` takes their mean as it is. Scores are higher for training data.
+    Pass them to [`membership_attack`], whose target is the value of a retrained model.
 
-    One or two reference models are enough, unlike for [`lira_scores`]. Reference models must have the attacked
-    one's architecture and data of the same distribution, and the population must be unknown to all of them and to
-    the attacked model, and of the distribution of the attacked examples: of another one, ratios differ by themselves.
-    The `a` of the line fits the reference models' overfitting; the default is that of the authors' code, which also
-    tunes it, between 0 and 1, by attacking one reference model with another. Likelihoods of whole texts vanish beside
-    `1 - a`: pass the mean per token, or `offline_a=1`.
+    One or two reference models are enough, unlike for [`lira_scores`]. They must have the architecture of the attacked
+    model and data of the same distribution. The population must be unknown to all models and of the distribution of
+    the attacked examples: otherwise the ratios differ for that reason alone. The `a` of the line depends on how much
+    the reference models overfit. The default is that of the authors' code, which also tunes it, between 0 and 1, by
+    attacking one reference model with another. Likelihoods of whole texts vanish beside `1 - a`, so pass the mean per
+    token, or `offline_a=1`.
 
     Zarifzadeh, Liu and Shokri, [Low-cost high-power membership inference
     attacks](https://huggingface.co/papers/2312.03262), with the default `gamma` of the authors' code.
@@ -218,18 +220,18 @@ def rmia_scores(
         log_likelihood (`np.ndarray`):
             Log-likelihood of every attacked example under the attacked model, in nats, shape `(num_examples,)`.
         reference_log_likelihood (`np.ndarray`):
-            Those under the reference models, shape `(num_examples, num_models)`.
+            Log-likelihoods under the reference models, shape `(num_examples, num_models)`.
         population_log_likelihood (`np.ndarray`):
-            Those of the population under the attacked model, shape `(num_population,)`.
+            Log-likelihoods of the population under the attacked model, shape `(num_population,)`.
         population_reference_log_likelihood (`np.ndarray`):
-            Those of the population under the reference models, shape `(num_population, num_models)`.
+            Log-likelihoods of the population under the reference models, shape `(num_population, num_models)`.
         gamma (`float`, *optional*, defaults to `1.0`):
-            By what factor an example must beat another one to count.
+            The factor by which an example must beat a population example to count.
         offline_a (`float`, *optional*, defaults to `0.3`):
             The `a` of the line, between 0 and 1.
 
     Returns:
-        `np.ndarray`: Shape `(num_examples,)`, between 0 and 1.
+        `np.ndarray`: Scores of shape `(num_examples,)`, between 0 and 1.
 
     Raises:
         `ValueError`: If shapes do not fit, the population is empty, a likelihood is not finite, or `gamma` or
@@ -237,8 +239,8 @@ def rmia_scores(
     """
     if not gamma > 0 or not 0 <= offline_a <= 1:
         raise ValueError(
-            f"`gamma` is {gamma} and `offline_a` is {offline_a}, but a factor is above 0, and the line's `a` is "
-            "between 0 (the reference models say nothing) and 1 (their mean as it is)."
+            f"`gamma` is {gamma} and `offline_a` is {offline_a}, but `gamma` must be above 0, and `offline_a` must be "
+            "between 0 (ignores the reference models) and 1 (takes their mean as it is)."
         )
     attacked = _log_ratios(log_likelihood, reference_log_likelihood, offline_a, "attacked examples")
     population = np.sort(
@@ -250,23 +252,23 @@ def rmia_scores(
 def _gaussians(
     shadows: np.ndarray, chosen: np.ndarray, pooled_variance: bool, kind: str
 ) -> tuple[np.ndarray, np.ndarray | float]:
-    """Mean and standard deviation over the chosen models, example by example."""
+    """Computes mean and standard deviation over the chosen models, for every example."""
     counts = chosen.sum(axis=1)
     freedom = counts.sum() - len(counts) if pooled_variance else counts - 1
     if (counts < 1).any() or np.any(freedom < 1):
         raise ValueError(
-            f"Every example needs two shadow models trained {kind} it to fit a Gaussian, with `pooled_variance=True` "
-            f"one, and two of some, but of {len(counts)} examples {int((counts < 1).sum())} have none and "
+            f"Every example needs two shadow models trained {kind} it to fit a Gaussian (with `pooled_variance=True` "
+            f"one, and some example two), but of {len(counts)} examples {int((counts < 1).sum())} have none and "
             f"{int((counts == 1).sum())} have one."
         )
     mean = np.where(chosen, shadows, 0).sum(axis=1) / counts
-    # Of equal numbers the variance is not always exactly 0.
+    # The computed variance of equal numbers is not always exactly 0.
     constant = np.where(chosen, shadows, -np.inf).max(axis=1) == np.where(chosen, shadows, np.inf).min(axis=1)
     if constant.all() if pooled_variance else constant.any():
         raise ValueError(
             f"The confidences of {int(constant.sum())} examples are the same in all shadow models trained {kind} "
-            "them, which no Gaussian fits. They must be logit-scaled confidences, not 0 and 1 for wrong and right, of "
-            "models that differ; where it concerns few examples, `pooled_variance=True` helps."
+            "them, and no Gaussian fits equal numbers. Pass logit-scaled confidences, not 0 and 1 for wrong and "
+            "right, of models that differ. If it concerns few examples, pass `pooled_variance=True`."
         )
     squares = np.where(chosen, shadows - mean[:, None], 0) ** 2
     variance = (squares.sum() if pooled_variance else squares.sum(axis=1)) / freedom
@@ -274,7 +276,7 @@ def _gaussians(
 
 
 def _log_ratios(likelihood: np.ndarray, references: np.ndarray, offline_a: float, what: str) -> np.ndarray:
-    """How much more probable the attacked model finds examples than the line through the reference models."""
+    """Computes the log of the likelihood ratio `p / q` of [`rmia_scores`], for every example."""
     own, others = np.asarray(likelihood, dtype=np.float64), np.asarray(references, dtype=np.float64)
     if own.ndim != 1 or others.ndim != 2 or len(own) != len(others) or others.size == 0:
         raise ValueError(
@@ -290,7 +292,7 @@ def _log_ratios(likelihood: np.ndarray, references: np.ndarray, offline_a: float
 
 
 def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For every score, the share of the others below it, ties counted half."""
+    """Computes for every score the share of `others` below it, with ties counted half."""
     ordered = np.sort(others)
     below = np.searchsorted(ordered, scores, side="left") + np.searchsorted(ordered, scores, side="right")
     return below / (2 * len(others))

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""A model's answers on a data set, example by example."""
+"""Computes the answers of a model on a data set, example by example."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,30 +21,30 @@ from .memorization import mean_log_probability, min_k_score
 
 logger = logging.getLogger(__name__)
 
-# Kept logits of that many bytes are worth a warning.
+# Kept logits of more than this many bytes cause a warning.
 _MANY_BYTES = 2**30
 
-# The extremes would each show a single example, so the summary stops short of them.
+# Without the extremes, each of which would show a single example.
 LOSS_QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
 class TokenPredictions:
     """
-    A token-level model's answers on a data set, the scored tokens of all examples one after another.
+    The answers of a token-level model on a data set: the scored tokens of all examples in one row.
 
     Args:
         log_probabilities (`np.ndarray`):
             Log-probability of every scored token, shape `(num_tokens,)`, in nats.
         correct (`np.ndarray`):
-            Whether it is the model's first choice, shape `(num_tokens,)`.
+            Whether the token is the model's first choice, for every scored token, shape `(num_tokens,)`.
         counts (`np.ndarray`):
-            Scored tokens of every example, shape `(num_examples,)`.
+            Number of scored tokens of every example, shape `(num_examples,)`.
         generated (`bool`):
-            Whether every token is predicted from the ones before it alone: causal and sequence-to-sequence models,
-            not masked language models and token classifiers.
+            Whether every token is predicted only from the tokens before it: true for causal and sequence-to-sequence
+            models, false for masked language models and token classifiers.
         classes (`np.ndarray`, *optional*):
-            Class of every scored token, shape `(num_tokens,)`; for token classification only.
+            Class of every scored token, shape `(num_tokens,)`; only for token classification.
     """
 
     log_probabilities: np.ndarray
@@ -54,7 +54,7 @@ class TokenPredictions:
     classes: np.ndarray | None = None
 
     def select(self, rows: np.ndarray) -> "TokenPredictions":
-        """The answers on some of the examples."""
+        """Returns the answers on some of the examples."""
         ends = self.counts.cumsum()
         places = [np.arange(ends[row] - self.counts[row], ends[row]) for row in rows]
         chosen = np.concatenate(places).astype(int)
@@ -67,21 +67,21 @@ class TokenPredictions:
 @dataclass(frozen=True)
 class ExamplePredictions:
     """
-    A model's answers on a data set, one row per example.
+    The answers of a model on a data set, one row per example.
 
     Args:
         logits (`np.ndarray`, *optional*):
-            The model's logits, or what the caller's `preprocess_logits_for_metrics` made of them; start and end
-            logits stacked to shape `(num_examples, 2, length)`. Sequences of different lengths are padded by -100.
+            The model's logits, or the output of the caller's `preprocess_logits_for_metrics`. Start and end logits are
+            stacked to shape `(num_examples, 2, length)`. Sequences of different lengths are padded with -100.
         labels (`np.ndarray`):
-            The given labels, padded likewise.
+            The given labels, padded with -100 too.
         log_likelihood (`np.ndarray`):
             Log-likelihood of the given label, or the sum over the scored tokens, shape `(num_examples,)`, in nats.
         log_probabilities (`np.ndarray`, *optional*):
-            Log-probability of every class, shape `(num_examples, num_labels)`; none for a head that does not classify
-            whole examples.
+            Log-probability of every class, shape `(num_examples, num_labels)`, in nats. `None` for a head that does
+            not classify whole examples.
         tokens ([`TokenPredictions`], *optional*):
-            The answers token by token; none for a head that says one thing of an example.
+            The answers token by token. `None` for a head with one answer per example.
     """
 
     logits: np.ndarray | None
@@ -91,7 +91,7 @@ class ExamplePredictions:
     tokens: TokenPredictions | None = None
 
     def select(self, rows: Sequence[int]) -> "ExamplePredictions":
-        """The answers on some of the examples."""
+        """Returns the answers on some of the examples."""
         chosen = np.asarray(rows)
         parts = (self.logits, self.labels, self.log_likelihood, self.log_probabilities)
         tokens = None if self.tokens is None else self.tokens.select(chosen)
@@ -99,8 +99,8 @@ class ExamplePredictions:
 
     def confidence(self) -> np.ndarray:
         """
-        The score of the loss attack on membership: the log-likelihood of every example, for a token-level head its
-        mean over the scored tokens. Examples without scored tokens are left out.
+        Returns the scores of the loss attack on membership: the log-likelihood of every example, or for a token-level
+        head its mean over the scored tokens. Examples without scored tokens are left out.
         """
         if self.tokens is None:
             return self.log_likelihood
@@ -108,7 +108,7 @@ class ExamplePredictions:
         return mean[self.tokens.counts > 0]
 
     def min_k_confidence(self) -> np.ndarray:
-        """The score of the Min-K% attack, for a token-level head; examples without scored tokens are left out."""
+        """Returns the scores of the Min-K% attack on a token-level head, for the examples with scored tokens."""
         return min_k_score(self.tokens.log_probabilities, self.tokens.counts)[self.tokens.counts > 0]
 
 
@@ -120,7 +120,7 @@ def predict_examples(
     keep_logits: bool = True,
 ) -> ExamplePredictions:
     """
-    Runs a model over a data set in eval mode; the model's training flags are left as they were.
+    Runs a model over a data set in eval mode. The model's training flags are restored afterwards.
 
     Args:
         model (`torch.nn.Module`):
@@ -128,15 +128,18 @@ def predict_examples(
         batches (`Iterable[dict[str, Any]]`):
             Batches of model inputs with labels.
         log_likelihood_func (`Callable`, *optional*):
-            The caller's likelihood, by default that of the model's head.
+            The caller's likelihood. By default that of the model's head.
         preprocess_logits (`Callable`, *optional*):
-            Called with the logits and the labels of every batch; what it returns is kept in their place.
+            Called with the logits and the labels of every batch. Its output is kept instead of the logits.
         keep_logits (`bool`, *optional*, defaults to `True`):
-            Whether to keep logits at all; those of a language model are as large as its vocabulary for every token, so
-            that `preprocess_logits` should make something small of them, such as `logits.argmax(-1)`.
+            Whether to keep logits. A language model has as many logits per token as tokens in its vocabulary, so let
+            `preprocess_logits` reduce them, for example by `logits.argmax(-1)`.
+
+    Returns:
+        [`ExamplePredictions`]
 
     Raises:
-        `ValueError`: If the likelihood is not the one the model was trained on, if a log-likelihood is not finite
+        `ValueError`: If the likelihood is not the one that the model was trained on, if a log-likelihood is not finite
             (names the position of the example), or if no example has a scored token.
     """
     return join_predictions(list(predict_batches(model, batches, log_likelihood_func, preprocess_logits, keep_logits)))
@@ -150,7 +153,7 @@ def predict_batches(
     preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     keep_logits: bool = True,
 ) -> Iterator[ExamplePredictions]:
-    """As [`predict_examples`], batch by batch."""
+    """Yields the answers on every batch; the arguments are those of [`predict_examples`]."""
     device = next(model.parameters()).device
     position, num_bytes, likelihood = 0, 0, None
     with evaluation_mode(model):
@@ -176,8 +179,8 @@ def predict_batches(
                 num_bytes += logits.nbytes
                 if num_bytes >= _MANY_BYTES > num_bytes - logits.nbytes and preprocess_logits is None:
                     logger.warning(
-                        f"The logits that `compute_metrics` is to see fill {num_bytes / 2**30:.1f} GiB after "
-                        f"{position} examples. Pass `preprocess_logits_for_metrics`, for example "
+                        f"The logits kept for `compute_metrics` fill {num_bytes / 2**30:.1f} GiB after {position} "
+                        "examples. Pass `preprocess_logits_for_metrics`, for example "
                         "`lambda logits, labels: logits.argmax(-1)`."
                     )
             yield ExamplePredictions(logits, _to_numpy(labels), scores.numpy(), log_probabilities, tokens)
@@ -185,11 +188,11 @@ def predict_batches(
 
 def join_predictions(parts: Sequence[ExamplePredictions]) -> ExamplePredictions:
     """
-    The answers on a whole data set, from those on its batches in order.
+    Joins the answers on the batches of a data set.
 
     Args:
         parts (`Sequence[ExamplePredictions]`):
-            At least one.
+            The answers on at least one batch, in the order of the data set.
 
     Raises:
         `ValueError`: If no example has a scored token.
@@ -198,8 +201,8 @@ def join_predictions(parts: Sequence[ExamplePredictions]) -> ExamplePredictions:
     if first.tokens is not None and not any(part.tokens.counts.any() for part in parts):
         raise ValueError(
             f"None of the {sum(len(part.labels) for part in parts)} examples of a data set has a scored token: every "
-            "label is -100, or the only one that is not stands at the first position of a causal model, which "
-            "nothing predicts. Check the masking of the prompts, and whether truncation cut off the answers."
+            "label is -100, except perhaps the first label of a causal model, which nothing predicts. Check the "
+            "masking of the prompts, and whether truncation cut off the answers."
         )
     return ExamplePredictions(
         None if first.logits is None else _concatenate([part.logits for part in parts]),

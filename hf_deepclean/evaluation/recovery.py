@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether forgotten data come back: by further training, and by rounding."""
+"""Measures whether further training, or rounding the weights, brings the forget data back."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from .results import SplitResult, summarize_predictions
 from .stages import AFTER_REPAIR, REFERENCE, StageResult
 
 
-# What a copy of the model is trained on to see whether the forget data come back.
+# What a copy of the model is trained on, and how reports call it.
 RELEARNING_DATA = {
     "forget": "relearning",
     "retain": "training on retained data",
@@ -41,11 +41,12 @@ class RelearningResult:
         steps (`tuple[int, ...]`): The numbers of steps after which the forget data were evaluated.
         learning_rate (`float`): The learning rate.
         measure (`str`): `"accuracy"`, `"token accuracy"` or `"mean loss"`.
-        curves (`dict[str, tuple[float, ...]]`): Its value on the forget data after every number of steps, by stage:
-            `"after_repair"` and, with a reference model, `"reference"`. Shorter where the training diverged.
-        intervals (`dict[str, tuple[tuple[float, float], ...]]`): 95 % intervals of these values; of fewer than two
-            examples there may be none.
-        num_forget_examples (`int`, *optional*): At most so many forget examples were trained on, if only a few.
+        curves (`dict[str, tuple[float, ...]]`): Value of the measure on the forget data after every number of steps,
+            by stage: `"after_repair"` and, with a reference model, `"reference"`. A curve is shorter if the training
+            diverged.
+        intervals (`dict[str, tuple[tuple[float, float], ...]]`): 95 % intervals of these values by stage. A stage with
+            fewer than two examples may be missing.
+        num_forget_examples (`int`, *optional*): At most this many forget examples were trained on. `None` if all were.
     """
 
     steps: tuple[int, ...]
@@ -63,7 +64,7 @@ class RelearningResult:
         results: Mapping[str, Sequence[SplitResult]],
         num_forget_examples: int | None = None,
     ) -> "RelearningResult":
-        """The curves of results on the forget data, by stage and in the order of the steps."""
+        """Makes the curves from results on the forget data, given by stage and in the order of the steps."""
         (measure,) = {recall_measure(result) for of_stage in results.values() for result in of_stage}
         estimates = {
             stage: [estimate_of(measure, result) for result in of_stage] for stage, of_stage in results.items()
@@ -83,8 +84,8 @@ class RelearningResult:
 
     def excess(self) -> float | None:
         """
-        How much more the cleaned model relearns than the reference, in the unit of the measure; see
-        [`evaluation.relearning.relearning_excess`]. None without a reference, or if a loss is infinite.
+        Computes how much more the cleaned model relearns than the reference, in the unit of the measure; see
+        [`evaluation.relearning.relearning_excess`]. `None` without a reference model, or if a loss is infinite.
         """
         if REFERENCE not in self.curves:
             return None
@@ -98,7 +99,7 @@ class RelearningResult:
 @dataclass(frozen=True)
 class RelearningMeasurement:
     """
-    Fine-tunes copies of models and evaluates them on the forget set on the way. The models stay as they are.
+    Fine-tunes copies of models, and evaluates the copies on the forget set on the way. The models do not change.
 
     Args:
         evaluator ([`Evaluator`]):
@@ -110,9 +111,9 @@ class RelearningMeasurement:
         learning_rate (`float`):
             The learning rate.
         batch_size (`int`):
-            Examples per step, the same ones in every process.
+            Examples per step. Every process trains on the same examples.
         num_forget_examples (`int`):
-            At most this many forget examples are trained on for `"few_forget"`.
+            At most this many forget examples are trained on with `"few_forget"`.
         seed (`int`):
             Seed of the training.
     """
@@ -127,13 +128,16 @@ class RelearningMeasurement:
 
     def measure(self, models: Mapping[str, nn.Module], data: str) -> RelearningResult:
         """
-        Trains a copy of every model.
+        Trains a copy of every model, and evaluates it on the way.
 
         Args:
             models (`dict[str, PreTrainedModel]`):
                 The models by stage.
             data (`str`):
                 What to train on, one of `RELEARNING_DATA`.
+
+        Returns:
+            [`RelearningResult`]
         """
         results = {}
         for stage, model in models.items():
@@ -153,7 +157,7 @@ class RelearningMeasurement:
 
     def batches(self, data: str) -> Iterator[Mapping[str, Any]]:
         """
-        Endless batches to train on, the same in every process.
+        Yields endless batches to train on, the same in every process.
 
         Args:
             data (`str`):
@@ -185,7 +189,7 @@ class RelearningMeasurement:
 
 def evaluate_rounded(evaluator: Evaluator, model: nn.Module, num_bits: int) -> StageResult:
     """
-    Evaluates a model with rounded weights. The model stays as it is.
+    Evaluates a model with rounded weights. The model does not change.
 
     Args:
         evaluator ([`Evaluator`]):

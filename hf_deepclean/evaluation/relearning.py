@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""How fast does further training bring back what was forgotten?"""
+"""Measures how fast further training brings forgotten data back."""
 
 import copy
 import logging
@@ -32,36 +32,36 @@ def relearning_curve(
     log_likelihood_func: LogLikelihoodFunction | None = None,
 ) -> list[T]:
     """
-    Fine-tunes a copy of a model by plain AdamW (no decay, schedule or clipping; the loss is the mean negative
-    log-likelihood of a batch's examples) and evaluates it on the way. The model is left as it was.
+    Fine-tunes a copy of a model by plain AdamW, and evaluates the copy on the way. The model does not change.
 
-    A model that has forgotten learns the data anew, as one that never saw them does; where they come back in fewer
-    steps, they were hidden and not gone.
+    There is no weight decay, schedule or clipping. The loss is the mean negative log-likelihood of the examples of a
+    batch. A model that has forgotten the data learns them anew, like a model that never saw them. If the data come
+    back in fewer steps, they were hidden, not gone.
 
     Args:
         model (`torch.nn.Module`):
-            The model, in one piece.
+            The model. It must not be sharded.
         names (`Collection[str]`):
-            Names of the parameters to train. What layers keep as running statistics stays as it is.
+            Names of the parameters to train. Running statistics of layers are not updated.
         batches (`Iterable[dict[str, Any]]`):
-            At least `num_steps` batches.
+            At least `num_steps` batches of model inputs with labels.
         evaluate (`Callable`):
             Called with the copy after every number of steps in [`evaluated_steps`].
         num_steps (`int`):
-            Number of steps.
+            Number of training steps.
         learning_rate (`float`):
             The learning rate.
         log_likelihood_func (`Callable`, *optional*):
-            The caller's likelihood, by default that of the model's head.
+            The caller's likelihood. By default that of the model's head.
 
     Returns:
-        `list`: What `evaluate` returned, in order; fewer items if the likelihoods ceased to be finite numbers.
+        `list`: The outputs of `evaluate`, in order. There are fewer if the log-likelihoods stopped being finite.
     """
     model = copy.deepcopy(model)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     trained = [model.get_parameter(name) for name in names]
-    # Half precision swallows small steps.
+    # In half precision small steps would be rounded away.
     masters = [parameter if parameter.itemsize >= 4 else parameter.detach().float() for parameter in trained]
     optimizer = torch.optim.AdamW(masters, lr=learning_rate, weight_decay=0.0)
     device, likelihood, curve = next(model.parameters()).device, None, [evaluate(model)]
@@ -86,8 +86,8 @@ def relearning_curve(
                 log_likelihood = likelihood(inputs, model(**inputs), labels)
             if not log_likelihood.isfinite().all():
                 logger.warning(
-                    f"After {step} steps of relearning the log-likelihoods are no finite numbers: the learning rate "
-                    f"{learning_rate} is too high to measure it, and the curve ends before."
+                    f"After {step} steps of relearning the log-likelihoods are not finite, and the curve ends before: "
+                    f"the learning rate {learning_rate} is too high. Lower it."
                 )
                 break
             curve.append(evaluate(model))
@@ -95,35 +95,35 @@ def relearning_curve(
 
 
 def evaluated_steps(num_steps: int) -> tuple[int, ...]:
-    """0, the powers of two below the last step, and the last step."""
+    """Returns the numbers of steps to evaluate after: 0, the powers of two below `num_steps`, and `num_steps`."""
     return (0, *(2**power for power in range(num_steps.bit_length()) if 2**power < num_steps), num_steps)
 
 
 def relearning_excess(curve: Sequence[float], reference_curve: Sequence[float]) -> float:
     """
-    How much more a model relearns than the reference: the largest `(curve[k] - curve[0]) - (reference[k] -
+    Computes how much more a model relearns than the reference: the largest `(curve[k] - curve[0]) - (reference[k] -
     reference[0])` over the evaluated steps.
 
-    0: at no step has it come up further than the reference; lower is better. In the unit of the curves, which must
-    rise with what is recalled: accuracies, or negative losses. Training on retained data alone raises the forget
-    accuracy of a retrained model hardly, and of many unlearned ones almost back to where it was
-    ([abs](https://huggingface.co/papers/2505.22310)); training on a few forgotten examples raises both. A model that
-    starts far below the reference has further to go and so shows more of it; a curve that goes down further than the
-    reference's shows nothing here. The steps and the learning rate decide how much is seen: state them.
+    Lower is better. At 0 the model never rises further than the reference. The curves must rise with what the model
+    recalls, such as accuracies or negative losses, and the excess has their unit. Training on retain data alone hardly
+    raises the forget accuracy of a retrained model, but raises that of many unlearned models almost back to where it
+    was ([abs](https://huggingface.co/papers/2505.22310)). Training on a few forget examples raises both. A model that
+    starts far below the reference has more room to rise, and shows more excess. A curve that falls further than the
+    reference's shows none. State the steps and the learning rate, because the excess depends on them.
 
     Args:
         curve (`Sequence[float]`):
-            The measure on the forget data after every number of steps in [`evaluated_steps`], as of
+            The measure on the forget data after every number of steps in [`evaluated_steps`], as returned by
             [`relearning_curve`].
         reference_curve (`Sequence[float]`):
-            The same of a model retrained without them, by the same batches. Where training diverged, and one of the
-            two ends early, the steps that both have count.
+            The same for a model retrained without the forget data, trained on the same batches. If a training diverged
+            and its curve is shorter, only the steps of both curves count.
 
     Returns:
-        `float`: At least 0.
+        `float`: At least 0, in the unit of the curves.
 
     Raises:
-        `ValueError`: If one of the two is empty or holds a NaN.
+        `ValueError`: If a curve is empty or holds a NaN.
     """
     _check_curve(curve)
     _check_curve(reference_curve)
@@ -133,38 +133,38 @@ def relearning_excess(curve: Sequence[float], reference_curve: Sequence[float]) 
 
 def steps_to_reach(curve: Sequence[float], steps: Sequence[int], level: float) -> int | None:
     """
-    Relearning time: the first evaluated number of steps after which a curve is at or above a level.
+    Computes the relearning time: the first evaluated number of steps after which a curve is at or above a level.
 
-    The more the better; the target is the value of the reference. In truth it lies between the evaluated step before
-    and this one, which is up to twice as far. Levels above what the reference ever reaches say nothing about the
+    Higher is better, and the target is the reference's value. The exact number lies between the evaluated step before
+    and this step, which is up to twice as far. A level that the reference never reaches says nothing about the
     forgetting.
 
     Golatkar et al., [Eternal sunshine of the spotless net](https://huggingface.co/papers/1911.04933).
 
     Args:
         curve (`Sequence[float]`):
-            A measure that rises with what is recalled, as of [`relearning_curve`].
+            A measure that rises with what the model recalls, as returned by [`relearning_curve`].
         steps (`Sequence[int]`):
-            The numbers of steps after which it was taken, as of [`evaluated_steps`]; may go on where the curve ended
-            early.
+            The numbers of steps after which the measure was taken, as returned by [`evaluated_steps`]. There may be
+            more of them than values if the curve ended early.
         level (`float`):
             The level, such as the accuracy before unlearning.
 
     Returns:
-        `int`: The number of steps, 0 if it starts there; `None` if it is never reached.
+        `int`: The number of steps, 0 if the curve starts at the level, or `None` if it never reaches the level.
 
     Raises:
         `ValueError`: If the curve is empty, holds a NaN or has more values than there are steps.
     """
     _check_curve(curve)
     if len(curve) > len(steps):
-        raise ValueError(f"A curve of {len(curve)} values was taken after as many numbers of steps, not {len(steps)}.")
+        raise ValueError(f"A curve of {len(curve)} values needs as many numbers of steps, but there are {len(steps)}.")
     return next((int(step) for step, value in zip(steps, curve, strict=False) if value >= level), None)
 
 
 def _check_curve(curve: Sequence[float]) -> None:
     if len(curve) == 0 or any(value != value for value in curve):
         raise ValueError(
-            f"A relearning curve has a number for every evaluated step, the first before any training, but this one "
+            f"A relearning curve has a number for every evaluated step, the first before any training, but this curve "
             f"is {list(curve)}."
         )

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a model knows of a data set: the figures of one split, with their intervals."""
+"""Summarises the answers of a model on one data set: the figures of a split, with their intervals."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from .predictions import LOSS_QUANTILES, ExamplePredictions, TokenPredictions
 
 @dataclass(frozen=True)
 class ClassResult:
-    """Accuracy on the examples of one class; for token classification on its tokens."""
+    """Accuracy on the examples of one class, or for token classification on its tokens."""
 
     num_examples: int
     accuracy: float
@@ -24,7 +24,7 @@ class ClassResult:
 @dataclass(frozen=True)
 class TokenResult:
     """
-    A token-level model's results on one data set; see [`evaluation.memorization`] for what they mean.
+    The results of a token-level model on one data set; [`evaluation.memorization`] defines the figures.
 
     Args:
         num_examples (`int`):
@@ -34,17 +34,17 @@ class TokenResult:
         perplexity (`float`):
             `exp` of the negative log-likelihood per scored token.
         accuracy (`float`):
-            Share of the scored tokens that are the model's first choice given the true ones before: exact
-            memorisation, over all tokens.
+            Share of the scored tokens that are the model's first choice given the true tokens before: the exact
+            memorisation over all tokens.
         num_verbatim (`int`):
-            Number of examples whose every scored token is the model's first choice. For a model that writes from left
-            to right, greedy decoding from the prompt reproduces exactly these.
+            Number of examples in which every scored token is the model's first choice. Greedy decoding from the prompt
+            reproduces exactly these, for a model that writes from left to right.
         verbatim_interval (`tuple[float, float]`):
             95 % interval of their share by Wilson's method.
         extraction_strength (`float`, *optional*):
             Mean extraction strength of the examples; only for a model that writes from left to right.
         accuracy_interval, perplexity_interval (`tuple[float, float]`, *optional*):
-            95 % intervals that take the tokens of one example for dependent, see [`evaluation.intervals`]; none for
+            95 % intervals that treat the tokens of one example as dependent; see [`evaluation.intervals`]. `None` for
             fewer than two examples.
         extraction_strength_interval (`tuple[float, float]`, *optional*):
             95 % interval of the extraction strength, if there is one.
@@ -65,15 +65,15 @@ class TokenResult:
 @dataclass(frozen=True)
 class SplitResult:
     """
-    A model's results on one data set.
+    The results of a model on one data set.
 
     Args:
         num_examples (`int`):
             Number of examples.
         mean_loss (`float`):
-            Mean loss of the examples: the negative log-likelihood, for a token-level head per scored token, in nats.
+            Mean loss of the examples in nats: the negative log-likelihood, for a token-level head per scored token.
         loss_deciles (`tuple[float, ...]`):
-            The 10 % to 90 % quantiles of that loss.
+            The 10 %, 20 %, ..., 90 % quantiles of the loss.
         accuracy (`float`, *optional*):
             Share of examples whose most probable class is the label.
         accuracy_interval (`tuple[float, float]`, *optional*):
@@ -81,11 +81,11 @@ class SplitResult:
         per_class (`dict[str, ClassResult]`, *optional*):
             Accuracy by class name, for the classes that occur.
         metrics (`dict[str, float]`, *optional*):
-            What the caller's `compute_metrics` returned.
+            Output of the caller's `compute_metrics`.
         tokens ([`TokenResult`], *optional*):
-            Results token by token, for a token-level head.
+            Results over tokens, for a token-level head.
         mean_loss_interval (`tuple[float, float]`, *optional*):
-            95 % interval of the mean loss by the normal distribution; none for fewer than two examples.
+            95 % interval of the mean loss by the normal distribution. `None` for fewer than two examples.
     """
 
     num_examples: int
@@ -105,15 +105,18 @@ def summarize_predictions(
     metrics: Mapping[str, float] | None = None,
 ) -> SplitResult:
     """
-    Adds up what a model said of every example.
+    Summarises the answers of a model on the examples of a data set.
 
     Args:
         predictions ([`ExamplePredictions`]):
             The answers.
         class_names (`dict[int, str]`, *optional*):
-            Names of the classes, by default their numbers.
+            Names of the classes. By default their indices.
         metrics (`dict[str, float]`, *optional*):
-            Further figures of the caller's, kept as they are.
+            Figures of the caller, kept as they are.
+
+    Returns:
+        [`SplitResult`]
     """
     loss = -predictions.confidence()
     result = SplitResult(
@@ -121,7 +124,7 @@ def summarize_predictions(
         mean_loss=float(loss.mean()),
         loss_deciles=tuple(float(value) for value in np.quantile(loss, LOSS_QUANTILES)),
         metrics=dict(metrics or {}),
-        # Of probabilities losses are never negative; of densities, by a likelihood of the caller's, they may be.
+        # Losses of probabilities are never negative. The caller's likelihood may be a density, whose losses may be.
         mean_loss_interval=mean_interval(loss, (0.0 if loss.min() >= 0 else -math.inf, math.inf)),
     )
     tokens = predictions.tokens
@@ -166,7 +169,7 @@ def _perplexity_interval(
     if interval is None:
         return None
     high, low = (perplexity(np.array([min(0.0, end)])) for end in interval)
-    # Rounding must not push an end past the perplexity it encloses.
+    # Rounding must not push an end past the perplexity.
     value = perplexity(log_probabilities)
     return min(low, value), max(high, value)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The stages of a run, and the results of a model at a stage."""
+"""Names the stages of a run, and holds the results of a model at a stage."""
 
 from dataclasses import dataclass, field
 
@@ -57,13 +57,13 @@ QUANTIZATION_STAGES = {
 @dataclass(frozen=True)
 class RequestResult:
     """
-    A model's results on the rows of one of several requests that are answered together.
+    The results of a model on the rows of one request, if several requests are answered together.
 
     Args:
         split (`SplitResult`):
             Results on the rows of the request.
         membership ([`MembershipAttack`], *optional*):
-            The attack on these rows, against unseen data.
+            The attack on the rows of the request, against unseen data.
         min_k_membership ([`MembershipAttack`], *optional*):
             The attack by the least probable tokens.
     """
@@ -83,7 +83,7 @@ class StageResult:
             Results on `forget`, `retain`, and if given `eval` (or `eval_NAME`) and `unseen`.
         membership ([`MembershipAttack`], *optional*):
             The attack on the forget data against unseen data, by the loss (for token-level heads per scored token).
-            None without unseen data.
+            `None` without unseen data.
         divergence_to_reference (`float`, *optional*):
             Mean Jensen-Shannon divergence from the reference model's outputs on the forget data, 0 to ln 2.
         min_k_membership ([`MembershipAttack`], *optional*):
@@ -91,7 +91,7 @@ class StageResult:
         requests (`dict[str, RequestResult]`, *optional*):
             Results by request, if the forget data are those of several requests.
         divergence_interval (`tuple[float, float]`, *optional*):
-            95 % interval of the divergence by the normal distribution. None for fewer than two examples.
+            95 % interval of the divergence by the normal distribution. `None` for fewer than two examples.
     """
 
     splits: dict[str, SplitResult]
@@ -102,7 +102,7 @@ class StageResult:
     divergence_interval: tuple[float, float] | None = None
 
     def of_request(self, name: str) -> "StageResult":
-        """The results with only the rows of one request as the forget data."""
+        """Returns the results with the rows of one request as the forget data."""
         result = self.requests[name]
         splits = self.splits | {"forget": result.split}
         return StageResult(splits, result.membership, min_k_membership=result.min_k_membership)

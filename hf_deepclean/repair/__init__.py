@@ -1,3 +1,3 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The training of the selected weights."""
+"""Repairs the selected weights by training on the retain set, while everything else stays frozen."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Callbacks of a repair."""
+"""Finds and makes the callbacks of a repair."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..runtime.processes import gather_objects
 
 
 class StopWhenAsked(TrainerCallback):
-    """Ends a repair after the present step if one of the processes was asked to stop."""
+    """Ends a repair after the current step if one of the processes was asked to stop."""
 
     def __init__(self, interruption: Interruption, saves: bool) -> None:
         self.interruption = interruption
@@ -28,7 +28,7 @@ class StopWhenAsked(TrainerCallback):
 
 def callbacks_of_caller(trainer: Trainer) -> list[TrainerCallback]:
     """
-    The callbacks of a trainer that it did not make itself.
+    Returns the callbacks of a trainer without the default callbacks of [`~transformers.Trainer`].
 
     Args:
         trainer ([`~transformers.Trainer`]):

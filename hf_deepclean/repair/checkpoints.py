@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a repair, each of which appears whole or not at all."""
+"""Writes and loads checkpoints of a repair. A checkpoint appears whole or not at all."""
 
 import os
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from ..runtime.processes import broadcast_object, gather_objects, on_main_proces
 from .hard_examples import HardExampleSampler
 
 
-# Where a checkpoint is written before it is renamed, within the state folder.
+# The folder, in the state folder, where a checkpoint is written before it is renamed.
 STAGING_FOLDER = "checkpoints"
 
-# The selected weights in a checkpoint.
+# The file of the selected weights in a checkpoint.
 _SELECTED_NAME = "selected_weights.safetensors"
-# Beside them the losses of the rows, if the order of the rows follows their losses.
+# The file of the losses of the rows, if the order of the rows follows their losses.
 _ROW_LOSSES_NAME = "row_losses.safetensors"
 
 
@@ -38,8 +38,8 @@ class RepairCheckpoints:
         output (`Path`):
             The output directory.
         are_asked_for (`bool`):
-            Whether the user asked for checkpoints. If not, the only one is that of an interruption, which belongs to
-            the state of the run and goes with it.
+            Whether the user asked for checkpoints. If not, the only checkpoint is that of an interruption, which is
+            part of the state of the run and removed with it.
         max_kept (`int`, *optional*):
             At most this many checkpoints are kept, and the best one.
     """
@@ -50,17 +50,17 @@ class RepairCheckpoints:
 
     @property
     def staging(self) -> Path:
-        """Where Trainer writes a checkpoint before [`RepairCheckpoints.finish`] renames it."""
+        """The folder where Trainer writes a checkpoint before [`RepairCheckpoints.finish`] renames it."""
         return self.output / STATE_FOLDER / STAGING_FOLDER
 
     def finish(self, state: TrainerState, reset: Reset, row_order: HardExampleSampler | None) -> None:
         """
-        Completes the checkpoint that Trainer has just written to `staging`, and puts it in place by one rename. All
-        processes must call this.
+        Completes the checkpoint that Trainer wrote to `staging`, and puts it in place by one rename. All processes
+        must call this.
 
         Args:
             state ([`~transformers.TrainerState`]):
-                The state of the trainer. The path of its best checkpoint is changed to the final one.
+                The state of the trainer. The path of its best checkpoint is changed to the final path.
             reset ([`Reset`]):
                 The reset that is repaired.
             row_order ([`HardExampleSampler`], *optional*):
@@ -83,7 +83,7 @@ class RepairCheckpoints:
             remove_folder(final / name)
             os.replace(self.staging / name, final / name)
             self.staging.rmdir()
-            # Outside a run the state folder holds nothing else.
+            # If no run is under way, the state folder is empty now.
             with suppress(OSError):
                 self.staging.parent.rmdir()
             self._remove_old(state.best_model_checkpoint)
@@ -101,7 +101,7 @@ class RepairCheckpoints:
 
 def load_checkpoint(folder: str | os.PathLike[str], reset: Reset, row_order: HardExampleSampler | None) -> None:
     """
-    Loads the selected weights of a checkpoint into the model. All others are there already.
+    Loads the selected weights of a checkpoint into the model. The model holds all other weights already.
 
     Args:
         folder (`str`):
@@ -112,13 +112,13 @@ def load_checkpoint(folder: str | os.PathLike[str], reset: Reset, row_order: Har
             The order of the rows to continue, if it follows their losses.
 
     Raises:
-        `ValueError`: If the folder is not a checkpoint of a repair, or one of another model or another selection.
+        `ValueError`: If the folder is not a checkpoint of a repair, or belongs to another model or selection.
     """
     path = Path(folder) / _SELECTED_NAME
     if not path.exists():
         raise ValueError(
-            f"{folder} is not a checkpoint of a repair: it has no {_SELECTED_NAME}. Resume from one that "
-            "`FisherUnlearner` has written, or start again in another `output_dir`."
+            f"{folder} is not a checkpoint of a repair: it has no {_SELECTED_NAME}. Resume from a checkpoint that "
+            "`FisherUnlearner` wrote, or start again in another `output_dir`."
         )
     values, metadata = read_tensors(path)
     if metadata["frozen"] != reset.guard.checksum or not _have_sizes_of(values, reset):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The control of every claim: a random selection of the same size, reset and repaired in the same way."""
+"""Runs the control of every claim: a random selection of the same size, reset and repaired in the same way."""
 
 from collections.abc import Callable
 
@@ -15,12 +15,12 @@ def run_control(
     trainer: RepairTrainer, plan: RepairPlan, resetter: Resetter, reset: Reset, evaluate: Callable[[str], None]
 ) -> None:
     """
-    Resets and repairs as many random weights of the model as it was before the reset. Afterwards the cleaned model is
-    in place again.
+    Resets and repairs a random selection of the same size, starting from the model before the reset. Afterwards the
+    model is the cleaned one again.
 
     Args:
         trainer ([`RepairTrainer`]):
-            The trainer of the repair. A sibling of it repairs the control.
+            The trainer of the repair. Its sibling repairs the control.
         plan ([`RepairPlan`]):
             The plan of the repair.
         resetter ([`Resetter`]):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The order of the rows in a repair: all of them once, and from then on those that are known least."""
+"""Orders the rows of a repair: all rows in the first epoch, then only those with the largest losses."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,24 +13,23 @@ from ..data.streams import rows_at
 from ..runtime.processes import gather_objects
 
 
-# Where a batch holds the numbers of its rows.
+# The key under which a batch holds the indices of its rows.
 ROW_NUMBERS = "row_numbers"
 
 
 class HardExampleSampler(Sampler[int]):
     """
-    Reads all rows in the first epoch, and in every later one those with the largest losses alone, as often as makes
-    up an epoch. A reset leaves a model that has most rows back after one epoch; what is left of the repair goes to
-    the others.
+    Reads all rows in the first epoch, and only the rows with the largest losses in later epochs, as often as makes up
+    an epoch. After one epoch of repair the model knows most rows again, so the rest of the repair goes to the others.
 
-    The loss of a row is that of its last forward pass in training. Rows are ranked anew at the start of an epoch, over
-    all processes. The order itself is drawn from the global random state of torch.
+    The loss of a row is that of its last forward pass in training. Rows are ranked at the start of every epoch, over
+    all processes. The order is drawn from the global random state of torch.
 
     Args:
         num_rows (`int`):
             Number of rows.
         share (`float`):
-            The share of the rows that later epochs read, above 0 and at most 1.
+            Share of the rows that later epochs read, above 0 and at most 1.
     """
 
     def __init__(self, num_rows: int, share: float) -> None:
@@ -44,23 +43,23 @@ class HardExampleSampler(Sampler[int]):
         self._recorded: dict[int, float] = {}
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of that epoch."""
+        """Sets the epoch whose order is drawn next."""
         self.epoch = epoch
 
     def record(self, rows: Sequence[int], losses: Sequence[float]) -> None:
         """
-        Notes what a step of this process has found.
+        Records the losses of a training step of this process.
 
         Args:
             rows (`Sequence[int]`):
-                Numbers of the rows.
+                Indices of the rows.
             losses (`Sequence[float]`):
-                Their losses.
+                Losses of the rows.
         """
         self._recorded.update(zip(rows, losses, strict=True))
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What an interrupted epoch needs to go on in the same order; asked for in all processes at once."""
+        """Returns what an interrupted epoch needs to continue in the same order. All processes must call this."""
         return {
             "epoch": torch.tensor(self._ranked_epoch),
             "ranked_losses": self._ranked_losses,
@@ -69,11 +68,11 @@ class HardExampleSampler(Sampler[int]):
 
     def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """
-        Goes on from a state.
+        Continues from a state.
 
         Args:
             state (`dict[str, torch.Tensor]`):
-                As of [`~HardExampleSampler.state`].
+                The output of [`~HardExampleSampler.state`].
         """
         self._ranked_epoch = int(state["epoch"])
         self._ranked_losses, self._latest_losses = state["ranked_losses"], state["latest_losses"]
@@ -100,7 +99,7 @@ class HardExampleSampler(Sampler[int]):
 
 class NumberedRows(Dataset):
     """
-    The rows of a data set, each with its number.
+    The rows of a data set, each with its index.
 
     Args:
         dataset (map-style):
@@ -117,13 +116,13 @@ class NumberedRows(Dataset):
         return number, self.dataset[number]
 
     def __getitems__(self, numbers: list[int]) -> list[tuple[int, Any]]:
-        """The rows at once."""
+        """Returns several rows at once."""
         return list(zip(numbers, rows_at(self.dataset, numbers), strict=True))
 
 
 class NumberedCollator:
     """
-    Makes a batch of numbered rows, and puts their numbers into it.
+    Makes a batch of numbered rows, and adds their indices to the batch.
 
     Args:
         collator (`Callable`):

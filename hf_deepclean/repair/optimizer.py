@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""AdamW over single weights."""
+"""AdamW on single weights."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,27 +13,27 @@ from torch.optim.adamw import adamw
 from ..runtime.shards import holders_of, local_indices, local_part
 
 
-# Where torch updates all tensors of a list in one kernel.
+# The devices on which torch updates a list of tensors in one kernel.
 _FUSED_DEVICES = ("cpu", "cuda")
 
 
 class SparseAdamW(torch.optim.Optimizer):
     """
-    AdamW on chosen entries of the parameters: gradients, moments, decay and clipping see those entries alone.
+    AdamW on the selected entries of parameters. Gradients, moments, weight decay and clipping use only these entries.
 
-    Masking the gradients of an ordinary optimizer does not freeze a weight, since decay and momentum still move it.
-    Here an entry that was not chosen has no state and is never written. Entries of a half-precision parameter have
-    their moments and a master copy in float32.
+    Masking the gradients of an ordinary optimizer does not freeze a weight, since weight decay and momentum still move
+    it. Here all other entries have no state and are never written. For a half-precision parameter the moments and a
+    master copy of the selected entries are in float32. If a parameter is sharded, every process trains the selected
+    entries of its shard, and the gradient norm is that of all shards.
 
-    Of a sharded parameter every process trains the chosen entries of its shard; the norm is that of all.
-
-    Decoupled weight decay as in [AdamW](https://huggingface.co/papers/1711.05101).
+    Weight decay is decoupled as in [AdamW](https://huggingface.co/papers/1711.05101).
 
     Args:
         params (`Iterable`):
             Named parameters `(name, parameter)`, or groups of them.
         indices (`dict[str, torch.Tensor]`):
-            For every name, the flat indices of the entries to train; a parameter without any stays as it is.
+            The flat int64 indices of the entries to train, by parameter name. A parameter without indices stays as it
+            is.
         lr (`float`, *optional*, defaults to `1e-3`):
             Learning rate.
         betas (`tuple[float, float]`, *optional*, defaults to `(0.9, 0.999)`):
@@ -43,8 +43,8 @@ class SparseAdamW(torch.optim.Optimizer):
         weight_decay (`float`, *optional*, defaults to `0.0`):
             Decoupled weight decay.
         max_grad_norm (`float`, *optional*, defaults to `0.0`):
-            Gradients of the chosen entries are scaled down to at most this norm, taken over all groups; 0 never
-            scales. The norm before scaling of the last step is kept in `last_grad_norm`.
+            The largest norm of the gradients of the selected entries, over all groups. Larger gradients are scaled
+            down. 0 never scales. `last_grad_norm` holds the norm of the last step before scaling.
 
     Raises:
         `ValueError`: If the parameters are not named, or an index lies outside its parameter.
@@ -67,7 +67,7 @@ class SparseAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             if "param_names" not in group:
                 raise ValueError(
-                    "`SparseAdamW` was given parameters without names, and its indices are kept by name. Pass "
+                    "`SparseAdamW` was given parameters without names, but its indices are given by name. Pass "
                     "`model.named_parameters()`, or groups of (name, parameter) pairs."
                 )
         self._holders = holders_of([parameter for group in self.param_groups for parameter in group["params"]])
@@ -80,7 +80,7 @@ class SparseAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """
-        One update of the chosen entries.
+        Updates the selected entries.
 
         Args:
             closure (`Callable`, *optional*):
@@ -107,10 +107,14 @@ class SparseAdamW(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """
-        Loads a state, which must belong to the same selection.
+        Loads the state of an optimizer on the same selection.
+
+        Args:
+            state_dict (`dict`):
+                The output of `state_dict`.
 
         Raises:
-            `ValueError`: If it belongs to another one.
+            `ValueError`: If the state belongs to another selection.
         """
         names = [name for group in state_dict["param_groups"] for name in group.get("param_names", ())]
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
@@ -121,12 +125,12 @@ class SparseAdamW(torch.optim.Optimizer):
             num_here = len(self.indices.get(name, ()))
             if len(state["exp_avg"]) != num_here:
                 raise ValueError(
-                    f"The optimizer state to resume from holds {len(state['exp_avg'])} entries of {name} where "
+                    f"The optimizer state to resume from holds {len(state['exp_avg'])} entries of {name}, but "
                     f"{num_here} are selected: it belongs to another selection. Resume with the data, the seed and "
                     "the selection rule that the checkpoint was made with."
                 )
         super().load_state_dict(state_dict)
-        # The base class casts the state to the parameter's dtype, which would halve the precision of the moments.
+        # The base class casts the state to the dtype of the parameter, which may be half precision.
         for name, parameter, _ in self._entries():
             for key, value in saved.get(name, {}).items():
                 self.state[parameter][key] = value.to(parameter.device, copy=True)
@@ -149,7 +153,7 @@ class SparseAdamW(torch.optim.Optimizer):
         return min(1.0, self.max_grad_norm / (norm + 1e-6)) if self.max_grad_norm > 0 else 1.0
 
     def _update(self, group: dict[str, Any], taken: list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]]) -> None:
-        """Of all parameters of a group at once: one by one, most of the time would pass between the kernels."""
+        """Updates all parameters of a group at once. One by one, most time would pass between the kernels."""
         values = []
         for parameter, chosen, gradient in taken:
             state, (part, _) = self.state[parameter], local_part(parameter)

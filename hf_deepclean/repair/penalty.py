@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the repair adds to its loss while forget data are still known better than data never seen."""
+"""A penalty in the repair on forget examples that the model knows better than unseen ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,42 +13,44 @@ from torch.utils.data import Subset
 from ..data.loaders import seeded_batches
 
 
-# The penalty is taken in one of so many steps at most, and of so many at least.
+# The penalty is taken in every fourth to every eighth step.
 MIN_STEPS_PER_PENALTY, MAX_STEPS_PER_PENALTY = 4, 8
 
 
 @dataclass(frozen=True)
 class ForgetPenalty:
     """
-    A penalty on forget examples that are known better than unseen ones, so that a repair on retained data does not
-    bring them back:
+    A penalty on forget examples that the model knows better than unseen ones, so that the repair on the retain set
+    does not bring them back:
 
         weight * mean over a batch of forget examples of max(0, t_i - l_i)
 
-    with `l_i` the loss of the example and `t_i` the quantile of the unseen examples' losses, under the model as it was
-    before the reset, at the rank of `l_i` in its batch: of the forget examples the hardest are held to the losses of
-    the hardest unseen ones, and those that any model would know may be known. The targets rise in the course of the
-    repair from one half of those losses towards the whole: what has once been pushed away drifts further while the
-    repair goes on. The penalty is 0 as soon as the batch's mean loss is that of its targets, or that of unseen
-    examples under the model as it is now. No gradient ever follows an unseen example.
+    Here `l_i` is the loss of an example and `t_i` its target. The target is a quantile of the losses of unseen
+    examples before the reset, at the rank of `l_i` in its batch. So the hardest forget examples are held to the losses
+    of the hardest unseen ones, and examples that any model would know may be known.
+
+    The targets rise during the repair, from one half of these quantiles towards the whole, because an example that was
+    pushed away drifts further while the repair goes on. The penalty is 0 as soon as the mean loss of the batch reaches
+    the mean of its targets, or the mean loss of unseen examples under the current model. No gradient is taken of an
+    unseen example.
 
     Args:
         forget_rows, unseen_rows (map-style):
-            The examples.
+            The forget and the unseen examples.
         data_collator (`Callable`):
             Makes a batch of rows.
         unseen_losses (`Sequence[float]`):
-            Evenly spaced quantiles of the unseen examples' losses before the reset; see [`SelectionSearch`].
+            Evenly spaced quantiles of the losses of unseen examples before the reset; see [`SelectionSearch`].
         weight (`float`):
-            The weight, above 0.
+            The weight of the penalty, above 0.
         batch_size (`int`):
-            Examples of each kind per process.
+            Number of forget examples, and of unseen examples, per process.
         period (`int`):
-            The penalty is taken in every so manieth step; see [`penalty_period`].
+            Number of steps from one penalty to the next; see [`penalty_period`].
         rise (`float`):
-            The share of the repair after which the targets are whole; above 1 they never are.
+            Share of the repair after which the targets are the whole quantiles. Above 1 they never are.
         seed (`int`):
-            Seed of their order.
+            Seed of the order of the examples.
     """
 
     forget_rows: Any
@@ -65,7 +67,7 @@ class ForgetPenalty:
         self, rows: Any, step: int, process_index: int = 0, num_processes: int = 1
     ) -> tuple[Mapping[str, Any], bool]:
         """
-        The examples of a step, which follow the step alone: pass after pass over the rows, each in a new order.
+        Makes the batch of a step, which depends only on the step: pass after pass over the rows, each in a new order.
 
         Args:
             rows (map-style):
@@ -73,11 +75,11 @@ class ForgetPenalty:
             step (`int`):
                 Number of the step.
             process_index, num_processes (`int`, *optional*, defaults to `0` and `1`):
-                Whose share of them.
+                The process whose share of the batch is made.
 
         Returns:
-            `tuple[dict[str, Any], bool]`: The batch, and whether it counts: of fewer rows than processes the last
-            processes get one that must not.
+            `tuple[dict[str, Any], bool]`: The batch, and whether it counts. If there are fewer rows than processes,
+                the last processes get a batch that does not count.
         """
         number, num_rows = step // self.period, len(rows)
         size = min(self.batch_size * num_processes, num_rows)
@@ -89,7 +91,7 @@ class ForgetPenalty:
         places = [orders[position // num_rows][position % num_rows] for position in positions]
         own = places[process_index::num_processes]
         chosen = own or places[:1]
-        # Every process has a seed of its own for what its collator draws.
+        # The collators of the processes draw with different seeds.
         seed = self.seed + number * num_processes + process_index
         _, batch = next(seeded_batches(Subset(rows, chosen), len(chosen), self.data_collator, seed))
         return batch, bool(own)
@@ -98,18 +100,18 @@ class ForgetPenalty:
         self, forget_losses: Sequence[float], unseen_losses: Sequence[float], progress: float
     ) -> np.ndarray | None:
         """
-        What the losses are held to, or `None` if they are high enough.
+        Computes the targets of the losses, or returns `None` if the losses are high enough.
 
         Args:
             forget_losses (`Sequence[float]`):
                 Losses of the forget examples of a step, in all processes.
             unseen_losses (`Sequence[float]`):
-                Those of the unseen examples.
+                Losses of the unseen examples of the step, in all processes.
             progress (`float`):
-                Which share of the repair is done.
+                The share of the repair that is done.
 
         Returns:
-            `np.ndarray`: One target per forget example.
+            `np.ndarray`: One target per forget example, in nats.
         """
         number = len(forget_losses)
         if number == 0:
@@ -127,13 +129,15 @@ class ForgetPenalty:
 
 def penalty_period(num_steps: int, num_batches: int) -> int:
     """
-    In every how manieth step the penalty is taken: so that the repair reads the forget data as often as the retained
-    ones, within bounds that keep it cheap for many and effective for few of them.
+    Returns the number of steps from one penalty to the next.
+
+    With it the repair reads the forget set as often as the retain set, within bounds that keep the penalty cheap for
+    large forget sets and effective for small ones.
 
     Args:
         num_steps (`int`):
-            Steps of a pass over the retained data.
+            Number of steps of a pass over the retain set.
         num_batches (`int`):
-            Batches of the forget data.
+            Number of batches of the forget set.
     """
     return min(MAX_STEPS_PER_PENALTY, max(MIN_STEPS_PER_PENALTY, num_steps // num_batches))

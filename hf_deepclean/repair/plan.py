@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a repair does beyond plain training, decided before its first step."""
+"""Plans what a repair does beyond plain training, before its first step."""
 
 import math
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ from .hard_examples import HardExampleSampler
 from .penalty import ForgetPenalty, penalty_period
 
 
-# At most this many unseen examples give the losses that the forget data are held to.
+# At most this many unseen examples give the losses that forget examples are held to.
 MAX_UNSEEN_EXAMPLES = 1000
 
-# Weight of the penalty, and the share of the repair over which its targets rise. A language model drifts on by itself
-# from what it was pushed away from, so it is pushed less and never all the way. An adapter hardly drifts, and must be
-# pushed all the way while its learning rate still moves it.
+# Weight of the penalty, and share of the repair over which its targets rise. A language model drifts further from
+# examples that it was pushed away from, so it is pushed less and never all the way. An adapter hardly drifts, so it is
+# pushed all the way before the learning rate is too low to move it.
 _CLASSIFIER_PENALTY, _LANGUAGE_MODEL_PENALTY = (1.5, 1.0), (1.0, 1.25)
 _ADAPTER_PENALTY_RISE = 0.85
 
-# A model with at least this accuracy on the retain data knows them by heart. Then the later epochs of its repair read
+# A model with at least this accuracy on the retain data knows them by heart. The later epochs of its repair then read
 # this share of them.
 _KNOWN_BY_HEART, _HARD_EXAMPLE_SHARE = 0.98, 0.5
 
@@ -38,11 +38,11 @@ class RepairPlan:
 
     Args:
         penalty ([`ForgetPenalty`], *optional*):
-            Keeps the repair from bringing the forget data back.
+            Keeps the repair from bringing the forget data back. It needs unseen data.
         penalty_weight (`float`, *optional*, defaults to `0.0`):
-            The weight that the penalty has, or would have if there were unseen data to hold the forget data to.
+            The weight of the penalty, also if there is no penalty for lack of unseen data.
         hard_example_share (`float`, *optional*, defaults to `1.0`):
-            The share of the rows that the later epochs read; see [`HardExampleSampler`].
+            Share of the rows that the later epochs read; see [`HardExampleSampler`].
     """
 
     penalty: ForgetPenalty | None = None
@@ -61,7 +61,7 @@ class RepairPlan:
         reset_scope: str = "full",
     ) -> "RepairPlan":
         """
-        Decides what the repair of a selection does.
+        Plans the repair of a selection.
 
         Args:
             source ([`BatchSource`]):
@@ -69,11 +69,12 @@ class RepairPlan:
             splits (`dict[str, Any]`):
                 The data sets by name.
             search ([`SelectionSearch`], *optional*):
-                How the selection was found, if by trials. Without it there is no penalty, and all rows are read.
+                The record of the trials, if the rule was `"auto"`. Without it there is no penalty, and all rows are
+                read.
             forget_penalty (`float`, *optional*):
                 The weight of the penalty. By default it depends on the kind of model.
             hard_example_share (`float`, *optional*):
-                The share of the rows that later epochs read. By default it depends on what the model knew of them.
+                Share of the rows that later epochs read. By default it depends on what the model knew of them.
             reset_scope (`str`, *optional*, defaults to `"full"`):
                 `"full"` or `"adapter"`.
         """
@@ -87,7 +88,7 @@ class RepairPlan:
 
     def new_row_order(self, num_rows: int) -> HardExampleSampler | None:
         """
-        The order of the rows of one training, or none if the plain order serves.
+        Makes the order of the rows of one training, or returns `None` for the usual order.
 
         Args:
             num_rows (`int`):
@@ -100,7 +101,7 @@ def check_repair_options(
     forget_penalty: float | None, hard_example_share: float | None, rule: str, train_sampling_strategy: str
 ) -> None:
     """
-    Refuses options of the repair that are no numbers of their kind, or do not fit the selection or the order of rows.
+    Refuses options of the repair that are out of range, or do not fit the rule of selection or the order of the rows.
 
     Args:
         forget_penalty, hard_example_share (`float`, *optional*):
@@ -109,36 +110,39 @@ def check_repair_options(
             The rule of selection.
         train_sampling_strategy (`str`):
             As for [`~transformers.TrainingArguments`].
+
+    Raises:
+        `ValueError`: If one of them cannot be used.
     """
     weight = forget_penalty or 0.0
     if not 0 <= weight < math.inf:
         raise ValueError(f"`forget_penalty` is {forget_penalty} but must be a finite weight, 0 or more.")
     if weight > 0 and rule != "auto":
         raise ValueError(
-            f"`forget_penalty={forget_penalty}` holds the forget data to what `selection='auto'` finds of unseen "
-            f"data, and the rule is {rule!r}. Leave one of them out."
+            f"`forget_penalty={forget_penalty}` holds the forget data to losses that `selection='auto'` finds, and "
+            f"the rule is {rule!r}. Leave one of them out."
         )
     if hard_example_share is not None and not 0 < hard_example_share <= 1:
         raise ValueError(
-            f"`hard_example_share` is {hard_example_share} but must be a share of the retained data, above 0 and at "
-            "most 1 (all of them)."
+            f"`hard_example_share` is {hard_example_share} but must be a share of the retain set, above 0 and at most "
+            "1 (all rows)."
         )
     if (hard_example_share or 1) < 1 and train_sampling_strategy != "random":
         raise ValueError(
-            f"`hard_example_share={hard_example_share}` orders the rows by their losses, and "
-            f"`train_sampling_strategy={train_sampling_strategy!r}` otherwise. Leave one of them out."
+            f"`hard_example_share={hard_example_share}` orders the rows by their losses, but "
+            f"`train_sampling_strategy={train_sampling_strategy!r}` orders them otherwise. Leave one of them out."
         )
 
 
 def num_repair_steps(args: TrainingArguments, retain_dataset: Any) -> int:
     """
-    Number of optimizer steps of a repair.
+    Returns the number of optimizer steps of a repair.
 
     Args:
         args ([`~transformers.TrainingArguments`]):
             The training arguments.
         retain_dataset ([`~datasets.Dataset`], map-style or iterable):
-            The retain set. The length of an epoch of a stream is not known and counts as 0.
+            The retain set. An epoch of a stream has an unknown length and counts as 0 steps.
     """
     if args.max_steps > 0:
         return args.max_steps
@@ -147,7 +151,7 @@ def num_repair_steps(args: TrainingArguments, retain_dataset: Any) -> int:
 
 def num_steps_per_epoch(args: TrainingArguments, retain_dataset: Any) -> int:
     """
-    Number of optimizer steps of one epoch of a repair.
+    Returns the number of optimizer steps of one epoch of a repair.
 
     Args:
         args, retain_dataset:
@@ -194,6 +198,6 @@ def _hard_example_share(
     is_ordered = args.train_sampling_strategy == "random"
     if share is not None or is_stream(retain_dataset) or not is_ordered:
         return 1.0 if share is None else share
-    # Otherwise rows that the model never knew have the largest losses too, and it is not to learn them now.
+    # If the model did not know all rows, those it never knew have large losses too, and it should not learn them now.
     is_known = search is not None and search.is_of_classes and search.before.retain >= _KNOWN_BY_HEART
     return _HARD_EXAMPLE_SHARE if is_known else 1.0

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the selected weights of a model, and nothing else, on any number of processes."""
+"""Trains the selected weights of a model, and nothing else, in any number of processes."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ class RepairTrainer(Trainer):
         log_likelihood_func (`Callable`, *optional*):
             The caller's likelihood. By default that of the model's head.
         interruption ([`Interruption`], *optional*):
-            Requests to stop, which are answered between steps.
+            Requests to stop, checked between steps.
         saves_when_interrupted (`bool`, *optional*, defaults to `True`):
             Whether an interrupted repair leaves a checkpoint.
         clock ([`PhaseClock`], *optional*):
@@ -115,8 +115,8 @@ class RepairTrainer(Trainer):
         self, reset: Reset, plan: RepairPlan, data_collator: Callable[[list[Any]], Any] | None = None
     ) -> "RepairTrainer":
         """
-        A trainer of the same model, data and arguments for another reset, without callbacks, checkpoints, and
-        evaluations during the training.
+        Makes a trainer of the same model, data and arguments for another reset. It has no callbacks, no checkpoints,
+        and no evaluations during the training.
 
         Args:
             reset ([`Reset`]):
@@ -193,7 +193,7 @@ class RepairTrainer(Trainer):
         self._max_grad_norm = self.args.max_grad_norm
         if not is_stream(self.train_dataset):
             self._row_order = self.plan.new_row_order(len(self.train_dataset))
-        # The wrapper of an earlier repair knows the parameters that were trained then.
+        # The wrapper of an earlier repair holds the parameters that were trained then.
         self.model_wrapped = self.model
         # transformers cannot resume the training of a model that it has sharded.
         stop = StopWhenAsked(self.interruption, self.saves_when_interrupted and not self.is_sharded)
@@ -209,7 +209,7 @@ class RepairTrainer(Trainer):
 
     @contextmanager
     def only_selected_trainable(self) -> Iterator[None]:
-        """Lets only parameters with selected weights require gradients, and switches the model's cache off."""
+        """Within the block only parameters with selected weights require gradients, and the cache is off."""
         config, parameters = self.model.config, named_parameters(self.model)
         with (
             overridden(config, **({"use_cache": False} if hasattr(config, "use_cache") else {})),
@@ -219,8 +219,8 @@ class RepairTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """
-        As for [`~transformers.Trainer`]. With several processes every row comes once: none is repeated to make the
-        numbers even.
+        As for [`~transformers.Trainer`]. With several processes every row comes exactly once: no row is repeated to
+        make the shares even.
         """
         args, order = self.args, self._row_order
         if order is None and (num_processes() == 1 or args.train_sampling_strategy == "batch_rebalance"):
@@ -326,12 +326,12 @@ class RepairTrainer(Trainer):
             of_all_classes = class_log_probabilities(outputs).mean(dim=1)
             log_likelihood = (1 - smoothing) * log_likelihood + smoothing * of_all_classes
         if num_items_in_batch is None:
-            # Trainer counts nothing without a key "labels", and leaves the accumulation to a loss like this one.
+            # Without a key "labels" Trainer counts no items, and this loss must account for the accumulation.
             num_accumulated = self.current_gradient_accumulation_steps if self.model.training else 1
             num_items_in_batch = len(log_likelihood) * num_accumulated
         loss = -log_likelihood.sum() / num_items_in_batch
         if self.model.training and num_processes() > 1:
-            # Gradients are averaged over the processes, and Trainer makes up for it if this is set.
+            # Gradients are averaged over the processes. Trainer compensates if `average_tokens_across_devices` is set.
             loss = loss * (1 if self.args.average_tokens_across_devices else num_processes()) * (not self._is_idle())
         if not torch.isfinite(loss):
             raise ValueError(
@@ -341,7 +341,7 @@ class RepairTrainer(Trainer):
         return loss
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> None:
-        """Returns nothing: the optimizer takes the norm of the selected weights, and that of all would cost time."""
+        """Returns nothing. The optimizer computes the norm of the selected weights; that of all would cost time."""
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """As for [`~transformers.Trainer`]. The gradient norm is that of the selected weights."""
@@ -350,7 +350,7 @@ class RepairTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def _is_idle(self) -> bool:
-        """Whether this process repairs on a row that must not count, because there are fewer rows than processes."""
+        """Whether this process trains on a row that must not count, because there are fewer rows than processes."""
         return not is_stream(self.train_dataset) and process_index() >= len(self.train_dataset)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -366,12 +366,12 @@ class RepairTrainer(Trainer):
         checkpoints.finish(self.state, self.reset, self._row_order)
 
     def _get_output_dir(self, trial: Any) -> str:
-        """The folder of the checkpoints; while one is written, the folder it is renamed from."""
+        """Returns the folder of the checkpoints, or the staging folder while a checkpoint is written."""
         return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        # Trainer would load the whole state by its names in the files. For many architectures of transformers 5 these
-        # are not the names in the model, and it would go on with a warning.
+        # Trainer would load all weights by their names in the files. For many architectures of transformers 5 these
+        # are not the names in the model, and Trainer would only warn.
         load_checkpoint(resume_from_checkpoint, self.reset, self._row_order)
 
     def _load_best_model(self) -> None:
@@ -384,7 +384,7 @@ class RepairTrainer(Trainer):
 
 @contextmanager
 def _without_side_effects(model: nn.Module, args: TrainingArguments | None) -> Iterator[None]:
-    """Trainer's constructor switches the model's cache off for good, and makes the output directory at once."""
+    """Undoes what Trainer's constructor does: it switches the cache off for good, and makes the output directory."""
     use_cache = getattr(model.config, "use_cache", None)
     output = None if args is None else Path(args.output_dir)
     absent = [] if output is None else [folder for folder in (output, *output.parents) if not folder.exists()]

@@ -1,3 +1,3 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""New values for selected weights."""
+"""Resets the selected weights to new values."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Proves that nothing outside the selection changed."""
+"""Proves that nothing outside a selection changed."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,21 +15,22 @@ from ..selection.weight_selection import WeightSelection
 
 class FreezeGuard:
     """
-    Proves that nothing outside a selection changed: SHA-256 of every parameter and buffer, selected weights left out.
+    Proves that nothing outside a selection changed, by the SHA-256 digests of all parameters and buffers without the
+    selected weights.
 
-    The tensors of a sharded model are put together one at a time, in every process, so that the digests are those of
-    the whole model.
+    All processes must call this if the model is sharded. Its tensors are put together one at a time, in every process,
+    so that the digests are those of the whole model.
 
     Args:
         model (`torch.nn.Module`):
-            The model, as it must stay.
+            The model before anything changes.
         selection ([`WeightSelection`]):
             The weights that may change.
 
     Attributes:
-        num_frozen_weights (`int`): Weights outside the selection, shared ones once.
-        num_buffer_entries (`int`): Entries of the buffers.
-        checksum (`str`): SHA-256 over all of them, in hexadecimal.
+        num_frozen_weights (`int`): Number of weights outside the selection. Shared weights count once.
+        num_buffer_entries (`int`): Number of entries of all buffers.
+        checksum (`str`): SHA-256 over all digests, in hexadecimal.
     """
 
     def __init__(self, model: nn.Module, selection: WeightSelection) -> None:
@@ -43,18 +44,22 @@ class FreezeGuard:
 
     def verify(self, model: nn.Module) -> None:
         """
-        Compares the model with what it was.
+        Verifies that nothing outside the selection changed.
+
+        Args:
+            model (`torch.nn.Module`):
+                The model.
 
         Raises:
-            `RuntimeError`: If a bit outside the selection changed; names the tensors.
+            `RuntimeError`: If a bit outside the selection changed. Names the tensors.
         """
         digests = self._digest(model)
         changed = [name for name in self._digests | digests if self._digests.get(name) != digests.get(name)]
         if changed:
             raise RuntimeError(
                 f"Outside the selected weights, {len(changed)} parameters or buffers changed: {', '.join(changed)}. "
-                "The result is not what was asked for and was not saved. A callback, a layer that updates its own "
-                "buffers, or a checkpoint of another model may have done it."
+                "The result is not what was asked for, and was not saved. A callback, a layer that updates its own "
+                "buffers, or a checkpoint of another model may be the cause."
             )
 
     @torch.no_grad()
@@ -71,7 +76,7 @@ class FreezeGuard:
 
 
 def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers; of quantised weights also the scales and tables that give their codes a meaning."""
+    """Yields parameters and buffers, and the scales and tables that quantised weights are decoded with."""
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     if getattr(model, "is_quantized", False):
         known = dict(model.named_parameters(remove_duplicate=False))

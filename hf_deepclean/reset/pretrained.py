@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The values that weights had in the checkpoint before fine-tuning."""
+"""Finds the values that weights had in the checkpoint before fine-tuning."""
 
 import logging
 import re
@@ -27,18 +27,18 @@ def check_pretrained_model(
     model: PreTrainedModel, names: Collection[str], pretrained_model: str | PathLike[str] | PreTrainedModel
 ) -> None:
     """
-    Refuses a pretrained model that these parameters cannot be rewound to.
+    Refuses a pretrained model that the parameters cannot be rewound to.
 
-    It must be of the same architecture and size, in whatever precision, with whatever head or none. It may differ in
+    The pretrained model must have the same architecture and size. It may have any precision and any head or none. It
+    may differ in
 
-    - the head: parameters that it does not have, or outside the base model in another shape, are new ones. They get a
-      fresh initialisation.
-    - the number of tokens: rows of the embeddings and of the output layer that both have are rewound, further ones
-      get a fresh initialisation.
-    - whether the output layer is tied to the embeddings: an untied one is rewound to the embeddings that stood in its
-      place; a tied one to the embeddings, not to the output layer.
-
-    The first two are told in a warning.
+    - the head. Parameters that the pretrained model lacks, or has in another shape outside the base model, are new.
+      They get a fresh initialisation, and a warning names them.
+    - the number of tokens. Rows of the embeddings and of the output layer that both models have are rewound. Further
+      rows get a fresh initialisation, and a warning names them.
+    - whether the output layer is tied to the embeddings. An untied output layer is rewound to the pretrained
+      embeddings that were tied to it. A tied one is rewound to the pretrained embeddings, not to the pretrained output
+      layer.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -49,9 +49,9 @@ def check_pretrained_model(
             The model before fine-tuning, or a path or id to load it from.
 
     Raises:
-        `ValueError`: If it is of another architecture or size (names the first parameters that differ), is quantised,
-            has none of the parameters, or has the very values of the model.
-        `OSError`: If it cannot be loaded.
+        `ValueError`: If the pretrained model has another architecture or size (names the first parameters that
+            differ), is quantised, has none of the parameters, or has the values of the model already.
+        `OSError`: If the pretrained model cannot be loaded.
     """
     pretrained = _pretrained_parameters(model, pretrained_model)
     new, _ = _compare(model, names, pretrained, pretrained_model)
@@ -60,8 +60,8 @@ def check_pretrained_model(
         raise ValueError(
             f"The pretrained model {_describe(pretrained_model)} equals the model in all {len(names) - len(new)} "
             f"parameters that they share{' and that may be reset' if len(names) < len(parameters) else ''}: rewinding "
-            "would change nothing there. It is the fine-tuned model itself, or fine-tuning left these parameters "
-            "alone. Pass the checkpoint before fine-tuning, or use another `reset_value`."
+            "would change nothing. It is the fine-tuned model itself, or fine-tuning did not change these parameters. "
+            "Pass the checkpoint before fine-tuning, or use another `reset_value`."
         )
 
 
@@ -72,6 +72,23 @@ def pretrained_values(
     pretrained_model: str | PathLike[str] | PreTrainedModel,
     seed: int,
 ) -> dict[str, torch.Tensor]:
+    """
+    Returns the values that the selected weights have in the pretrained model, one flat tensor per parameter.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model to rewind.
+        selection ([`WeightSelection`]):
+            The weights.
+        pretrained_model (`str` or [`~transformers.PreTrainedModel`]):
+            The model before fine-tuning, or a path or id to load it from; see [`check_pretrained_model`].
+        seed (`int`):
+            Seed of the fresh initialisation of weights that the pretrained model lacks.
+
+    Raises:
+        `ValueError`: As of [`check_pretrained_model`], and if no selected weight would change.
+        `OSError`: If the pretrained model cannot be loaded.
+    """
     pretrained = _pretrained_parameters(model, pretrained_model)
     new, resized = _compare(model, selection.indices, pretrained, pretrained_model)
     fresh = read_weights(fresh_model(model, seed), selection) if new or resized else {}
@@ -82,7 +99,7 @@ def pretrained_values(
             continue
         source = full_tensor(pretrained[name])
         indices = indices.to(source.device)
-        # Rows come first in memory, so that an entry of a row that both have is at the same place in both.
+        # Rows come first in memory, so an entry of a row that both models have is at the same position in both.
         known = indices < source.numel()
         values[name] = torch.take(source, indices.where(known, 0))
         if not known.all():
@@ -100,7 +117,7 @@ def pretrained_values(
 def _pretrained_parameters(
     model: PreTrainedModel, pretrained_model: str | PathLike[str] | PreTrainedModel
 ) -> dict[str, torch.Tensor]:
-    """The parameters before fine-tuning by all their names in the model, tied ones by each of them."""
+    """Returns the parameters before fine-tuning, by their names in the model. Tied parameters have several names."""
     if isinstance(pretrained_model, nn.Module):
         base, missing = pretrained_model, set()
         _check_model_type(model, base.config.to_dict(), pretrained_model)
@@ -117,7 +134,7 @@ def _pretrained_parameters(
 def _load_pretrained(
     model: PreTrainedModel, pretrained_model: str | PathLike[str]
 ) -> tuple[PreTrainedModel, set[str]]:
-    """A pretrained model in its own size and precision, and the names of parameters its files do not hold."""
+    """Loads a pretrained model in its own size and precision. Also returns the parameters that its files lack."""
     try:
         record, _ = type(model.config).get_config_dict(pretrained_model)
         if not record:
@@ -132,8 +149,8 @@ def _load_pretrained(
             )
     except OSError as error:
         raise OSError(
-            f"The pretrained model {_describe(pretrained_model)} cannot be loaded: it is no folder that holds a "
-            "model's config.json and weights, nor the id of a model on the Hub that is in the cache or can be "
+            f"The pretrained model {_describe(pretrained_model)} cannot be loaded: it is neither a folder with the "
+            "config.json and the weights of a model, nor the id of a model on the Hub that is cached or can be "
             f"reached. Check `pretrained_model`. ({error})"
         ) from error
     return base, set(loading["missing_keys"])
@@ -143,9 +160,9 @@ def _check_model_type(model: PreTrainedModel, record: Mapping[str, object], pret
     model_type = record.get("model_type", model.config.model_type)
     if model_type != model.config.model_type:
         raise ValueError(
-            f"The pretrained model {_describe(pretrained_model)} is of the type {model_type!r}, but the model of the "
-            f"type {model.config.model_type!r}: it was not fine-tuned from it. Pass the right checkpoint, or use "
-            "`reset_value='init'`."
+            f"The pretrained model {_describe(pretrained_model)} is of the type {model_type!r}, but the model is of "
+            f"the type {model.config.model_type!r}, so it was not fine-tuned from it. Pass the right checkpoint, or "
+            "use `reset_value='init'`."
         )
     if record.get("quantization_config") is not None:
         raise ValueError(
@@ -160,7 +177,7 @@ def _compare(
     pretrained: Mapping[str, torch.Tensor],
     pretrained_model: object,
 ) -> tuple[set[str], set[str]]:
-    """Which of the parameters are new, and which have another number of rows; refuses what is another model."""
+    """Returns the new parameters, and those with another number of rows. Refuses a pretrained model that differs."""
     parameters = named_parameters(model)
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     tables = _token_tables(model)
@@ -185,25 +202,25 @@ def _compare(
         )
     if len(new) == len(names):
         raise ValueError(
-            f"The pretrained model {_describe(pretrained_model)} has none of the {len(new)} parameters that are to be "
-            f"reset in the same shape ({_listed(sorted(new))}), so this {type(model).__name__} was not fine-tuned "
-            "from it, or only its new head may be reset. Pass the right checkpoint, or use `reset_value='init'`."
+            f"The pretrained model {_describe(pretrained_model)} has none of the {len(new)} parameters in scope in "
+            f"the same shape ({_listed(sorted(new))}). This {type(model).__name__} was not fine-tuned from it, or "
+            "only a new head may be reset. Pass the right checkpoint, or use `reset_value='init'`."
         )
     if new:
         logger.warning(
             f"The pretrained model {_describe(pretrained_model)} does not have {_listed(sorted(new))} in the same "
-            "shape (a new head, usually); what is selected there gets a fresh initialisation."
+            "shape (usually a new head). Weights selected there get a fresh initialisation."
         )
     for name in sorted(resized):
         logger.warning(
             f"The pretrained model {_describe(pretrained_model)} has {len(pretrained[name])} rows of {name}, this "
-            f"model {len(parameters[name])}: the rows that both have are rewound, others get a fresh initialisation."
+            f"model {len(parameters[name])}. Rows that both have are rewound, others get a fresh initialisation."
         )
     return new, resized
 
 
 def _token_tables(model: PreTrainedModel) -> set[nn.Parameter]:
-    """Parameters with one row per token."""
+    """Returns the parameters with one row per token."""
     tables: set[nn.Parameter] = set()
     for find, kind in ((model.get_input_embeddings, nn.Embedding), (model.get_output_embeddings, nn.Linear)):
         with suppress(AttributeError, NotImplementedError):
@@ -216,8 +233,8 @@ def _unpaired_layers(
     parameters: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor], prefix: str
 ) -> list[str]:
     """
-    Parameters of the base model that the other one has in other layers only: it has fewer of them. What it has in no
-    layer, such as a pooler, does not count.
+    Returns the parameters of the base model that the other model has only in other layers, since it has fewer layers.
+    A parameter that it has in no layer, such as a pooler, does not count.
     """
     kinds = {re.sub(r"\d+", "#", name) for name in others}
     return [
@@ -231,7 +248,7 @@ def _unpaired_layers(
 
 
 def _have_equal_values(parameter: torch.Tensor, other: torch.Tensor) -> bool:
-    """In the entries that both have, in the lower precision of the two."""
+    """Compares the entries that both tensors have, in the lower precision of the two."""
     length = min(parameter.numel(), other.numel())
     dtype = min(parameter.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
     return torch.equal(*(full_tensor(tensor).flatten()[:length].to("cpu", dtype) for tensor in (parameter, other)))

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Resets the selected weights of a model, and undoes it."""
+"""Resets the selected weights of a model, and undoes the reset."""
 
 import logging
 from collections.abc import Callable
@@ -36,9 +36,9 @@ class Reset:
         selection ([`WeightSelection`]):
             The selected weights.
         originals (`dict[str, torch.Tensor]`):
-            Their values before the reset, one flat tensor per parameter.
+            Values of the selected weights before the reset, one flat tensor per parameter.
         guard ([`FreezeGuard`]):
-            The digests of everything else.
+            The digests of everything outside the selection.
     """
 
     model: nn.Module
@@ -47,11 +47,11 @@ class Reset:
     guard: FreezeGuard
 
     def undo(self) -> None:
-        """Gives the selected weights the values that they had before the reset."""
+        """Restores the values that the selected weights had before the reset."""
         write_weights(self.model, self.selection, self.originals)
 
     def num_changed(self) -> int:
-        """Number of selected weights whose value now differs from that before the reset."""
+        """Counts the selected weights whose value differs from that before the reset."""
         values = read_weights(self.model, self.selection)
         return sum(int((values[name] != original).sum()) for name, original in self.originals.items())
 
@@ -88,8 +88,11 @@ class Resetter:
             selection ([`WeightSelection`]):
                 The weights.
 
+        Returns:
+            [`Reset`]
+
         Raises:
-            `ValueError`: If the weights have no such reset value; see [`reset_weights`]. Nothing is changed then.
+            `ValueError`: If the weights have no such reset value; see [`reset_weights`]. Then nothing is changed.
         """
         with self.clock.phase("reset"):
             guard = FreezeGuard(self.model, selection)
@@ -99,7 +102,7 @@ class Resetter:
 
     def tried(self, selection: WeightSelection, evaluate: Callable[[], T]) -> T | None:
         """
-        Resets the selected weights, evaluates the model and undoes the reset. The model is afterwards what it was.
+        Resets the selected weights, evaluates the model and undoes the reset. No bit of the model changes.
 
         Args:
             selection ([`WeightSelection`]):
@@ -108,14 +111,14 @@ class Resetter:
                 Called while the weights are reset.
 
         Returns:
-            What `evaluate` returned, or `None` if the weights have no such reset value.
+            The output of `evaluate`, or `None` if the weights have no such reset value.
         """
         originals = read_weights(self.model, selection)
         with restoring(self.model):
             try:
                 self._reset(selection)
             except ValueError as error:
-                # A few weights may all be in a new head, or unchanged by fine-tuning. The run can go on without them.
+                # All selected weights may be in a new head, or unchanged by fine-tuning. The run can go on.
                 logger.warning(f"The weights with a ratio above {selection.gamma:.4g} were not tried: {error}")
                 return None
             else:

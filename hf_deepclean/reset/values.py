@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""New values for the selected weights: zero, a fresh initialisation, or the checkpoint before fine-tuning."""
+"""Resets selected weights to zero, to a fresh initialisation, or to the checkpoint before fine-tuning."""
 
 from os import PathLike
 
@@ -31,14 +31,15 @@ def reset_weights(
     seed: int = 0,
 ) -> None:
     """
-    Overwrites the selected weights, in place; no other weight and no buffer is touched. Of a sharded model all
-    processes call this; a fresh or pretrained model is made whole on the CPU of each.
+    Resets the selected weights in place. No other weight and no buffer changes.
 
-    Of a [`~peft.PeftModel`] the weights of the active adapter are reset. `"init"` is then what they were before
-    training: for the low-rank factors what peft draws (B = 0), for DoRA's magnitudes the norms of the base's weights,
-    for copies of modules (`modules_to_save`) and trained tokens the base's values. `"zero"` is 0 except where 0 is no
-    way back: magnitudes get the norms too, and a rank with nothing but zeros left in both factors, which would never
-    have a gradient again, is given its initial values, with a warning.
+    All processes must call this if the model is sharded. Each builds the whole fresh or pretrained model on its CPU.
+
+    In a [`~peft.PeftModel`] the weights of the active adapter are reset. `"init"` then gives them their values before
+    training: low-rank factors get what peft draws (B = 0), DoRA's magnitudes the norms of the base's weights, copies
+    of modules (`modules_to_save`) and trained tokens the base's values. `"zero"` gives them 0, with two exceptions.
+    Magnitudes get the norms too. A rank whose factors would both be all zeros could never have a gradient again, so it
+    gets its initial values, with a warning.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -46,24 +47,24 @@ def reset_weights(
         selection ([`WeightSelection`]):
             The weights to reset.
         reset_value (`str`, *optional*, defaults to `"zero"`):
-            `"zero"`, as in [DeepClean](https://huggingface.co/papers/2311.10448); `"init"`, what a freshly built model
-            of the same configuration has there; or `"pretrained"`, what `pretrained_model` has there.
+            `"zero"`, as in [DeepClean](https://huggingface.co/papers/2311.10448); `"init"`, the values in a freshly
+            built model of the same configuration; or `"pretrained"`, the values in `pretrained_model`.
         pretrained_model (`str` or [`~transformers.PreTrainedModel`], *optional*):
-            The model before fine-tuning, or a path or id to load it from; for `"pretrained"`. See
-            [`check_pretrained_model`] for what it may differ in.
+            The model before fine-tuning, or a path or id to load it from, for `"pretrained"`. See
+            [`check_pretrained_model`] for how it may differ from the model.
         seed (`int`, *optional*, defaults to `0`):
-            Seed of a fresh initialisation. The global random state is left as it was.
+            Seed of a fresh initialisation. The global random state does not change.
 
     Raises:
-        `ValueError`: If `reset_value` is unknown or has no meaning for the adapter, or `pretrained_model` is missing,
-            is no earlier state of the model, or has the values that the selected weights have already.
+        `ValueError`: If `reset_value` is unknown or undefined for the adapter, or `pretrained_model` is missing, is
+            not an earlier state of the model, or has the values that the selected weights have already.
         `OSError`: If `pretrained_model` cannot be loaded.
     """
     check_reset_value(reset_value, pretrained_model)
     if is_adapted(model) and any(map(is_sharded, named_parameters(model).values())):
         raise ValueError(
             "The model is an adapter on a base that is sharded over several processes. Clean the adapter in one "
-            "process, with a frozen base on several devices (`device_map`) or quantised if it does not fit one."
+            "process. If the base does not fit one device, spread it over several (`device_map`), or quantise it."
         )
     if is_adapted(model):
         values = adapter_reset_values(model, selection.indices, reset_value, seed)
@@ -78,18 +79,18 @@ def reset_weights(
 
 def default_reset_value(model: nn.Module) -> str:
     """
-    `"init"` for models with token embeddings and for adapters, else `"zero"`.
+    Returns `"init"` for models with token embeddings and for adapters, else `"zero"`.
 
-    In token embeddings, rows of zeros would tell anyone who reads the cleaned model which tokens the forget data alone
-    use; of an adapter, zeros in both factors would never be trained again.
+    In token embeddings, rows of zeros would show anyone who reads the cleaned model which tokens only the forget data
+    use. In an adapter, zeros in both factors could never be trained again.
     """
     return "init" if is_adapted(model) or token_embeddings(model) else "zero"
 
 
 def check_reset_value(reset_value: str, pretrained_model: object | None, reset_scope: str = "full") -> None:
     """
-    Refuses an unknown reset value, one that the scope does not have, and a pretrained model that is missing or has no
-    use.
+    Refuses an unknown reset value, a reset value that the scope does not allow, and a pretrained model that is missing
+    or not used.
 
     Args:
         reset_value (`str`):
@@ -98,17 +99,20 @@ def check_reset_value(reset_value: str, pretrained_model: object | None, reset_s
             The model before fine-tuning.
         reset_scope (`str`, *optional*, defaults to `"full"`):
             `"full"` or `"adapter"`.
+
+    Raises:
+        `ValueError`: If they do not fit together.
     """
     if reset_value not in RESET_VALUES:
         raise ValueError(f"`reset_value` is {reset_value!r} but must be one of {', '.join(map(repr, RESET_VALUES))}.")
     if (reset_value == "pretrained") != (pretrained_model is not None):
         raise ValueError(
-            f"`reset_value={reset_value!r}` with the pretrained model {pretrained_model!r} does not fit: 'pretrained' "
-            "needs `pretrained_model`, the model or checkpoint before fine-tuning, and the other values take none."
+            f"`reset_value={reset_value!r}` does not fit `pretrained_model={pretrained_model!r}`: 'pretrained' needs "
+            "`pretrained_model`, the model or checkpoint before fine-tuning, and the other values take none."
         )
     if reset_scope == "adapter" and reset_value == "pretrained":
         raise ValueError(
-            "`reset_value='pretrained'` rewinds a model to the checkpoint before fine-tuning, and before its training "
-            "an adapter did not exist. With `reset_scope='adapter'` use `reset_value='init'`, the adapter's initial "
-            "values, or 'zero'."
+            "`reset_value='pretrained'` rewinds a model to the checkpoint before fine-tuning, but an adapter did not "
+            "exist before its training. With `reset_scope='adapter'` use `reset_value='init'`, the initial values of "
+            "the adapter, or 'zero'."
         )

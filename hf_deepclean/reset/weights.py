@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The values of selected weights, read and written."""
+"""Reads and writes the values of selected weights."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from ..selection.weight_selection import WeightSelection
 
 @torch.no_grad()
 def read_weights(model: nn.Module, selection: WeightSelection) -> dict[str, torch.Tensor]:
-    """The values of the selected weights, one flat tensor per parameter, in every process of a sharded model."""
+    """Reads the selected weights, one flat tensor per parameter. All processes of a sharded model must call this."""
     parameters, values = named_parameters(model), {}
     for name, indices in selection.indices.items():
         part, _ = local_part(parameters[name])
@@ -29,7 +29,7 @@ def read_weights(model: nn.Module, selection: WeightSelection) -> dict[str, torc
 
 @torch.no_grad()
 def write_weights(model: nn.Module, selection: WeightSelection, values: Mapping[str, torch.Tensor]) -> None:
-    """Overwrites the selected weights with flat values, one tensor per parameter."""
+    """Writes flat values to the selected weights, one tensor per parameter."""
     parameters = named_parameters(model)
     for name, indices in selection.indices.items():
         part, start = local_part(parameters[name])
@@ -40,7 +40,7 @@ def write_weights(model: nn.Module, selection: WeightSelection, values: Mapping[
 
 def check_replicas(model: nn.Module, selection: WeightSelection) -> None:
     """
-    Refuses a repair after which the processes do not have the same weights. All processes must call this.
+    Checks that all processes have the same values in the selected weights. All processes must call this.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -58,6 +58,6 @@ def check_replicas(model: nn.Module, selection: WeightSelection) -> None:
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
     if len(set(gather_objects(digest.hexdigest()))) > 1:
         raise RuntimeError(
-            "After the repair the processes do not have the same weights, so gradients did not reach all of them. A "
-            "callback that changes weights in one process may have done it. Nothing was saved."
+            "After the repair the processes do not have the same weights, and nothing was saved. A callback that "
+            "changes weights in one process alone may be the cause."
         )

@@ -1,3 +1,3 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Two Fisher diagonals in, the weights to reset out."""
+"""Selects the weights to reset, from the Fisher diagonals of the forget and the retain set."""

@@ -1,6 +1,10 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""How the weights in scope lie in the plane of the two Fishers: counts alone, of no single weight."""
+"""
+A two-dimensional histogram of the weights in scope: one axis is the forget Fisher, the other the retain Fisher.
+
+It holds counts of at least 10 weights, never the values of a single weight. Reports, cards and plots show it.
+"""
 
 from dataclasses import dataclass
 
@@ -11,47 +15,47 @@ from .ratios import FisherRatios
 from .weight_selection import WeightSelection
 
 
-# Decades per bin; the first that takes at most so many bins per axis.
+# Decades per bin: the smallest of these widths that needs at most `_MAX_BINS` bins per axis.
 _WIDTHS = (0.25, 0.5, 1.0, 2.0)
 _MAX_BINS = 16
 
-# What lies beyond the central 99 % of the weights has no bins of its own.
+# Weights beyond the central 99 % have no bins of their own.
 _TAIL = 0.005
 
-# A bin with fewer weights says too much of each of them.
+# A bin with fewer weights would say too much of each of them.
 _MIN_WEIGHTS = 10
 
-# Weights are counted once, in the finest bins, from this decade on; every mean of float32 values lies within.
+# Weights are counted once, in bins of the smallest width from this decade on. All means of float32 values lie in them.
 _FIRST_DECADE = -64
 _NUM_FINE_BINS = 416
 
-# Six per decade, from 0.01 to 100.
+# Six thresholds per decade, from 0.01 to 100.
 _GAMMAS = tuple(10 ** (step / 6 - 2) for step in range(25))
 
 
 @dataclass(frozen=True)
 class FisherPlane:
     """
-    The weights in scope by their two Fishers, as counts.
+    A two-dimensional histogram of the weights in scope by forget Fisher (rows) and retain Fisher (columns).
 
     Args:
         forget_edges, retain_edges (`tuple[float, ...]`):
-            Where the bins of each axis end, as log10 of the mean over the examples: one more than there are bins, all
-            equally far apart. The first and the last bin also hold what lies beyond.
+            Edges of the equally wide bins of each axis, as log10 of the Fisher (a mean over examples). There is one
+            more edge than bins. The first and the last bin also hold the weights beyond them.
         counts (`tuple[tuple[int, ...], ...]`):
-            Number of weights by bin of the forget Fisher, and in it by bin of the retain Fisher; 0 for those with
-            fewer than 10, which are in `other`.
+            Number of weights per bin, `counts[row][column]`. Bins with fewer than 10 weights hold 0; their weights are
+            in `other`.
         selected_counts (`tuple[tuple[int, ...], ...]`):
-            How many of them are selected.
+            Number of selected weights per bin.
         other (`tuple[int, int]`):
-            Selected weights and weights in all bins with fewer than 10 weights.
+            Number of selected weights, and of all weights, in bins with fewer than 10 weights.
         forget_zero (`tuple[int, int]`):
-            Selected weights and weights whose forget Fisher is 0.
+            Number of selected weights, and of all weights, with a forget Fisher of 0.
         retain_zero (`tuple[int, int]`):
-            Selected weights and weights whose retain Fisher alone is 0.
+            Number of selected weights, and of all weights, with a retain Fisher of 0 and a forget Fisher above 0.
         share_by_gamma (`tuple[tuple[float, float], ...]`):
-            For thresholds from 0.01 to 100 the share of the weights in scope whose ratio of forget to retain Fisher is
-            above it.
+            Thresholds from 0.01 to 100, each with the share of the weights in scope whose ratio of forget to retain
+            Fisher is above it.
     """
 
     forget_edges: tuple[float, ...]
@@ -76,17 +80,17 @@ class FisherPlane:
 
 def fisher_plane(forget: FisherDiagonal, retain: FisherDiagonal, selection: WeightSelection) -> FisherPlane:
     """
-    Counts the weights in scope, and the selected ones, in bins of the two Fishers.
+    Counts the weights in scope, and the selected weights, in bins of the two Fishers.
 
-    Diagonals of a sharded model give the same counts in every process; all must call this.
+    All processes must call this if the model is sharded, and all get the same counts.
 
     Args:
         forget ([`FisherDiagonal`]):
-            `F_f`, on the forget set.
+            The Fisher `F_f` of the forget set.
         retain ([`FisherDiagonal`]):
-            `F_r`, on the retain set.
+            The Fisher `F_r` of the retain set.
         selection ([`WeightSelection`]):
-            What [`select_weights`] made of the two.
+            The selection that [`select_weights`] made from the two.
 
     Returns:
         [`FisherPlane`]
@@ -118,8 +122,8 @@ def fisher_plane(forget: FisherDiagonal, retain: FisherDiagonal, selection: Weig
 
 def _count(ratios: FisherRatios, selection: WeightSelection) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    Weights and selected weights by fine bin, followed by those without a forget and those without a retain Fisher; and
-    weights above every gamma.
+    Counts weights, selected weights, and weights above every gamma. The first two are counted by fine bin; two further
+    entries count the weights with a forget Fisher of 0, and those with only a retain Fisher of 0.
     """
     num_places = _NUM_FINE_BINS**2 + 2
     every, chosen = (torch.zeros(num_places, dtype=torch.int64) for _ in range(2))
@@ -136,7 +140,7 @@ def _count(ratios: FisherRatios, selection: WeightSelection) -> tuple[torch.Tens
             first, end = torch.searchsorted(indices, torch.tensor([start, start + len(place)])).tolist()
             selected = (indices[first:end] - start).to(place.device)
             chosen += torch.bincount(place[selected], minlength=num_places).cpu()
-            # As many gammas are below the ratio; below none, 0/0 included, it is above none.
+            # The number of gammas below the ratio. It is 0 for 0/0.
             num_below = torch.searchsorted(gammas.to(ratio.device), ratio.nan_to_num_(0.0, posinf=torch.inf))
             by_gamma += torch.bincount(num_below, minlength=len(by_gamma)).cpu()
     every, chosen, by_gamma = map(ratios.processes.total, (every, chosen, by_gamma))
@@ -148,13 +152,13 @@ def _fine_bin(decades: torch.Tensor) -> torch.Tensor:
 
 
 def _bins(fine: torch.Tensor) -> tuple[range, range, int]:
-    """The bins of both axes that are shown, numbered from the first decade, and how many fine ones each has."""
+    """Returns the bins of both axes, numbered from the first decade, and the number of fine bins in each."""
     ends = [_central_range(fine.sum(1 - axis)) for axis in range(2)]
     for width in (round(width / _WIDTHS[0]) for width in _WIDTHS):
         rows, columns = (range(first // width, last // width + 1) for first, last in ends)
         if max(len(rows), len(columns)) <= _MAX_BINS:
             break
-    # Where even the widest are too many, the smallest Fishers share the first.
+    # If even the widest bins are too many, the smallest Fishers share the first bin.
     return rows[-_MAX_BINS:], columns[-_MAX_BINS:], width
 
 

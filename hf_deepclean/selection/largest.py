@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The weights with the largest ratios, in any number."""
+"""Selects a given number of weights with the largest ratios."""
 
 import torch
 
@@ -10,15 +10,15 @@ from .ratios import FisherRatios, check_comparable, explain_empty_selection, mat
 from .weight_selection import WeightSelection
 
 
-# Of so many weights the ratios are sorted, in 2 GB; more are counted, which takes no memory and three times as long.
+# Up to this many ratios are sorted, which takes 2 GB. More are counted: no memory, but three times as long.
 _MAX_SORTED = 2**26
 
 
 class LargestRatios:
     """
-    The weights with the largest ratios, in any number: for the trials of the rule `"auto"`; nothing is warned of.
+    Selects any number of weights with the largest ratios, for the trials of the rule `"auto"`. It never warns.
 
-    Weights that one process holds, if they are not too many, are put in order once. Otherwise every selection counts
+    If one process holds all weights and they are not too many, they are sorted once. Otherwise every selection counts
     anew.
 
     Args:
@@ -29,7 +29,7 @@ class LargestRatios:
         num_candidates (`int`): Number of weights that matter to the forget set.
 
     Raises:
-        `ValueError`: If there are none, or if the two Fishers cannot be compared.
+        `ValueError`: If no weight matters to the forget set, or if the two Fishers cannot be compared.
     """
 
     def __init__(self, forget: FisherDiagonal, retain: FisherDiagonal) -> None:
@@ -44,11 +44,11 @@ class LargestRatios:
 
     def select(self, number: int) -> WeightSelection:
         """
-        As many weights with the largest ratios.
+        Selects the `number` weights with the largest ratios.
 
         Args:
             number (`int`):
-                How many, at least 1 and at most `num_candidates`.
+                Number of weights, at least 1 and at most `num_candidates`.
         """
         if self._ranks is None:
             return selection_from_ratios(self._ratios, *find_largest(self._ratios, number), rule="auto")
@@ -70,20 +70,20 @@ def selection_from_ratios(
         {name: total.numel() for name, total in ratios.forget.sums.items()},
         rule,
         gamma,
-        # They come first in every rule.
+        # Every rule selects weights with infinite ratios first.
         min(sum(map(len, indices.values())), ratios.count(lambda ratio, _: ratio.isinf())),
     )
 
 
 def find_largest(ratios: FisherRatios, wanted: int) -> tuple[dict[str, torch.Tensor], float]:
-    """As many of the weights that matter to the forget set, by ratio."""
+    """Returns the indices of the `wanted` weights with the largest ratios, and the smallest ratio among them."""
     num_eligible = ratios.count(matters_to_forget_set)
     threshold = value_at_rank(ratios.values(matters_to_forget_set), num_eligible - wanted, ratios.processes)
 
     def is_tied(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
         return ratio == threshold
 
-    # Ties go to the larger forget Fisher, and then to the first in position.
+    # Among equal ratios the larger forget Fisher comes first, then the lower position.
     num_tied = ratios.count(is_tied)
     num_of_tied = wanted - ratios.count(lambda ratio, _: ratio > threshold)
     if num_of_tied == num_tied:
@@ -103,14 +103,14 @@ def find_largest(ratios: FisherRatios, wanted: int) -> tuple[dict[str, torch.Ten
 
 
 def _ranked(ratios: FisherRatios) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """The place of every weight in the order of the ratios, by parameter, and the ratios that matter in that order."""
+    """Returns the rank of every weight by ratio, per parameter, and the ratios of the candidates in that order."""
     blocks = [block for name in ratios.names for block in ratios.blocks(name)]
     device = blocks[0][1].device
     every, importances = (torch.cat([block[part].to(device) for block in blocks]) for part in (1, 2))
     places = matters_to_forget_set(every, importances).nonzero().squeeze(1)
     found, order = every[places].sort(descending=True, stable=True)
     places = places[order]
-    # Ties go to the larger forget Fisher, and then to the first in position.
+    # Among equal ratios the larger forget Fisher comes first, then the lower position.
     same = found[1:] == found[:-1]
     tied = (torch.nn.functional.pad(same, (0, 1)) | torch.nn.functional.pad(same, (1, 0))).nonzero().squeeze(1)
     among = places[tied]

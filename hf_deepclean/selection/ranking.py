@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The k-th smallest of more values than fit in memory, or than one process holds: exactly, by counting."""
+"""Finds the k-th smallest of values that do not fit in memory or in one process: exactly, by counting."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,33 +10,33 @@ import torch
 from ..runtime.shards import Processes
 
 
-# Values are counted by 16 bits at a time, the highest first.
+# Values are counted by 16 bits at a time, the highest bits first.
 _DIGIT_BITS = 16
 _NUM_DIGITS = 2**_DIGIT_BITS
 
-# What makes blocks of float64 values, shape `(num_values,)` each, anew for every pass over them.
+# Called once for every pass over the values; yields blocks of float64 values, each of shape `(num_values,)`.
 Blocks = Callable[[], Iterable[torch.Tensor]]
 
 
 def count(blocks: Blocks, processes: Processes) -> int:
-    """Number of values in all processes."""
+    """Returns the number of values in all processes."""
     return int(processes.total(torch.tensor(sum(map(len, blocks())))))
 
 
 def value_at_rank(blocks: Blocks, rank: int, processes: Processes) -> float:
     """
-    The value with `rank` smaller ones (or equal ones before it) among those of all processes; the same in all.
+    Returns the value at a rank in the ascending order of the values of all processes. All get the same value.
 
-    The bits of floats that are not negative, read as an integer, have the order of the floats. Four passes count how
-    many values begin with which 16 bits, then with which 16 bits more.
+    The bits of non-negative floats, read as integers, have the order of the floats. Four passes find the value 16 bits
+    at a time: each counts the next 16 bits of the values that begin with the bits found before.
 
     Args:
         blocks (`Callable`):
-            Makes the values, none of which may be negative or NaN.
+            Makes the values. None of them may be negative or NaN.
         rank (`int`):
-            From 0 to the number of values less 1.
+            The rank, from 0 to the number of values less 1.
         processes ([`~shards.Processes`]):
-            Those that hold values.
+            The processes that hold values.
     """
     prefix = 0
     for shift in range(64 - _DIGIT_BITS, -1, -_DIGIT_BITS):
@@ -56,13 +56,13 @@ def value_at_rank(blocks: Blocks, rank: int, processes: Processes) -> float:
 
 def percentile(blocks: Blocks, percent: float, processes: Processes) -> float:
     """
-    What `numpy.percentile` gives for the values of all processes, to the bit: linear between two of them.
+    Computes `numpy.percentile` of the values of all processes, to the bit, with linear interpolation.
 
     Args:
         blocks, processes:
             As for [`value_at_rank`].
         percent (`float`):
-            From 0 to 100.
+            The percentile, from 0 to 100.
     """
     last = count(blocks, processes) - 1
     place = last * (percent / 100)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The ratios of two Fishers, block by block."""
+"""Computes the ratios of two Fishers, block by block."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,15 +11,15 @@ from ..runtime.shards import holders_of, local_part
 from .ranking import Blocks, count, value_at_rank
 
 
-# Ratios are made this many at a time, 128 MB in float64.
+# Number of ratios per block: 128 MB in float64.
 _BLOCK_SIZE = 2**24
 
-# Of the ratios and the importances (`F_f`, as a sum) of a block of weights.
+# Called with the ratios and the importances (`F_f`, as a sum) of a block of weights.
 Condition = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def check_comparable(forget: FisherDiagonal, retain: FisherDiagonal) -> None:
-    """Refuses Fishers of different weights or estimators."""
+    """Refuses two Fishers of different weights or estimators."""
     if forget.sums.keys() != retain.sums.keys() or forget.fisher_type != retain.fisher_type:
         raise ValueError(
             f"The forget Fisher ({len(forget.sums)} parameters, {forget.fisher_type!r}) and the retain Fisher "
@@ -30,11 +30,12 @@ def check_comparable(forget: FisherDiagonal, retain: FisherDiagonal) -> None:
 
 class FisherRatios:
     """
-    The ratios of two Fishers, made anew block by block whenever they are asked for, from what this process holds.
+    The ratios of two Fishers, for the weights that this process holds. They are computed block by block on every use,
+    never kept.
 
     Args:
         forget, retain ([`FisherDiagonal`]):
-            The two diagonals.
+            The Fisher diagonals of the forget and of the retain set.
     """
 
     def __init__(self, forget: FisherDiagonal, retain: FisherDiagonal) -> None:
@@ -44,7 +45,7 @@ class FisherRatios:
         self.processes = holders_of([*forget.sums.values(), *retain.sums.values()])
 
     def blocks(self, name: str) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """The place of a block's first weight in the parameter, float64 ratios (NaN: 0/0), and `F_f` as a sum."""
+        """Yields blocks: the index of the first weight, float64 ratios (NaN for 0/0), and `F_f` as a sum."""
         forget, start = local_part(self.forget.sums[name])
         retain, _ = local_part(self.retain.sums[name])
         forget, retain = forget.flatten(), retain.flatten()
@@ -55,7 +56,7 @@ class FisherRatios:
             yield start + first, ratio, importance
 
     def values(self, condition: Condition, value: Condition | None = None) -> Blocks:
-        """The ratios for which a condition of ratio and importance holds, or another value in their place."""
+        """Returns the ratios of the weights that meet the condition, or `value` of them in their place."""
 
         def blocks() -> Iterator[torch.Tensor]:
             for name in self.names:
@@ -66,22 +67,25 @@ class FisherRatios:
         return blocks
 
     def count(self, condition: Condition) -> int:
-        """Number of weights, in all processes, for which a condition of ratio and importance holds."""
+        """Counts the weights, in all processes, that meet the condition."""
         return count(self.values(condition), self.processes)
 
     def where(
         self, condition: Condition, *, or_first: int = 0, of: Condition | None = None
     ) -> dict[str, torch.Tensor]:
         """
-        The flat indices of the weights for which a condition holds, by parameter; the same in all processes.
+        Finds the weights that meet the condition. All processes get the same indices.
 
         Args:
             condition (`Callable`):
-                A condition of ratio and importance.
+                A condition on ratio and importance.
             or_first (`int`, *optional*, defaults to `0`):
-                How many weights are taken besides, the first in position.
+                Number of further weights to take: those of the lowest positions that meet `of`.
             of (`Callable`, *optional*):
-                The condition that they must fulfil.
+                The condition on the further weights.
+
+        Returns:
+            `dict[str, torch.Tensor]`: Sorted flat int64 indices by parameter.
         """
         indices = {}
         for name in self.names:
@@ -90,7 +94,7 @@ class FisherRatios:
                 taken.append(condition(ratio, importance).nonzero().squeeze(1).cpu() + start)
                 if or_first:
                     further.append(of(ratio, importance).nonzero().squeeze(1).cpu() + start)  # type: ignore[misc]
-            # Shards follow each other in the order of the processes.
+            # The shards of a parameter are in the order of the processes.
             parts = self.processes.gather((_joined(taken), _joined(further)))
             first = torch.cat([part for _, part in parts])[:or_first]
             or_first -= len(first)
@@ -111,9 +115,7 @@ def matters_to_forget_set(ratio: torch.Tensor, importance: torch.Tensor) -> torc
 def explain_empty_selection(ratios: FisherRatios, gamma: float | None, reset_fraction: float | None) -> str:
     num_positive = ratios.count(matters_to_forget_set)
     if num_positive == 0:
-        return (
-            "the forget Fisher is 0 for every weight in scope: they do not matter to the forget set. Widen the scope."
-        )
+        return "the forget Fisher is 0 for every weight in scope, so none matters to the forget set. Widen the scope."
     if reset_fraction is not None:
         return (
             f"`reset_fraction={reset_fraction}` of {ratios.num_weights:,} weights is less than one weight. Raise it."

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rules that select weights: a threshold, a share, a percentile."""
+"""Selects weights by a rule: a threshold of the ratio, a share of the weights, or a percentile."""
 
 import logging
 import math
@@ -31,20 +31,22 @@ def select_weights(
     """
     Selects the weights that matter more to the forget set than to the retain set.
 
-    With the ratio `r(w) = F_f(w) / F_r(w)`: a weight that matters to neither set (0/0) is never selected; one that
-    matters to the forget set alone (x/0) is always the first to be. Ties in the ratio go to the larger `F_f`.
+    Weights are ranked by the ratio `r(w) = F_f(w) / F_r(w)`. A weight that matters to neither set (0/0) is never
+    selected. Weights that matter only to the forget set (x/0) are selected first. Among equal ratios the larger `F_f`
+    comes first.
 
-    Diagonals of a sharded model give the same selection in every process; all must call this.
+    All processes must call this if the model is sharded, and all get the same selection.
 
     Args:
         forget ([`FisherDiagonal`]):
-            `F_f`, on the forget set.
+            The Fisher `F_f` of the forget set.
         retain ([`FisherDiagonal`]):
-            `F_r`, on the retain set, at the same weights and with the same estimator.
+            The Fisher `F_r` of the retain set, at the same weights and with the same estimator.
         selection (`str`, *optional*):
-            `"gamma"`: `r(w) > gamma`, the rule of [DeepClean](https://huggingface.co/papers/2311.10448).
-            `"reset_fraction"`: the global top share of the weights in scope. `"adaptive"`: the percentile rule of
-            [ASSD](https://huggingface.co/papers/2402.10098), which resets about ln(1 + 100 s) percent of the weights
+            `"gamma"`: all weights with `r(w) > gamma`, the rule of
+            [DeepClean](https://huggingface.co/papers/2311.10448). `"reset_fraction"`: the share of the weights in
+            scope with the largest ratios. `"adaptive"`: the percentile rule of
+            [ASSD](https://huggingface.co/papers/2402.10098), which selects about ln(1 + 100 s) percent of the weights
             for a forget set that is the share s of all data. By default the rule whose value is given, else
             `"adaptive"`.
         gamma (`float`, *optional*):
@@ -52,14 +54,14 @@ def select_weights(
         reset_fraction (`float`, *optional*):
             Share of the rule `"reset_fraction"`, above 0 and at most 1.
         forget_share (`float`, *optional*):
-            The share s of the rule `"adaptive"`, by default that of the examples in the two diagonals.
+            The share s of the rule `"adaptive"`. By default the share of the examples in the two diagonals.
 
     Returns:
         [`WeightSelection`]
 
     Raises:
-        `ValueError`: If the rule and its values do not fit together, if the two diagonals do not, or if no weight
-            is selected.
+        `ValueError`: If the rule and its values do not fit together, if the two diagonals cannot be compared, or if no
+            weight is selected.
     """
     selection = check_selection_rule(selection, gamma, reset_fraction)
     check_comparable(forget, retain)
@@ -81,11 +83,11 @@ def select_weights(
 
 def select_above(forget: FisherDiagonal, retain: FisherDiagonal, gamma: float) -> WeightSelection:
     """
-    What the rule `"gamma"` of [`select_weights`] selects, for a trial: it may be nothing, and nothing is warned of.
+    Selects the weights with a ratio above `gamma`, for a trial. The selection may be empty, and there are no warnings.
 
     Args:
         forget, retain ([`FisherDiagonal`]):
-            As for [`select_weights`], which has compared them.
+            As for [`select_weights`], which must have compared them before.
         gamma (`float`):
             The ratio above which weights are selected.
     """
@@ -97,22 +99,26 @@ def check_selection_rule(
     selection: str | None, gamma: float | None, reset_fraction: float | None, *, by_trials: bool = False
 ) -> str:
     """
-    Returns the name of the rule; refuses values that do not fit it, before anything is computed.
+    Returns the name of the rule, and refuses values that do not fit the rule.
 
     Args:
         selection, gamma, reset_fraction:
             As for [`select_weights`].
         by_trials (`bool`, *optional*, defaults to `False`):
-            Whether there is a model to try selections on, so that the rule may be `"auto"`, which is the default then.
+            Whether there is a model to try selections on. Then the rule may be `"auto"`, which is the default.
+
+    Raises:
+        `ValueError`: If the rule is unknown, or the values do not fit the rule.
     """
     if gamma is not None and reset_fraction is not None:
         raise ValueError(
-            f"Both `gamma` ({gamma}) and `reset_fraction` ({reset_fraction}) were given, and each alone decides which "
+            f"Both `gamma` ({gamma}) and `reset_fraction` ({reset_fraction}) were given, but each alone decides which "
             "weights are reset. Give one of them."
         )
     if gamma is not None and not (gamma > 0 and math.isfinite(gamma)):
         raise ValueError(
-            f"`gamma` is {gamma} but must be a finite ratio above 0; 1 selects what matters more to the forget set."
+            f"`gamma` is {gamma} but must be a finite ratio above 0. With 1, the weights that matter more to the "
+            "forget set are selected."
         )
     if reset_fraction is not None and not 0 < reset_fraction <= 1:
         raise ValueError(
@@ -124,8 +130,8 @@ def check_selection_rule(
         return next((rule for rule, value in given.items() if value is not None), default)
     if selection == "auto" and not by_trials:
         raise ValueError(
-            "`selection='auto'` tries selections on the model and its data, which two Fishers are not. Use "
-            "`FisherUnlearner`, or choose one of the other rules."
+            "`selection='auto'` tries resets on the model and its data, and there are only two Fishers here. Use "
+            "`FisherUnlearner`, or choose another rule."
         )
     if selection not in SELECTION_RULES:
         raise ValueError(f"`selection` is {selection!r} but must be one of {', '.join(map(repr, SELECTION_RULES))}.")
@@ -139,15 +145,15 @@ def check_selection_rule(
 
 
 def _top_share(ratios: FisherRatios, reset_fraction: float) -> tuple[dict[str, torch.Tensor], float]:
-    """The given share of all weights, by ratio; never a weight that does not matter to the forget set."""
+    """Finds the share of all weights with the largest ratios, among those that matter to the forget set."""
     num_eligible = ratios.count(matters_to_forget_set)
     wanted = int(reset_fraction * ratios.num_weights)
     if wanted == 0 or num_eligible == 0:
         return {}, math.inf
     if wanted > num_eligible:
         logger.warning(
-            f"`reset_fraction={reset_fraction}` asks for {wanted:,} weights but only {num_eligible:,} of "
-            f"{ratios.num_weights:,} matter to the forget set at all; those are selected."
+            f"`reset_fraction={reset_fraction}` asks for {wanted:,} weights, but only {num_eligible:,} of "
+            f"{ratios.num_weights:,} matter to the forget set. Only those are selected."
         )
         wanted = num_eligible
     return find_largest(ratios, wanted)
@@ -155,21 +161,21 @@ def _top_share(ratios: FisherRatios, reset_fraction: float) -> tuple[dict[str, t
 
 def adaptive_percentile(share: float) -> float:
     """
-    The percentile `100 - ln(1 + 100 s)` of [ASSD](https://huggingface.co/papers/2402.10098).
+    Returns the percentile `100 - ln(1 + 100 s)` of [ASSD](https://huggingface.co/papers/2402.10098).
 
     Args:
         share (`float`):
-            The forget data's share s of all training data.
+            The share s of the forget set among all training data.
     """
     return 100 - math.log1p(100 * share)
 
 
 def _adaptive_gamma(ratios: FisherRatios, share: float) -> float:
     """
-    The ratio at ASSD's percentile `100 - ln(1 + 100 s)`.
+    Finds the ratio at ASSD's percentile `100 - ln(1 + 100 s)`.
 
-    ASSD thresholds `F_f / F_D`, with `F_D = s F_f + (1 - s) F_r`; that is `r / (s r + 1 - s)`, which rises with r and
-    tends to 1/s, so its threshold alpha is the ratio `alpha (1 - s) / (1 - alpha s)`.
+    ASSD takes a threshold alpha of `F_f / F_D`, with `F_D = s F_f + (1 - s) F_r`. In terms of the ratio r this is
+    `r / (s r + 1 - s)`, which rises with r and tends to 1/s. So alpha is the ratio `alpha (1 - s) / (1 - alpha s)`.
     """
 
     def is_defined(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
@@ -193,7 +199,7 @@ def _warn_of_collapse(selection: WeightSelection, forget: FisherDiagonal) -> Non
     ]
     if whole:
         logger.warning(
-            f"Every weight of {', '.join(whole)} is selected: after a reset to zero the layer's output no longer "
-            "depends on its input, and the model will collapse unless the repair rebuilds it. Raise `gamma`, lower "
+            f"Every weight of {', '.join(whole)} is selected. After a reset to zero the output of the layer no longer "
+            "depends on its input, and the model collapses unless the repair rebuilds the layer. Raise `gamma`, lower "
             "`reset_fraction`, or name the layer in `exclude_modules`."
         )

@@ -24,24 +24,24 @@ from .subtraction import KeptFisherResult, cancellation_error
 from .weight_selection import WeightSelection
 
 
-# Resets the weights of a selection, evaluates the model by the function that is passed, and undoes the reset.
+# Resets the weights of a selection, calls the function to evaluate the model, and undoes the reset.
 Tried = Callable[[WeightSelection, Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True)
 class ChosenWeights:
     """
-    The weights to reset, and the Fishers that they were chosen by.
+    The weights to reset, and the Fishers that they were selected by.
 
     Args:
         selection ([`WeightSelection`]):
             The weights.
         search ([`SelectionSearch`], *optional*):
-            How they were found, if by trials.
+            The record of the trials, if the rule was `"auto"`.
         forget, retain ([`FisherDiagonal`]):
-            The two Fishers.
+            The Fishers of the forget and of the retain set.
         kept_fisher ([`KeptFisherResult`], *optional*):
-            How a kept Fisher served, if there was one.
+            How the kept Fisher was used, if there was one.
     """
 
     selection: WeightSelection
@@ -66,15 +66,15 @@ class WeightSelector:
         forget_share (`float`, *optional*):
             The forget set's share of all training data, for the rule `"adaptive"`.
         target (`str`, *optional*):
-            What the forget data should be like afterwards. By default it follows from their classes.
+            What the forget data should look like afterwards. By default it follows from their classes.
         num_trials (`int`):
             Number of trials of the rule `"auto"`.
         num_trial_examples (`int`):
             At most this many forget and retain examples are evaluated in a trial.
         max_unseen_examples (`int`):
-            At most this many unseen examples are evaluated once, before the trials.
+            At most this many unseen examples are evaluated, once, before the trials.
         num_repair_steps (`int`):
-            Optimizer steps of the repair.
+            Number of optimizer steps of the repair.
         is_adapter (`bool`):
             Whether only an adapter is in scope.
         is_sharded (`bool`):
@@ -116,11 +116,12 @@ class WeightSelector:
             tried (`Callable`):
                 See [`Resetter.tried`].
             before ([`StageResult`], *optional*):
-                The results of the model as it is, which show the classes of all examples. Without it those of the
-                samples count.
+                The results of the model before any reset, which show the classes of all examples. By default the
+                classes of the samples count.
 
         Returns:
-            `tuple[WeightSelection, SelectionSearch]`: The weights, and how they were found, if by trials.
+            `tuple[WeightSelection, SelectionSearch]`: The weights, and the record of the trials (`None` if there were
+                no trials).
         """
         with self.clock.phase("selection"):
             if self.rule == "auto":
@@ -144,16 +145,19 @@ class WeightSelector:
         kept: FisherDiagonal | None = None,
     ) -> ChosenWeights:
         """
-        Computes both Fishers and selects the weights. With a kept Fisher of all training data the retain Fisher comes
-        by subtraction, unless rounding could change the selection.
+        Computes both Fishers and selects the weights. If there is a kept Fisher of all training data, the retain
+        Fisher is computed by subtraction, unless rounding could change the selection.
 
         Args:
             compute_fisher (`Callable`):
-                Called with `"forget"` or `"retain"`; returns the Fisher of that data set.
+                Called with `"forget"` or `"retain"`. Returns the Fisher of that data set.
             evaluator, tried, before:
                 As for [`WeightSelector.select`].
             kept ([`FisherDiagonal`], *optional*):
                 The Fisher of all training data.
+
+        Returns:
+            [`ChosenWeights`]
         """
         forget, result = compute_fisher("forget"), None
         if kept is not None:

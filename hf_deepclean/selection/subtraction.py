@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a retain Fisher by subtraction loses to rounding, and whether a selection depends on it."""
+"""Measures what a retain Fisher by subtraction loses to rounding, and whether the selection depends on it."""
 
 import math
 from dataclasses import dataclass
@@ -11,29 +11,29 @@ from ..fisher.diagonal import FisherDiagonal, rounding_error
 from .weight_selection import WeightSelection
 
 
-# A real pass is worth its time where the selection may differ in more than this share of the selected weights.
+# If the selection may differ in more than this share of the selected weights, a real pass is worth its time.
 MAX_UNDECIDED_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
 class CancellationError:
     """
-    The error of a retain Fisher that was computed as a difference.
+    The rounding error of a retain Fisher that was computed by subtraction.
 
     Args:
         num_weights (`int`):
             Number of weights in scope.
         num_selected (`int`):
-            How many of them were selected.
+            Number of selected weights.
         num_undecided (`int`):
-            Weights whose ratio lies so near the threshold that the error could carry it across.
+            Number of weights whose ratio is so close to the threshold that the error could move it across.
         num_below_error (`int`):
-            Weights that matter to the forget set and whose retain sum is smaller than its error: it counts as 0, so
-            their ratio as infinite.
+            Number of weights that matter to the forget set and whose retain sum is smaller than its error. The sum
+            counts as 0, so their ratio is infinite.
         median_relative_error (`float`):
-            Median over the weights of the error over the retain sum.
+            Median over the weights of the error divided by the retain sum.
         num_imprecise (`int`):
-            Weights for which it is above 1 %, those below the error included.
+            Number of weights whose relative error is above 1 %, including those below the error.
         undecided_per_parameter (`dict[str, int]`):
             Number of undecided weights of every parameter that has any.
     """
@@ -48,40 +48,41 @@ class CancellationError:
 
     @property
     def undecided_share(self) -> float:
-        """Undecided weights over selected ones."""
+        """Number of undecided weights divided by that of selected weights."""
         return self.num_undecided / self.num_selected
 
     @property
     def matters(self) -> bool:
-        """Whether a real pass over the retain data is called for: more than 0.1 % undecided."""
+        """Whether a real pass over the retain data is needed: more than 0.1 % are undecided."""
         return self.undecided_share > MAX_UNDECIDED_SHARE
 
 
 def cancellation_error(kept: FisherDiagonal, forget: FisherDiagonal, selection: WeightSelection) -> CancellationError:
     """
-    Compares a selection with what it could have been, had the retain Fisher been computed by a pass of its own.
+    Measures how much a selection could differ if the retain Fisher came from a pass over the retain data.
 
-    The retain sum is `S - S_f`, with the error `e` of [`rounding_error`] of S. A weight's ratio of forget to retain
-    Fisher lies between those for `S - S_f + e` and for `S - S_f - e`; the weight is undecided if the threshold of the
-    selection does too. The error of the forget Fisher itself is no part of this, since a real pass shares it.
+    The retain sum is `S - S_f`, and its error `e` is the [`rounding_error`] of S. The exact ratio of a weight lies
+    between the ratios for `S - S_f + e` and `S - S_f - e`. The weight is undecided if the threshold of the selection
+    lies between them too. The error of the forget Fisher does not count, because a real pass has it as well.
 
     Args:
         kept ([`FisherDiagonal`]):
-            Of all training data.
+            The Fisher of all training data.
         forget ([`FisherDiagonal`]):
-            Of the examples among them that are to be forgotten.
+            The Fisher of the forget set, which is part of the training data.
         selection ([`WeightSelection`]):
-            What [`select_weights`] made of `forget` and `kept - forget`.
+            The selection from `forget` and `kept - forget`.
 
     Returns:
         [`CancellationError`]
 
     Raises:
-        `ValueError`: If the selection has no threshold, as one drawn at random.
+        `ValueError`: If the selection has no threshold, for example because it is random.
     """
     if selection.gamma is None:
         raise ValueError(
-            f"A selection by the rule {selection.rule!r} does not depend on the ratios. Pass one of `select_weights`."
+            f"A selection by the rule {selection.rule!r} does not depend on the ratios. Pass a selection of "
+            "`select_weights`."
         )
     undecided, relative_errors = {}, []
     num_below_error = 0
@@ -93,13 +94,13 @@ def cancellation_error(kept: FisherDiagonal, forget: FisherDiagonal, selection: 
         smallest, largest = (scale * importance / (retain + sign * error).clamp(min=0) for sign in (1, -1))
         crossing = (smallest <= selection.gamma) & (largest >= selection.gamma)
         if math.isinf(selection.gamma):
-            # Ties at infinity are broken by importance, which subtraction does not touch.
+            # Among infinite ratios the importance decides, which does not depend on the subtraction.
             crossing = largest.isinf() & smallest.isfinite()
         undecided[name] = int((crossing & (importance > 0)).sum())
         num_below_error += int(((retain <= error) & (importance > 0)).sum())
         relative_errors.append((error / retain.clamp(min=0)).nan_to_num(0.0, posinf=math.inf).flatten().float().cpu())
     if selection.rule in ("reset_fraction", "auto") and sum(undecided.values()) == 1:
-        # The weight that is the threshold; with no other near it, its rank is certain.
+        # This is the weight whose ratio is the threshold. With no other weight near, its rank is certain.
         undecided = {}
     relative_error = torch.cat(relative_errors)
     return CancellationError(
@@ -116,14 +117,14 @@ def cancellation_error(kept: FisherDiagonal, forget: FisherDiagonal, selection: 
 @dataclass(frozen=True)
 class KeptFisherResult:
     """
-    How a Fisher of the whole training set, kept before, served the run.
+    How a kept Fisher of the whole training set was used in the run.
 
     Args:
-        num_examples (`int`): Examples in the kept Fisher.
-        cancellation ([`CancellationError`]): What the retain Fisher by subtraction loses to rounding.
-        retain_pass (`bool`): Whether that mattered, so that a pass over the retain data was made all the same.
-        refresh_cost (`str`): What a Fisher of the whole training set costs at the cleaned weights, to which the kept
-            one does not belong.
+        num_examples (`int`): Number of examples in the kept Fisher.
+        cancellation ([`CancellationError`]): What the retain Fisher by subtraction lost to rounding.
+        retain_pass (`bool`): Whether the loss mattered, so that a pass over the retain data was made after all.
+        refresh_cost (`str`): The cost of a new Fisher of the whole training set at the cleaned weights, for which the
+            kept Fisher is stale.
     """
 
     num_examples: int

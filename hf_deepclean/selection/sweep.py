@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What other thresholds would do."""
+"""Evaluates other thresholds of the ratio, each by a reset that is undone."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,13 +16,14 @@ from .selector import Tried
 @dataclass(frozen=True)
 class GammaTrial:
     """
-    What a threshold would do: its weights were reset, evaluated without a repair, and put back.
+    The trial of a threshold: its weights were reset, the model was evaluated without a repair, and the reset was
+    undone.
 
     Args:
-        gamma (`float`): The ratio of forget to retain Fisher above which weights were reset.
+        gamma (`float`): The threshold. Weights with a ratio of forget to retain Fisher above it were reset.
         num_selected (`int`): Number of these weights.
-        result ([`StageResult`], *optional*): Results after the reset; none if there is no such weight, or if those
-            that there are have nothing to be rewound to.
+        result ([`StageResult`], *optional*): Results after the reset. `None` if there is no such weight, or if the
+            weights have no such reset value.
     """
 
     gamma: float
@@ -30,23 +31,26 @@ class GammaTrial:
     result: StageResult | None
 
     def of_request(self, name: str) -> "GammaTrial":
-        """The trial with the rows of one request as the forget data."""
+        """Returns the trial with the rows of one request as the forget data."""
         return self if self.result is None else replace(self, result=self.result.of_request(name))
 
 
 def check_gammas(gammas: Sequence[float]) -> list[float]:
     """
-    Returns the thresholds of a sweep as floats; refuses those that are no ratios.
+    Returns the thresholds of a sweep as floats.
 
     Args:
         gammas (`Sequence[float]`):
             The thresholds.
+
+    Raises:
+        `ValueError`: If a threshold is not a finite number above 0.
     """
     wrong = [gamma for gamma in gammas if not (gamma > 0 and math.isfinite(gamma))]
     if wrong:
         raise ValueError(
-            f"`gamma_sweep` holds {wrong[0]} but must be finite ratios above 0, such as 0.5, 1 and 2: each resets the "
-            "weights whose ratio of forget to retain Fisher is above it."
+            f"`gamma_sweep` holds {wrong[0]} but must hold finite ratios above 0, such as 0.5, 1 and 2. Each resets "
+            "the weights whose ratio of forget to retain Fisher is above it."
         )
     return [float(gamma) for gamma in gammas]
 
@@ -61,7 +65,7 @@ def try_gamma(
     is_sharded: bool = False,
 ) -> GammaTrial:
     """
-    Evaluates what a threshold would do. The model is afterwards what it was.
+    Evaluates a threshold: resets its weights, evaluates the model and undoes the reset.
 
     Args:
         gamma (`float`):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The weights to reset, as flat indices per parameter."""
+"""Holds the weights to reset, as flat indices per parameter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class WeightSelection:
         rule (`str`):
             `"gamma"`, `"reset_fraction"`, `"adaptive"`, `"auto"` or `"random"`.
         gamma (`float`, *optional*):
-            The ratio above which weights were selected; for `"reset_fraction"` and `"auto"` the smallest selected
-            ratio, for `"random"` none.
+            The ratio above which weights were selected. For `"reset_fraction"` and `"auto"` it is the smallest
+            selected ratio, for `"random"` it is `None`.
         num_infinite_ratios (`int`, *optional*, defaults to `0`):
-            How many selected weights matter to the forget set and have a retain Fisher of exactly 0.
+            Number of selected weights that matter to the forget set and have a retain Fisher of exactly 0.
     """
 
     indices: dict[str, torch.Tensor]
@@ -46,7 +46,7 @@ class WeightSelection:
         return sum(self.num_weights.values())
 
     def counts_per_module(self) -> dict[str, tuple[int, int]]:
-        """Selected weights and weights in scope of every module that owns parameters in scope."""
+        """Returns the numbers of selected weights and of weights in scope, by module that owns parameters in scope."""
         counts: dict[str, tuple[int, int]] = {}
         for name, size in self.num_weights.items():
             selected, total = counts.get(module_name(name), (0, 0))
@@ -56,7 +56,7 @@ class WeightSelection:
 
 def select_random_weights(selection: WeightSelection, seed: int) -> WeightSelection:
     """
-    The control of every claim: as many weights as `selection` has, drawn uniformly from the same scope.
+    Draws the selection of the control: as many weights as `selection` has, uniformly from the same scope.
 
     Args:
         selection ([`WeightSelection`]):
@@ -69,13 +69,13 @@ def select_random_weights(selection: WeightSelection, seed: int) -> WeightSelect
 
 def draw_weights(num_weights: Mapping[str, int], number: int, seed: int) -> WeightSelection:
     """
-    A selection of as many weights, drawn uniformly.
+    Draws a selection of `number` weights uniformly.
 
     Args:
         num_weights (`dict[str, int]`):
             Number of weights of every parameter to draw from.
         number (`int`):
-            How many to draw.
+            Number of weights to draw.
         seed (`int`):
             Seed of the draw.
     """
@@ -85,15 +85,15 @@ def draw_weights(num_weights: Mapping[str, int], number: int, seed: int) -> Weig
 
 def selection_at(num_weights: Mapping[str, int], chosen: torch.Tensor, rule: str) -> WeightSelection:
     """
-    The selection of weights by their places in all parameters, laid end to end.
+    Makes a selection from positions in the concatenation of all flattened parameters.
 
     Args:
         num_weights (`dict[str, int]`):
-            Number of weights of every parameter that could have been selected.
+            Number of weights of every parameter in scope.
         chosen (`torch.Tensor`):
-            The places, in any order.
+            The positions, int64, in any order.
         rule (`str`):
-            Name of the rule that chose them.
+            Name of the rule that selected them.
     """
     chosen = chosen.cpu().sort().values
     indices, first = {}, 0

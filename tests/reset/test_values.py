@@ -207,7 +207,7 @@ OTHER_MODELS = {
     ),
     "layers": (lambda: tiny.vit(num_hidden_layers=3), r"vit.layers.2.\S+ \(only there\), .* and 13 more"),
     "fewer layers": (lambda: tiny.vit(num_hidden_layers=1), r"vit.layers.1.\S+ \(only here\), .* and 13 more"),
-    "kind": (tiny.convnext, "is of the type 'convnext', but the model of the type 'vit'"),
+    "kind": (tiny.convnext, "is of the type 'convnext', but the model is of the type 'vit'"),
 }
 
 
@@ -255,7 +255,7 @@ def test_what_cannot_be_loaded_is_refused_without_network(missing, tmp_path, mon
     (tmp_path / "empty").mkdir()
     tiny.vit().config.save_pretrained(tmp_path / "configured")
     source = missing or str(tmp_path / "empty")
-    with pytest.raises(OSError, match="cannot be loaded: it is no folder that holds"):
+    with pytest.raises(OSError, match="cannot be loaded: it is neither a folder with"):
         check_pretrained_model(tiny.vit(), ["classifier.weight"], source)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "configured", "empty"]
 

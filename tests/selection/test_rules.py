@@ -152,7 +152,7 @@ def test_a_place_in_all_parameters_is_one_in_its_own():
         ({"gamma": 1.0, "reset_fraction": 0.1}, "Both `gamma`"),
         ({"selection": "best"}, "must be one of 'auto', 'gamma', 'reset_fraction', 'adaptive'"),
         ({"selection": "gamma"}, "'gamma' takes `gamma`"),
-        ({"selection": "auto"}, "which two Fishers are not. Use `FisherUnlearner`"),
+        ({"selection": "auto"}, "there are only two Fishers here. Use `FisherUnlearner`"),
         ({"selection": "adaptive", "gamma": 1.0}, "'adaptive' and 'auto' take neither"),
         ({"gamma": 1e6}, "No weight was selected: no ratio .* the largest"),
         ({"reset_fraction": 1e-6}, "less than one weight"),

@@ -17,8 +17,8 @@ from hf_deepclean.selection.search import (
     _SMALLEST_SHARE,
     LEAST_KNOWLEDGE_LEFT,
     MIN_KNOWLEDGE_LEFT,
-    MIN_LANGUAGE_LEFT,
-    MIN_LEFT_FOR_CHANCE,
+    MIN_KNOWLEDGE_LEFT_FOR_CHANCE,
+    MIN_KNOWLEDGE_LEFT_OF_LANGUAGE,
     SelectionSearch,
     UnrecoverableResetError,
     min_knowledge_left,
@@ -137,7 +137,7 @@ def test_where_every_reset_collapses_the_refusal_shows_what_was_tried_and_what_t
 @pytest.mark.parametrize("known", [CHANCE, CHANCE / 2, 0.0])
 def test_a_model_that_knows_no_more_than_chance_is_refused_before_any_trial(known):
     model = collapsing_above(NUM_WEIGHTS)
-    with pytest.raises(ValueError, match=f"accuracy on a sample of 1000 retained examples is {known:.3f}, where"):
+    with pytest.raises(ValueError, match=f"accuracy on a sample of 1000 retain examples is {known:.3f}, and"):
         model.search(before=both(1.0, known))
     assert model.tried == []
 
@@ -285,7 +285,7 @@ def test_an_unknown_target_is_refused_by_the_known_ones():
 
 def test_the_more_is_known_by_heart_the_less_has_to_be_left_within_bounds_and_never_of_a_class():
     assert min_knowledge_left("unseen", MANY, answers(0.9), None) == MIN_KNOWLEDGE_LEFT
-    assert min_knowledge_left("chance", MANY, answers(1.0), answers(0.2)) == MIN_LEFT_FOR_CHANCE
+    assert min_knowledge_left("chance", MANY, answers(1.0), answers(0.2)) == MIN_KNOWLEDGE_LEFT_FOR_CHANCE
     for known in (0.8, 0.9):
         assert min_knowledge_left("unseen", MANY, answers(known), answers(0.9)) == MIN_KNOWLEDGE_LEFT
     assert min_knowledge_left("unseen", MANY, answers(1.0), answers(0.95)) == pytest.approx(MIN_KNOWLEDGE_LEFT - 0.075)
@@ -294,7 +294,7 @@ def test_the_more_is_known_by_heart_the_less_has_to_be_left_within_bounds_and_ne
 
 @pytest.mark.parametrize("num_steps", [0, 1, _FEW_REPAIR_STEPS - 1, _FEW_REPAIR_STEPS])
 def test_no_deep_reset_is_left_to_a_repair_of_few_steps(num_steps):
-    for target, deep in (("chance", MIN_LEFT_FOR_CHANCE), ("unseen", LEAST_KNOWLEDGE_LEFT)):
+    for target, deep in (("chance", MIN_KNOWLEDGE_LEFT_FOR_CHANCE), ("unseen", LEAST_KNOWLEDGE_LEFT)):
         left = min_knowledge_left(target, num_steps, answers(1.0), answers(0.1))
         assert left == (MIN_KNOWLEDGE_LEFT if num_steps < _FEW_REPAIR_STEPS else deep)
 
@@ -302,7 +302,7 @@ def test_no_deep_reset_is_left_to_a_repair_of_few_steps(num_steps):
 def test_a_language_model_keeps_more_and_a_classifier_of_tokens_is_a_classifier():
     known, unknown = [1] * 8, [1] + [0] * 7
     texts = token_answers(known, [4, 4]), token_answers(unknown, [4, 4])
-    assert min_knowledge_left("unseen", MANY, *texts) == MIN_LANGUAGE_LEFT
+    assert min_knowledge_left("unseen", MANY, *texts) == MIN_KNOWLEDGE_LEFT_OF_LANGUAGE
     assert min_knowledge_left("unseen", MANY, texts[0], None) == MIN_KNOWLEDGE_LEFT
     classes = np.arange(8) % 3
     tagged = token_answers(known, [4, 4], classes), token_answers(unknown, [4, 4], classes)
