@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety coverage golden-record golden-compare model-cards style quality clean
+.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks recipes-shares coverage golden-record golden-compare model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -53,6 +53,29 @@ benchmark-unlearning: $(INSTALLED)
 	$(VENV)/bin/python recipes/benchmark/run.py --output_dir outputs/benchmark
 	$(VENV)/bin/python recipes/benchmark/tables.py --output_dir outputs/benchmark \
 		--markdown recipes/benchmark/README.md --records recipes/benchmark/records.jsonl
+
+# What a kept Fisher saves, and what subtraction loses to rounding.
+benchmark-kept-fisher: $(INSTALLED)
+	$(VENV)/bin/python -m tests.benchmarks.kept_fisher
+	$(VENV)/bin/python -m tests.benchmarks.kept_fisher --times
+
+# A Fisher pass on one process and on two.
+benchmark-processes: $(INSTALLED)
+	$(VENV)/bin/python -m tests.benchmarks.processes --num_processes 1 2
+
+# How fast the search for leaks reads.
+benchmark-leaks: $(INSTALLED)
+	$(VENV)/bin/python -m tests.benchmarks.leaks
+
+# A language model over the share of weights that is reset; about an hour.
+recipes-shares: $(INSTALLED)
+	$(VENV)/bin/python recipes/causal_lm.py --config recipes/configs/causal_lm.yaml --seed 10 \
+		--output_dir outputs/people-10
+	for share in 0.001 0.003 0.01 0.03 0.05 0.1; do \
+		$(VENV)/bin/python recipes/causal_lm.py --config recipes/configs/causal_lm.yaml --seed 10 \
+			--reset_fraction $$share --model_name_or_path outputs/people-10-original \
+			--output_dir outputs/people-10-$$share || exit 1; \
+	done
 
 # The cards in model_cards/, from real runs of five recipes; about twenty minutes.
 model-cards: $(INSTALLED)

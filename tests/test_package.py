@@ -35,7 +35,7 @@ def test_every_public_name_resolves_and_has_a_docstring():
     for name in hf_deepclean.__all__:
         assert getattr(hf_deepclean, name).__doc__
     assert set(hf_deepclean.__all__) <= set(dir(hf_deepclean))
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="hf_deepclean attribute nothing"):
         _ = hf_deepclean.nothing
 
 
