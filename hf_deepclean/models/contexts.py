@@ -110,7 +110,7 @@ def differentiable_mode(model: nn.Module) -> Iterator[None]:
     ]
     for config, name, _ in before:
         setattr(config, name, values[name])
-    # In eval mode LeViT reuses biases of an earlier forward pass, which have no gradient to their parameters.
+    # In eval mode LeViT reuses biases of an earlier forward pass, which pass no gradient on to their parameters.
     keeping = [module for module in model.modules() if hasattr(module, "attention_bias_cache")]
     for module in keeping:
         module.training = True
