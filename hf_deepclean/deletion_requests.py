@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several deletion requests: all in one run, or one after the other, each with its own report."""
+"""Answers several deletion requests, in one run or one after the other, each with its own report."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,11 +37,13 @@ def answer_requests(
     """
     Makes a model forget the rows of several requests.
 
-    `"batched"` is one run for all of them, at the price of one: the model in `args.output_dir` has forgotten all, and
-    every request's report shows that request's rows. `"sequential"` is a run for each on the result of the one before,
-    in `args.output_dir/00000`, `00001` and so on, the last of which has forgotten all: for requests that come in one
-    by one, or that must be answered before the next is known. A kept Fisher serves the first of these runs alone;
-    then the weights are others, and each later run computes its retain Fisher by a pass.
+    `"batched"` makes one run for all requests, at the cost of one. The model in `args.output_dir` has forgotten all
+    rows, and the report of a request shows the rows of that request.
+
+    `"sequential"` makes one run per request, each on the result of the run before, in `args.output_dir/00000`, `00001`
+    and so on. The last model has forgotten all rows. Use it if a request must be answered before the next is known. A
+    kept Fisher is used in the first run only, because the weights change. Each later run computes its retain Fisher by
+    a pass.
 
     Args:
         model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -51,24 +53,24 @@ def answer_requests(
         train_dataset ([`~datasets.Dataset`]):
             The data that the model was trained on.
         requests (`dict[str, Sequence[int]]`):
-            The rows of `train_dataset` to forget, by the name of the request; no row belongs to two. Names stay in
-            the report of a batched run, which is not for others' eyes.
+            The rows of `train_dataset` to forget, by the name of the request. No row may be in two requests. The
+            report of a batched run holds the names, so do not publish that report.
         mode (`str`, *optional*, defaults to `"batched"`):
             `"batched"` or `"sequential"`.
         kept_fisher (`str` or [`FisherDiagonal`], *optional*):
             The Fisher diagonal of `train_dataset`, as for [`FisherUnlearner`].
         resume_from_checkpoint (`bool`, *optional*, defaults to `False`):
-            Whether to go on where an earlier call was interrupted.
+            Whether to continue an earlier call that was interrupted.
         kwargs:
             Further arguments of [`FisherUnlearner`], such as `data_collator`, `eval_dataset` or `unseen_dataset`.
 
     Returns:
-        `dict[str, UnlearningReport]`: By the name of the request. The reports are also in the output directories, of a
-        batched run as `request-00000.json` and so on, in the order of `requests`.
+        `dict[str, UnlearningReport]`: The reports by the name of the request. They are also in the output directories,
+            for a batched run as `request-00000.json` and so on, in the order of `requests`.
 
     Raises:
-        `ValueError`: If the mode is unknown; if there is no request, or one without rows, with rows that are not there
-            or with rows of another.
+        `ValueError`: If the mode is unknown, there is no request, or a request has no rows, rows that do not exist, or
+            rows of another request.
 
     Example:
 
@@ -167,8 +169,8 @@ def _without(dataset: Dataset, rows: Sequence[int]) -> Dataset:
 def _check_rows(dataset: Dataset, requests: Mapping[str, Sequence[int]]) -> None:
     if not isinstance(dataset, Dataset):
         raise TypeError(
-            f"`train_dataset` is a {type(dataset).__name__}, of which rows cannot be selected. Pass a "
-            "`datasets.Dataset`."
+            f"`train_dataset` is a {type(dataset).__name__}, but rows can be selected only from a `datasets.Dataset`. "
+            "Pass one."
         )
     if not requests:
         raise ValueError("`requests` is empty. Name at least one request, with the rows of `train_dataset` to forget.")
@@ -178,7 +180,7 @@ def _check_rows(dataset: Dataset, requests: Mapping[str, Sequence[int]]) -> None
         for row in rows:
             if row in owners:
                 raise ValueError(
-                    f"Row {row} is in the requests {owners[row]} and {number}. Leave it in one of them: it is "
-                    "forgotten once."
+                    f"Row {row} is in the requests {owners[row]} and {number}, but it can be forgotten only once. "
+                    "Leave it in one of them."
                 )
             owners[row] = number

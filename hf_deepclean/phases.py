@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The phases of a run, made from its request, its arguments and its trainer."""
+"""Makes the phases of a run from its request, its arguments and its trainer."""
 
 import logging
 from collections.abc import Callable
@@ -57,9 +57,9 @@ class Phases:
 
     Args:
         request ([`UnlearningRequest`]):
-            What the run is asked to do.
+            The request of the run.
         trainer ([`RepairTrainer`]):
-            The trainer of the repair, whose arguments, metrics and interruption the phases share.
+            The trainer of the repair. The phases share its arguments, metrics and interruption.
         source ([`BatchSource`]):
             Makes the batches.
         clock ([`PhaseClock`]):
@@ -82,7 +82,7 @@ class Phases:
         return self.trainer.model
 
     def evaluator(self) -> Evaluator:
-        """Evaluates models on all data sets."""
+        """Makes the evaluator of models on all data sets."""
         return Evaluator(
             self.source,
             self.request.splits,
@@ -105,9 +105,9 @@ class Phases:
             dataset ([`~datasets.Dataset`], map-style or iterable):
                 The data set.
             description (`str`):
-                Shown beside the progress bar, and the name of the phase.
+                Shown beside the progress bar, and the name of the phase in the times.
             checkpoint ([`FisherCheckpoint`], *optional*):
-                Where the pass is saved from time to time.
+                Where the pass is saved from time to time, and continues from.
         """
         fisher_pass = FisherPass(
             self.source,
@@ -124,7 +124,7 @@ class Phases:
 
     def max_fisher_examples(self, dataset: Any) -> int | None:
         """
-        How many examples of a data set enter its Fisher at most, or none for all.
+        Returns the largest number of examples of a data set that enter its Fisher, or `None` for all.
 
         Args:
             dataset ([`~datasets.Dataset`], map-style or iterable):
@@ -132,11 +132,11 @@ class Phases:
         """
         if self.args.fisher_max_examples is not None or self.args.selection != "auto":
             return self.args.fisher_max_examples
-        # The first rows of a stream may all be of one class, and a kept Fisher is that of all rows.
+        # The first rows of a stream may all be of one class, and a kept Fisher holds all rows.
         return None if is_stream(dataset) or self.request.kept_fisher is not None else MAX_FISHER_EXAMPLES
 
     def selector(self) -> WeightSelector:
-        """Selects the weights."""
+        """Makes the selector of the weights to reset."""
         return WeightSelector(
             self.model,
             self.args.selection,
@@ -157,7 +157,7 @@ class Phases:
         self, forget: FisherDiagonal, retain: FisherDiagonal
     ) -> tuple[WeightSelection, SelectionSearch | None]:
         """
-        Selects the weights by two Fishers.
+        Selects the weights to reset by two Fishers.
 
         Args:
             forget, retain ([`FisherDiagonal`]):
@@ -166,7 +166,7 @@ class Phases:
         return self.selector().select(forget, retain, self.evaluator(), self.resetter().tried)
 
     def resetter(self) -> Resetter:
-        """Resets the weights."""
+        """Makes the resetter of the selected weights."""
         return Resetter(self.model, self.request.reset_value, self.args.pretrained_model, self.args.seed, self.clock)
 
     def repair_plan(self, search: SelectionSearch | None) -> RepairPlan:
@@ -175,7 +175,7 @@ class Phases:
 
         Args:
             search ([`SelectionSearch`], *optional*):
-                How the weights were selected, if by trials.
+                The record of the trials, if the rule is `"auto"`.
         """
         return RepairPlan.of(
             self.source,
@@ -188,7 +188,7 @@ class Phases:
 
     def relearning(self, evaluator: Evaluator) -> RelearningMeasurement:
         """
-        Measures how fast the forget data come back.
+        Makes the measurement of how fast the forget data come back.
 
         Args:
             evaluator ([`Evaluator`]):
@@ -207,11 +207,12 @@ class Phases:
 
     def choose_weights(self, state: RunState, evaluator: Evaluator) -> WeightSelection:
         """
-        Computes the Fishers, selects the weights, and measures all that takes the Fishers, which are not kept.
+        Computes the Fishers and selects the weights. Also makes all measurements that need the Fishers, because the
+        Fishers are not kept.
 
         Args:
             state ([`RunState`]):
-                The state of the run, which gets the results.
+                The state of the run. It gets the results.
             evaluator ([`Evaluator`]):
                 Evaluates the trials.
         """
@@ -245,7 +246,7 @@ class Phases:
         evaluate: Callable[[str], None],
     ) -> None:
         """
-        Resets and repairs a random selection of the same size, unless an interrupted run has done so.
+        Resets and repairs a random selection of the same size, unless an interrupted run did so.
 
         Args:
             state ([`RunState`]):
@@ -253,9 +254,9 @@ class Phases:
             reset ([`Reset`]):
                 The reset that was repaired.
             search ([`SelectionSearch`], *optional*):
-                How its weights were selected, if by trials.
+                The record of the trials, if the rule is `"auto"`.
             evaluate (`Callable`):
-                Called with the name of a stage, to evaluate the model or to take the result from the state.
+                Called with the name of a stage. Evaluates the model, or takes the result from the state.
         """
         if "control_after_repair" not in state.progress.stages:
             with self.clock.phase("control"):
@@ -269,11 +270,11 @@ class Phases:
 
         Args:
             state ([`RunState`]):
-                The state of the run, which gets the results.
+                The state of the run. It gets the results.
             evaluator ([`Evaluator`]):
                 Evaluates the models.
             guard ([`FreezeGuard`]):
-                Verifies that the measurements leave the model as it is.
+                Verifies that the measurements do not change the model.
 
         Returns:
             `dict[str, StageResult]`: The results of the rounded models, by stage.
@@ -318,7 +319,7 @@ class Phases:
             stages (`dict[str, StageResult]`):
                 The results by stage.
             integrity ([`IntegrityResult`]):
-                What changed and what did not.
+                The numbers of weights that changed, and of those that did not.
         """
         progress = state.progress
         plan = self.repair_plan(progress.search)
@@ -348,8 +349,8 @@ class Phases:
 
     def save_result(self, state: RunState, report: UnlearningReport) -> None:
         """
-        Writes the result of a run to its output directory: the model, what belongs to it, and the report. Warns of
-        what the run did not reach, and removes its state.
+        Writes the result of a run to its output directory: the model, its tokenizer or processor, the commitment to
+        the forget set, and the report. Warns of what the run did not reach, and removes the state of the run.
 
         Args:
             state ([`RunState`]):

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run was asked to do: the model, the data sets and a kept Fisher, loaded and checked once."""
+"""Loads and checks once what a run is asked to do: the model, the data sets and a kept Fisher."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ from .runtime.processes import is_main_process
 @dataclass(frozen=True)
 class UnlearningRequest:
     """
-    A deletion request: which model is to forget which data, and what it is compared with.
+    A deletion request: the model that must forget, the data sets, and the model to compare with.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -48,9 +48,9 @@ class UnlearningRequest:
         splits (`dict[str, Any]`):
             The data sets by name: `"forget"`, `"retain"`, and where given `"eval"` (or `"eval_NAME"`) and `"unseen"`.
         reset_value (`str`):
-            What the selected weights are reset to.
+            The value of the selected weights after the reset: `"zero"`, `"init"` or `"pretrained"`.
         requests (`dict[str, Sequence[int]]`):
-            The rows of the forget set by request, if there are several requests.
+            The rows of the forget set by request. Empty for a single request.
         reference_model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
             A model trained without the forget data.
         kept_fisher ([`FisherDiagonal`], *optional*):
@@ -89,10 +89,10 @@ class UnlearningRequest:
             args ([`FisherUnlearningConfig`]):
                 The configuration.
             splits, reference_model, kept_fisher, requests, log_likelihood_func:
-                As for the class. Model and Fisher may be paths.
+                As for the class. Reference model and Fisher may be paths.
 
         Raises:
-            `ValueError`: If something cannot work; says what to do.
+            `ValueError`: If something cannot work. The message says what to do.
         """
         check_fisher_type(args.fisher_type, log_likelihood_func)
         _check_label_smoothing(args, log_likelihood_func)
@@ -134,7 +134,7 @@ class UnlearningRequest:
 
     @property
     def forget_share(self) -> float | None:
-        """The forget set's share of all training data, or none if one of the two is a stream."""
+        """Share of the forget set among all training data. `None` if one of the data sets is a stream."""
         if is_stream(self.forget_dataset) or is_stream(self.retain_dataset):
             return None
         return len(self.forget_dataset) / (len(self.forget_dataset) + len(self.retain_dataset))
@@ -146,13 +146,13 @@ class UnlearningRequest:
 
     @property
     def models_to_compare(self) -> dict[str, nn.Module]:
-        """The models that further measurements are taken of, by stage."""
+        """The models that the further measurements compare, by stage."""
         models = {"after_repair": self.model, "reference": self.reference_model}
         return {stage: model for stage, model in models.items() if model is not None}
 
     def parameters_in_scope(self, args: FisherUnlearningConfig) -> dict[str, nn.Parameter]:
         """
-        The parameters that may be reset, as the model holds them now.
+        Returns the parameters that may be reset, by name.
 
         Args:
             args ([`FisherUnlearningConfig`]):
@@ -169,7 +169,7 @@ class UnlearningRequest:
                 Makes the batches.
 
         Raises:
-            `ValueError`: If one has none.
+            `ValueError`: If a batch has no labels.
         """
         for split, dataset in self.splits.items():
             _, batch = next(source.batches(dataset, 1, in_turns=False))
@@ -180,13 +180,13 @@ def name_splits(
     forget: Any, retain: Any, evaluation: Any | dict[str, Any] | None, unseen: Any | None
 ) -> dict[str, Any]:
     """
-    The data sets of a request by name.
+    Names the data sets of a request: `"forget"`, `"retain"`, `"eval"` (or `"eval_NAME"`) and `"unseen"`.
 
     Args:
         forget, retain, unseen (`Any`):
             The data sets.
         evaluation (`Any` or `dict[str, Any]`, *optional*):
-            Test data, or several sets of them by name.
+            Test data, or several test sets by name.
     """
     splits = {"forget": forget, "retain": retain}
     if isinstance(evaluation, Mapping):
@@ -225,11 +225,11 @@ def _check_splits(
     if args.max_steps <= 0 and args.num_train_epochs > 0:
         raise ValueError(
             "`retain_dataset` is a stream, so the length of an epoch is not known. Set `max_steps`, the number of "
-            "steps of the repair (or `num_train_epochs=0` for none)."
+            "steps of the repair (or `num_train_epochs=0` for no repair)."
         )
     if (args.hard_example_share or 1) < 1:
         raise ValueError(
-            f"`hard_example_share={args.hard_example_share}` reads rows again by their losses, and `retain_dataset` "
+            f"`hard_example_share={args.hard_example_share}` reads rows again by their losses, but `retain_dataset` "
             "is a stream. Leave it out, or pass a `datasets.Dataset`."
         )
 

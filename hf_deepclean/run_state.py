@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What an unlearning run has done so far, in its output directory: an interrupted run goes on from there."""
+"""Keeps what a run has done in its output directory, so that an interrupted run can continue."""
 
 import json
 import os
@@ -47,10 +47,10 @@ from .selection.weight_selection import WeightSelection
 _RECORD = "progress.json"
 _SELECTION = "selection.safetensors"
 _REPAIRED = "repaired.safetensors"
-# A process's share of the Fisher pass of a data set.
+# The share of one process in the Fisher pass of a data set.
 _FISHER = "{split}-fisher-{share}.safetensors"
 
-# Arguments that may differ in a resumed run.
+# Arguments, or their beginnings, that may differ in a resumed run.
 _WITHOUT_EFFECT = (
     *("output_dir", "resume_from_checkpoint", "state_save_seconds", "disable_tqdm", "run_name", "report_to"),
     *("project", "logging_", "log_", "save_", "hub_", "push_to_hub", "dataloader_num_workers"),
@@ -65,19 +65,18 @@ class RunProgress:
     The record of a run that is under way.
 
     Args:
-        identity (`dict[str, Any]`): What the run was started with; see [`FisherUnlearner.unlearn`].
+        identity (`dict[str, Any]`): What the run was started with; see [`identity_of_run`].
         stages (`dict[str, StageResult]`): Results of the stages that are done.
         seconds (`dict[str, float]`): Wall-clock seconds per phase.
-        num_fisher_examples (`dict[str, int]`): Examples in both Fishers, once there is a selection.
-        fisher_fallback (`dict[str, str]`): Parameters that took the one-example path, with the reason.
-        kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher served the selection, if there was one.
-        result_files (`list[str]`): Names of the files that the result consists of, once they are being put in place.
-        plane ([`FisherPlane`], *optional*): Where the weights lie in the plane of the two Fishers, once there is a
-            selection.
+        num_fisher_examples (`dict[str, int]`): Number of examples in each Fisher, once there is a selection.
+        fisher_fallback (`dict[str, str]`): Parameters whose Fisher was computed one example at a time, with the
+            reason.
+        kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher was used, if there was one.
+        result_files (`list[str]`): Names of the files of the result, once they are being put in place.
+        plane ([`FisherPlane`], *optional*): The histogram of the weights by both Fishers, once there is a selection.
         gamma_trials (`tuple[GammaTrial, ...]`): Trials of the gamma sweep that are done.
-        relearning (`dict[str, RelearningResult]`): How fast the forget data come back, by the data trained on, as far
-            as that is measured.
-        search ([`SelectionSearch`], *optional*): How the selection came about, if it was `"auto"`.
+        relearning (`dict[str, RelearningResult]`): Results of the relearning that are done, by the data trained on.
+        search ([`SelectionSearch`], *optional*): The record of the trials, if the rule is `"auto"`.
     """
 
     identity: dict[str, Any]
@@ -97,14 +96,14 @@ class RunState:
     """
     The state folder of a run.
 
-    Every file in it is replaced as a whole. The main process writes what all processes have in common; its share of a
-    Fisher pass every process writes itself, so the folder must be the same for all of them.
+    Every file in the folder is replaced as a whole. The main process writes what all processes share. Every process
+    writes its own share of a Fisher pass, so all processes must see the same folder.
 
     Args:
         output_dir (`str`):
             The output directory of the run.
         seconds (`float`):
-            At least so much time between two savings within a Fisher pass.
+            The least number of seconds between two savings within a Fisher pass.
         interruption ([`Interruption`]):
             The requests to stop.
     """
@@ -118,23 +117,23 @@ class RunState:
 
     def open(self, identity: Mapping[str, Any], num_bytes: int) -> None:
         """
-        Starts the state, or goes on with one that is there.
+        Opens the state of an interrupted run, or starts a new one.
 
         Args:
             identity (`dict[str, Any]`):
-                What the run is started with.
+                What the run is started with; see [`identity_of_run`].
             num_bytes (`int`):
-                What it will write at most, to be refused now and not hours later.
+                The largest number of bytes that the run will write. Too little room is refused now, not hours later.
 
         Raises:
-            `ValueError`: If the state that is there belongs to another run; names the differences.
+            `ValueError`: If the folder holds the state of another run. Names the differences.
             `OSError`: If the folder cannot be written, or has too little room.
         """
         self.progress = on_main_process(lambda: self._open(json.loads(json.dumps(identity, default=str)), num_bytes))
         if not self.folder.is_dir():
             raise FileNotFoundError(
-                f"The process {process_index()} does not see {self.folder}, which the main process has made. Choose "
-                "an `output_dir` on a file system that all processes share."
+                f"Process {process_index()} does not see {self.folder}, which the main process made. Choose an "
+                "`output_dir` on a file system that all processes share."
             )
 
     def _open(self, identity: dict[str, Any], num_bytes: int) -> RunProgress:
@@ -160,15 +159,15 @@ class RunState:
             with suppress(OSError):
                 self.output.rmdir()
             raise OSError(
-                f"The run writes up to {num_bytes / 2**30:.2f} GiB to {self.output}: the cleaned model, and until "
-                f"then the sums of both Fishers. There are {free / 2**30:.2f} GiB free. Choose another `output_dir`."
+                f"The run writes up to {num_bytes / 2**30:.2f} GiB to {self.output}: the cleaned model, and before "
+                f"it the sums of both Fishers. There are {free / 2**30:.2f} GiB free. Choose another `output_dir`."
             )
         progress = RunProgress(identity)
         self._write(progress)
         return progress
 
     def save(self) -> None:
-        """Writes the record down."""
+        """Saves the record."""
         on_main_process(lambda: self._write(self.progress))
 
     def _write(self, progress: RunProgress) -> None:
@@ -176,7 +175,7 @@ class RunState:
             path.write_text(json.dumps(to_json_types(progress), indent=2))
 
     def stage(self, name: str, evaluate: Callable[[], StageResult]) -> StageResult:
-        """The result of a stage, evaluated unless it is there already."""
+        """Returns the result of a stage. Evaluates and saves it first if it is not in the record."""
         if name not in self.progress.stages:
             self.progress.stages[name] = evaluate()
             self.save()
@@ -185,7 +184,7 @@ class RunState:
 
     def fisher_checkpoint(self, split: str) -> FisherCheckpoint:
         """
-        Where this process's share of a Fisher pass goes.
+        Returns the checkpoint of this process's share of a Fisher pass.
 
         Args:
             split (`str`):
@@ -195,7 +194,7 @@ class RunState:
         return FisherCheckpoint(self.folder / name, self.seconds, self.interruption)
 
     def load_selection(self) -> WeightSelection | None:
-        """The selection, once it has been made."""
+        """Returns the selection, or `None` if there is none yet."""
         path = self.folder / _SELECTION
         if not broadcast_object(path.exists()):
             return None
@@ -203,7 +202,7 @@ class RunState:
         return WeightSelection(indices, **json.loads(metadata["selection"]))
 
     def save_selection(self, selection: WeightSelection) -> None:
-        """Keeps the selection; the sums it was made of are not needed any more."""
+        """Saves the selection, and removes the Fisher sums, which are not needed any more."""
         record = {item.name: getattr(selection, item.name) for item in fields(selection) if item.name != "indices"}
 
         def save() -> None:
@@ -217,14 +216,14 @@ class RunState:
         self.interruption.check()
 
     def load_repaired(self) -> dict[str, torch.Tensor] | None:
-        """The values of the selected weights after the repair, once it is done."""
+        """Returns the values of the selected weights after the repair, or `None` if it is not done yet."""
         path = self.folder / _REPAIRED
         if not broadcast_object(path.exists()):
             return None
         return read_tensors(path)[0]
 
     def save_repaired(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Keeps the values of the selected weights after the repair."""
+        """Saves the values of the selected weights after the repair."""
 
         def save() -> None:
             self._write(self.progress)
@@ -235,7 +234,7 @@ class RunState:
         self.interruption.check()
 
     def last_checkpoint(self) -> str | None:
-        """The checkpoint of the repair that is furthest, in the output directory or in the state."""
+        """Returns the latest checkpoint of the repair, in the output directory or in the state folder."""
         found = [
             path for folder in (self.output, self.folder) for path in folder.glob("checkpoint-*") if path.is_dir()
         ]
@@ -244,13 +243,13 @@ class RunState:
 
     def put_in_place(self, write: Callable[[Path], None], last: tuple[str, ...]) -> None:
         """
-        Writes the result beside, then renames file by file.
+        Writes the result to a staging folder, then renames it file by file. All processes must call this.
 
         Args:
             write (`Callable`):
-                Called in all processes with the folder to write all files into.
+                Called in all processes with the staging folder. Writes all files of the result.
             last (`tuple[str, ...]`):
-                Names of the files without which nothing loads the result; they come last, in this order.
+                Names of the files without which nothing loads the result. They are renamed last, in this order.
         """
         if not is_main_process():
             write(Path(broadcast_object("")))
@@ -268,11 +267,11 @@ class RunState:
         on_main_process(lambda: None)
 
     def remove(self) -> None:
-        """Ends the run: its result is in place."""
+        """Removes the state folder, once the result is in place."""
         on_main_process(lambda: remove_folder(self.folder))
 
     def remove_if_empty(self) -> None:
-        """Removes the state of a run that failed before there was anything to go on with."""
+        """Removes the state folder of a run that failed before there was anything to continue from."""
         if (
             is_main_process()
             and not self.progress.stages
@@ -285,11 +284,11 @@ class RunState:
 
 def identity_of_run(request: UnlearningRequest, args: FisherUnlearningConfig) -> dict[str, Any]:
     """
-    What a resumed run must have in common with the interrupted one to end in the same bits.
+    Returns what a resumed run must share with the interrupted run to end in the same bits.
 
     Args:
         request ([`UnlearningRequest`]):
-            What the run was asked to do.
+            The request of the run.
         args ([`FisherUnlearningConfig`]):
             The configuration.
     """
@@ -313,7 +312,7 @@ def identity_of_run(request: UnlearningRequest, args: FisherUnlearningConfig) ->
 
 def num_bytes_to_write(request: UnlearningRequest, args: FisherUnlearningConfig) -> int:
     """
-    Size of the result, and of the sums of both Fishers of every process.
+    Returns the size of the result plus that of the sums of both Fishers of every process, in bytes.
 
     Args:
         request, args:
@@ -326,7 +325,7 @@ def num_bytes_to_write(request: UnlearningRequest, args: FisherUnlearningConfig)
 
 
 def is_of_a_run(output: Path, name: str) -> bool:
-    """Whether something in an output directory belongs to the run whose state lies there."""
+    """Whether the entry `name` of an output directory belongs to the run whose state is there."""
     record = output / STATE_FOLDER / _RECORD
     if name == STATE_FOLDER or name.startswith(INCOMPLETE):
         return True
@@ -338,8 +337,8 @@ def _load_progress(record: Path) -> RunProgress:
         return from_json_types(RunProgress, json.loads(record.read_text()))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{record} is not the record of a run that this version of hf_deepclean can go on with ({error}). Choose "
-            "another `output_dir`, or remove the folder and start anew."
+            f"{record} is not the record of a run that this version of hf_deepclean can continue ({error}). Choose "
+            "another `output_dir`, or remove the folder and start again."
         ) from error
 
 
@@ -360,17 +359,17 @@ def _check_same_run(folder: Path, before: Mapping[str, Any], now: Mapping[str, A
             )
     if differences:
         raise ValueError(
-            f"{folder} is the state of another run: {'; '.join(differences)}. Continue with what it was started with, "
-            "or choose another `output_dir`."
+            f"{folder} is the state of another run: {'; '.join(differences)}. Continue with what that run was started "
+            "with, or choose another `output_dir`."
         )
 
 
 def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> None:
     """
-    Refuses an output directory that holds anything, except what an interrupted run has left when it is to be resumed.
+    Refuses an output directory that is not empty. If a run is resumed, what an interrupted run left is allowed.
 
     Raises:
-        `FileExistsError`: If something is there.
+        `FileExistsError`: If the directory holds anything else.
     """
     path = Path(path)
     if not path.exists():
@@ -388,7 +387,7 @@ def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> N
     if (path / STATE_FOLDER).exists():
         remedy = f"Continue that run with `resume_from_checkpoint=True`, or choose another `output_dir`. {remedy}"
     elif resuming and (path / "report.json").exists():
-        remedy = f"The run there is finished, and there is nothing to continue. {remedy}"
+        remedy = f"The run there is finished, so there is nothing to continue. {remedy}"
     raise FileExistsError(
         f"The output directory {path} already holds {found[0]}"
         f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}. {remedy}"

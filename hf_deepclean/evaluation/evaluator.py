@@ -18,9 +18,9 @@ from ..models.likelihood import LogLikelihoodFunction
 from ..runtime.clock import PhaseClock
 from ..runtime.interruption import Interruption
 from ..runtime.processes import gather_objects
-from .divergence import jensen_shannon_divergence
-from .intervals import mean_interval
-from .membership import MembershipAttack, membership_attack
+from .figures.divergence import jensen_shannon_divergence
+from .figures.intervals import mean_interval
+from .figures.membership import MembershipAttack, membership_attack
 from .predictions import ExamplePredictions, join_predictions, predict_batches
 from .results import SplitResult, summarize_predictions
 from .stages import RequestResult, StageResult

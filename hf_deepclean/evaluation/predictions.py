@@ -16,7 +16,7 @@ from ..models.contexts import evaluation_mode
 from ..models.heads import classifies_tokens, find_likelihood, generates_tokens, prepare_batch
 from ..models.label_alignment import logits_of
 from ..models.likelihood import Likelihood, LogLikelihoodFunction, check_finite_log_likelihood
-from .memorization import mean_log_probability, min_k_score
+from .figures.memorization import mean_log_probability, min_k_score
 
 
 logger = logging.getLogger(__name__)

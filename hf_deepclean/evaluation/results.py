@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .intervals import mean_interval, ratio_interval, share_interval, wilson_interval
-from .memorization import extraction_strength, is_verbatim, perplexity
+from .figures.intervals import mean_interval, ratio_interval, share_interval, wilson_interval
+from .figures.memorization import extraction_strength, is_verbatim, perplexity
 from .predictions import LOSS_QUANTILES, ExamplePredictions, TokenPredictions
 
 
@@ -24,7 +24,7 @@ class ClassResult:
 @dataclass(frozen=True)
 class TokenResult:
     """
-    The results of a token-level model on one data set; [`evaluation.memorization`] defines the figures.
+    The results of a token-level model on one data set; [`evaluation.figures.memorization`] defines the figures.
 
     Args:
         num_examples (`int`):
@@ -44,8 +44,8 @@ class TokenResult:
         extraction_strength (`float`, *optional*):
             Mean extraction strength of the examples; only for a model that writes from left to right.
         accuracy_interval, perplexity_interval (`tuple[float, float]`, *optional*):
-            95 % intervals that treat the tokens of one example as dependent; see [`evaluation.intervals`]. `None` for
-            fewer than two examples.
+            95 % intervals that treat the tokens of one example as dependent; see [`evaluation.figures.intervals`].
+            `None` for fewer than two examples.
         extraction_strength_interval (`tuple[float, float]`, *optional*):
             95 % interval of the extraction strength, if there is one.
     """

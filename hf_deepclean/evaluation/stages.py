@@ -4,6 +4,7 @@
 
 from dataclasses import dataclass, field
 
+from .figures.membership import MembershipAttack
 from .measures import (
     DIVERGENCE,
     MEMBERSHIP_AUC,
@@ -13,7 +14,6 @@ from .measures import (
     Estimate,
     estimates_of_split,
 )
-from .membership import MembershipAttack
 from .results import SplitResult
 
 
@@ -87,7 +87,7 @@ class StageResult:
         divergence_to_reference (`float`, *optional*):
             Mean Jensen-Shannon divergence from the reference model's outputs on the forget data, 0 to ln 2.
         min_k_membership ([`MembershipAttack`], *optional*):
-            The attack by [`evaluation.memorization.min_k_score`], for token-level heads.
+            The attack by [`evaluation.figures.memorization.min_k_score`], for token-level heads.
         requests (`dict[str, RequestResult]`, *optional*):
             Results by request, if the forget data are those of several requests.
         divergence_interval (`tuple[float, float]`, *optional*):

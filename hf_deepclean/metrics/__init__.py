@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.gaps import per_class_accuracy
-from ..evaluation.membership import membership_attack
-from ..evaluation.memorization import extraction_strength, is_verbatim, score_tokens
+from ..evaluation.figures.gaps import per_class_accuracy
+from ..evaluation.figures.membership import membership_attack
+from ..evaluation.figures.memorization import extraction_strength, is_verbatim, score_tokens
 
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def compute_memorization(prediction: "EvalPrediction") -> dict[str, float]:
 
     Returns:
         `dict[str, float]`: The mean `"extraction_strength"` and the share of `"verbatim"` texts, see
-            [`evaluation.memorization`].
+            [`evaluation.figures.memorization`].
     """
     # The choice at a position predicts the label at the next position.
     return memorization_figures(prediction.predictions[:, :-1], prediction.label_ids[:, 1:])

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What an unlearning run would do and cost, estimated on a sample; nothing is changed or written."""
+"""Estimates on a sample what an unlearning run would do and cost. Nothing is changed or written."""
 
 import copy
 import math
@@ -28,17 +28,17 @@ from ..runtime.processes import num_processes
 @dataclass(frozen=True)
 class UnlearningPreview:
     """
-    Estimates of an unlearning run, from a sample of its data. All of them are estimates: other examples, longer texts
-    and other load of the machine change them.
+    Estimates of an unlearning run, from a sample of its data. Other examples, longer texts and other load of the
+    machine change them.
 
     Args:
         model_class (`str`): Class of the model.
-        selection ([`SelectionResult`]): The weights that would be reset if the sample were all there is.
-        num_sampled (`dict[str, int]`): Examples of the forget and the retain data in the sample.
-        num_repair_steps (`int`): Optimizer steps of the repair.
+        selection ([`SelectionResult`]): The weights that would be reset if the sample were the whole data.
+        num_sampled (`dict[str, int]`): Number of forget and retain examples in the sample.
+        num_repair_steps (`int`): Number of optimizer steps of the repair.
         seconds (`dict[str, float]`): Estimated wall-clock seconds per phase.
-        fisher_bytes (`int`): Memory of the sums of the forget and the retain Fisher, which are held at the same time.
-        optimizer_bytes (`int`): Memory of the optimizer's state and of the selected indices.
+        fisher_bytes (`int`): Memory of the sums of both Fishers, which are held at the same time, in bytes.
+        optimizer_bytes (`int`): Memory of the optimizer's state and of the selected indices, in bytes.
     """
 
     model_class: str
@@ -70,11 +70,11 @@ class UnlearningPreview:
 
 class TimedCollator:
     """
-    A collator that notes when it is called, so that the time from batch to batch is known.
+    A collator that records when it is called, so that the time from batch to batch is known.
 
     Args:
         collator (`Callable`):
-            The collator, called in this process. If it has a random generator of its own, that stays as it is.
+            The collator, called in this process. If it has its own random generator, the generator does not change.
     """
 
     def __init__(self, collator: Callable[[list[Any]], dict[str, Any]]) -> None:
@@ -91,9 +91,9 @@ class TimedCollator:
 
     def seconds(self, num_examples: int) -> float:
         """
-        The time that `num_examples` take, if those since the last call are like them; starts anew.
+        Estimates the seconds that `num_examples` take, from the batches since the last call. Then starts anew.
 
-        The first batch is a warm-up: what it took beyond the others is counted once.
+        The first batch is a warm-up: its additional time is counted once.
 
         Args:
             num_examples (`int`):
@@ -116,7 +116,7 @@ class PreviewRun:
 
     Args:
         phases ([`Phases`]):
-            The phases of the run, with a clock of their own and with `timer` as the collator of their source.
+            The phases of the run, with their own clock, and with `timer` as the collator of their source.
         timer ([`TimedCollator`]):
             Times the batches.
     """
@@ -126,12 +126,15 @@ class PreviewRun:
 
     def preview(self, num_examples: int) -> UnlearningPreview:
         """
-        Runs all phases on samples. Weights, buffers, gradients, training flags and random states are afterwards what
-        they were.
+        Runs all phases on samples. Weights, buffers, gradients, training flags and random states are restored
+        afterwards.
 
         Args:
             num_examples (`int`):
-                Size of the samples. At least two batches of each phase are taken.
+                Size of the samples. Each phase takes at least two batches.
+
+        Returns:
+            [`UnlearningPreview`]
         """
         phases = self.phases
         with restoring(phases.model):
@@ -156,7 +159,7 @@ class PreviewRun:
         )
 
     def _fishers(self, num_examples: int) -> tuple[dict[str, FisherDiagonal], dict[str, float]]:
-        """The Fishers of samples, and what those of the whole data sets would take."""
+        """Computes the Fishers of samples, and the seconds that Fishers of the whole data sets would take."""
         fishers, seconds = {}, {"evaluation": 0.0}
         for split in ("forget", "retain"):
             dataset = self.phases.request.splits[split]
@@ -168,7 +171,7 @@ class PreviewRun:
         return fishers, seconds
 
     def _evaluation_seconds(self, num_examples: int) -> float:
-        """Seconds of one evaluation of a model on all data sets."""
+        """Estimates the seconds of one evaluation of a model on all data sets."""
         size = max(num_examples, 2 * self.phases.args.eval_batch_size * num_processes())
         source, splits = self.phases.source, self.phases.request.splits
         samples = {split: source.sample(splits[split], size) for split in ("forget", "retain")}
@@ -176,7 +179,7 @@ class PreviewRun:
         return self.timer.seconds(math.ceil(sum(map(len, splits.values())) / num_processes()))
 
     def _measure_repair_step(self, reset: Reset, num_examples: int) -> tuple[float, int]:
-        """Seconds of an optimizer step after a first one, and bytes that the optimizer holds."""
+        """Measures the seconds of the second optimizer step, and the bytes that the optimizer holds."""
         args, model, source = self.phases.args, self.phases.model, self.phases.source
         trainer = self.phases.trainer.sibling(reset, RepairPlan(), self.timer)
         sample = source.sample(
@@ -189,7 +192,7 @@ class PreviewRun:
         ):
             optimizer = trainer.create_optimizer()
             for group in optimizer.param_groups:
-                # The same work, and no step that could go astray without the warm-up of the schedule.
+                # The work is the same, but the weights do not move.
                 group["lr"] = 0.0
             model.train()
             for _ in range(2):
@@ -207,11 +210,11 @@ class PreviewRun:
         return seconds, sum(tensor.nbytes for tensor in held)
 
     def _estimate_run(self, seconds: dict[str, float], step: float, plan: RepairPlan) -> dict[str, float]:
-        """Seconds of every phase of the run, from those of the Fishers, of an evaluation and of a repair step."""
+        """Estimates the seconds of all phases from those of the Fishers, of an evaluation and of a repair step."""
         args, timed = self.phases.args, self.phases.clock.seconds
         evaluation, num_models = seconds["evaluation"], len(self.phases.request.models_to_compare)
         if plan.penalty is not None:
-            # A forget batch forwards and backwards, and an unseen one forwards.
+            # The penalty takes a forward and a backward pass of a forget batch, and a forward pass of an unseen batch.
             step *= 1 + (1 + 1 / 3) / (plan.penalty.period * args.gradient_accumulation_steps)
         num_steps = num_repair_steps(args, self.phases.request.retain_dataset)
         seconds = seconds | {
@@ -246,8 +249,8 @@ def check_no_streams(splits: Mapping[str, Any]) -> None:
     streams = [split for split, dataset in splits.items() if is_stream(dataset)]
     if streams:
         raise ValueError(
-            f"A preview draws a sample and counts the rows, and the {streams[0]} data are a stream. Pass a part "
-            "of them as a `datasets.Dataset` to an unlearner of its own."
+            f"A preview draws a sample and counts the rows, but the {streams[0]} data are a stream. Preview an "
+            "unlearner with a part of them as a `datasets.Dataset`."
         )
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..evaluation.intervals import wilson_interval
+from ..evaluation.figures.intervals import wilson_interval
 from ..evaluation.measures import MEAN_LOSS, MEASURES, Measure, estimates_of_split
 from ..evaluation.predictions import LOSS_QUANTILES
 from ..evaluation.recovery import RelearningResult

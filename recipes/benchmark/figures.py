@@ -14,8 +14,8 @@ from tasks import Task
 from torch import nn
 
 from hf_deepclean import UnlearningData
-from hf_deepclean.evaluation.divergence import jensen_shannon_divergence
-from hf_deepclean.evaluation.membership import membership_attack
+from hf_deepclean.evaluation.figures.divergence import jensen_shannon_divergence
+from hf_deepclean.evaluation.figures.membership import membership_attack
 from hf_deepclean.evaluation.predictions import ExamplePredictions, predict_examples
 from hf_deepclean.evaluation.quantization import quantized
 from hf_deepclean.evaluation.relearning import relearning_curve

@@ -20,7 +20,7 @@ from hf_deepclean import (
 from hf_deepclean.baselines.training import BatchLoss, SparseSGD, TrainingMethod, shuffled_batches
 from tests import heads, tiny
 from tests.baselines.plain_training import assert_close, data_of, images, taken, texts, train_plainly
-from tests.reset.test_values import selection_of
+from tests.reset.models import selection_of
 
 
 METHODS = [FineTuning, NegGradPlus, RandomLabels, SalUn, RandomMask]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
+from hf_deepclean.evaluation.figures.membership import MembershipAttack
 from hf_deepclean.evaluation.measures import (
     ACCURACY,
     MEASURES,
@@ -11,7 +12,6 @@ from hf_deepclean.evaluation.measures import (
     estimates_of_split,
     measure_of_figure,
 )
-from hf_deepclean.evaluation.membership import MembershipAttack
 from hf_deepclean.evaluation.results import SplitResult, TokenResult
 from hf_deepclean.evaluation.stages import STAGES, StageResult, rounded_stage
 from hf_deepclean.report.tables import format_figure

@@ -26,7 +26,7 @@ from hf_deepclean import (
     rmia_scores,
     tug_of_war,
 )
-from hf_deepclean.evaluation.gaps import ACCURACIES, FIGURES
+from hf_deepclean.evaluation.figures.gaps import ACCURACIES, FIGURES
 from tests import heads, tiny
 
 

@@ -8,8 +8,8 @@ Makes reports to publish. Every place that can hold one has a word or number tha
 import math
 
 from hf_deepclean import PublicReport
-from hf_deepclean.evaluation.intervals import wilson_interval
-from hf_deepclean.evaluation.membership import MembershipAttack
+from hf_deepclean.evaluation.figures.intervals import wilson_interval
+from hf_deepclean.evaluation.figures.membership import MembershipAttack
 from hf_deepclean.evaluation.recovery import RelearningResult
 from hf_deepclean.evaluation.results import ClassResult, SplitResult, TokenResult
 from hf_deepclean.evaluation.stages import StageResult

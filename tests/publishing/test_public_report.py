@@ -65,7 +65,7 @@ def test_withheld_counts_are_lower_bounds_and_intervals_contain_the_true_ones():
 def test_the_interval_of_an_area_under_the_curve_covers_it_for_any_distributions():
     """The bound on the variance holds for scores that are as far from a normal distribution as possible."""
     generator, covered, num_draws = np.random.default_rng(0), 0, 400
-    from hf_deepclean.evaluation.membership import membership_attack
+    from hf_deepclean.evaluation.figures.membership import membership_attack
 
     for _ in range(num_draws):
         # Half of the forget scores are above all others: the area is 0.75, with the largest possible variance.

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from hf_deepclean import UnlearningReport
-from hf_deepclean.evaluation.membership import MembershipAttack
+from hf_deepclean.evaluation.figures.membership import MembershipAttack
 from hf_deepclean.evaluation.recovery import RelearningResult
 from hf_deepclean.evaluation.results import ClassResult, SplitResult, TokenResult
 from hf_deepclean.evaluation.stages import StageResult

@@ -7,33 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_deepclean import FisherDiagonal, select_random_weights, select_weights
-from hf_deepclean.selection import largest
-from hf_deepclean.selection.largest import LargestRatios
+from hf_deepclean import FisherDiagonal, select_weights
 from hf_deepclean.selection.rules import check_selection_rule, select_above
-from hf_deepclean.selection.weight_selection import selection_at
-
-
-def diagonals(num_forget=10, num_retain=90):
-    generator = torch.Generator().manual_seed(0)
-    shapes = {"a.weight": (40, 30), "a.bias": (30,), "b.weight": (500,)}
-    forget = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
-    retain = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
-    return FisherDiagonal(forget, num_forget), FisherDiagonal(retain, num_retain)
-
-
-def ratios(forget, retain):
-    means = [[v.double().flatten() / fisher.num_examples for v in fisher.sums.values()] for fisher in (forget, retain)]
-    return torch.cat(means[0]) / torch.cat(means[1])
-
-
-def selected_mask(selection):
-    masks = []
-    for name, size in selection.num_weights.items():
-        mask = torch.zeros(size, dtype=torch.bool)
-        mask[selection.indices.get(name, torch.tensor([], dtype=torch.long))] = True
-        masks.append(mask)
-    return torch.cat(masks)
+from tests.selection.diagonals import diagonals, ratios, selected_mask
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 20.0])
@@ -113,32 +89,6 @@ def test_a_layer_selected_whole_is_warned_of(caplog):
     assert "Every weight of a.weight is selected" in caplog.text
 
 
-def test_counts_per_module_add_up():
-    selection = select_weights(*diagonals(), gamma=1)
-    counts = selection.counts_per_module()
-    assert list(counts) == ["a", "b"]
-    assert sum(selected for selected, _ in counts.values()) == selection.num_selected
-    assert counts["a"][1] == 1230
-
-
-def test_the_random_control_has_the_same_size_scope_and_other_weights():
-    selection = select_weights(*diagonals(), gamma=8)
-    control = select_random_weights(selection, seed=1)
-    assert control.num_selected == selection.num_selected
-    assert control.num_weights == selection.num_weights
-    assert all(0 <= i.min() and i.max() < control.num_weights[name] for name, i in control.indices.items())
-    assert torch.equal(selected_mask(control), selected_mask(select_random_weights(selection, seed=1)))
-    assert not torch.equal(selected_mask(control), selected_mask(selection))
-    assert not torch.equal(selected_mask(control), selected_mask(select_random_weights(selection, seed=2)))
-
-
-def test_a_place_in_all_parameters_is_one_in_its_own():
-    sizes = {"first": 3, "second": 2, "third": 4, "last": 5}
-    selection = selection_at(sizes, torch.tensor([13, 5, 2]), "random")
-    assert {name: i.tolist() for name, i in selection.indices.items()} == {"first": [2], "third": [0], "last": [4]}
-    assert (selection.num_selected, selection.num_in_scope, selection.rule) == (3, 14, "random")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -170,63 +120,6 @@ def test_the_rule_by_trials_is_the_default_where_there_is_a_model_to_try_on():
     assert check_selection_rule(None, 1.0, None, by_trials=True) == "gamma"
     with pytest.raises(ValueError, match="'adaptive' and 'auto' take neither"):
         check_selection_rule("auto", None, 0.1, by_trials=True)
-
-
-@pytest.mark.parametrize("number", [1, 17, 900, 1730])
-def test_as_many_weights_are_those_of_the_fraction_that_is_as_many(number, caplog):
-    forget, retain = diagonals()
-    retain.sums["a.bias"] /= 1e9
-    largest = LargestRatios(forget, retain)
-    assert largest.num_candidates == 1730
-    expected = select_weights(forget, retain, reset_fraction=min(1.0, (number + 0.5) / 1730))
-    selection = largest.select(number)
-    assert selection.num_selected == number
-    assert torch.equal(selected_mask(selection), selected_mask(expected))
-    assert (selection.rule, selection.gamma) == ("auto", expected.gamma)
-    assert selection.num_infinite_ratios == expected.num_infinite_ratios
-    caplog.clear()
-    largest.select(1730)
-    assert caplog.text == ""
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_ratios_that_are_sorted_and_ratios_that_are_counted_give_the_same_selections(seed, monkeypatch):
-    generator = torch.Generator().manual_seed(seed)
-
-    def sums(size, digits):
-        # Few digits make ties, and zeros infinite and undefined ratios.
-        return {name: torch.rand(size, generator=generator).round(decimals=digits) for name in ("a", "b", "c")}
-
-    forget, retain = FisherDiagonal(sums(300, 1), 7), FisherDiagonal(sums(300, 1), 11)
-    by_sorting = LargestRatios(forget, retain)
-    monkeypatch.setattr(largest, "_MAX_SORTED", 0)
-    by_counting = LargestRatios(forget, retain)
-    assert by_sorting.num_candidates == by_counting.num_candidates
-    for number in (1, 2, 50, 51, 400, by_sorting.num_candidates):
-        one, other = by_sorting.select(number), by_counting.select(number)
-        assert one.num_selected == number
-        assert torch.equal(selected_mask(one), selected_mask(other))
-        assert one.indices.keys() == other.indices.keys()
-        assert (one.gamma, one.num_infinite_ratios) == (other.gamma, other.num_infinite_ratios)
-        assert (one.num_weights, one.rule) == (other.num_weights, other.rule)
-
-
-def test_more_weights_contain_fewer():
-    largest = LargestRatios(*diagonals())
-    smaller, larger = (selected_mask(largest.select(number)) for number in (50, 51))
-    assert (larger & smaller).sum() == 50
-
-
-def test_a_weight_that_does_not_matter_to_the_forget_set_is_no_candidate():
-    forget = FisherDiagonal({"w": torch.tensor([0.0, 0.0, 1e-30, 5.0]), "v": torch.zeros(2)}, 1)
-    retain = FisherDiagonal({"w": torch.tensor([0.0, 1.0, 0.0, 1.0]), "v": torch.ones(2)}, 1)
-    largest = LargestRatios(forget, retain)
-    assert largest.num_candidates == 2
-    assert largest.select(2).indices["w"].tolist() == [2, 3]
-    with pytest.raises(ValueError, match="the forget Fisher is 0 for every weight"):
-        LargestRatios(FisherDiagonal({"v": torch.zeros(2)}, 1), FisherDiagonal({"v": torch.ones(2)}, 1))
-    with pytest.raises(ValueError, match="cannot be compared"):
-        LargestRatios(forget, FisherDiagonal({"w": retain.sums["w"]}, 1))
 
 
 def test_a_forget_set_without_any_fisher_selects_nothing():

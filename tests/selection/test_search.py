@@ -1,7 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 import json
-import math
 from itertools import pairwise
 
 import numpy as np
@@ -9,9 +8,8 @@ import pytest
 import torch
 
 from hf_deepclean import WeightSelection
-from hf_deepclean.evaluation.predictions import ExamplePredictions, TokenPredictions
 from hf_deepclean.report.json_record import from_json_types, to_json_types
-from hf_deepclean.selection.knowledge import check_target, knowledge, target_of_request
+from hf_deepclean.selection.knowledge import knowledge
 from hf_deepclean.selection.search import (
     _FEW_REPAIR_STEPS,
     _SMALLEST_SHARE,
@@ -24,21 +22,13 @@ from hf_deepclean.selection.search import (
     min_knowledge_left,
     search_selection,
 )
+from tests.selection.answers import NUM_CLASSES, answers, likelihoods, token_answers
 
 
 NUM_WEIGHTS = 100_000
 # Steps of a repair.
 MANY = 1000
-NUM_CLASSES = 10
 CHANCE = 1 / NUM_CLASSES
-
-
-def answers(accuracy, size=1000):
-    """Answers of a classifier, as many of them right, on classes of the same size."""
-    labels = np.arange(size) % NUM_CLASSES
-    given = np.where(np.arange(size) < round(accuracy * size), labels, (labels + 1) % NUM_CLASSES)
-    log_probabilities = np.where(np.eye(NUM_CLASSES)[given], math.log(0.91), math.log(0.01))
-    return ExamplePredictions(None, labels, log_probabilities[np.arange(size), labels], log_probabilities)
 
 
 def both(forget, retain):
@@ -208,33 +198,6 @@ def test_the_loss_of_an_unseen_text_is_counted_per_token():
     assert (unseen[0], unseen[50], unseen[100]) == pytest.approx((0.1, 3.0, 3.0))
 
 
-def token_answers(correct, counts, classes=None):
-    correct = np.asarray(correct, dtype=bool)
-    scores = np.where(correct, -0.1, -3.0)
-    tokens = TokenPredictions(scores, correct, np.asarray(counts), classes is None, classes)
-    return ExamplePredictions(None, np.zeros((len(counts), 4)), np.zeros(len(counts)), None, tokens)
-
-
-def likelihoods(values):
-    return ExamplePredictions(None, np.zeros(len(values)), np.log(values), None)
-
-
-def test_knowledge_is_the_accuracy_of_a_classifier():
-    assert knowledge(answers(0.25)) == 0.25
-    assert knowledge(answers(0.0)) == 0.0
-
-
-def test_knowledge_of_a_token_level_head_is_its_accuracy_over_all_scored_tokens():
-    assert knowledge(token_answers([1, 0, 0, 1, 1], [1, 4])) == 0.6
-    assert knowledge(token_answers([1, 0, 0, 1, 1], [5, 0])) == 0.6
-
-
-def test_knowledge_by_another_likelihood_falls_with_the_loss_and_is_never_none():
-    assert knowledge(likelihoods([np.exp(-1), np.exp(-3)])) == pytest.approx(1 / 3)
-    assert knowledge(likelihoods([8.0, 2.0])) == 1.0
-    assert 0 < knowledge(likelihoods([1e-300, 1e-300])) < knowledge(likelihoods([1e-30, 1e-20])) < 0.02
-
-
 @pytest.mark.parametrize(
     ("before", "left", "measure", "chance"),
     [
@@ -267,20 +230,6 @@ def test_chance_is_what_is_known_by_the_answer_that_fits_most(before, left, meas
     assert (search.measure, search.chance) == (measure, chance)
     assert search.before.retain == knowledge(before)
     assert {trial.retain for trial in search.trials} == {knowledge(left)}
-
-
-def test_whole_classes_are_to_be_gone_and_all_else_is_to_look_unseen():
-    assert target_of_request({"3": None}.keys(), {"1", "2"}) == "chance"
-    assert target_of_request(["3", "4"], ["1", "2"]) == "chance"
-    assert target_of_request(["3", "4"], ["1", "3"]) == "unseen"
-    assert target_of_request([], []) == target_of_request([], ["1"]) == "unseen"
-
-
-def test_an_unknown_target_is_refused_by_the_known_ones():
-    for target in (None, "unseen", "chance"):
-        check_target(target)
-    with pytest.raises(ValueError, match=r"`target` is 'random' but must be 'unseen' \(.*'chance' \(.*left out"):
-        check_target("random")
 
 
 def test_the_more_is_known_by_heart_the_less_has_to_be_left_within_bounds_and_never_of_a_class():

@@ -6,7 +6,7 @@ from transformers import TrainerCallback
 
 from hf_deepclean.repair.hard_examples import HardExampleSampler
 from tests import tiny
-from tests.reset.test_values import outside
+from tests.reset.models import outside
 from tests.unlearner.runs import FORGET, RETAIN, auto_unlearner_for, class_request, fishers, splits, unlearner_for
 from tests.unlearner.test_selection_by_trials import same_selection
 

@@ -18,7 +18,7 @@ from transformers import (
 
 from hf_deepclean import FisherUnlearner, UnlearningReport
 from tests import heads, tiny
-from tests.reset.test_values import outside
+from tests.reset.models import outside
 from tests.unlearner.runs import config, fishers, resnet, splits, unlearner_for, vit
 
 

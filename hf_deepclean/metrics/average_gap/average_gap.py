@@ -5,7 +5,7 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.gaps import average_gap
+from hf_deepclean.evaluation.figures.gaps import average_gap
 from hf_deepclean.metrics import description_of, numbered
 
 
@@ -21,7 +21,7 @@ Returns:
 
 
 class AverageGap(evaluate.Metric):
-    """[`hf_deepclean.evaluation.gaps.average_gap`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.figures.gaps.average_gap`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -5,7 +5,7 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.memorization import extraction_strength
+from hf_deepclean.evaluation.figures.memorization import extraction_strength
 from hf_deepclean.metrics import description_of, memorization_figures
 
 
@@ -21,7 +21,7 @@ Returns:
 
 
 class ExtractionStrength(evaluate.Metric):
-    """[`hf_deepclean.evaluation.memorization.extraction_strength`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.figures.memorization.extraction_strength`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -5,7 +5,7 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.divergence import jensen_shannon_divergence
+from hf_deepclean.evaluation.figures.divergence import jensen_shannon_divergence
 from hf_deepclean.metrics import description_of
 
 
@@ -20,7 +20,7 @@ Returns:
 
 
 class JensenShannonDivergence(evaluate.Metric):
-    """[`hf_deepclean.evaluation.divergence.jensen_shannon_divergence`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.figures.divergence.jensen_shannon_divergence`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

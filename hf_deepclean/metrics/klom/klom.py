@@ -5,7 +5,7 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.ensembles import klom, klom_percentile
+from hf_deepclean.evaluation.figures.ensembles import klom, klom_percentile
 from hf_deepclean.metrics import description_of
 
 
@@ -23,7 +23,7 @@ Returns:
 
 
 class Klom(evaluate.Metric):
-    """[`hf_deepclean.evaluation.ensembles.klom`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.figures.ensembles.klom`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

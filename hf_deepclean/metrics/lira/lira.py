@@ -5,7 +5,7 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.membership import lira_scores
+from hf_deepclean.evaluation.figures.membership import lira_scores
 from hf_deepclean.metrics import attack_figures, description_of
 
 
@@ -24,7 +24,7 @@ Returns:
 
 
 class Lira(evaluate.Metric):
-    """[`hf_deepclean.evaluation.membership.lira_scores`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.figures.membership.lira_scores`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

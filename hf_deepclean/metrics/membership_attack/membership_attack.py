@@ -5,7 +5,7 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.membership import membership_attack
+from hf_deepclean.evaluation.figures.membership import membership_attack
 from hf_deepclean.metrics import attack_figures, description_of
 
 
@@ -24,7 +24,7 @@ Returns:
 
 
 class MembershipAttack(evaluate.Metric):
-    """[`hf_deepclean.evaluation.membership.membership_attack`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.figures.membership.membership_attack`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -5,7 +5,7 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.gaps import per_class_accuracy
+from hf_deepclean.evaluation.figures.gaps import per_class_accuracy
 from hf_deepclean.metrics import accuracy_figures, description_of
 
 
@@ -21,7 +21,7 @@ Returns:
 
 
 class PerClassAccuracy(evaluate.Metric):
-    """[`hf_deepclean.evaluation.gaps.per_class_accuracy`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.figures.gaps.per_class_accuracy`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -5,7 +5,7 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.membership import rmia_scores
+from hf_deepclean.evaluation.figures.membership import rmia_scores
 from hf_deepclean.metrics import attack_figures, description_of
 
 
@@ -26,7 +26,7 @@ Returns:
 
 
 class Rmia(evaluate.Metric):
-    """[`hf_deepclean.evaluation.membership.rmia_scores`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.figures.membership.rmia_scores`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

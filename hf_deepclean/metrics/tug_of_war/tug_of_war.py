@@ -5,7 +5,7 @@
 import datasets
 import evaluate
 
-from hf_deepclean.evaluation.gaps import tug_of_war
+from hf_deepclean.evaluation.figures.gaps import tug_of_war
 from hf_deepclean.metrics import description_of, numbered
 
 
@@ -20,7 +20,7 @@ Returns:
 
 
 class TugOfWar(evaluate.Metric):
-    """[`hf_deepclean.evaluation.gaps.tug_of_war`] as a metric of evaluate."""
+    """[`hf_deepclean.evaluation.figures.gaps.tug_of_war`] as a metric of evaluate."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

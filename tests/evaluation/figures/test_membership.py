@@ -6,7 +6,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from hf_deepclean import lira_scores, logit_scaled_confidence, membership_attack, rmia_scores
-from hf_deepclean.evaluation.intervals import wilson_interval
+from hf_deepclean.evaluation.figures.intervals import wilson_interval
 
 
 def scores(num_forget=80, num_unseen=150, shift=0.7):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..data.batches import IGNORED
+from ...data.batches import IGNORED
 
 
 # The names that reports use.

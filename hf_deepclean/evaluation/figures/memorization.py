@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..data.batches import IGNORED
+from ...data.batches import IGNORED
 
 
 def perplexity(log_probabilities: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_deepclean.evaluation.intervals import mean_interval, ratio_interval, share_interval, wilson_interval
+from hf_deepclean.evaluation.figures.intervals import mean_interval, ratio_interval, share_interval, wilson_interval
 
 
 def test_holds_at_both_ends():

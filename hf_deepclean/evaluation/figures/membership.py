@@ -91,8 +91,8 @@ def logit_scaled_confidence(log_likelihood: np.ndarray) -> np.ndarray:
     Computes the logit-scaled confidence of the true label, `log(p / (1 - p))`.
 
     Confidences crowd near 1. Logit-scaled confidences are close to normal, as [`lira_scores`] assumes. If you have the
-    logits of all classes, [`evaluation.ensembles.margins`] gives the same values without the rounding of `p` near 1.
-    Here a `p` of exactly 1 counts as the nearest number below 1 of its dtype.
+    logits of all classes, [`evaluation.figures.ensembles.margins`] gives the same values without the rounding of `p`
+    near 1. Here a `p` of exactly 1 counts as the nearest number below 1 of its dtype.
 
     Carlini et al., [Membership inference attacks from first principles](https://huggingface.co/papers/2112.03570),
     section IV.
@@ -137,8 +137,8 @@ def lira_scores(
     To attack an unlearned model, the models "with" the example must have been trained with it and must then have
     unlearned it by the same method (U-LiRA, Hayes et al., arXiv 2403.01218). Compared with models that still know the
     example, everything looks forgotten. Use the confidences of [`logit_scaled_confidence`] or
-    [`evaluation.ensembles.margins`]. Do not use 0 and 1 for wrong and right: where all models agree, the deviation
-    is 0. With few shadow models the variances of single examples are noise, so pool them.
+    [`evaluation.figures.ensembles.margins`]. Do not use 0 and 1 for wrong and right: where all models agree, the
+    deviation is 0. With few shadow models the variances of single examples are noise, so pool them.
 
     Carlini et al., [Membership inference attacks from first principles](https://huggingface.co/papers/2112.03570),
     algorithm 1. Their code pools by taking the deviation of all confidences, which includes the differences between

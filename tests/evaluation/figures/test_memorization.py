@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_deepclean.evaluation.memorization import (
+from hf_deepclean.evaluation.figures.memorization import (
     exact_memorization,
     extraction_strength,
     is_verbatim,

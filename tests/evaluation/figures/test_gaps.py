@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from hf_deepclean import accuracy_gaps, average_gap, per_class_accuracy, tug_of_war
-from hf_deepclean.evaluation.gaps import ACCURACIES, FIGURES
+from hf_deepclean.evaluation.figures.gaps import ACCURACIES, FIGURES
 
 
 def figures(*values):
