@@ -16,7 +16,7 @@ from .data.loaders import BatchSource
 from .data.streams import is_stream
 from .evaluation.evaluator import Evaluator
 from .evaluation.recovery import RelearningMeasurement, evaluate_rounded
-from .evaluation.stages import StageResult
+from .evaluation.stages import BEFORE, CONTROL_AFTER_REPAIR, CONTROL_AFTER_RESET, StageResult, rounded_stage
 from .fisher.checkpoint import FisherCheckpoint
 from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import FisherPass
@@ -221,7 +221,7 @@ class Phases:
         def fisher(split: str) -> FisherDiagonal:
             return self.fisher(self.request.splits[split], f"{split} Fisher", state.fisher_checkpoint(split))
 
-        before = progress.stages["before"]
+        before = progress.stages[BEFORE]
         chosen = self.selector().choose(fisher, evaluator, tried, before, self.request.kept_fisher)
         forget, retain = chosen.forget, chosen.retain
         progress.search, progress.kept_fisher = chosen.search, chosen.kept_fisher
@@ -258,10 +258,10 @@ class Phases:
             evaluate (`Callable`):
                 Called with the name of a stage. Evaluates the model, or takes the result from the state.
         """
-        if "control_after_repair" not in state.progress.stages:
+        if CONTROL_AFTER_REPAIR not in state.progress.stages:
             with self.clock.phase("control"):
                 run_control(self.trainer, self.repair_plan(search), self.resetter(), reset, evaluate)
-        for name in ("control_after_reset", "control_after_repair"):
+        for name in (CONTROL_AFTER_RESET, CONTROL_AFTER_REPAIR):
             evaluate(name)
 
     def measure_recovery(self, state: RunState, evaluator: Evaluator, guard: FreezeGuard) -> dict[str, StageResult]:
@@ -289,7 +289,7 @@ class Phases:
 
         for num_bits in self.args.quantization_bits or []:
             for stage, model in models.items():
-                name = f"{stage}_{num_bits}_bits"
+                name = rounded_stage(stage, num_bits)
                 rounded[name] = state.stage(name, partial(evaluate, model, num_bits))
         for data in self.args.relearning_data if self.args.relearning_steps > 0 else []:
             if data in state.progress.relearning:

@@ -16,6 +16,7 @@ from .data.checks import check_batch_has_labels, check_dataset, check_disjoint, 
 from .data.loaders import BatchSource
 from .data.streams import is_stream
 from .evaluation.checks import check_quantization, check_relearning
+from .evaluation.stages import AFTER_REPAIR, REFERENCE
 from .fisher.checks import check_fisher_type, check_kept_fisher
 from .fisher.diagonal import FisherDiagonal
 from .models.adapters.parameters import is_adapted
@@ -147,7 +148,7 @@ class UnlearningRequest:
     @property
     def models_to_compare(self) -> dict[str, nn.Module]:
         """The models that the further measurements compare, by stage."""
-        models = {"after_repair": self.model, "reference": self.reference_model}
+        models = {AFTER_REPAIR: self.model, REFERENCE: self.reference_model}
         return {stage: model for stage, model in models.items() if model is not None}
 
     def parameters_in_scope(self, args: FisherUnlearningConfig) -> dict[str, nn.Parameter]:

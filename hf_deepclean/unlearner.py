@@ -14,7 +14,7 @@ from transformers.trainer_utils import TrainOutput
 
 from .config import FisherUnlearningConfig
 from .evaluation.evaluator import Evaluator
-from .evaluation.stages import StageResult
+from .evaluation.stages import AFTER_REPAIR, AFTER_RESET, BEFORE, REFERENCE, StageResult
 from .fisher.callback import FisherCallback
 from .fisher.diagonal import FisherDiagonal
 from .models.checks import check_loss
@@ -256,21 +256,21 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         evaluator = phases.evaluator()
         if self.reference_model is not None:
             # Also in a resumed run: all others are compared with its answers.
-            evaluator, stages["reference"] = self._compare(evaluator)
+            evaluator, stages[REFERENCE] = self._compare(evaluator)
 
         def evaluate(name: str) -> None:
             stages[name] = state.stage(name, lambda: evaluator.evaluate(self.model))
 
-        evaluate("before")
+        evaluate(BEFORE)
         self.selection = state.load_selection()
         if self.selection is None:
             self.selection = phases.choose_weights(state, evaluator)
             state.save_selection(self.selection)
         self.search = state.progress.search
         self.reset = phases.resetter().reset(self.selection)
-        evaluate("after_reset")
+        evaluate(AFTER_RESET)
         self._repair(state, checkpoint)
-        evaluate("after_repair")
+        evaluate(AFTER_REPAIR)
         integrity = IntegrityResult.of(self.reset)
         if self.args.random_mask_control:
             phases.run_control(state, self.reset, self.search, evaluate)

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 
+from ..evaluation.stages import CONTROL_AFTER_REPAIR, CONTROL_AFTER_RESET
 from ..reset.resetter import Reset, Resetter
 from ..reset.weights import read_weights, write_weights
 from ..selection.weight_selection import select_random_weights
@@ -34,9 +35,9 @@ def run_control(
     reset.undo()
     try:
         control = resetter.reset(select_random_weights(reset.selection, trainer.args.seed))
-        evaluate("control_after_reset")
+        evaluate(CONTROL_AFTER_RESET)
         trainer.sibling(control, plan).train()
-        evaluate("control_after_repair")
+        evaluate(CONTROL_AFTER_REPAIR)
     finally:
         if control is not None:
             control.undo()
