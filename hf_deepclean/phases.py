@@ -87,14 +87,14 @@ class Phases:
             self.source,
             self.request.splits,
             self.args.eval_batch_size,
-            self.trainer.log_likelihood_func,
-            self.trainer.compute_metrics,
-            self.trainer.preprocess_logits_for_metrics,
-            self.request.requests,
-            getattr(self.model.config, "id2label", None),
-            self.trainer.is_sharded,
-            self.trainer.interruption,
-            self.clock,
+            log_likelihood_func=self.trainer.log_likelihood_func,
+            compute_metrics=self.trainer.compute_metrics,
+            preprocess_logits=self.trainer.preprocess_logits_for_metrics,
+            requests=self.request.requests,
+            class_names=getattr(self.model.config, "id2label", None),
+            in_lockstep=self.trainer.is_sharded,
+            interruption=self.trainer.interruption,
+            clock=self.clock,
         )
 
     def fisher(self, dataset: Any, description: str, checkpoint: FisherCheckpoint | None = None) -> FisherDiagonal:
@@ -112,11 +112,11 @@ class Phases:
         fisher_pass = FisherPass(
             self.source,
             self.args.per_device_fisher_batch_size,
-            self.args.fisher_type,
-            self.trainer.log_likelihood_func,
-            self.args.seed,
-            self.args.accumulator_device,
-            self.max_fisher_examples(dataset),
+            fisher_type=self.args.fisher_type,
+            log_likelihood_func=self.trainer.log_likelihood_func,
+            seed=self.args.seed,
+            accumulator_device=self.args.accumulator_device,
+            max_examples=self.max_fisher_examples(dataset),
         )
         parameters = self.request.parameters_in_scope(self.args)
         with self.clock.phase(description):
@@ -140,17 +140,17 @@ class Phases:
         return WeightSelector(
             self.model,
             self.args.selection,
-            self.args.gamma,
-            self.args.reset_fraction,
-            self.request.forget_share,
-            self.args.target,
-            self.args.num_selection_trials,
-            self.args.num_selection_examples,
-            MAX_UNSEEN_EXAMPLES,
-            num_repair_steps(self.args, self.request.retain_dataset),
-            self.args.reset_scope == "adapter",
-            self.trainer.is_sharded,
-            self.clock,
+            gamma=self.args.gamma,
+            reset_fraction=self.args.reset_fraction,
+            forget_share=self.request.forget_share,
+            target=self.args.target,
+            num_trials=self.args.num_selection_trials,
+            num_trial_examples=self.args.num_selection_examples,
+            max_unseen_examples=MAX_UNSEEN_EXAMPLES,
+            num_repair_steps=num_repair_steps(self.args, self.request.retain_dataset),
+            is_adapter=self.args.reset_scope == "adapter",
+            is_sharded=self.trainer.is_sharded,
+            clock=self.clock,
         )
 
     def select_weights(
@@ -163,7 +163,7 @@ class Phases:
             forget, retain ([`FisherDiagonal`]):
                 The Fishers of the forget and of the retain set.
         """
-        return self.selector().select(forget, retain, self.evaluator(), self.resetter().tried)
+        return self.selector().select(forget, retain, self.evaluator(), self.resetter().try_reset)
 
     def resetter(self) -> Resetter:
         """Makes the resetter of the selected weights."""
@@ -198,14 +198,14 @@ class Phases:
         return RelearningMeasurement(
             evaluator,
             self.request.parameters_in_scope(self.args),
-            self.args.relearning_steps,
-            self.args.learning_rate / 10 if learning_rate is None else learning_rate,
-            self.args.train_batch_size,
-            self.args.relearning_num_examples,
-            self.args.seed,
+            num_steps=self.args.relearning_steps,
+            learning_rate=self.args.learning_rate / 10 if learning_rate is None else learning_rate,
+            batch_size=self.args.train_batch_size,
+            num_forget_examples=self.args.relearning_num_examples,
+            seed=self.args.seed,
         )
 
-    def choose_weights(self, state: RunState, evaluator: Evaluator) -> WeightSelection:
+    def compute_and_select(self, state: RunState, evaluator: Evaluator) -> WeightSelection:
         """
         Computes the Fishers and selects the weights. Also makes all measurements that need the Fishers, because the
         Fishers are not kept.
@@ -216,23 +216,23 @@ class Phases:
             evaluator ([`Evaluator`]):
                 Evaluates the trials.
         """
-        progress, tried, everywhere = state.progress, self.resetter().tried, self.trainer.is_sharded
+        progress, try_reset, is_sharded = state.progress, self.resetter().try_reset, self.trainer.is_sharded
 
         def fisher(split: str) -> FisherDiagonal:
             return self.fisher(self.request.splits[split], f"{split} Fisher", state.fisher_checkpoint(split))
 
         before = progress.stages[BEFORE]
-        chosen = self.selector().choose(fisher, evaluator, tried, before, self.request.kept_fisher)
+        chosen = self.selector().compute_and_select(fisher, evaluator, try_reset, before, self.request.kept_fisher)
         forget, retain = chosen.forget, chosen.retain
         progress.search, progress.kept_fisher = chosen.search, chosen.kept_fisher
         progress.num_fisher_examples = {"forget": forget.num_examples, "retain": retain.num_examples}
         progress.fisher_fallback = forget.fallback_parameters | retain.fallback_parameters
         with self.clock.phase("Fisher plane"):
-            progress.plane = run_once(lambda: fisher_plane(forget, retain, chosen.selection), everywhere=everywhere)
+            progress.plane = run_once(lambda: fisher_plane(forget, retain, chosen.selection), is_sharded=is_sharded)
         evaluate = partial(evaluator.evaluate, self.model)
         for gamma in (self.args.gamma_sweep or [])[len(progress.gamma_trials) :]:
             with self.clock.phase("gamma sweep"):
-                trial = try_gamma(gamma, forget, retain, evaluate, tried, is_sharded=everywhere)
+                trial = try_gamma(gamma, forget, retain, evaluate, try_reset, is_sharded=is_sharded)
             progress.gamma_trials += (trial,)
             state.save()
             self.trainer.interruption.check()

@@ -264,7 +264,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         evaluate(BEFORE)
         self.selection = state.load_selection()
         if self.selection is None:
-            self.selection = phases.choose_weights(state, evaluator)
+            self.selection = phases.compute_and_select(state, evaluator)
             state.save_selection(self.selection)
         self.search = state.progress.search
         self.reset = phases.resetter().reset(self.selection)

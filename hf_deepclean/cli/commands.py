@@ -5,6 +5,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from ..version import __version__
 from . import estimate, fisher, publish, report, unlearn
@@ -26,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="hf-deepclean",
         description="Make a trained Hugging Face model forget chosen training data, and measure the result.",
         epilog="`hf-deepclean COMMAND --help` shows the options of a command.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # Otherwise `push --p`, with or without a typing error, would publish.
+    full_names = partial(argparse.ArgumentParser, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=full_names)
     unlearn.add_parser(commands)
     fisher.add_parser(commands)
     estimate.add_parser(commands)

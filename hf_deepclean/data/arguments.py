@@ -51,7 +51,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Hub id, folder (of files, or written by save_to_disk), file (csv, tsv, json, jsonl, parquet, txt "
-            "or arrow) or pattern of files. By default the recipe's own example data."
+            "or arrow) or pattern of files. A recipe has example data of its own for the default."
         },
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})

@@ -86,7 +86,7 @@ def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
             "`datasets.Dataset`, another map-style data set, or a stream that is an `IterableDataset`."
         )
     if len(dataset) == 0:
-        raise ValueError(f"`{argument}` is empty. Both the forget and the retain Fisher need at least one example.")
+        raise ValueError(f"`{argument}` is empty. Pass at least one example.")
     columns = dataset.column_names if hasattr(dataset, "with_format") else ()
     label = next((column for column in LABEL_COLUMNS if column in columns), None)
     if label is None or num_labels is None:

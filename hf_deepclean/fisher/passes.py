@@ -155,6 +155,7 @@ def _add_batches(
     checkpoint: FisherCheckpoint | None,
     saved: tuple[PassRecord, dict[str, torch.Tensor]] | None,
 ) -> None:
+    """Adds the batches that an interrupted pass has not added, and saves the pass from time to time."""
     start, replayed = 0, set()
     if saved is not None:
         start = saved[0].position

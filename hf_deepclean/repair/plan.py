@@ -184,11 +184,11 @@ def _penalty(
         unseen,
         collator,
         search.unseen_losses,
-        weight,
-        args.train_batch_size,
-        penalty_period(num_steps_per_epoch(args, splits["retain"]), num_batches),
-        rise,
-        args.seed,
+        weight=weight,
+        batch_size=args.train_batch_size,
+        period=penalty_period(num_steps_per_epoch(args, splits["retain"]), num_batches),
+        rise=rise,
+        seed=args.seed,
     )
 
 

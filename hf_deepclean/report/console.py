@@ -201,8 +201,9 @@ def _fisher_notes(report: "UnlearningReport") -> list[str]:
     notes = []
     if report.fisher_fallback:
         notes.append(
-            f"{len(report.fisher_fallback)} parameters have no batched Fisher rule and went through the exact "
-            f"one-example path: {', '.join(report.fisher_fallback)}."
+            f"{len(report.fisher_fallback)} parameters took the slower one-example path of the Fisher, which is as "
+            f"exact: {', '.join(report.fisher_fallback)}. "
+            f"Why: {'; '.join(sorted(set(report.fisher_fallback.values())))}."
         )
     if report.kept_fisher is not None:
         notes.append(_kept_fisher_note(report))

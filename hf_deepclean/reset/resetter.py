@@ -100,7 +100,7 @@ class Resetter:
             self._reset(selection)
         return reset
 
-    def tried(self, selection: WeightSelection, evaluate: Callable[[], T]) -> T | None:
+    def try_reset(self, selection: WeightSelection, evaluate: Callable[[], T]) -> T | None:
         """
         Resets the selected weights, evaluates the model and undoes the reset. No bit of the model changes.
 

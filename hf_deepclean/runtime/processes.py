@@ -156,17 +156,17 @@ def on_main_process(function: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
-def run_once(function: Callable[[], T], *, everywhere: bool = False) -> T:
+def run_once(function: Callable[[], T], *, is_sharded: bool = False) -> T:
     """
     Computes one result for all processes from Fishers, whose sums may differ in the last bit between processes.
 
     Args:
         function (`Callable`):
             The computation.
-        everywhere (`bool`, *optional*, defaults to `False`):
-            Whether all processes must take part, because the sums are sharded. Then they all get the same result.
+        is_sharded (`bool`, *optional*, defaults to `False`):
+            Whether the sums are sharded. Then all processes must take part, and all get the same result.
     """
-    return function() if everywhere else on_main_process(function)
+    return function() if is_sharded else on_main_process(function)
 
 
 def _communication_device() -> torch.device:

@@ -25,7 +25,7 @@ from .weight_selection import WeightSelection
 
 
 # Resets the weights of a selection, calls the function to evaluate the model, and undoes the reset.
-Tried = Callable[[WeightSelection, Callable[[], Any]], Any]
+TryReset = Callable[[WeightSelection, Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class WeightSelector:
         forget: FisherDiagonal,
         retain: FisherDiagonal,
         evaluator: Evaluator,
-        tried: Tried,
+        try_reset: TryReset,
         before: StageResult | None = None,
     ) -> tuple[WeightSelection, SelectionSearch | None]:
         """
@@ -113,8 +113,8 @@ class WeightSelector:
                 The Fishers of the forget and of the retain set.
             evaluator ([`Evaluator`]):
                 Evaluates the trials on samples of its data sets.
-            tried (`Callable`):
-                See [`Resetter.tried`].
+            try_reset (`Callable`):
+                See [`Resetter.try_reset`].
             before ([`StageResult`], *optional*):
                 The results of the model before any reset, which show the classes of all examples. By default the
                 classes of the samples count.
@@ -125,22 +125,22 @@ class WeightSelector:
         """
         with self.clock.phase("selection"):
             if self.rule == "auto":
-                return self._search(forget, retain, evaluator, tried, before)
+                return self._search(forget, retain, evaluator, try_reset, before)
             values = {
                 "gamma": self.gamma,
                 "reset_fraction": self.reset_fraction,
                 "forget_share": self.forget_share,
             }
             selection = run_once(
-                lambda: select_weights(forget, retain, self.rule, **values), everywhere=self.is_sharded
+                lambda: select_weights(forget, retain, self.rule, **values), is_sharded=self.is_sharded
             )
             return selection, None
 
-    def choose(
+    def compute_and_select(
         self,
         compute_fisher: Callable[[str], FisherDiagonal],
         evaluator: Evaluator,
-        tried: Tried,
+        try_reset: TryReset,
         before: StageResult | None = None,
         kept: FisherDiagonal | None = None,
     ) -> ChosenWeights:
@@ -151,7 +151,7 @@ class WeightSelector:
         Args:
             compute_fisher (`Callable`):
                 Called with `"forget"` or `"retain"`. Returns the Fisher of that data set.
-            evaluator, tried, before:
+            evaluator, try_reset, before:
                 As for [`WeightSelector.select`].
             kept ([`FisherDiagonal`], *optional*):
                 The Fisher of all training data.
@@ -162,12 +162,12 @@ class WeightSelector:
         forget, result = compute_fisher("forget"), None
         if kept is not None:
             retain = kept - forget
-            selection, search = self.select(forget, retain, evaluator, tried, before)
+            selection, search = self.select(forget, retain, evaluator, try_reset, before)
             error = on_main_process(lambda: cancellation_error(kept, forget, selection))
             result = KeptFisherResult(kept.num_examples, error, error.matters, kept.refresh_cost())
         if result is None or result.retain_pass:
             retain = compute_fisher("retain")
-            selection, search = self.select(forget, retain, evaluator, tried, before)
+            selection, search = self.select(forget, retain, evaluator, try_reset, before)
         return ChosenWeights(selection, search, forget, retain, result)
 
     def _search(
@@ -175,7 +175,7 @@ class WeightSelector:
         forget: FisherDiagonal,
         retain: FisherDiagonal,
         evaluator: Evaluator,
-        tried: Tried,
+        try_reset: TryReset,
         before: StageResult | None,
     ) -> tuple[WeightSelection, SelectionSearch]:
         evaluator = replace(evaluator, compute_metrics=None)
@@ -190,12 +190,13 @@ class WeightSelector:
             return LargestRatios(forget, retain)
 
         def select(number: int) -> WeightSelection:
-            return run_once(lambda: largest().select(number), everywhere=self.is_sharded)
+            return run_once(lambda: largest().select(number), is_sharded=self.is_sharded)
 
         def evaluate(selection: WeightSelection) -> dict[str, ExamplePredictions]:
-            return tried(selection, predict) or as_it_is
+            # Without a reset value the weights stay, and so do the answers.
+            return try_reset(selection, predict) or as_it_is
 
-        number = run_once(lambda: largest().num_candidates, everywhere=self.is_sharded)
+        number = run_once(lambda: largest().num_candidates, is_sharded=self.is_sharded)
         as_it_is = predict()
         if before is None:
             results = {split: summarize_predictions(answers) for split, answers in as_it_is.items()}
@@ -209,5 +210,13 @@ class WeightSelector:
         if self.is_adapter:
             base = evaluate(select(number))["retain"]
         return search_selection(
-            number, select, as_it_is, evaluate, target, self.num_trials, self.num_repair_steps, unseen, base
+            number,
+            select,
+            as_it_is,
+            evaluate,
+            target,
+            num_trials=self.num_trials,
+            num_repair_steps=self.num_repair_steps,
+            unseen=unseen,
+            base=base,
         )

@@ -10,7 +10,7 @@ from ..evaluation.stages import StageResult
 from ..fisher.diagonal import FisherDiagonal
 from ..runtime.processes import run_once
 from .rules import select_above
-from .selector import Tried
+from .selector import TryReset
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def try_gamma(
     forget: FisherDiagonal,
     retain: FisherDiagonal,
     evaluate: Callable[[], StageResult],
-    tried: Tried,
+    try_reset: TryReset,
     *,
     is_sharded: bool = False,
 ) -> GammaTrial:
@@ -74,12 +74,12 @@ def try_gamma(
             The two Fishers.
         evaluate (`Callable`):
             Evaluates the model.
-        tried (`Callable`):
-            See [`Resetter.tried`].
+        try_reset (`Callable`):
+            See [`Resetter.try_reset`].
         is_sharded (`bool`, *optional*, defaults to `False`):
             Whether the model is sharded over several processes.
     """
-    selection = run_once(lambda: select_above(forget, retain, gamma), everywhere=is_sharded)
+    selection = run_once(lambda: select_above(forget, retain, gamma), is_sharded=is_sharded)
     if selection.num_selected == 0:
         return GammaTrial(gamma, 0, None)
-    return GammaTrial(gamma, selection.num_selected, tried(selection, evaluate))
+    return GammaTrial(gamma, selection.num_selected, try_reset(selection, evaluate))

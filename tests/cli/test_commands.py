@@ -37,6 +37,14 @@ def test_every_command_has_help(command, option, capsys):
     assert f"hf-deepclean {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_option_can_be_abbreviated(command, capsys):
+    # `--hel` would be taken for `--help`, as `push --p` for `push --public`.
+    with pytest.raises(SystemExit) as exit_status:
+        main([command, "--hel"])
+    assert exit_status.value.code == 2 and not capsys.readouterr().out
+
+
 def test_help_does_not_wait_for_heavy_imports():
     code = "import sys; from hf_deepclean.cli.commands import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "sys.exit(bool({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"

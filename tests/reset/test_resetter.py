@@ -68,20 +68,20 @@ def test_a_reset_that_is_tried_is_seen_by_the_evaluation_and_by_nothing_after_it
         torch.rand(1), np.random.rand(), random.random()
         return float(sum(value.abs().sum() for value in read_weights(model, selection).values()))
 
-    assert Resetter(model, "zero").tried(selection, evaluate) == 0.0
+    assert Resetter(model, "zero").try_reset(selection, evaluate) == 0.0
     assert_equal(before, everything_of(model))
 
 
 def test_a_reset_that_is_tried_is_undone_after_an_error(model, selection):
     before = everything_of(model)
     with pytest.raises(KeyError, match="evaluation"):
-        Resetter(model, "zero").tried(selection, lambda: {}["evaluation"])
+        Resetter(model, "zero").try_reset(selection, lambda: {}["evaluation"])
     assert_equal(before, everything_of(model))
 
 
 def test_weights_without_such_a_reset_value_are_not_tried(model, selection, caplog):
     before, resetter = everything_of(model), Resetter(model, "pretrained", model)
-    assert resetter.tried(replace(selection, gamma=2.0), lambda: pytest.fail("evaluated")) is None
+    assert resetter.try_reset(replace(selection, gamma=2.0), lambda: pytest.fail("evaluated")) is None
     assert "The weights with a ratio above 2 were not tried" in caplog.text
     assert "selected weights have already" in caplog.text
     assert_equal(before, everything_of(model))
@@ -98,7 +98,7 @@ def test_a_reset_that_fails_changes_nothing(model, selection):
 def test_only_a_reset_is_timed(model, selection):
     clock = PhaseClock()
     resetter = Resetter(model, "zero", clock=clock)
-    resetter.tried(selection, lambda: None)
+    resetter.try_reset(selection, lambda: None)
     assert clock.seconds == {}
     resetter.reset(selection)
     assert clock.seconds.keys() == {"reset"}

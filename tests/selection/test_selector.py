@@ -59,7 +59,7 @@ def test_a_search_tries_resets_on_samples_and_leaves_the_model_as_it_was(tmp_pat
 
     def tried(selection, evaluate):
         sizes.append(selection.num_selected)
-        return resetter.tried(selection, evaluate)
+        return resetter.try_reset(selection, evaluate)
 
     selection, search = selector_for(model).select(*fishers.values(), evaluator, tried)
     assert sizes == [trial.num_selected for trial in search.trials] and len(sizes) == 3
@@ -70,7 +70,7 @@ def test_a_search_tries_resets_on_samples_and_leaves_the_model_as_it_was(tmp_pat
 
 def test_metrics_of_the_caller_are_left_out_of_the_trials(tmp_path, model, fishers):
     evaluator = evaluator_for(tmp_path, model, compute_metrics=lambda outcome: pytest.fail("computed"))
-    _, search = selector_for(model).select(*fishers.values(), evaluator, Resetter(model, "zero").tried)
+    _, search = selector_for(model).select(*fishers.values(), evaluator, Resetter(model, "zero").try_reset)
     assert search.chosen is not None
 
 
@@ -81,7 +81,7 @@ def test_a_reset_value_that_the_weights_do_not_have_counts_as_no_change(tmp_path
 
 
 def test_the_target_follows_from_the_classes_of_all_data_if_they_are_known(tmp_path, model, fishers):
-    evaluator, tried = evaluator_for(tmp_path, model), Resetter(model, "zero").tried
+    evaluator, tried = evaluator_for(tmp_path, model), Resetter(model, "zero").try_reset
     before = evaluator.evaluate(model)
     apart = {split: replace(result, per_class={split: ClassResult(1, 1.0)}) for split, result in before.splits.items()}
     targets = [
@@ -111,7 +111,7 @@ def choose(computed, kept=None, **rule):
         return computed[split]
 
     name = next(iter(rule), "adaptive")
-    return selector_for(None, name, **rule).choose(compute, None, never, kept=kept), splits_computed
+    return selector_for(None, name, **rule).compute_and_select(compute, None, never, kept=kept), splits_computed
 
 
 def test_both_fishers_are_computed_if_none_was_kept():
@@ -144,5 +144,5 @@ def test_only_the_selection_is_timed(tmp_path, model, fishers):
     clock = PhaseClock()
     evaluator = evaluator_for(tmp_path, model, clock=clock)
     resetter = Resetter(model, "zero", clock=clock)
-    selector_for(model, clock=clock).select(*fishers.values(), evaluator, resetter.tried)
+    selector_for(model, clock=clock).select(*fishers.values(), evaluator, resetter.try_reset)
     assert clock.seconds.keys() == {"selection"}

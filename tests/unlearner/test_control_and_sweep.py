@@ -83,14 +83,14 @@ def test_a_trial_leaves_weights_buffers_flags_and_random_states_as_they_were(tmp
     unlearner = unlearner_for(tmp_path / "a", model, reset_value="init")
     forget, retain = fishers(unlearner)
     tensors, state, seen = tiny.parameters_and_buffers(model), torch.get_rng_state(), []
-    tried = unlearner._phases.resetter().tried
+    try_reset = unlearner._phases.resetter().try_reset
 
     def noisy():
         torch.rand(3)
         seen.append(tiny.parameters_and_buffers(model))
         return unlearner.evaluate_unlearning()
 
-    trial = try_gamma(1.0, forget, retain, noisy, tried)
+    trial = try_gamma(1.0, forget, retain, noisy, try_reset)
     num_changed = sum(int((seen[0][name] != value).sum()) for name, value in tensors.items())
     assert 0 < num_changed <= trial.num_selected
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
@@ -102,7 +102,7 @@ def test_a_trial_leaves_weights_buffers_flags_and_random_states_as_they_were(tmp
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        try_gamma(1.0, forget, retain, interrupted, tried)
+        try_gamma(1.0, forget, retain, interrupted, try_reset)
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
 
 
@@ -140,7 +140,7 @@ def test_a_trial_that_has_nothing_to_be_rewound_to_is_left_out(tmp_path, caplog)
     retain = {name: torch.ones(parameter.shape) for name, parameter in model.named_parameters()}
     forget = {name: (5.0 if name.startswith("classifier") else 0.5) * value for name, value in retain.items()}
     fisher_pair = FisherDiagonal(forget, 1), FisherDiagonal(retain, 1)
-    trial = try_gamma(1.0, *fisher_pair, unlearner.evaluate_unlearning, unlearner._phases.resetter().tried)
+    trial = try_gamma(1.0, *fisher_pair, unlearner.evaluate_unlearning, unlearner._phases.resetter().try_reset)
     assert trial == GammaTrial(1.0, sum(parameter.numel() for parameter in model.classifier.parameters()), None)
     assert "The weights with a ratio above 1 were not tried: The pretrained model" in caplog.text
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
