@@ -77,7 +77,7 @@ recipes-shares: $(INSTALLED)
 			--output_dir outputs/people-10-$$share || exit 1; \
 	done
 
-# The cards in model_cards/, from real runs of five recipes; about twenty minutes.
+# The cards in model_cards/, from real runs of five recipes; about half an hour.
 model-cards: $(INSTALLED)
 	$(VENV)/bin/python recipes/model_cards.py --output_dir outputs/cards
 
