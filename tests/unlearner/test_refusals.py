@@ -120,7 +120,7 @@ def test_engines_that_shard_too_late_are_refused_by_name(tmp_path, monkeypatch, 
 def test_there_is_nothing_to_publish_before_the_run_is_finished(tmp_path):
     unlearner = unlearner_for(tmp_path / "a")
     for publish in (unlearner.push_to_hub, unlearner.save_pretrained):
-        with pytest.raises(FileNotFoundError, match=r"Call `unlearn\(\)` first"):
+        with pytest.raises(FileNotFoundError, match=r"call `unlearn\(\)` first"):
             publish("me/clean")
 
 
