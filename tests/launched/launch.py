@@ -1,14 +1,26 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Starts scripts in several processes of one thread each on the CPU, as a user would."""
+"""Starts scripts in several processes of one thread each on the CPU, as a user would, or forks them."""
 
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 
 ROOT = Path(__file__).parents[2]
+
+
+def run_script(script: str, *arguments) -> subprocess.CompletedProcess:
+    """Runs a script beside this file in one process of its own to its end."""
+    command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
 
 
 def launch(script: str, num_processes: int, *arguments) -> subprocess.CompletedProcess:
@@ -25,6 +37,59 @@ def launch_module(
 
 def run(num_processes: int, *command: str, timeout: float | None = None) -> subprocess.CompletedProcess:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [*launcher, *command]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=timeout)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=timeout)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def fork_worlds(target: Callable[..., None], arguments: dict[int, tuple]) -> None:
+    """
+    Runs a function in worlds of several processes, all at once. The processes of a world know of each other by the
+    environment that torchrun would give them. They are forked, so that they need not import everything again; nothing
+    may have been computed before.
+
+    Args:
+        target (`Callable`):
+            Called in every process.
+        arguments (`dict[int, tuple]`):
+            Its arguments by the number of processes of the world.
+
+    Raises:
+        `SystemExit`: If a process fails. All others are killed.
+    """
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in arguments]
+        for one in free:
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in free]
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=_run_in_world, args=(index, world, port, target, given))
+        for (world, given), port in zip(arguments.items(), ports, strict=True)
+        for index in range(world)
+    ]
+    for process in processes:
+        process.start()
+    _wait_for(processes)
+
+
+def _run_in_world(index: int, world: int, port: int, target: Callable[..., None], arguments: tuple) -> None:
+    places = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    environment = places | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    target(*arguments)
+
+
+def _wait_for(processes: Iterable[ForkProcess]) -> None:
+    running = {process.sentinel: process for process in processes}
+    while running:
+        for sentinel in wait(running):
+            process = running.pop(sentinel)
+            process.join()
+            if process.exitcode != 0:
+                for other in running.values():
+                    other.kill()
+                raise SystemExit(f"A process ended with status {process.exitcode}.")

@@ -1,6 +1,10 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every process of a launch gets, saved to a file each: `worlds.py FOLDER`."""
+"""
+What every process of one, two and three gets, saved to a file each: `worlds.py FOLDER`.
+
+The worlds run at once, in processes that are forked after the imports, which take longer than some of the scenarios.
+"""
 
 import dataclasses
 import sys
@@ -24,11 +28,18 @@ from hf_deepclean.runtime.processes import gather_objects, is_main_process, num_
 from hf_deepclean.runtime.sharded_models import named_parameters
 from hf_deepclean.runtime.shards import full_tensor
 from tests import tiny
+from tests.launched.launch import fork_worlds
+
+
+# Numbers of processes.
+WORLDS = (1, 2, 3)
+# Forget and retain examples, which no number of processes and no batch size divides.
+SIZES = (23, 61)
 
 
 def model():
     torch.manual_seed(0)
-    return tiny.randomized(tiny.vit(num_labels=10), torch.float32)
+    return tiny.randomized(tiny.vit(num_labels=10, num_hidden_layers=1), torch.float32)
 
 
 def config(output, **kwargs):
@@ -42,6 +53,7 @@ def config(output, **kwargs):
         "per_device_fisher_batch_size": 5,
         "use_cpu": True,
         "report_to": "none",
+        "disable_tqdm": True,
     }
     return FisherUnlearningConfig(str(output), **(defaults | kwargs))
 
@@ -66,10 +78,10 @@ def result_of(report, unlearner):
 
 
 def even(folder):
-    """Sizes that no number of processes and no batch size divides."""
+    """A run with the further measurements that several processes can take, after Fishers of two kinds."""
     further = {"relearning_steps": 3, "relearning_data": ["forget", "few_forget"], "quantization_bits": [4]}
     args = config(folder / "even", random_mask_control=True, **further)
-    unlearner = FisherUnlearner(model(), args, **splits(23, 97))
+    unlearner = FisherUnlearner(model(), args, **splits(*SIZES))
     fishers = {
         kind: [unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset)]
         for kind in ("empirical", "sampled")
@@ -90,7 +102,7 @@ def few(folder):
 
 def streamed(folder):
     """The data of `even`, streamed in three shards."""
-    data = {name: dataset.to_iterable_dataset(num_shards=3) for name, dataset in splits(23, 97).items()}
+    data = {name: dataset.to_iterable_dataset(num_shards=3) for name, dataset in splits(*SIZES).items()}
     unlearner = FisherUnlearner(model(), config(folder / "streamed", max_steps=4, save_strategy="steps"), **data)
     sums = unlearner.compute_fisher(unlearner.retain_dataset).sums
     return result_of(unlearner.unlearn(), unlearner) | {"retain": sums}
@@ -99,7 +111,7 @@ def streamed(folder):
 def by_trials(folder):
     """A model that has learned its rows, whose weights to reset are found by trying."""
     arguments = {"reset_fraction": None, "num_selection_trials": 3, "num_train_epochs": 0}
-    unlearner = FisherUnlearner(tiny.trained(), config(folder / "by-trials", **arguments), **splits(23, 97))
+    unlearner = FisherUnlearner(tiny.trained(), config(folder / "by-trials", **arguments), **splits(*SIZES))
     before = tiny.parameters_and_buffers(unlearner.model)
     pair = [unlearner.compute_fisher(data) for data in (unlearner.forget_dataset, unlearner.retain_dataset)]
     selection, after = unlearner.select_weights(*pair), tiny.parameters_and_buffers(unlearner.model)
@@ -122,7 +134,7 @@ class Together(FisherUnlearner):
 
 def together(folder, world):
     args = config(folder / f"together-{world}", per_device_train_batch_size=8 * world)
-    unlearner = Together(model(), args, **splits(23, 97))
+    unlearner = Together(model(), args, **splits(*SIZES))
     return result_of(unlearner.unlearn(), unlearner)
 
 
@@ -133,7 +145,7 @@ def penalised(folder, world=1):
     """
     arguments = {"reset_fraction": None, "num_selection_trials": 2, "hard_example_share": 0.5}
     args = config(folder / f"penalised-{world}", **arguments, per_device_train_batch_size=8 * world)
-    unlearner = FisherUnlearner(tiny.trained(), args, **splits(23, 97))
+    unlearner = FisherUnlearner(tiny.trained(), args, **splits(*SIZES))
     result = result_of(unlearner.unlearn(), unlearner)
     assert unlearner.plan.penalty is not None
     return result
@@ -176,8 +188,9 @@ def sharded(folder):
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(1, 30, (29, 6)).tolist()]
     rows, unseen = rows[:24], datasets.Dataset.from_list(rows[24:])
     arguments = {"reset_fraction": 0.1, "per_device_train_batch_size": 8 // num_processes(), "max_steps": 3}
-    arguments |= {"gamma_sweep": [1.0, 5.0]}
-    args = config(folder / "sharded", **arguments, per_device_fisher_batch_size=2, per_device_eval_batch_size=2)
+    # Of forget and retain batches there is an odd number, which two processes do not share evenly.
+    arguments |= {"per_device_fisher_batch_size": 3, "per_device_eval_batch_size": 3}
+    args = config(folder / "sharded", **arguments, gamma_sweep=[1.0, 5.0], num_selection_trials=3)
     source = folder / "original"
     if is_main_process():
         learn(LlamaForCausalLM(config_of_model), torch.tensor([row["labels"] for row in rows])).save_pretrained(source)
@@ -197,12 +210,13 @@ def sharded(folder):
         LlamaForCausalLM.from_pretrained(source, **split), args, **data
     )
     retain = unlearner.compute_fisher(unlearner.retain_dataset)
+    forget = unlearner.compute_fisher(unlearner.forget_dataset)
     by_rule, unlearner.args.selection = unlearner.args.selection, "auto"
-    tried = unlearner.select_weights(unlearner.compute_fisher(unlearner.forget_dataset), retain)
+    tried = unlearner.select_weights(forget, retain)
     search = unlearner.search
-    unlearner.args.selection, sums = by_rule, retain.sums
+    unlearner.args.selection = by_rule
     report = unlearner.unlearn()
-    arguments |= {"reset_fraction": None, "gamma_sweep": None, "num_selection_trials": 2, "learning_rate": 1e-3}
+    arguments |= {"reset_fraction": None, "num_selection_trials": 1, "learning_rate": 1e-3}
     # With so large an epsilon the steps follow the gradients themselves, not their signs alone.
     changes = {}
     for weight in (0.0, 10.0):
@@ -213,7 +227,9 @@ def sharded(folder):
             unseen_dataset=unseen,
         )
         before = {name: full_tensor(p).clone() for name, p in named_parameters(held.model).items()}
-        held.unlearn()
+        held.select_weights(forget, retain)
+        held.reset_weights()
+        held.train()
         changes[weight] = {
             name: full_tensor(p).clone() - before[name] for name, p in named_parameters(held.model).items()
         }
@@ -224,7 +240,7 @@ def sharded(folder):
         "num_fisher_examples": report.num_fisher_examples,
         "integrity": dataclasses.asdict(report.integrity),
         "indices": dict(unlearner.selection.indices),
-        "retain": {name: full_tensor(total) for name, total in sums.items()},
+        "retain": {name: full_tensor(total) for name, total in retain.sums.items()},
         "weights": {name: full_tensor(p).clone() for name, p in named_parameters(unlearner.model).items()},
         "model_class": report.model_class,
         "refusals": refusals,
@@ -233,8 +249,8 @@ def sharded(folder):
     }
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+def run_scenarios(folder):
+    folder.mkdir(exist_ok=True)
     results = {scenario.__name__: scenario(folder) for scenario in (even, few, streamed, kept)}
     if num_processes() > 1:
         results["penalised"] = penalised(folder)
@@ -245,3 +261,8 @@ if __name__ == "__main__":
         results["together"] = {world: together(folder, world) for world in (2, 3)}
         results["penalised"] = {world: penalised(folder, world) for world in (2, 3)}
     torch.save(results, folder / f"{process_index()}-of-{num_processes()}.pt")
+
+
+if __name__ == "__main__":
+    tiny.digits()
+    fork_worlds(run_scenarios, {world: (Path(sys.argv[1], str(world)),) for world in WORLDS})
