@@ -130,10 +130,15 @@ def phase_of(folder):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def finished(tmp_path_factory):
+    """Where the result of a run that nothing stops goes."""
+    return tmp_path_factory.mktemp("uninterrupted") / "clean"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(finished):
     """The result of a run that nothing stops, and the seconds it takes."""
-    folder = tmp_path_factory.mktemp("uninterrupted") / "clean"
-    start = time.monotonic()
+    folder, start = finished, time.monotonic()
     assert ended(run, folder, resume=None) == 0
     seconds = time.monotonic() - start
     assert {path.name for path in folder.iterdir() if "checkpoint" not in path.name} == {
@@ -281,9 +286,11 @@ class Stopped(Exception):
     pass
 
 
-def stopped(folder, **kwargs):
-    """The state of a run that an error ended before its repair."""
-    unlearner = unlearner_for(folder, **kwargs)
+@pytest.fixture(scope="module")
+def left_behind(tmp_path_factory):
+    """What a run leaves that an error ended before its repair."""
+    folder = tmp_path_factory.mktemp("stopped") / "clean"
+    unlearner = unlearner_for(folder)
 
     def fail(*args, **kwargs):
         raise Stopped
@@ -291,6 +298,13 @@ def stopped(folder, **kwargs):
     unlearner.train = fail
     with pytest.raises(Stopped):
         unlearner.unlearn()
+    return folder
+
+
+@pytest.fixture
+def stopped(left_behind, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(left_behind, tmp_path / "clean")
 
 
 @pytest.mark.parametrize(
@@ -302,29 +316,26 @@ def stopped(folder, **kwargs):
         ({"learning_rate": 2e-2}, "learning_rate 0.01, now 0.02"),
     ],
 )
-def test_the_state_of_another_run_is_refused_by_what_differs(tmp_path, changes, message):
-    stopped(tmp_path / "clean")
-    before = {path: path.read_bytes() for path in (tmp_path / "clean").rglob("*") if path.is_file()}
+def test_the_state_of_another_run_is_refused_by_what_differs(stopped, changes, message):
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=message):
-        unlearner_for(tmp_path / "clean", **changes).unlearn(resume_from_checkpoint=True)
-    assert {path: path.read_bytes() for path in (tmp_path / "clean").rglob("*") if path.is_file()} == before
+        unlearner_for(stopped, **changes).unlearn(resume_from_checkpoint=True)
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
 
 
-def test_a_state_of_another_number_of_processes_is_refused(tmp_path, monkeypatch):
-    stopped(tmp_path / "clean")
-    record = tmp_path / "clean" / STATE_FOLDER / "progress.json"
+def test_a_state_of_another_number_of_processes_is_refused(stopped):
+    record = stopped / STATE_FOLDER / "progress.json"
     progress = json.loads(record.read_text())
     assert progress["identity"]["num_processes"] == 1
     progress["identity"]["num_processes"] = 2
     record.write_text(json.dumps(progress))
     with pytest.raises(ValueError, match="num_processes 2, now 1"):
-        unlearner_for(tmp_path / "clean").unlearn(resume_from_checkpoint=True)
+        unlearner_for(stopped).unlearn(resume_from_checkpoint=True)
 
 
-def test_a_finished_run_is_not_started_again(tmp_path):
-    unlearner_for(tmp_path / "clean", num_train_epochs=0).unlearn()
+def test_a_finished_run_is_not_started_again(finished, uninterrupted):
     with pytest.raises(FileExistsError, match="The run there is finished"):
-        unlearner_for(tmp_path / "clean", num_train_epochs=0).unlearn(resume_from_checkpoint=True)
+        unlearner_for(finished).unlearn(resume_from_checkpoint=True)
 
 
 def test_nothing_to_resume_is_a_start(tmp_path, uninterrupted):
