@@ -36,6 +36,10 @@ from .reset.values import default_reset_value
 from .runtime.processes import is_main_process
 
 
+# The methods of an unlearner that do one phase. A whole run does not call them.
+_PHASE_METHODS = ("compute_fisher", "select_weights", "reset_weights", "evaluate_unlearning")
+
+
 @dataclass(frozen=True)
 class UnlearningRequest:
     """
@@ -197,6 +201,28 @@ def name_splits(
     if unseen is not None:
         splits["unseen"] = unseen
     return splits
+
+
+def check_overrides(unlearner: Any, base: type) -> None:
+    """
+    Refuses an unlearner that has a phase of its own, which a whole run would leave out.
+
+    Args:
+        unlearner ([`FisherUnlearner`]):
+            The unlearner.
+        base (`type`):
+            The class whose phases a run has.
+
+    Raises:
+        `TypeError`: If the unlearner overrides one of them.
+    """
+    for name in _PHASE_METHODS:
+        if getattr(getattr(unlearner, name), "__func__", None) is not getattr(base, name):
+            raise TypeError(
+                f"{type(unlearner).__name__} overrides `{name}`, which `unlearn()` and `preview()` do not call. Call "
+                "the phases one by one: `compute_fisher`, `select_weights`, `reset_weights`, `train` and "
+                "`evaluate_unlearning`."
+            )
 
 
 def _parameters_in_scope(model: nn.Module, args: FisherUnlearningConfig) -> dict[str, nn.Parameter]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
@@ -28,7 +27,7 @@ from .repair.callbacks import callbacks_of_caller
 from .repair.trainer import RepairTrainer
 from .report.report import UnlearningReport
 from .report.results import IntegrityResult
-from .request import UnlearningRequest, name_splits
+from .request import UnlearningRequest, check_overrides, name_splits
 from .reset.freeze_guard import FreezeGuard
 from .reset.weights import read_weights, write_weights
 from .run_state import RunState, check_output_directory, identity_of_run, num_bytes_to_write
@@ -157,7 +156,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         self.forget_dataset, self.retain_dataset = forget_dataset, retain_dataset
         self.unseen_dataset, self.reference_model = unseen_dataset, self.request.reference_model
         self.kept_fisher, self.requests = self.request.kept_fisher, self.request.requests
-        self._reference_answers: np.ndarray | None = None
+        self._reference_answers = None
         self.request.check_batches(self.batch_source)
 
     @classmethod
@@ -211,12 +210,10 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         """
         Runs all phases, writes the cleaned model and `report.json` to the output directory, and returns the report.
 
-        The folder is for its owner alone: the report says how many rows were forgotten, and `forget_commitment.json`
-        holds the key of the commitment to them. [`~FisherUnlearner.push_to_hub`] publishes what others may see.
+        The folder is for its owner alone; [`~FisherUnlearner.push_to_hub`] publishes what others may see.
 
-        Every phase saves its results in the output directory. An interrupted run, even a killed one, continues from
-        there and ends in the same bits. After SIGTERM or Ctrl-C the present step is finished and saved first; if the
-        process goes on, its model is again what it was.
+        Every phase saves its results. An interrupted run, even a killed one, continues and ends in the same bits.
+        After SIGTERM or Ctrl-C the present step is finished and saved first, and the model is again what it was.
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
@@ -231,7 +228,9 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             `ValueError`: If the run to resume was started with another model, data, arguments or number of processes.
             `RuntimeError`: If a weight outside the selection or a buffer changed. Nothing is saved then.
             `OSError`: If the output directory cannot be written or has too little room.
+            `TypeError`: If a subclass overrides a phase; see [`check_overrides`].
         """
+        check_overrides(self, FisherUnlearner)
         on_main_process(lambda: check_output_directory(self.args.output_dir, resuming=bool(resume_from_checkpoint)))
         identity = identity_of_run(self.request, self.args)
         if self.kept_fisher is not None:
@@ -290,8 +289,8 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
 
     def preview(self, num_examples: int = 64) -> UnlearningPreview:
         """
-        A dry run on samples: what would be reset, and what the run would cost. Model, gradients, training flags and
-        random states are afterwards what they were, bit for bit, and nothing is written.
+        A dry run on samples: what would be reset, and what the run would cost. Nothing is written. Model, gradients,
+        training flags and random states are afterwards what they were, bit for bit.
 
         Args:
             num_examples (`int`, *optional*, defaults to `64`):
@@ -302,8 +301,9 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
 
         Raises:
             `FileExistsError`: If the output directory holds anything.
-            `ValueError`: If a data set is a stream, or as for [`~FisherUnlearner.unlearn`].
+            `TypeError`, `ValueError`: If a data set is a stream, or as for [`~FisherUnlearner.unlearn`].
         """
+        check_overrides(self, FisherUnlearner)
         check_no_streams(self.request.splits)
         check_output_directory(self.args.output_dir, resuming=False)
         timer = TimedCollator(self.data_collator)

@@ -130,3 +130,16 @@ def test_nothing_of_the_forget_data_is_in_the_report(tmp_path):
     image = tiny.digits()[0]["pixel_values"].flatten().tolist()
     assert str(image[:6])[1:-1] not in text
     assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("phase", ["compute_fisher", "select_weights", "reset_weights", "evaluate_unlearning"])
+@pytest.mark.parametrize("work", ["unlearn", "preview"])
+def test_a_phase_of_ones_own_that_a_run_would_leave_out_is_refused(tmp_path, phase, work):
+    class Own(FisherUnlearner):
+        pass
+
+    setattr(Own, phase, lambda self, *args: None)
+    data = {name: data for name, data in splits().items() if name in ("forget_dataset", "retain_dataset")}
+    with pytest.raises(TypeError, match=f"Own overrides `{phase}`"):
+        getattr(Own(vit(), config(tmp_path / "a"), **data), work)()
+    assert not (tmp_path / "a").exists()
