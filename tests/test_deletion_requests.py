@@ -14,10 +14,16 @@ from hf_deepclean import (
 )
 from hf_deepclean.fisher.passes import FisherPass
 from tests import tiny
-from tests.unlearner.runs import config, vit
+from tests.unlearner import runs
+from tests.unlearner.runs import vit
 
 
 TRAIN = range(200)
+
+
+def config(output, **kwargs):
+    """The options of the runs, which evaluate in large batches."""
+    return runs.config(output, **({"per_device_eval_batch_size": 100} | kwargs))
 
 
 def train_dataset():
@@ -60,7 +66,7 @@ def unlearner_for(output, model, forget=range(20), **kwargs):
 def test_a_kept_fisher_gives_the_selection_of_a_pass_over_the_retain_data_without_one(
     tmp_path, monkeypatch, trained, rule
 ):
-    rule = {"reset_fraction": None} | rule
+    rule = {"reset_fraction": None, "num_train_epochs": 0} | rule
     full = unlearner_for(tmp_path / "full", trained, **rule)
     kept = unlearner_for(tmp_path / "kept", trained, kept_fisher=trained / "_fisher", **rule)
     passes, compute, expected = [], FisherPass.compute, full.unlearn()
