@@ -62,7 +62,7 @@ def test_steps_too_small_for_half_precision_add_up():
     model = tiny.randomized(heads.gpt2(), torch.bfloat16)
     with torch.no_grad():
         model.transformer.ln_f.weight.fill_(1.0)
-    # Less than half of what lies between 1 and its neighbours.
+    # Less than half of the distance between 1 and the next number.
     norms = relearning_curve(
         model,
         ["transformer.ln_f.weight"],

@@ -15,7 +15,7 @@ from tests.launched.worlds import config, model, splits
 
 
 def failing(fault):
-    """Lets the last process fail in its second batch, or its second step, of a phase."""
+    """Makes the last process fail in the second batch, or the third step, of a phase."""
     phase, _, kind = fault.partition(":")
     batches, training_step, steps = BatchSource.batches, RepairTrainer.training_step, []
 
@@ -23,7 +23,7 @@ def failing(fault):
         if kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == "terminate":
-            # As a scheduler does, to the launcher.
+            # A scheduler sends the signal to the launcher.
             os.kill(os.getppid(), signal.SIGTERM)
             return
         raise ValueError("a failure of one process")

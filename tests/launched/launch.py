@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Starts scripts in several processes of one thread each on the CPU, as a user would, or forks them."""
+"""Starts several processes of one thread each on the CPU: launched as by a user, or forked."""
 
 import multiprocessing
 import os
@@ -18,20 +18,20 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_script(script: str, *arguments) -> subprocess.CompletedProcess:
-    """Runs a script beside this file in one process of its own to its end."""
+    """Runs a script beside this file to its end, in one process."""
     command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
 
 
 def launch(script: str, num_processes: int, *arguments) -> subprocess.CompletedProcess:
-    """Runs a script beside this file to its end."""
+    """Launches a script beside this file in several processes, and waits for them."""
     return run(num_processes, str(Path(__file__).with_name(script)), *map(str, arguments))
 
 
 def launch_module(
     module: str, num_processes: int, *arguments, timeout: float | None = None
 ) -> subprocess.CompletedProcess:
-    """Runs a module of this checkout to its end."""
+    """Launches a module of this checkout in several processes, and waits for them."""
     return run(num_processes, "-m", module, *map(str, arguments), timeout=timeout)
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""One process of two fails, or both are done."""
+"""Launches of two processes: one of them fails, or both end well."""
 
 import time
 
@@ -38,7 +38,7 @@ def test_when_one_process_fails_all_end_and_the_run_goes_on_in_the_same_bits(tmp
 
 @pytest.mark.slow
 def test_a_launch_that_has_succeeded_ends_so():
-    # Without a wait at the end about one in two is aborted.
+    # Without the wait at the end about one launch in two is aborted.
     for _ in range(10):
         done = launch("endings.py", 2)
         assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that are killed, or asked to stop, and go on."""
+"""Runs that are killed, or asked to stop, and continue."""
 
 import json
 import multiprocessing
@@ -68,7 +68,7 @@ def run(folder, resume=True, **kwargs):
 
 
 def started(target, *args, **kwargs):
-    """A process of its own, forked, so that it does not have to import everything again."""
+    """Starts a function in a process that is forked, so that it need not import everything again."""
     process = multiprocessing.get_context("fork").Process(target=target, args=args, kwargs=kwargs)
     process.start()
     return process
@@ -81,14 +81,14 @@ def ended(target, *args, **kwargs):
 
 
 def contents(folder):
-    """What a run leaves: weights, and what the report says but for the seconds and how often it was to save."""
+    """The result of a run: its weights, and its report without seconds and `state_save_seconds`."""
     report = json.loads((folder / "report.json").read_text())
     del report["seconds"], report["settings"]["state_save_seconds"]
     return {"report": report, "weights": (folder / "model.safetensors").read_bytes()}
 
 
 def whole_files(folder):
-    """Everything that is visible is whole."""
+    """Checks that every visible file is whole."""
     for path in folder.rglob("*"):
         if ".incomplete-" in str(path) or "_unlearning_state/checkpoints" in str(path):
             continue
@@ -107,7 +107,7 @@ def whole_files(folder):
 
 
 def phase_of(folder):
-    """What a run that stopped here was at."""
+    """The phase in which a run stopped, by the files that it left."""
     state = folder / STATE_FOLDER
     if not (state / "progress.json").exists():
         return "finished" if (folder / "report.json").exists() else "start"
@@ -131,7 +131,7 @@ def phase_of(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Where the result of a run that nothing stops goes."""
+    """The output directory of a run that nothing stops."""
     return tmp_path_factory.mktemp("uninterrupted") / "clean"
 
 
@@ -181,7 +181,7 @@ def test_sixty_runs_killed_at_random_over_all_phases_end_in_the_same_bits(tmp_pa
     phases = []
     for number in range(60):
         folder = tmp_path / str(number)
-        # Every second one in the first half, where the Fisher passes are, which take the least time.
+        # Half of the runs are killed in the first half, so that the short Fisher passes are hit.
         part = 0.5 if number % 2 else 1.0
         phases.append(kill_and_resume(folder, seconds * part * draw.random(), expected))
         shutil.rmtree(folder)
@@ -209,7 +209,7 @@ def is_control(trainer):
 
 
 def run_and_be_asked_to_stop(folder, phase, number):
-    """A run that gets the signal in the middle of a phase, and saves nothing but what that makes it save."""
+    """A run that gets the signal in the middle of a phase, and saves only because of the signal."""
     unlearner = unlearner_for(folder, state_save_seconds=1e9, save_strategy="no")
     batches, training_step, steps = BatchSource.batches, RepairTrainer.training_step, []
 
@@ -240,7 +240,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_in_the_same_bits(tmp_path
     folder = tmp_path / "clean"
     state = folder / STATE_FOLDER
     status = ended(run_and_be_asked_to_stop, folder, phase, number)
-    # After a KeyboardInterrupt multiprocessing ends with 1.
+    # multiprocessing ends with status 1 after a KeyboardInterrupt.
     assert status == {signal.SIGTERM: 143, signal.SIGINT: 1}[number]
     whole_files(folder)
     assert phase_of(folder) == phase
@@ -288,7 +288,7 @@ class Stopped(Exception):
 
 @pytest.fixture(scope="module")
 def left_behind(tmp_path_factory):
-    """What a run leaves that an error ended before its repair."""
+    """The output directory of a run that failed before its repair."""
     folder = tmp_path_factory.mktemp("stopped") / "clean"
     unlearner = unlearner_for(folder)
 
@@ -303,7 +303,7 @@ def left_behind(tmp_path_factory):
 
 @pytest.fixture
 def stopped(left_behind, tmp_path):
-    """A copy of it."""
+    """A copy of that directory."""
     return shutil.copytree(left_behind, tmp_path / "clean")
 
 
@@ -345,7 +345,7 @@ def test_nothing_to_resume_is_a_start(tmp_path, uninterrupted):
 
 
 def run_with_little_room(folder, num_bytes):
-    """No file may grow beyond that, which fails as a full disk does."""
+    """Writing more than `num_bytes` to a file fails, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
     try:
         run(folder)

@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The same run on one, two and three processes."""
+"""The same runs in one, two and three processes."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def worlds(folder):
-    """What every process of every world got, by world."""
+    """The results of all processes, by the number of processes."""
     done = run_script("worlds.py", folder)
     assert done.returncode == 0, done.stderr
     return {
@@ -29,7 +29,7 @@ def worlds(folder):
 
 
 def assert_close(first, second):
-    """Equal to a millionth of the largest value of the parameter."""
+    """Checks that the values differ by at most a millionth of the largest value of the parameter."""
     assert first.keys() == second.keys()
     for name, total in first.items():
         assert (total - second[name]).abs().max() <= 1e-6 * total.abs().max(), name

@@ -1,9 +1,9 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What every process of one, two and three gets, saved to a file each: `worlds.py FOLDER`.
+Runs the same scenarios in one, two and three processes, and saves the results of every process: `worlds.py FOLDER`.
 
-The worlds run at once, in processes that are forked after the imports, which take longer than some of the scenarios.
+The worlds run at once, in processes that are forked after the imports, because these take longer than some scenarios.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from tests import tiny
 from tests.launched.launch import fork_worlds
 
 
-# Numbers of processes.
+# The numbers of processes.
 WORLDS = (1, 2, 3)
 # Forget and retain examples, which no number of processes and no batch size divides.
 SIZES = (23, 61)
@@ -109,7 +109,7 @@ def streamed(folder):
 
 
 def by_trials(folder):
-    """A model that has learned its rows, whose weights to reset are found by trying."""
+    """A selection by trials on a model that knows its rows."""
     arguments = {"reset_fraction": None, "num_selection_trials": 3, "num_train_epochs": 0}
     unlearner = FisherUnlearner(tiny.trained(), config(folder / "by-trials", **arguments), **splits(*SIZES))
     before = tiny.parameters_and_buffers(unlearner.model)
@@ -123,7 +123,7 @@ def by_trials(folder):
 
 
 class Together(FisherUnlearner):
-    """One process that repairs on the rows that several have in a step."""
+    """An unlearner in one process whose repair reads in a step the rows that several processes read together."""
 
     def get_train_dataloader(self):
         sampler = ProcessBatchSampler(
@@ -152,7 +152,7 @@ def penalised(folder, world=1):
 
 
 def kept(folder):
-    """The Fisher that a callback keeps, and that of all rows by one process at the weights that the training left."""
+    """The Fisher that a callback keeps, and the Fisher of all rows that one process computes after the training."""
     rows = tiny.digits().select(range(43))
     args = TrainingArguments(str(folder / "trained"), num_train_epochs=1, use_cpu=True, report_to="none")
     trainer = Trainer(model(), args, train_dataset=rows)
@@ -170,7 +170,7 @@ def kept(folder):
 
 
 def learn(model, tokens):
-    """A selection by trials takes a model that knows something."""
+    """Trains the model on the tokens, because a selection by trials needs a model that knows something."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(100):
         model(input_ids=tokens, labels=tokens).loss.backward()
@@ -180,7 +180,7 @@ def learn(model, tokens):
 
 
 def sharded(folder):
-    """A language model that is sharded over the processes, if there are several."""
+    """Runs on a language model, which is sharded if there are several processes."""
     torch.manual_seed(0)
     config_of_model = LlamaConfig(
         vocab_size=30, hidden_size=16, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2, pad_token_id=0
@@ -188,7 +188,7 @@ def sharded(folder):
     rows = [{"input_ids": row, "labels": row} for row in torch.randint(1, 30, (29, 6)).tolist()]
     rows, unseen = rows[:24], datasets.Dataset.from_list(rows[24:])
     arguments = {"reset_fraction": 0.1, "per_device_train_batch_size": 8 // num_processes(), "max_steps": 3}
-    # Of forget and retain batches there is an odd number, which two processes do not share evenly.
+    # There is an odd number of forget and of retain batches, so two processes do not share them evenly.
     arguments |= {"per_device_fisher_batch_size": 3, "per_device_eval_batch_size": 3}
     args = config(folder / "sharded", **arguments, gamma_sweep=[1.0, 5.0], num_selection_trials=3)
     source = folder / "original"
@@ -217,7 +217,7 @@ def sharded(folder):
     unlearner.args.selection = by_rule
     report = unlearner.unlearn()
     arguments |= {"reset_fraction": None, "num_selection_trials": 1, "learning_rate": 1e-3}
-    # With so large an epsilon the steps follow the gradients themselves, not their signs alone.
+    # With a large epsilon the steps follow the size of the gradients, not only their signs.
     changes = {}
     for weight in (0.0, 10.0):
         held = (FisherUnlearner if split else Together)(

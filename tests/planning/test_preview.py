@@ -15,7 +15,7 @@ from tests import tiny
 from tests.tokenizers import byte_tokenizer
 
 
-# transformers has renamed it.
+# transformers renamed this option.
 CHECKPOINTING = next(
     name
     for name in ("activation_checkpointing", "gradient_checkpointing")
@@ -112,7 +112,7 @@ MODELS = {
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_preview_leaves_everything_as_it_was_and_writes_nothing(tmp_path, kind):
     unlearner = MODELS[kind](tmp_path / "deep" / "out")
-    # A state that is none of the defaults.
+    # A state that differs from the defaults.
     torch.manual_seed(7)
     unlearner.model.train()
     last = list(unlearner.model.parameters())[-1]
@@ -162,7 +162,7 @@ def test_a_preview_of_all_the_data_shows_what_is_then_reset(tmp_path):
     report = unlearner.unlearn()
     assert preview.selection == replace(report.selection, plane=None)
     assert preview.fisher_bytes == 2 * 4 * preview.selection.num_in_scope
-    # Two floats and an index of 64 bits each, and a step number per parameter.
+    # Per weight two floats and an index of 64 bits, and per parameter a step number.
     held = 16 * preview.selection.num_selected
     assert held <= preview.optimizer_bytes <= held + 4 * len(list(unlearner.model.parameters()))
 
@@ -204,7 +204,7 @@ def test_time_is_extrapolated_from_the_batches_after_the_first(monkeypatch):
     timer = TimedCollator(lambda rows: {})
     for size in (10, 10, 20):
         timer([0] * size)
-    # A tenth of a second per example, and four seconds that the first batch took beyond that.
+    # A tenth of a second per example, and four additional seconds of the first batch.
     assert timer.seconds(1000) == pytest.approx(104)
     assert timer.starts == []
 

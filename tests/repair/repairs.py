@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""A small model of which random weights are reset, and the trainer that repairs them."""
+"""Makes a small model, resets random weights, and makes the trainer that repairs them."""
 
 import torch
 from transformers import TrainingArguments

@@ -17,7 +17,7 @@ def reset():
 
 
 def finish(checkpoints, step, reset, row_order=None, best=None):
-    """Finishes a checkpoint of which Trainer has written one file."""
+    """Finishes a checkpoint to which Trainer has written one file."""
     folder = checkpoints.staging / f"checkpoint-{step}"
     folder.mkdir(parents=True)
     (folder / "trainer_state.json").write_text("{}")

@@ -18,7 +18,7 @@ def order_of(sampler, epoch, seed=0):
 
 
 def recorded(num_rows=40, share=0.5, seed=0):
-    """A sampler after its first epoch, and the losses that it was told."""
+    """A sampler after its first epoch, and the losses that it recorded."""
     sampler = HardExampleSampler(num_rows, share)
     order = order_of(sampler, 0)
     losses = torch.rand(num_rows, generator=torch.Generator().manual_seed(seed))

@@ -38,7 +38,7 @@ def test_targets_rise_from_one_half_of_the_losses_to_the_whole():
     for progress in (0.0, 0.2, 0.4, 0.5, 0.9):
         reached = (1 + min(1, 2 * progress)) / 2 * end
         assert penalty(rise=0.5).targets(losses, [4.0], progress) == pytest.approx(reached)
-    # Losses of densities may be negative, and then too a smaller one asks for less.
+    # Losses of densities may be negative. A target for a part of the repair is still below the whole.
     below = penalty(losses=[-2.0, -1.0, 1.0])
     assert (below.targets([-5.0, -5.0, -5.0], [1.0], 0.0) < below.targets([-5.0, -5.0, -5.0], [1.0], 1.0)).all()
 
@@ -75,7 +75,7 @@ def test_every_row_comes_as_often_as_any_other_and_processes_share_the_rows_of_o
         assert counts
         parts = [several.batch(several.forget_rows, step, index, num_processes) for index in range(num_processes)]
         assert sorted(alone["rows"]) == sorted(row for batch, own in parts if own for row in batch["rows"])
-        # A process without a row of its own has one to keep in step.
+        # A process without a share gets a batch that does not count, to stay in step.
         assert all(len(batch["rows"]) >= 1 for batch, _ in parts)
         assert sum(own for _, own in parts) == min(num_processes, num_rows)
         seen.update(alone["rows"])

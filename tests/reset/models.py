@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tuned models, and selections of their weights."""
+"""Makes fine-tuned models, and selections of their weights."""
 
 import copy
 
@@ -21,7 +21,7 @@ def selection_of(model, share=0.3):
 
 
 def fine_tuned(base, dtype=torch.float64):
-    """What fine-tuning would have made of a model: no entry as it was."""
+    """Returns a copy in which every entry differs, as after fine-tuning."""
     model = copy.deepcopy(base).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -41,7 +41,7 @@ def saved(model, directory):
 
 
 def outside(model, selection):
-    """Parameters and buffers, with zeros in the place of the selected weights."""
+    """Returns copies of parameters and buffers, with zeros in the place of the selected weights."""
     tensors = tiny.parameters_and_buffers(model)
     for name, indices in selection.indices.items():
         tensors[name].view(-1)[indices] = 0

@@ -63,7 +63,7 @@ def test_pretrained_takes_a_bare_base_model_and_one_with_another_head(tmp_path, 
         fresh = tiny.bert(max_position_embeddings=32).double()
         assert torch.equal(model.classifier.weight, fresh.classifier.weight)
         assert "classifier.bias, classifier.weight" in caplog.text or "bert.pooler" in caplog.text
-        # The masked language model has no pooler, which a classifier then has as a part of its new head.
+        # The masked language model has no pooler, so the pooler of the classifier is new, like its head.
         pooler = bare.pooler if number in (1, 3) else fresh.bert.pooler
         assert torch.equal(model.bert.pooler.dense.weight, pooler.dense.weight)
 

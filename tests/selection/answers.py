@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Answers of models to the examples of a data set."""
+"""Makes the answers of models on a data set."""
 
 import math
 
@@ -13,7 +13,7 @@ NUM_CLASSES = 10
 
 
 def answers(accuracy, size=1000):
-    """Answers of a classifier, as many of them right, on classes of the same size."""
+    """Answers of a classifier with this accuracy, on classes of the same size."""
     labels = np.arange(size) % NUM_CLASSES
     given = np.where(np.arange(size) < round(accuracy * size), labels, (labels + 1) % NUM_CLASSES)
     log_probabilities = np.where(np.eye(NUM_CLASSES)[given], math.log(0.91), math.log(0.01))

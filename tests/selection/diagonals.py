@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Two Fishers, their ratios, and the weights that were selected by them."""
+"""Makes two Fishers, their ratios, and a mask of the weights that were selected by them."""
 
 import torch
 

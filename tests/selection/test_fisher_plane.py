@@ -12,7 +12,7 @@ from hf_deepclean.selection.fisher_plane import FisherPlane, fisher_plane
 
 
 def diagonals(decades=2.0, num_weights=20_000):
-    """Log-normal Fishers, so many decades wide, of which every twentieth weight has none on one of the two sides."""
+    """Log-normal Fishers over this many decades. Every twentieth weight has a Fisher of 0 on one of the two sides."""
     generator = torch.Generator().manual_seed(0)
     sums = []
     for place in range(2):

@@ -26,7 +26,7 @@ from tests.selection.answers import NUM_CLASSES, answers, likelihoods, token_ans
 
 
 NUM_WEIGHTS = 100_000
-# Steps of a repair.
+# Number of steps of a long repair.
 MANY = 1000
 CHANCE = 1 / NUM_CLASSES
 
@@ -41,7 +41,7 @@ def select(number):
 
 
 class Model:
-    """What is left of its knowledge of both by the number of weights that were reset, and what was tried."""
+    """A model whose knowledge depends on the number of weights that were reset. It records the trials."""
 
     def __init__(self, retain, forget=lambda selection: 0.5):
         self.retain, self.forget, self.tried = retain, forget, []
@@ -63,7 +63,7 @@ def collapsing_above(limit):
 @pytest.mark.parametrize("share", [0.004, 0.05, 0.3, 0.999, 2.0])
 def test_the_deepest_reset_that_is_no_collapse_is_found_as_finely_as_the_trials_allow(share, num_trials):
     limit, model = share * NUM_WEIGHTS, collapsing_above(share * NUM_WEIGHTS)
-    # What is left between the bounds, which every trial brings closer together.
+    # The upper bound of the search divided by the lower one, after all trials.
     resolution = (1 / _SMALLEST_SHARE) ** (0.5**num_trials)
     if limit < _SMALLEST_SHARE * NUM_WEIGHTS * resolution:
         with pytest.raises(UnrecoverableResetError):
@@ -96,7 +96,7 @@ def test_no_reset_is_chosen_that_leaves_less_than_the_guard(seed):
     chosen = search.trials[search.chosen]
     assert chosen.retain >= enough
     assert (chosen.num_selected, chosen.gamma) == (selection.num_selected, selection.gamma)
-    # The last one that was accepted is the deepest.
+    # The trial that was accepted last is the deepest.
     accepted = [trial for trial in search.trials if trial.retain >= enough]
     assert all(first.num_selected < second.num_selected for first, second in pairwise(accepted))
     assert accepted[-1] is chosen

@@ -103,7 +103,7 @@ def test_what_no_reset_takes_from_an_adapter_is_its_chance(tmp_path, model, fish
 
 
 def choose(computed, kept=None, **rule):
-    """The weights chosen, and the data sets whose Fishers were computed."""
+    """Returns the chosen weights, and the data sets whose Fishers were computed."""
     splits_computed = []
 
     def compute(split):
@@ -132,7 +132,7 @@ def test_a_kept_fisher_spares_the_pass_over_the_retain_set():
 
 def test_where_rounding_could_change_the_selection_the_retain_fisher_is_computed_after_all():
     forget, retain = diagonals()
-    # Next to these sums the kept ones are all rounding.
+    # The kept sums are rounded by more than these.
     retain = FisherDiagonal({name: 1e-8 * total for name, total in retain.sums.items()}, retain.num_examples)
     chosen, computed = choose({"forget": forget, "retain": retain}, forget + retain, gamma=1e9)
     assert computed == ["forget", "retain"] and chosen.kept_fisher.retain_pass

@@ -11,7 +11,7 @@ from hf_deepclean.selection.largest import LargestRatios
 
 
 def diagonals(seed=0, forget_part=0.5):
-    """Sums over ten examples, of which two are to be forgotten, with that part of the whole."""
+    """Sums over ten examples, and over the two forget examples among them, at most this part of the whole."""
     generator = torch.Generator().manual_seed(seed)
     whole = torch.rand(40, 50, generator=generator, dtype=torch.float64) + 0.1
     part = whole * forget_part * torch.rand(40, 50, generator=generator, dtype=torch.float64)
@@ -29,7 +29,7 @@ def test_no_weight_changes_sides_that_was_not_called_undecided(rule, retained):
     rest = retained * (torch.rand(40, 50, generator=generator, dtype=torch.float64) + 0.1)
     part = torch.rand(40, 50, generator=generator, dtype=torch.float64) + 0.1
     kept, forget = as_fisher(rest + part, 10), as_fisher(part, 2)
-    # What a pass of its own would give, with the rounding of the forget sums left out of the comparison.
+    # The result of a real pass. The rounding of the forget sums is left out of the comparison.
     exact = FisherDiagonal({"layer.weight": rest + part - forget.sums["layer.weight"].double()}, 8)
     selected, expected = (select_weights(forget, retain, **rule) for retain in (kept - forget, exact))
     error = cancellation_error(kept, forget, selected)

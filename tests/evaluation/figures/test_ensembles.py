@@ -47,7 +47,7 @@ def test_equals_the_formula_on_the_histograms_of_numpy():
 
 
 def test_the_largest_margin_counts():
-    # Without it the first ensemble would have the distribution of the second.
+    # Without the largest margin the first ensemble would have the distribution of the second.
     assert klom(np.array([[0.0, 1.0, 0.0, 50.0]]), np.array([[0.0, 1.0]]))[0] > 1
 
 

@@ -38,7 +38,7 @@ def coverage(draw, interval, truth, num_draws=3000):
 
 
 def texts(generator, share=0.8, num_texts=150):
-    """Right tokens and tokens of texts, whose tokens depend on each other, and less so in long texts."""
+    """Numbers of right tokens and of tokens per text. Tokens of a text depend on each other, in long texts less."""
     counts = generator.integers(5, 40, num_texts)
     concentration = 1 + counts / 10
     shares = generator.beta(concentration * share, concentration * (1 - share))
@@ -52,7 +52,7 @@ def test_the_interval_of_a_mean_covers_it_in_about_95_percent_of_draws():
 def test_intervals_over_texts_cover_ratio_and_share_of_tokens_in_about_95_percent_of_draws():
     assert 0.93 < coverage(texts, ratio_interval, 0.8) < 0.97
     assert 0.93 < coverage(texts, share_interval, 0.8) < 0.97
-    # As if tokens were independent, it would be far too narrow.
+    # An interval that takes tokens for independent is far too narrow.
     assert coverage(texts, lambda right, counts: wilson_interval(right.sum(), counts.sum()), 0.8) < 0.8
 
 

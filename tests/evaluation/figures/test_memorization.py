@@ -55,7 +55,7 @@ def test_verbatim_means_full_exact_memorisation_and_full_extraction_strength():
     assert np.array_equal(is_verbatim(correct, counts), exact == 1)
     assert np.array_equal(is_verbatim(correct, counts), strength == 1)
     assert not is_verbatim(correct, counts)[counts == 0].any()
-    # What can be extracted was memorised: a suffix of right tokens is a share of them.
+    # A suffix of right tokens is a part of all right tokens.
     assert (exact[counts > 0] >= strength[counts > 0]).all()
 
 
