@@ -7,10 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 
@@ -45,45 +43,36 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def fork_worlds(target: Callable[..., None], arguments: dict[int, tuple]) -> None:
+def fork(num_processes: int, target: Callable[..., None], *arguments) -> None:
     """
-    Runs a function in worlds of several processes, all at once. The processes of a world know of each other by the
-    environment that torchrun would give them. They are forked, so that they need not import everything again; nothing
-    may have been computed before.
+    Runs a function to its end in several processes, which know of each other by the environment that torchrun would
+    give them. They are forked, so that they need not import everything again. Nothing may have been computed before.
 
     Args:
+        num_processes (`int`):
+            Number of processes.
         target (`Callable`):
             Called in every process.
-        arguments (`dict[int, tuple]`):
-            Its arguments by the number of processes of the world.
+        arguments:
+            Its arguments.
 
     Raises:
         `SystemExit`: If a process fails. All others are killed.
     """
-    with ExitStack() as stack:
-        free = [stack.enter_context(socket.socket()) for _ in arguments]
-        for one in free:
-            one.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1] for one in free]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(index: int) -> None:
+        places = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": num_processes, "LOCAL_WORLD_SIZE": num_processes}
+        places |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in places.items()})
+        target(*arguments)
+
     context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=_run_in_world, args=(index, world, port, target, given))
-        for (world, given), port in zip(arguments.items(), ports, strict=True)
-        for index in range(world)
-    ]
+    processes = [context.Process(target=run, args=(index,)) for index in range(num_processes)]
     for process in processes:
         process.start()
-    _wait_for(processes)
-
-
-def _run_in_world(index: int, world: int, port: int, target: Callable[..., None], arguments: tuple) -> None:
-    places = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-    environment = places | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in environment.items()})
-    target(*arguments)
-
-
-def _wait_for(processes: Iterable[ForkProcess]) -> None:
     running = {process.sentinel: process for process in processes}
     while running:
         for sentinel in wait(running):

@@ -3,7 +3,7 @@
 """
 Runs the same scenarios in one, two and three processes, and saves the results of every process: `worlds.py FOLDER`.
 
-The worlds run at once, in processes that are forked after the imports, because these take longer than some scenarios.
+The processes are forked after the imports, which take longer than some scenarios.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from hf_deepclean.runtime.processes import gather_objects, is_main_process, num_
 from hf_deepclean.runtime.sharded_models import named_parameters
 from hf_deepclean.runtime.shards import full_tensor
 from tests import tiny
-from tests.launched.launch import fork_worlds
+from tests.launched.launch import fork
 
 
 # The numbers of processes.
@@ -265,4 +265,5 @@ def run_scenarios(folder):
 
 if __name__ == "__main__":
     tiny.digits()
-    fork_worlds(run_scenarios, {world: (Path(sys.argv[1], str(world)),) for world in WORLDS})
+    for world in WORLDS:
+        fork(world, run_scenarios, Path(sys.argv[1], str(world)))
