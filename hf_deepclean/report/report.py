@@ -127,7 +127,7 @@ class UnlearningReport(JsonRecord):
         Sentences about what the run did not reach: retained data that the repair did not bring back, and a missed
         target of the selection `"auto"`. Empty if nothing fell short.
         """
-        return find_shortfalls(self)
+        return find_shortfalls(self.stages, self.search)
 
     def __str__(self) -> str:
         return format_report(self)

@@ -2,47 +2,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sentences about what a run did not reach."""
 
-from typing import TYPE_CHECKING
-
 from ..evaluation.measures import MEAN_LOSS, estimate_of, recall_measure
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, StageResult
 from ..selection.knowledge import knowledge_of_loss
-
-
-if TYPE_CHECKING:
-    from .report import UnlearningReport
+from ..selection.search import SelectionSearch
 
 
 # A larger drop of the knowledge of the retained data is a shortfall.
 MAX_RETAIN_DROP = 0.02
 
 
-def find_shortfalls(report: "UnlearningReport") -> list[str]:
+def find_shortfalls(stages: dict[str, StageResult], search: SelectionSearch | None) -> list[str]:
     """See [`UnlearningReport.shortfalls`]."""
-    found = [_retain_shortfall(report)]
-    if report.search is not None and report.search.target == "chance":
-        found.append(_chance_shortfall(report))
-    if report.search is not None and report.search.target == "unseen":
-        found.append(_membership_shortfall(report))
+    before, after = stages[BEFORE], stages[AFTER_REPAIR]
+    found = [_retain_shortfall(before, after)]
+    if search is not None and search.target == "chance":
+        found.append(_chance_shortfall(before, after))
+    if search is not None and search.target == "unseen":
+        found.append(_membership_shortfall(after))
     return [shortfall for shortfall in found if shortfall is not None]
 
 
-def _retain_shortfall(report: "UnlearningReport") -> str | None:
-    measure, before, after = _retained(report.stages[BEFORE], report.stages[AFTER_REPAIR])
-    if before - after <= MAX_RETAIN_DROP:
+def _retain_shortfall(before: StageResult, after: StageResult) -> str | None:
+    measure, first, last = _retained(before, after)
+    if first - last <= MAX_RETAIN_DROP:
         return None
     return (
-        f"The repair did not bring the retained data back: {measure} {100 * before:.1f} % before, {100 * after:.1f} % "
+        f"The repair did not bring the retained data back: {measure} {100 * first:.1f} % before, {100 * last:.1f} % "
         "now. Repair longer (`num_train_epochs`), try another `learning_rate` (a few weights may need several times "
         "the rate of the model's training), or set a smaller `reset_fraction`."
     )
 
 
-def _chance_shortfall(report: "UnlearningReport") -> str | None:
-    before, forget = report.stages[BEFORE].splits, report.stages[AFTER_REPAIR].splits["forget"]
+def _chance_shortfall(before: StageResult, after: StageResult) -> str | None:
+    forget = after.splits["forget"]
     if forget.accuracy is None:
         return None
-    num_classes = len(before["retain"].per_class.keys() | before["forget"].per_class.keys())
+    num_classes = len(before.splits["retain"].per_class.keys() | before.splits["forget"].per_class.keys())
     if forget.accuracy_interval[0] <= 1 / num_classes:
         return None
     return (
@@ -51,8 +47,8 @@ def _chance_shortfall(report: "UnlearningReport") -> str | None:
     )
 
 
-def _membership_shortfall(report: "UnlearningReport") -> str | None:
-    membership = report.stages[AFTER_REPAIR].membership
+def _membership_shortfall(after: StageResult) -> str | None:
+    membership = after.membership
     if membership is None or membership.auc_interval[0] <= 0.5:
         return None
     return (
