@@ -11,11 +11,11 @@ from transformers import TrainingArguments
 
 from .evaluation.checks import check_measurements
 from .evaluation.recovery import RELEARNING_DATA
-from .fisher.checks import check_fisher_type
-from .models.scope import check_reset_scope
+from .fisher.checks import FISHER_TYPES, check_fisher_type
+from .models.scope import RESET_SCOPES, check_reset_scope
 from .publishing.redaction import FORGET_DISCLOSURES, check_disclosure
 from .repair.plan import check_repair_options
-from .reset.values import check_reset_value
+from .reset.values import RESET_VALUES, check_reset_value
 from .runtime.processes import check_parallelism
 from .selection.knowledge import TARGETS, check_target
 from .selection.rules import SELECTION_RULES, check_selection_rule
@@ -160,7 +160,7 @@ class FisherUnlearningConfig(TrainingArguments):
         default="empirical",
         metadata={
             "help": "Labels of the Fisher information: given, drawn from the model, or all classes in expectation.",
-            "choices": ["empirical", "sampled", "expected"],
+            "choices": list(FISHER_TYPES),
         },
     )
     per_device_fisher_batch_size: int = field(
@@ -207,7 +207,7 @@ class FisherUnlearningConfig(TrainingArguments):
         default="full",
         metadata={
             "help": "Which weights may be reset: all, or only those of the active LoRA adapter.",
-            "choices": ["full", "adapter"],
+            "choices": list(RESET_SCOPES),
         },
     )
     target_modules: list[str] | None = field(
@@ -221,7 +221,7 @@ class FisherUnlearningConfig(TrainingArguments):
         metadata={
             "help": "Value of the selected weights after the reset. By default 'pretrained' if --pretrained_model is "
             "given, 'init' for adapters and models with token embeddings, else 'zero'.",
-            "choices": ["zero", "init", "pretrained"],
+            "choices": list(RESET_VALUES),
         },
     )
     pretrained_model: str | None = field(

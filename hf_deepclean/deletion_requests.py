@@ -3,8 +3,7 @@
 """Answers several deletion requests, in one run or one after the other, each with its own report."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from .config import FisherUnlearningConfig
 from .data.checks import check_rows_of_request
 from .fisher.diagonal import FisherDiagonal
 from .report.report import REPORT_NAME, UnlearningReport
+from .runtime.attributes import overridden
 from .runtime.processes import on_main_process
 from .unlearner import FisherUnlearner
 
@@ -138,7 +138,7 @@ def _answer_in_turn(
         if resume and on_main_process((folder / REPORT_NAME).exists):
             reports[name], model = UnlearningReport.load(folder / REPORT_NAME), str(folder)
             continue
-        with _output_to(args, str(folder)):
+        with overridden(args, output_dir=str(folder)):
             unlearner = FisherUnlearner(
                 model,
                 args,
@@ -150,15 +150,6 @@ def _answer_in_turn(
             reports[name] = unlearner.unlearn(resume_from_checkpoint=resume)
         model = unlearner.model
     return reports
-
-
-@contextmanager
-def _output_to(args: FisherUnlearningConfig, folder: str) -> Iterator[None]:
-    output, args.output_dir = args.output_dir, folder
-    try:
-        yield
-    finally:
-        args.output_dir = output
 
 
 def _without(dataset: Dataset, rows: Sequence[int]) -> Dataset:

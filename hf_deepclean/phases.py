@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers.utils import CONFIG_NAME
 
 from .config import FisherUnlearningConfig
 from .data.loaders import BatchSource
@@ -20,8 +21,9 @@ from .evaluation.stages import BEFORE, CONTROL_AFTER_REPAIR, CONTROL_AFTER_RESET
 from .fisher.checkpoint import FisherCheckpoint
 from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import FisherPass
+from .models.adapters.parameters import CONFIG_NAME as ADAPTER_CONFIG_NAME
 from .models.adapters.saving import save_adapter
-from .models.heads import base_model
+from .models.heads import model_class_name
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
 from .repair.control import run_control
 from .repair.plan import MAX_UNSEEN_EXAMPLES, RepairPlan, num_repair_steps
@@ -36,7 +38,6 @@ from .run_state import RunState
 from .runtime.attributes import overridden
 from .runtime.clock import PhaseClock
 from .runtime.processes import is_main_process, on_main_process, run_once
-from .runtime.sharded_models import plain_class
 from .selection.fisher_plane import fisher_plane
 from .selection.search import MAX_FISHER_EXAMPLES, SelectionSearch
 from .selection.selector import WeightSelector
@@ -47,7 +48,7 @@ from .selection.weight_selection import WeightSelection
 logger = logging.getLogger(__name__)
 
 # Written last: without these files nothing loads the folder as a model, or takes it for a finished run.
-_LAST_FILES = ("config.json", "adapter_config.json", REPORT_NAME)
+_LAST_FILES = (CONFIG_NAME, ADAPTER_CONFIG_NAME, REPORT_NAME)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Phases:
         """The model to clean."""
         return self.trainer.model
 
-    def evaluator(self) -> Evaluator:
+    def make_evaluator(self) -> Evaluator:
         """Makes the evaluator of models on all data sets."""
         return Evaluator(
             self.source,
@@ -97,7 +98,9 @@ class Phases:
             clock=self.clock,
         )
 
-    def fisher(self, dataset: Any, description: str, checkpoint: FisherCheckpoint | None = None) -> FisherDiagonal:
+    def compute_fisher(
+        self, dataset: Any, description: str, checkpoint: FisherCheckpoint | None = None
+    ) -> FisherDiagonal:
         """
         Computes the Fisher of the weights in scope on a data set.
 
@@ -135,7 +138,7 @@ class Phases:
         # The first rows of a stream may all be of one class, and a kept Fisher holds all rows.
         return None if is_stream(dataset) or self.request.kept_fisher is not None else MAX_FISHER_EXAMPLES
 
-    def selector(self) -> WeightSelector:
+    def make_selector(self) -> WeightSelector:
         """Makes the selector of the weights to reset."""
         return WeightSelector(
             self.model,
@@ -163,13 +166,13 @@ class Phases:
             forget, retain ([`FisherDiagonal`]):
                 The Fishers of the forget and of the retain set.
         """
-        return self.selector().select(forget, retain, self.evaluator(), self.resetter().try_reset)
+        return self.make_selector().select(forget, retain, self.make_evaluator(), self.make_resetter().try_reset)
 
-    def resetter(self) -> Resetter:
+    def make_resetter(self) -> Resetter:
         """Makes the resetter of the selected weights."""
         return Resetter(self.model, self.request.reset_value, self.args.pretrained_model, self.args.seed, self.clock)
 
-    def repair_plan(self, search: SelectionSearch | None) -> RepairPlan:
+    def plan_repair(self, search: SelectionSearch | None) -> RepairPlan:
         """
         Plans the repair.
 
@@ -186,7 +189,7 @@ class Phases:
             reset_scope=self.args.reset_scope,
         )
 
-    def relearning(self, evaluator: Evaluator) -> RelearningMeasurement:
+    def make_relearning(self, evaluator: Evaluator) -> RelearningMeasurement:
         """
         Makes the measurement of how fast the forget data come back.
 
@@ -216,13 +219,13 @@ class Phases:
             evaluator ([`Evaluator`]):
                 Evaluates the trials.
         """
-        progress, try_reset, is_sharded = state.progress, self.resetter().try_reset, self.trainer.is_sharded
+        progress, try_reset, is_sharded = state.progress, self.make_resetter().try_reset, self.trainer.is_sharded
 
         def fisher(split: str) -> FisherDiagonal:
-            return self.fisher(self.request.splits[split], f"{split} Fisher", state.fisher_checkpoint(split))
+            return self.compute_fisher(self.request.splits[split], f"{split} Fisher", state.fisher_checkpoint(split))
 
-        before = progress.stages[BEFORE]
-        chosen = self.selector().compute_and_select(fisher, evaluator, try_reset, before, self.request.kept_fisher)
+        before, kept_fisher = progress.stages[BEFORE], self.request.kept_fisher
+        chosen = self.make_selector().compute_and_select(fisher, evaluator, try_reset, before, kept_fisher)
         forget, retain = chosen.forget, chosen.retain
         progress.search, progress.kept_fisher = chosen.search, chosen.kept_fisher
         progress.num_fisher_examples = {"forget": forget.num_examples, "retain": retain.num_examples}
@@ -260,7 +263,8 @@ class Phases:
         """
         if CONTROL_AFTER_REPAIR not in state.progress.stages:
             with self.clock.phase("control"):
-                run_control(self.trainer, self.repair_plan(search), self.resetter(), reset, evaluate)
+                run_control(self.trainer, self.plan_repair(search), self.make_resetter(), reset, evaluate)
+        # Also in a resumed run, where the state has these results.
         for name in (CONTROL_AFTER_RESET, CONTROL_AFTER_REPAIR):
             evaluate(name)
 
@@ -290,18 +294,18 @@ class Phases:
         for num_bits in self.args.quantization_bits or []:
             for stage, model in models.items():
                 name = rounded_stage(stage, num_bits)
-                rounded[name] = state.stage(name, partial(evaluate, model, num_bits))
+                rounded[name] = state.evaluate_stage(name, partial(evaluate, model, num_bits))
         for data in self.args.relearning_data if self.args.relearning_steps > 0 else []:
             if data in state.progress.relearning:
                 continue
             with self.clock.phase("relearning"):
-                state.progress.relearning[data] = self.relearning(evaluator).measure(models, data)
+                state.progress.relearning[data] = self.make_relearning(evaluator).measure(models, data)
                 guard.verify(self.model)
             state.save()
             self.trainer.interruption.check()
         return rounded
 
-    def report(
+    def make_report(
         self,
         state: RunState,
         selection: WeightSelection,
@@ -322,9 +326,9 @@ class Phases:
                 The numbers of weights that changed, and of those that did not.
         """
         progress = state.progress
-        plan = self.repair_plan(progress.search)
+        plan = self.plan_repair(progress.search)
         return UnlearningReport(
-            model_class=plain_class(base_model(self.model)).__name__,
+            model_class=model_class_name(self.model),
             settings=self.args.reported_settings()
             | {
                 "reset_value": self.request.reset_value,
@@ -336,7 +340,7 @@ class Phases:
             stages=stages,
             integrity=integrity,
             seconds=dict(self.clock.seconds),
-            versions=library_versions(with_peft=self.request.is_of_adapter),
+            versions=library_versions(with_peft=self.request.has_adapter),
             seed=self.args.seed,
             fisher_fallback=progress.fisher_fallback,
             kept_fisher=progress.kept_fisher,
@@ -364,7 +368,7 @@ class Phases:
         def write(folder: Path) -> None:
             # All processes take part in writing a sharded model; the main process writes the files.
             if is_main_process() or self.trainer.is_sharded:
-                if self.request.is_of_adapter:
+                if self.request.has_adapter:
                     save_adapter(self.model, folder)
                 else:
                     with overridden(self.model, **self.trainer.original_configs):

@@ -4,7 +4,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,18 @@ class UnlearningRequest:
         requests = {} if requests is None else dict(requests)
         return cls(model, source, splits, reset_value, requests, reference_model, kept_fisher, log_likelihood_func)
 
+    def with_attributes_of(self, unlearner: Any) -> "UnlearningRequest":
+        """
+        Returns the request with what a caller may have set since, as attributes of the unlearner.
+
+        Args:
+            unlearner ([`FisherUnlearner`]):
+                The unlearner.
+        """
+        names = ("model", "reset_value", "requests", "reference_model", "kept_fisher", "log_likelihood_func")
+        splits = (getattr(unlearner, f"{split}_dataset") for split in ("forget", "retain", "eval", "unseen"))
+        return replace(self, splits=name_splits(*splits), **{name: getattr(unlearner, name) for name in names})
+
     @property
     def forget_dataset(self) -> Any:
         """The forget set."""
@@ -145,7 +157,7 @@ class UnlearningRequest:
         return len(self.forget_dataset) / (len(self.forget_dataset) + len(self.retain_dataset))
 
     @property
-    def is_of_adapter(self) -> bool:
+    def has_adapter(self) -> bool:
         """Whether the model has an adapter."""
         return is_adapted(self.model)
 

@@ -24,6 +24,7 @@ from .models.fingerprint import weights_fingerprint
 from .repair.checkpoints import STAGING_FOLDER
 from .report.json_record import from_json_types, to_json_types
 from .report.provenance import library_versions
+from .report.report import REPORT_NAME
 from .request import UnlearningRequest
 from .runtime.files import (
     INCOMPLETE,
@@ -174,7 +175,7 @@ class RunState:
         with replaced(self.folder / _RECORD) as path:
             path.write_text(json.dumps(to_json_types(progress), indent=2))
 
-    def stage(self, name: str, evaluate: Callable[[], StageResult]) -> StageResult:
+    def evaluate_stage(self, name: str, evaluate: Callable[[], StageResult]) -> StageResult:
         """Returns the result of a stage. Evaluates and saves it first if it is not in the record."""
         if name not in self.progress.stages:
             self.progress.stages[name] = evaluate()
@@ -305,7 +306,7 @@ def identity_of_run(request: UnlearningRequest, args: FisherUnlearningConfig) ->
             "kept_fisher": None if request.kept_fisher is None else request.kept_fisher.num_examples,
             "requests": {name: list(rows) for name, rows in request.requests.items()},
             "settings": {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_EFFECT)},
-            "versions": library_versions(with_peft=request.is_of_adapter),
+            "versions": library_versions(with_peft=request.has_adapter),
         }
     )
 
@@ -319,12 +320,12 @@ def num_bytes_to_write(request: UnlearningRequest, args: FisherUnlearningConfig)
             As for [`identity_of_run`].
     """
     model, scope = request.model, request.parameters_in_scope(args)
-    tensors = scope.values() if request.is_of_adapter else chain(model.parameters(), model.buffers())
+    tensors = scope.values() if request.has_adapter else chain(model.parameters(), model.buffers())
     sums = sum(4 * parameter.numel() for parameter in scope.values())
     return sum(tensor.nbytes for tensor in tensors) + 2 * num_processes() * sums
 
 
-def is_of_a_run(output: Path, name: str) -> bool:
+def belongs_to_run(output: Path, name: str) -> bool:
     """Whether the entry `name` of an output directory belongs to the run whose state is there."""
     record = output / STATE_FOLDER / _RECORD
     if name == STATE_FOLDER or name.startswith(INCOMPLETE):
@@ -379,14 +380,14 @@ def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> N
     found = sorted(
         entry.name
         for entry in path.iterdir()
-        if not (resuming and (re.fullmatch(r"checkpoint-\d+|runs", entry.name) or is_of_a_run(path, entry.name)))
+        if not (resuming and (re.fullmatch(r"checkpoint-\d+|runs", entry.name) or belongs_to_run(path, entry.name)))
     )
     if not found:
         return
     remedy = "Nothing is ever overwritten: choose another `output_dir`, or move what is there."
     if (path / STATE_FOLDER).exists():
         remedy = f"Continue that run with `resume_from_checkpoint=True`, or choose another `output_dir`. {remedy}"
-    elif resuming and (path / "report.json").exists():
+    elif resuming and (path / REPORT_NAME).exists():
         remedy = f"The run there is finished, so there is nothing to continue. {remedy}"
     raise FileExistsError(
         f"The output directory {path} already holds {found[0]}"

@@ -131,7 +131,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         elif not isinstance(args, FisherUnlearningConfig):
             args = FisherUnlearningConfig.from_training_arguments(args)
         check_output_directory(args.output_dir, resuming=True)
-        self.request = UnlearningRequest.of(
+        request = self._request = UnlearningRequest.of(
             model,
             args,
             name_splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset),
@@ -140,9 +140,9 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             requests=requests,
             log_likelihood_func=log_likelihood_func,
         )
-        keep_base_differentiable(self.request.model)
+        keep_base_differentiable(request.model)
         super().__init__(
-            self.request.model,
+            request.model,
             args,
             data_collator,
             train_dataset=retain_dataset,
@@ -154,8 +154,8 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
         self.forget_dataset, self.retain_dataset = forget_dataset, retain_dataset
-        self.unseen_dataset, self.reference_model = unseen_dataset, self.request.reference_model
-        self.kept_fisher, self.requests = self.request.kept_fisher, self.request.requests
+        self.unseen_dataset, self.reference_model = unseen_dataset, request.reference_model
+        self.kept_fisher, self.requests, self.reset_value = request.kept_fisher, request.requests, request.reset_value
         self._reference_answers = None
         self.request.check_batches(self.batch_source)
 
@@ -252,13 +252,13 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
 
     def _run(self, state: RunState, checkpoint: str | bool | None) -> UnlearningReport:
         phases, stages = self._phases, {}
-        evaluator = phases.evaluator()
+        evaluator = phases.make_evaluator()
         if self.reference_model is not None:
             # Also in a resumed run: all others are compared with its answers.
             evaluator, stages[REFERENCE] = self._compare(evaluator)
 
         def evaluate(name: str) -> None:
-            stages[name] = state.stage(name, lambda: evaluator.evaluate(self.model))
+            stages[name] = state.evaluate_stage(name, lambda: evaluator.evaluate(self.model))
 
         evaluate(BEFORE)
         self.selection = state.load_selection()
@@ -266,7 +266,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             self.selection = phases.compute_and_select(state, evaluator)
             state.save_selection(self.selection)
         self.search = state.progress.search
-        self.reset = phases.resetter().reset(self.selection)
+        self.reset = phases.make_resetter().reset(self.selection)
         evaluate(AFTER_RESET)
         self._repair(state, checkpoint)
         evaluate(AFTER_REPAIR)
@@ -274,7 +274,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         if self.args.random_mask_control:
             phases.run_control(state, self.reset, self.search, evaluate)
         stages |= phases.measure_recovery(state, evaluator, self.reset.guard)
-        report = phases.report(state, self.selection, stages, integrity)
+        report = phases.make_report(state, self.selection, stages, integrity)
         phases.save_result(state, report)
         return report
 
@@ -324,7 +324,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         Returns:
             [`FisherDiagonal`]
         """
-        return self._phases.fisher(dataset, description)
+        return self._phases.compute_fisher(dataset, description)
 
     def select_weights(self, forget: FisherDiagonal, retain: FisherDiagonal) -> WeightSelection:
         """
@@ -355,11 +355,11 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         self.selection = self.selection if selection is None else selection
         if self.selection is None:
             raise RuntimeError("There is no selection of weights to reset. Call `select_weights` first, or pass one.")
-        self.reset = self._phases.resetter().reset(self.selection)
+        self.reset = self._phases.make_resetter().reset(self.selection)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput | None:
         """Repairs the selected weights; see [`RepairTrainer.train`]."""
-        self.plan = self._phases.repair_plan(self.search)
+        self.plan = self._phases.plan_repair(self.search)
         return super().train(resume_from_checkpoint, **kwargs)
 
     def evaluate_unlearning(self, model: PreTrainedModel | None = None) -> StageResult:
@@ -373,7 +373,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         Returns:
             [`StageResult`]: With the divergence to the reference model, once that has been evaluated.
         """
-        evaluator = self._phases.evaluator()
+        evaluator = self._phases.make_evaluator()
         if model is not None and model is self.reference_model:
             return self._compare(evaluator)[1]
         evaluator = replace(evaluator, reference_log_probabilities=self._reference_answers)
@@ -386,9 +386,9 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         return evaluator, result
 
     @property
-    def reset_value(self) -> str:
-        """What the selected weights are reset to."""
-        return self.request.reset_value
+    def request(self) -> UnlearningRequest:
+        """The request, with what the attributes of this object are now."""
+        return self._request.with_attributes_of(self)
 
     @property
     def freeze_guard(self) -> FreezeGuard | None:

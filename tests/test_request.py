@@ -105,7 +105,7 @@ def test_a_request_has_the_model_and_the_source_that_it_was_given_as(tmp_path):
     model = tiny.vit(num_labels=10)
     model.save_pretrained(tmp_path / "model")
     given = request_of(tmp_path / "a", model)
-    assert given.model is given.source is model and not given.is_of_adapter
+    assert given.model is given.source is model and not given.has_adapter
     loaded = request_of(tmp_path / "a", str(tmp_path / "model"))
     assert loaded.source == str(tmp_path / "model")
     assert torch.equal(loaded.model.classifier.weight, model.classifier.weight)

@@ -55,9 +55,9 @@ def result(accuracy):
 
 def test_a_stage_is_evaluated_once_also_by_the_run_that_continues(tmp_path):
     state = state_in(tmp_path / "a")
-    assert state.stage("before", lambda: result(0.5)) == result(0.5)
+    assert state.evaluate_stage("before", lambda: result(0.5)) == result(0.5)
     for again in (state, state_in(tmp_path / "a")):
-        assert again.stage("before", lambda: pytest.fail("evaluated")) == result(0.5)
+        assert again.evaluate_stage("before", lambda: pytest.fail("evaluated")) == result(0.5)
 
 
 def test_a_selection_is_read_as_it_was_saved_and_the_fisher_sums_go(tmp_path):
@@ -133,7 +133,7 @@ def test_the_state_of_a_run_that_did_nothing_is_removed_and_no_other(tmp_path):
     state.remove_if_empty()
     assert not (tmp_path / "a").exists()
     state = state_in(tmp_path / "a")
-    state.stage("before", lambda: result(0.5))
+    state.evaluate_stage("before", lambda: result(0.5))
     state.remove_if_empty()
     assert state.folder.exists()
 

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from ..data.batches import IGNORED
+from ..data.loaders import seed_of_batch
 from ..models.label_alignment import logits_of
 from ..models.label_draws import uniform_numbers
 from ..models.likelihood import Likelihood
 from ..selection.weight_selection import WeightSelection, selection_at
 from .data import UnlearningData
 from .scoring import summed_gradients, trainable_parameters
-from .training import BatchLoss, TrainingMethod, check_not_empty, epoch_seed, train
+from .training import BatchLoss, TrainingMethod, check_not_empty, train
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _train_on_random_labels(
         return loss.mean(batch, relabel)
 
     batch_size = method.per_device_train_batch_size
-    passes = (data.numbered_batches("all", batch_size, epoch_seed(seed, epoch)) for epoch in count())
+    passes = (data.numbered_batches("all", batch_size, seed_of_batch(seed, epoch)) for epoch in count())
     losses = (loss_of(*numbered) for numbered in chain.from_iterable(passes))
     train(model, method, losses, method.num_steps(data.num_examples("all")), seed, selection)
 

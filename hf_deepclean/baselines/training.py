@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from ..data.batches import IGNORED
+from ..data.loaders import seed_of_batch
 from ..models.contexts import evaluation_mode, freeze_running_statistics, only_trainable
 from ..models.likelihood import Likelihood
 from ..repair.optimizer import SparseAdamW
@@ -233,12 +233,7 @@ def shuffled_batches(
     """Yields batches of a split without end, every pass in another order."""
     check_not_empty(data, split)
     for epoch in count():
-        yield from data.batches(split, method.per_device_train_batch_size, epoch_seed(seed, epoch))
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of the order of one epoch."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+        yield from data.batches(split, method.per_device_train_batch_size, seed_of_batch(seed, epoch))
 
 
 def check_not_empty(data: UnlearningData, *splits: str) -> None:

@@ -113,6 +113,7 @@ class Evaluator:
             description (`str`):
                 Shown beside the progress bar.
         """
+        # One place per prediction, because every prediction is of one batch.
         places: list[int | None] = []
 
         def batches() -> Iterator[Mapping[str, Any]]:

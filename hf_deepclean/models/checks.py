@@ -89,15 +89,16 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
         check_adapter(model, reset_value)
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(
-            f"This {type(model).__name__} carries adapters, and resetting single adapter weights needs special rules. "
-            "Merge them into the model first (`merge_and_unload`)."
+            f"This {type(model).__name__} carries adapters that were loaded into it, so its weights are not those of "
+            "one model. To clean an adapter, pass its folder as the model, with `reset_scope='adapter'`. To clean the "
+            "whole model, load it with `PeftModel.from_pretrained(base, folder)` and pass `model.merge_and_unload()`."
         )
     if reset_scope == "full" and (
         getattr(model, "is_quantized", False) or getattr(model, "quantization_method", None) is not None
     ):
         raise ValueError(
             f"The weights of this {type(model).__name__} are quantised: they have no gradients, and one stored number "
-            "can hold several weights. Unlearn the model in float32 or bfloat16 and quantise the result."
+            "can hold several weights. Clean the model in float32 or bfloat16 and quantise the result."
         )
     for name, parameter in model.named_parameters():
         if parameter.is_meta:

@@ -15,6 +15,7 @@ from transformers.models.auto import modeling_auto
 
 from ..data.batches import IGNORED, LABELS, SPAN_LABELS, select_examples, split_labels
 from ..data.packing import cut_padding, pad_labels_right, pad_right, unpack_documents
+from ..runtime.sharded_models import plain_class
 from .contexts import differentiable_mode, evaluation_mode
 from .likelihood import Likelihood, LogLikelihoodFunction, built_in_kind
 
@@ -150,6 +151,11 @@ def generates_tokens(model: nn.Module, likelihood: Likelihood, batch: Mapping[st
 def base_model(model: nn.Module) -> nn.Module:
     """The model itself, or the base model of a peft model."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def model_class_name(model: nn.Module) -> str:
+    """The name of the model's class, without what peft and FSDP add to it."""
+    return plain_class(base_model(model)).__name__
 
 
 @cache

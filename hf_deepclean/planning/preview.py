@@ -16,11 +16,11 @@ from ..data.streams import is_stream
 from ..evaluation.relearning import evaluated_steps
 from ..fisher.diagonal import FisherDiagonal
 from ..models.contexts import checkpointing_activations, restoring
-from ..models.heads import base_model
+from ..models.heads import model_class_name
 from ..phases import Phases
 from ..repair.plan import RepairPlan, num_repair_steps
 from ..report.results import SelectionResult
-from ..report.tables import aligned
+from ..report.tables import align_columns
 from ..reset.resetter import Reset
 from ..runtime.processes import num_processes
 
@@ -57,7 +57,7 @@ class UnlearningPreview:
             f"Dry run of {self.model_class}: nothing was changed or written. Everything below is an estimate from "
             f"{sample}.",
             "",
-            *aligned(self.selection.rows()),
+            *align_columns(self.selection.rows()),
             "",
             f"The rule {self.selection.rule!r} would reset about {selected:,} of {total:,} weights.",
             f"Estimated seconds: {seconds}; {sum(self.seconds.values()):.1f} in all, of which the repair takes "
@@ -140,7 +140,7 @@ class PreviewRun:
         with restoring(phases.model):
             fishers, seconds = self._fishers(num_examples)
             selection, search = phases.select_weights(*fishers.values())
-            reset, plan = phases.resetter().reset(selection), phases.repair_plan(search)
+            reset, plan = phases.make_resetter().reset(selection), phases.plan_repair(search)
             try:
                 step, optimizer_bytes = self._measure_repair_step(reset, num_examples)
             finally:
@@ -149,7 +149,7 @@ class PreviewRun:
                 reset.guard.verify(phases.model)
             seconds["evaluation"] = self._evaluation_seconds(num_examples)
         return UnlearningPreview(
-            model_class=type(base_model(self.phases.model)).__name__,
+            model_class=model_class_name(phases.model),
             selection=SelectionResult.of(selection),
             num_sampled={split: fisher.num_examples for split, fisher in fishers.items()},
             num_repair_steps=num_repair_steps(self.phases.args, self.phases.request.retain_dataset),
@@ -165,7 +165,7 @@ class PreviewRun:
             dataset = self.phases.request.splits[split]
             size = max(num_examples, 2 * self.phases.args.per_device_fisher_batch_size * num_processes())
             sample = self.phases.source.sample(dataset, size)
-            fishers[split] = self.phases.fisher(sample, f"{split} Fisher, sample")
+            fishers[split] = self.phases.compute_fisher(sample, f"{split} Fisher, sample")
             size = min(len(dataset), self.phases.max_fisher_examples(dataset) or len(dataset))
             seconds[f"{split} Fisher"] = self.timer.seconds(math.ceil(size / num_processes()))
         return fishers, seconds
@@ -175,7 +175,7 @@ class PreviewRun:
         size = max(num_examples, 2 * self.phases.args.eval_batch_size * num_processes())
         source, splits = self.phases.source, self.phases.request.splits
         samples = {split: source.sample(splits[split], size) for split in ("forget", "retain")}
-        replace(self.phases.evaluator(), splits=samples, compute_metrics=None).evaluate(self.phases.model)
+        replace(self.phases.make_evaluator(), splits=samples, compute_metrics=None).evaluate(self.phases.model)
         return self.timer.seconds(math.ceil(sum(map(len, splits.values())) / num_processes()))
 
     def _measure_repair_step(self, reset: Reset, num_examples: int) -> tuple[float, int]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..report.tables import aligned
+from ..report.tables import align_columns
 from .alternatives import Alternative, find_alternatives, num_devices_needed
 from .device import Device
 from .formulas import estimate_run
@@ -108,7 +108,7 @@ class EstimateReport:
         lines = [
             f"{size.num_parameters:,} weights, {size.scope:,} in scope, in {self.setting.dtype}, on {devices}.",
             "",
-            *aligned(self.estimate.rows()),
+            *align_columns(self.estimate.rows()),
         ]
         if not math.isinf(memory):
             fits = "fits" if self.estimate.fits(memory) else "does not fit"
@@ -116,7 +116,7 @@ class EstimateReport:
                 "",
                 f"This {fits}.",
                 "",
-                *aligned([[*Alternative.HEAD], *(other.row() for other in self.alternatives[:_NUM_SHOWN])]),
+                *align_columns([[*Alternative.HEAD], *(other.row() for other in self.alternatives[:_NUM_SHOWN])]),
             ]
             lines += ["", self._advice()]
         if self.throughput is not None:

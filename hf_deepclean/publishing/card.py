@@ -21,10 +21,10 @@ from ..selection.fisher_plane import FisherPlane
 from .card_metadata import PIPELINES, TAGS, card_metadata, card_title
 from .card_tables import (
     describe_rest_of_plane,
+    format_number,
+    format_percent,
     losses_table,
     modules_table,
-    number,
-    percent,
     plane_table,
     relearning_table,
     results_table,
@@ -126,8 +126,8 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {
         "integer": lambda value: f"{value:,}",
-        "number": number,
-        "percent": percent,
+        "number": format_number,
+        "percent": format_percent,
         "one_line": lambda text: " ".join(text.split()),
     }
     return environment.from_string(_source())
@@ -177,11 +177,13 @@ def _repair(settings: Mapping[str, Any]) -> str:
     length = f"{steps:,} steps" if steps > 0 else f"{settings.get('num_train_epochs', 0):g} epochs"
     batch = settings.get("per_device_train_batch_size", 1) * settings.get("gradient_accumulation_steps", 1)
     schedule = settings.get("lr_scheduler_type", "linear")
-    rate = number(settings.get("learning_rate", 0.0))
+    rate = format_number(settings.get("learning_rate", 0.0))
     text = f"{length}, learning rate {rate} ({schedule}), batches of {batch}"
     share = settings.get("hard_example_share", 1.0)
     if share < 1:
-        text += f"; after the first epoch only on the {percent(share)} of the retained data with the largest losses"
+        text += (
+            f"; after the first epoch only on the {format_percent(share)} of the retained data with the largest losses"
+        )
     return text
 
 

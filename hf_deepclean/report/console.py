@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..evaluation.measures import ACCURACIES, ACCURACY, EXACT_MATCHES, MEAN_LOSS, VERBATIM, measure_of_figure
 from ..evaluation.recovery import RELEARNING_DATA, RelearningResult
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES
-from .tables import console_table, format_figure
+from .tables import format_console_table, format_figure
 
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def format_report(report: "UnlearningReport") -> str:
     parts = [
         _results_table(report),
         _class_table(report),
-        console_table(report.selection.rows()),
-        "" if report.search is None else console_table(report.search.rows(report.selection.num_in_scope)),
+        format_console_table(report.selection.rows()),
+        "" if report.search is None else format_console_table(report.search.rows(report.selection.num_in_scope)),
         _gamma_table(report),
         *(_relearning_table(data, found) for data, found in report.relearning_by_data().items()),
         _quantization_table(report),
@@ -51,7 +51,7 @@ def _results_table(report: "UnlearningReport") -> str:
             values = [gaps[stage].get(name) for stage in stages]
             cells = ["" if value is None else format_figure(name, value, signed=True) for value in values]
             rows.append([f"  {name}", *cells])
-    return console_table(rows)
+    return format_console_table(rows)
 
 
 def _class_table(report: "UnlearningReport") -> str:
@@ -71,7 +71,7 @@ def _class_table(report: "UnlearningReport") -> str:
             rows.append([f"{split.replace('_', ' ')}: {name} ({classes[name].num_examples})", *cells])
         if len(classes) > len(shown):
             rows.append([f"{split}: {len(classes) - len(shown)} more in the JSON", *[""] * len(stages)])
-    return console_table(rows) if len(rows) > 1 else ""
+    return format_console_table(rows) if len(rows) > 1 else ""
 
 
 def _change_of_class(report: "UnlearningReport", split: str, name: str) -> float:
@@ -92,7 +92,7 @@ def _gamma_table(report: "UnlearningReport") -> str:
         cells = [format_figure(name, of_trial[name]) if name in of_trial else "" for name in shown]
         share = 100 * trial.num_selected / report.selection.num_in_scope
         rows.append([f"{trial.gamma:.4g}", f"{share:.2f} %", *cells])
-    return console_table(rows)
+    return format_console_table(rows)
 
 
 def _relearning_table(data: str, found: RelearningResult) -> str:
@@ -106,7 +106,7 @@ def _relearning_table(data: str, found: RelearningResult) -> str:
     if excess is not None:
         cells = {AFTER_REPAIR: format_figure(measure, excess, signed=True)}
         rows.append(["recalled beyond the reference", *(cells.get(stage, "") for stage in curves)])
-    return console_table(rows)
+    return format_console_table(rows)
 
 
 def _quantization_table(report: "UnlearningReport") -> str:
@@ -119,7 +119,7 @@ def _quantization_table(report: "UnlearningReport") -> str:
     for name in figures[AFTER_REPAIR]:
         values = [figures[stage].get(name) for stage in stages]
         rows.append([name, *("" if value is None else format_figure(name, value) for value in values)])
-    return console_table(rows)
+    return format_console_table(rows)
 
 
 def _notes(report: "UnlearningReport") -> str:

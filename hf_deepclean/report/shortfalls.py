@@ -4,7 +4,7 @@
 
 from ..evaluation.measures import MEAN_LOSS, estimate_of, recall_measure
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, StageResult
-from ..selection.knowledge import knowledge_of_loss
+from ..selection.knowledge import LOSS_MEASURE, knowledge_of_loss
 from ..selection.search import SelectionSearch
 
 
@@ -62,5 +62,5 @@ def _retained(before: StageResult, after: StageResult) -> tuple[str, float, floa
     first, last = before.splits["retain"], after.splits["retain"]
     measure = recall_measure(first)
     if measure is MEAN_LOSS:
-        return "1 / (1 + loss)", knowledge_of_loss(first.mean_loss), knowledge_of_loss(last.mean_loss)
+        return LOSS_MEASURE, knowledge_of_loss(first.mean_loss), knowledge_of_loss(last.mean_loss)
     return measure.name, estimate_of(measure, first)[0], estimate_of(measure, last)[0]

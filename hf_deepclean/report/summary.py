@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..evaluation.measures import measure_of_figure
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, CONTROL_AFTER_REPAIR, FINE_TUNED, REFERENCE
 from .report import UnlearningReport
-from .tables import format_figure, markdown_table
+from .tables import format_figure, format_markdown_table
 
 
 # The stages of a summary, with their column headings.
@@ -52,7 +52,7 @@ def summarize_reports(reports: Sequence[UnlearningReport]) -> str:
             spread = f" ({low} to {high})" if len(values) > 1 else ""
             cells.append(format_figure(name, sum(values) / len(values)) + spread)
         rows.append([name, *cells])
-    return markdown_table(stages.values(), rows)
+    return format_markdown_table(stages.values(), rows)
 
 
 def _is_loss(figure: str) -> bool:

@@ -29,13 +29,13 @@ def format_figure(name: str, value: float, *, signed: bool = False) -> str:
     return f"{value:{sign}.3f}" if abs(value) < 10_000 else f"{value:{sign}.3g}"
 
 
-def markdown_table(columns: Collection[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown. The first cell of every row is its name, which has no column heading."""
+def format_markdown_table(columns: Collection[str], rows: Iterable[Sequence[str]]) -> str:
+    """Formats a table in Markdown. The first cell of every row is its name, which has no column heading."""
     head = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Pads the cells of a console table: the first column is flush left, the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -46,7 +46,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def console_table(rows: list[list[str]]) -> str:
-    """A table for the console; the first row is the head."""
-    head, *body = aligned(rows)
+def format_console_table(rows: list[list[str]]) -> str:
+    """Formats a table for the console; the first row is the head."""
+    head, *body = align_columns(rows)
     return "\n".join([head.rstrip(), "-" * len(head), *(line.rstrip() for line in body)])

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 class PhaseClock:
     """
-    Adds up wall-clock seconds by phase. A phase inside another one is not counted.
+    Adds up wall-clock seconds by phase. The seconds of a phase inside another one count for the
+    outer phase only.
 
     Args:
         seconds (`dict[str, float]`, *optional*):
-            Seconds by phase to add to, such as those of an interrupted run. By default there are none.
+            Seconds by phase that the clock adds to, such as those of an interrupted run. By default there are none.
 
     Attributes:
         seconds (`dict[str, float]`): Seconds by phase, in the order in which the phases first ended.

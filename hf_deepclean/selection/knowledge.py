@@ -15,6 +15,8 @@ TARGETS = ("unseen", "chance")
 
 # The measure of knowledge of a model that gives a class per example.
 CLASS_MEASURE = "accuracy"
+# The measure for a likelihood without classes, with the mean loss in nats.
+LOSS_MEASURE = "1 / (1 + loss)"
 
 
 def target_of_request(forget_classes: Collection[Any], retain_classes: Collection[Any]) -> str:
@@ -86,7 +88,7 @@ def measure_of_knowledge(predictions: ExamplePredictions) -> tuple[str, float]:
     if predictions.log_probabilities is not None:
         return CLASS_MEASURE, _largest_share(predictions.labels)
     if predictions.tokens is None:
-        return "1 / (1 + loss)", 0.0
+        return LOSS_MEASURE, 0.0
     classes = predictions.tokens.classes
     return "token accuracy", _largest_share(
         predictions.labels[predictions.labels != IGNORED] if classes is None else classes
@@ -95,5 +97,5 @@ def measure_of_knowledge(predictions: ExamplePredictions) -> tuple[str, float]:
 
 def _largest_share(classes: np.ndarray) -> float:
     numbers = np.unique(classes, return_counts=True)[1]
-    # With a single class, giving it is all that there is to know.
+    # With a single class every answer is right. So all of the accuracy counts as knowledge, and 0 is the floor.
     return float(numbers.max() / len(classes)) if len(numbers) > 1 else 0.0

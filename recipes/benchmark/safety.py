@@ -47,7 +47,7 @@ from task_data import DataSource, Rows  # noqa: E402
 from tasks import TASKS  # noqa: E402
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig  # noqa: E402
-from hf_deepclean.report.tables import markdown_table  # noqa: E402
+from hf_deepclean.report.tables import format_markdown_table  # noqa: E402
 from hf_deepclean.runtime.files import replaced  # noqa: E402
 from hf_deepclean.selection.search import UnrecoverableResetError  # noqa: E402
 
@@ -170,7 +170,7 @@ def summarize(results: list[dict[str, Any]]) -> str:
         shares = [f"{100 * value:.1f} %" for value in (sum(known) / len(known), min(known))]
         rows.append([kind, *map(str, cells), *shares, str(len(lost)), str(len(silent))])
     columns = ["requests", "refused", "warned", "retain accuracy, mean", "lowest", "below 97 %", "without a warning"]
-    return markdown_table(columns, rows)
+    return format_markdown_table(columns, rows)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -83,7 +83,7 @@ def test_a_trial_leaves_weights_buffers_flags_and_random_states_as_they_were(tmp
     unlearner = unlearner_for(tmp_path / "a", model, reset_value="init")
     forget, retain = fishers(unlearner)
     tensors, state, seen = tiny.parameters_and_buffers(model), torch.get_rng_state(), []
-    try_reset = unlearner._phases.resetter().try_reset
+    try_reset = unlearner._phases.make_resetter().try_reset
 
     def noisy():
         torch.rand(3)
@@ -140,7 +140,7 @@ def test_a_trial_that_has_nothing_to_be_rewound_to_is_left_out(tmp_path, caplog)
     retain = {name: torch.ones(parameter.shape) for name, parameter in model.named_parameters()}
     forget = {name: (5.0 if name.startswith("classifier") else 0.5) * value for name, value in retain.items()}
     fisher_pair = FisherDiagonal(forget, 1), FisherDiagonal(retain, 1)
-    trial = try_gamma(1.0, *fisher_pair, unlearner.evaluate_unlearning, unlearner._phases.resetter().try_reset)
+    trial = try_gamma(1.0, *fisher_pair, unlearner.evaluate_unlearning, unlearner._phases.make_resetter().try_reset)
     assert trial == GammaTrial(1.0, sum(parameter.numel() for parameter in model.classifier.parameters()), None)
     assert "The weights with a ratio above 1 were not tried: The pretrained model" in caplog.text
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())

@@ -42,11 +42,11 @@ def test_the_penalty_is_left_out_where_nothing_says_how_much_is_known_of_unseen_
     ):
         unlearner = auto_unlearner_for(tmp_path / "a", data, **kwargs)
         unlearner.select_weights(*fishers(unlearner))
-        assert unlearner._phases.repair_plan(unlearner.search).penalty is None
+        assert unlearner._phases.plan_repair(unlearner.search).penalty is None
     data = {name: dataset for name, dataset in splits().items() if name != "unseen_dataset"}
     unlearner = unlearner_for(tmp_path / "a", tiny.trained(), data, reset_fraction=None, num_selection_trials=1)
     unlearner.select_weights(*fishers(unlearner))
-    assert unlearner._phases.repair_plan(unlearner.search).penalty is None
+    assert unlearner._phases.plan_repair(unlearner.search).penalty is None
 
 
 def rows_of_the_epochs(unlearner):
@@ -85,7 +85,7 @@ def test_after_its_first_epoch_a_repair_reads_the_rows_with_the_largest_losses(t
 )
 def test_rows_are_ordered_by_their_losses_where_all_were_known_or_where_that_is_asked_for(tmp_path, kwargs, share):
     unlearner = auto_unlearner_for(tmp_path / "a")
-    predictions = unlearner._phases.evaluator().predict(unlearner.model, tiny.digits(), "try")
+    predictions = unlearner._phases.make_evaluator().predict(unlearner.model, tiny.digits(), "try")
     answers = predictions.log_probabilities.argmax(axis=1)
     known = [row for row in RETAIN if answers[row] == tiny.digits()[row]["labels"]]
     data = splits(retain_dataset=tiny.digits().select(known))

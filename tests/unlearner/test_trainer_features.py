@@ -243,3 +243,13 @@ def test_the_fisher_batch_size_changes_nothing_but_rounding(tmp_path):
     second = unlearner.compute_fisher(unlearner.retain_dataset).mean()
     for name, value in first.items():
         assert torch.allclose(value, second[name], rtol=1e-3, atol=1e-6 * value.max().item() + 1e-12)
+
+
+def test_what_is_set_after_construction_takes_effect(tmp_path):
+    unlearner = unlearner_for(tmp_path / "a", num_train_epochs=0)
+    unlearner.unseen_dataset, unlearner.eval_dataset = None, tiny.digits().select(range(160, 170))
+    unlearner.reference_model = vit()
+    report = unlearner.unlearn()
+    assert report.stages["before"].splits["eval"].num_examples == 10
+    assert report.stages["before"].membership is None
+    assert report.stages["before"].divergence_to_reference is not None

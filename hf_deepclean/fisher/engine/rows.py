@@ -63,7 +63,7 @@ class SelectedRows:
                 self[tensor] = UNKNOWN
             return
         if func in _SELECTING:
-            selected = self._selected(func, args)
+            selected = self._selected(args)
             if selected is not None and outputs:
                 self[outputs[0]] = selected
             return
@@ -89,7 +89,7 @@ class SelectedRows:
             for tensor in outputs:
                 self[tensor] = ragged[0] if rowwise and len(tensor) == len(examples) else UNKNOWN
 
-    def _selected(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    def _selected(self, args: tuple[Any, ...]) -> Any:
         """The layout that an indexing op returns; `None` if it selects no rows, `UNKNOWN` if it cannot be followed."""
         source, index = args[0], args[-1]
         known = self[source]
