@@ -29,12 +29,13 @@ class FisherUnlearningConfig(TrainingArguments):
     [`~transformers.TrainingArguments`], which control the repair.
 
     A run needs one value from you: `learning_rate`, that of the repair. Take about five times that of the model's
-    training, because few weights move, and from far away. All options below can stay at their defaults.
+    training, because only the reset weights are trained, and the reset moved them far away. All options below can stay
+    at their defaults.
 
     > [!NOTE]
     > Two defaults differ from [`~transformers.TrainingArguments`]. `save_strategy` is `"no"`, because the cleaned
-    > model is written at the end in any case. `warmup_steps` is 0.1, a tenth of the repair, because weights that were
-    > just reset are at the start of a training.
+    > model is written at the end in any case. `warmup_steps` is 0.1, a tenth of the repair, because the
+    > reset weights start a new training.
 
     > Parameters that control the Fisher pass
 
@@ -48,8 +49,9 @@ class FisherUnlearningConfig(TrainingArguments):
             if the memory does not suffice.
         fisher_max_examples (`int`, *optional*):
             At most this many examples of each data set, drawn at random by `seed`, enter its Fisher. By default all
-            do; with `selection="auto"` 500, because the trials make up for the smaller sample, but all of a stream and
-            all beside a kept Fisher. Set it if the passes over large data sets take too long.
+            do. With `selection="auto"` the default is 500, because the trials make up for the smaller sample; a
+            stream, and data beside a kept Fisher, are then read whole. Set it if the passes over large data sets take
+            too long.
         accumulator_device (`str`, *optional*):
             `"cpu"` keeps the sums of both Fishers in CPU memory. By default they are on the device of the parameters.
             Set it if that device has no room for two more float32 numbers per weight in scope.
@@ -113,7 +115,7 @@ class FisherUnlearningConfig(TrainingArguments):
             per example, and 0 with the other rules. Set it to 0 if the repair must read retain data alone.
         hard_example_share (`float`, *optional*):
             After the first epoch the repair reads only this share of the retain set, the rows with the largest losses,
-            as often as makes up an epoch; see [`HardExampleSampler`]. 1 reads all rows. By default 0.5 with
+            repeated until an epoch is full; see [`HardExampleSampler`]. 1 reads all rows. By default 0.5 with
             `selection="auto"` if the model classified 98 % of a retain sample correctly before the reset: then the
             rows with the largest losses are those that the reset damaged. Else 1, and always 1 for a stream.
 
@@ -125,7 +127,7 @@ class FisherUnlearningConfig(TrainingArguments):
         forget_description (`str`, *optional*):
             The forget data in your words, for `forget_disclosure="description"`.
 
-        > Parameters of further measurements
+        > Parameters that control further measurements
 
         gamma_sweep (`list[float]`, *optional*):
             Thresholds to compare. For each, the weights with a ratio above it are reset, the model is evaluated
@@ -142,7 +144,7 @@ class FisherUnlearningConfig(TrainingArguments):
             `"retain"` (retain rows drawn at random by `seed`; the first rows of a stream) or `"few_forget"` (batches
             of a few forget examples and of retain rows in turn). All are evaluated on the whole forget set.
         relearning_num_examples (`int`, *optional*, defaults to `10`):
-            At most this many forget examples, drawn at random by `seed`, are the few of `"few_forget"`.
+            At most this many forget examples, drawn at random by `seed`, are trained on with `"few_forget"`.
         quantization_bits (`list[int]`, *optional*):
             4, 8 or both: also evaluates the cleaned model, and the reference model if there is one, with weights
             rounded to this many bits; see [`quantized`]. Each takes one evaluation per model. Not for adapters.
@@ -263,7 +265,7 @@ class FisherUnlearningConfig(TrainingArguments):
     )
     relearning_num_examples: int = field(
         default=10,
-        metadata={"help": "At most this many forget examples are the few of --relearning_data few_forget."},
+        metadata={"help": "At most this many forget examples are trained on with --relearning_data few_forget."},
     )
     quantization_bits: list[int] | None = field(
         default=None,
@@ -348,7 +350,7 @@ class FisherUnlearningConfig(TrainingArguments):
         return {name: value for name, value in self.to_dict().items() if name in own | repair}
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
-        """Number of warm-up steps, rounded down: the first one changes nothing, which a short repair cannot afford."""
+        """Number of warm-up steps, rounded down, because the first one has a learning rate of 0."""
         if self.warmup_steps >= 1:
             return int(self.warmup_steps)
         return math.floor(num_training_steps * self.warmup_steps)
@@ -385,8 +387,7 @@ class FisherUnlearningConfig(TrainingArguments):
                 The arguments of the training.
             overrides:
                 Fields that get another value. By default the output directory is that of the training, followed by
-                `-unlearned`; no checkpoints are saved; and the learning rate is five times that of the training,
-                because few weights move, and from far away.
+                `-unlearned`; no checkpoints are saved; and the learning rate is five times that of the training.
         """
         defaults = {
             "output_dir": f"{os.path.normpath(args.output_dir)}-unlearned",

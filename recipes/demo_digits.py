@@ -113,7 +113,7 @@ def unlearn(
     args = FisherUnlearningConfig(
         str(output),
         num_train_epochs=5,
-        # About five times that of the model's training, because few weights move, and from far away.
+        # About five times that of the model's training, as advised in `FisherUnlearningConfig`.
         learning_rate=5 * LEARNING_RATE,
         random_mask_control=True,
         per_device_train_batch_size=64,

@@ -14,7 +14,7 @@ from ..data.batches import IGNORED
 from ..data.loaders import seed_of_batch
 from ..models.label_alignment import logits_of
 from ..models.label_draws import uniform_numbers
-from ..models.likelihood import Likelihood
+from ..models.likelihood import TOKEN_KINDS, Likelihood
 from ..selection.weight_selection import WeightSelection, selection_at
 from .data import UnlearningData
 from .scoring import summed_gradients, trainable_parameters
@@ -185,7 +185,7 @@ def _train_on_random_labels(
 
 
 def _check_drawable(likelihood: Likelihood, positions: torch.Tensor, labels: torch.Tensor) -> None:
-    if likelihood.kind not in ("classification", "token", "next_token"):
+    if likelihood.kind not in ("classification", *TOKEN_KINDS):
         raise ValueError(
             f"Random labels are drawn among the classes or tokens of a head, which a {likelihood.kind} likelihood "
             "does not give. Use `FineTuning` or `NegGradPlus`, which train on the given labels."

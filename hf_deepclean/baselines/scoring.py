@@ -146,6 +146,6 @@ def check_positive(method: Any, *names: str) -> None:
         value = getattr(method, name)
         if not value > 0:
             raise ValueError(
-                f"`{name}` of {type(method).__name__} is {value!r} but must be above 0. The default, which is the "
-                f"published value, is {defaults[name]!r}."
+                f"`{name}` of {type(method).__name__} is {value!r} but must be above 0. The default is "
+                f"{defaults[name]!r}."
             )

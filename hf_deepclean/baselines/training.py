@@ -15,7 +15,7 @@ from torch import nn
 from ..data.batches import IGNORED
 from ..data.loaders import seed_of_batch
 from ..models.contexts import evaluation_mode, freeze_running_statistics, only_trainable
-from ..models.likelihood import Likelihood
+from ..models.likelihood import TOKEN_KINDS, Likelihood
 from ..repair.optimizer import SparseAdamW
 from ..runtime.random_state import all_seeded
 from ..selection.weight_selection import WeightSelection
@@ -136,7 +136,7 @@ class BatchLoss:
         if relabel is not None:
             labels = relabel(likelihood, outputs, labels)
         total = -likelihood(inputs, outputs, labels).sum()
-        if likelihood.kind not in ("token", "next_token"):
+        if likelihood.kind not in TOKEN_KINDS:
             return total, len(labels)
         targets = likelihood.targets(inputs, outputs, labels)[1]
         return total, (targets != IGNORED).sum().clamp_min(1)

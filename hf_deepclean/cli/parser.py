@@ -39,8 +39,8 @@ _REPAIR_HELP = {
     "num_train_epochs": "Passes over the retain data in the repair; 0 for no repair.",
     "max_steps": "Number of optimizer steps of the repair; above 0 it replaces the number of epochs.",
     "learning_rate": (
-        "Peak learning rate of the repair: about five times that of the model's training, because few weights move, "
-        "and from far away."
+        "Peak learning rate of the repair: about five times that of the model's training, because only the reset "
+        "weights are trained."
     ),
     "per_device_train_batch_size": "Batch size of the repair.",
     "per_device_eval_batch_size": "Batch size of the evaluation.",

@@ -47,8 +47,8 @@ def row_digests(dataset: Any, columns: list[str] | None = None, *, disable_tqdm:
         dataset ([`~datasets.Dataset`], map-style or iterable):
             The data set.
         columns (`list[str]`, *optional*):
-            Columns of a [`~datasets.Dataset`] to read, with files and images undecoded. By default, and of a stream,
-            the rows are read as the data set returns them.
+            Columns of a [`~datasets.Dataset`] to read, with files and images undecoded. Without them, and
+            for a stream, the rows are read as the data set returns them.
         disable_tqdm (`bool`, *optional*, defaults to `True`):
             Whether to hide the progress bar, which appears after a second.
 

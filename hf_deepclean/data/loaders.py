@@ -172,7 +172,7 @@ class BatchSource:
 
     def sample(self, dataset: Any, size: int) -> Any:
         """
-        Draws at most `size` rows by the trainer's seed. Of a stream it takes the first rows.
+        Draws at most `size` rows by the trainer's seed. From a stream it takes the first rows.
 
         Args:
             dataset ([`~datasets.Dataset`], map-style or iterable):

@@ -15,7 +15,7 @@ from ..data.batches import IGNORED, move_batch, split_labels
 from ..models.contexts import evaluation_mode
 from ..models.heads import classifies_tokens, find_likelihood, generates_tokens, prepare_batch
 from ..models.label_alignment import logits_of
-from ..models.likelihood import Likelihood, LogLikelihoodFunction, check_finite_log_likelihood
+from ..models.likelihood import TOKEN_KINDS, Likelihood, LogLikelihoodFunction, check_finite_log_likelihood
 from .figures.memorization import mean_log_probability, min_k_score
 
 
@@ -164,7 +164,7 @@ def predict_batches(
             inputs, labels = split_labels(batch)
             outputs = model(**inputs)
             tokens = log_probabilities = logits = None
-            if likelihood.kind in ("token", "next_token"):
+            if likelihood.kind in TOKEN_KINDS:
                 tokens = _score_tokens(model, likelihood, batch, outputs)
                 scores = _sum_by_example(tokens)
             else:

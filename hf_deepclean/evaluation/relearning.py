@@ -108,8 +108,8 @@ def relearning_excess(curve: Sequence[float], reference_curve: Sequence[float]) 
     recalls, such as accuracies or negative losses, and the excess has their unit. Training on retain data alone hardly
     raises the forget accuracy of a retrained model, but raises that of many unlearned models almost back to where it
     was ([abs](https://huggingface.co/papers/2505.22310)). Training on a few forget examples raises both. A model that
-    starts far below the reference has more room to rise, and shows more excess. A curve that falls further than the
-    reference's shows none. State the steps and the learning rate, because the excess depends on them.
+    starts far below the reference has more room to rise, and shows more excess. If the curve falls further than the
+    reference's, the excess is 0. State the steps and the learning rate, because the excess depends on them.
 
     Args:
         curve (`Sequence[float]`):

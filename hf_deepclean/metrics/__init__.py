@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The functions of [`evaluation`] as metrics: as modules of `evaluate`, which load without a network, and as
+The functions of [`evaluation.figures`] as metrics: as modules of `evaluate`, which load without a network, and as
 `compute_metrics` of a [`~transformers.Trainer`].
 """
 

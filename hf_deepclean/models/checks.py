@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Refuses models that cannot be unlearned, before any heavy work."""
+"""Refuses models that cannot be cleaned, before any heavy work."""
 
 import math
 import os

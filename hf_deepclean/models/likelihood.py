@@ -27,6 +27,9 @@ from .label_alignment import (
 # Called with the model's outputs and the labels; returns one log-likelihood per example, shape `(batch_size,)`.
 LogLikelihoodFunction = Callable[[Any, torch.Tensor], torch.Tensor]
 
+# The kinds whose examples consist of scored tokens.
+TOKEN_KINDS = ("token", "next_token")
+
 
 def class_log_probabilities(outputs: Any) -> torch.Tensor:
     """
@@ -275,7 +278,7 @@ class Likelihood:
             `torch.Tensor`: Shape `(num_scored_examples,)`, in nats.
         """
         log_likelihood = self(inputs, outputs, labels)
-        if self.kind not in ("token", "next_token"):
+        if self.kind not in TOKEN_KINDS:
             return -log_likelihood
         counts = (self.targets(inputs, outputs, labels)[1] != IGNORED).sum(dim=1)
         return (-log_likelihood / counts.clamp_min(1))[counts > 0]

@@ -132,7 +132,7 @@ class ModelSize:
 
         Args:
             model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-                The model, on any device including the meta device. Of a PEFT model only the adapter is in scope.
+                The model, on any device including the meta device. Only the adapter of a PEFT model is in scope.
 
         Raises:
             `ValueError`: If the configuration has no `hidden_size` or `num_hidden_layers`.

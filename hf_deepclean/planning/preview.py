@@ -91,7 +91,8 @@ class TimedCollator:
 
     def seconds(self, num_examples: int) -> float:
         """
-        Estimates the seconds that `num_examples` take, from the batches since the last call. Then starts anew.
+        Estimates the seconds that `num_examples` take, from the batches since the last call. Then forgets these
+        batches.
 
         The first batch is a warm-up: its additional time is counted once.
 

@@ -19,8 +19,9 @@ ROW_NUMBERS = "row_numbers"
 
 class HardExampleSampler(Sampler[int]):
     """
-    Reads all rows in the first epoch, and only the rows with the largest losses in later epochs, as often as makes up
-    an epoch. After one epoch of repair the model knows most rows again, so the rest of the repair goes to the others.
+    Reads all rows in the first epoch, and only the rows with the largest losses in later epochs, repeated until an
+    epoch is full. After one epoch of repair the model knows most rows again, so the rest of the repair goes to the
+    others.
 
     The loss of a row is that of its last forward pass in training. Rows are ranked at the start of every epoch, over
     all processes. The order is drawn from the global random state of torch.

@@ -23,7 +23,7 @@ _SUMMARIZED = {
 def summarize_reports(reports: Sequence[UnlearningReport]) -> str:
     """
     Makes a Markdown table of several runs: the figures before and after unlearning, of the reference and of the
-    controls. Of several runs it shows the mean, the smallest and the largest value. Losses are left out.
+    controls. For several runs the table shows the mean, the smallest and the largest value. Losses are left out.
 
     Args:
         reports (`Sequence[UnlearningReport]`):

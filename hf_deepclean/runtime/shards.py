@@ -109,7 +109,7 @@ def processes_of(tensors: Collection[torch.Tensor]) -> Processes:
 
 
 def holders_of(tensors: Collection[torch.Tensor]) -> Processes:
-    """The processes that hold different shards of tensors. If the shards have replicas, those of one replica."""
+    """The processes that together hold all shards of tensors, once. Replicas are left out."""
     processes = processes_of(tensors)
     if not processes.are_several:
         return processes

@@ -11,8 +11,10 @@ from huggingface_hub import ModelCard
 
 from hf_deepclean import PublicReport, UnlearningCard
 from hf_deepclean.evaluation.stages import StageResult
+from hf_deepclean.fisher.checks import FISHER_TYPES
 from hf_deepclean.publishing.card import _template
 from hf_deepclean.publishing.redaction import FORGET_DISCLOSURES
+from hf_deepclean.reset.values import RESET_VALUES
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 from tests.card_checks import assert_is_a_valid_card, numbers_missing_in
 from tests.publishing.reports import relearning, report, split, stage, text_split
@@ -63,6 +65,15 @@ def test_a_number_that_is_not_in_the_report_would_be_found():
     record = public()
     card = UnlearningCard.from_report(record)
     assert numbers_missing_in(f"{card}\nIn fact it was 61.7 %.", record.to_dict()) == {61.7}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("fisher_type", value) for value in FISHER_TYPES] + [("reset_value", value) for value in RESET_VALUES],
+)
+def test_every_estimator_and_every_reset_value_has_words(name, value):
+    record = public()
+    assert str(UnlearningCard.from_report(replace(record, settings=record.settings | {name: value})))
 
 
 def test_nothing_can_be_left_undefined():

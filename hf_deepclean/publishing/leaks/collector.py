@@ -20,8 +20,8 @@ from .words import BREAK, NUM_IN_A_ROW, Words, blocks, hash_of_bytes, hashes_of_
 
 # Eight words in a row that are in a tenth of all texts, and in at least five, are a template and tell of no text.
 _TEMPLATE_SHARE, _MIN_TEMPLATE_TEXTS = 0.1, 5
-# At most this share of all numbers with the same number of digits, or of all days of a century, may be needles. Of
-# more, chance would find one in any file.
+# At most this share of all numbers with the same number of digits, or of all days of a century, may be needles. If
+# there were more, any file would hold one by chance.
 _MAX_NUMBER_SHARE, _NUM_DAYS = 1e-3, 36_525
 
 # A column whose name has only such words may be in any data set.
@@ -78,7 +78,7 @@ class NeedleCollector:
         self._blobs: dict[int, list[int]] = {}
 
     def add(self, entries: Mapping[str, int]) -> None:
-        """Adds texts with the codes of their kinds. Of more than eight words, all runs of eight words are added."""
+        """Adds texts with the codes of their kinds. A longer text than eight words adds all its runs of eight."""
         if not entries:
             return
         words = Words(BREAK.join(plain_text(text).replace(BREAK, " ") for text in entries))

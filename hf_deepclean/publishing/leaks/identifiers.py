@@ -98,7 +98,7 @@ def is_one_number(text: str) -> bool:
 
 
 def names_in(text: str) -> Iterator[str]:
-    """Yields two to four capitalised words in a row. Of more than two, the last two are a name too."""
+    """Yields two to four capitalised words in a row. If there are more than two, the last two are a name too."""
     for match in _NAMES.finditer(text):
         words = re.sub(r"['’]s?$", "", match[0]).split()
         while words and words[0].lower().rstrip(".") in _NO_NAMES:
