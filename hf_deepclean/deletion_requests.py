@@ -16,6 +16,7 @@ from .data.checks import check_rows_of_request
 from .fisher.diagonal import FisherDiagonal
 from .report.report import REPORT_NAME, UnlearningReport
 from .runtime.attributes import overridden
+from .runtime.choices import check_choice
 from .runtime.processes import on_main_process
 from .unlearner import FisherUnlearner
 
@@ -81,8 +82,7 @@ def answer_requests(
     >>> print(reports["a"])
     ```
     """
-    if mode not in REQUEST_MODES:
-        raise ValueError(f"`mode` is {mode!r} but must be one of {', '.join(map(repr, REQUEST_MODES))}.")
+    check_choice("mode", mode, REQUEST_MODES)
     _check_rows(train_dataset, requests)
     answer = _answer_together if mode == "batched" else _answer_in_turn
     return answer(model, args, train_dataset, requests, kept_fisher, resume_from_checkpoint, kwargs)

@@ -91,6 +91,7 @@ class Phases:
             log_likelihood_func=self.trainer.log_likelihood_func,
             compute_metrics=self.trainer.compute_metrics,
             preprocess_logits=self.trainer.preprocess_logits_for_metrics,
+            batch_eval_metrics=self.args.batch_eval_metrics,
             requests=self.request.requests,
             class_names=getattr(self.model.config, "id2label", None),
             in_lockstep=self.trainer.is_sharded,
@@ -182,6 +183,7 @@ class Phases:
         """
         return RepairPlan.of(
             self.source,
+            self.args,
             self.request.splits,
             search,
             forget_penalty=self.args.forget_penalty,

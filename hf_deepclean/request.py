@@ -36,7 +36,7 @@ from .reset.values import default_reset_value
 from .runtime.processes import is_main_process
 
 
-# The methods of an unlearner that do one phase. A whole run does not call them.
+# The methods of an unlearner that do one phase, and that a whole run does not call. It does call `train`.
 _PHASE_METHODS = ("compute_fisher", "select_weights", "reset_weights", "evaluate_unlearning")
 
 

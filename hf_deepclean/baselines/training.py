@@ -17,6 +17,7 @@ from ..data.loaders import seed_of_batch
 from ..models.contexts import evaluation_mode, freeze_running_statistics, only_trainable
 from ..models.likelihood import TOKEN_KINDS, Likelihood
 from ..repair.optimizer import SparseAdamW
+from ..runtime.choices import check_choice
 from ..runtime.random_state import all_seeded
 from ..selection.weight_selection import WeightSelection
 from .data import UnlearningData
@@ -88,10 +89,7 @@ class TrainingMethod(UnlearningMethod):
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"`weight_decay` is {self.weight_decay} but must be a finite number, at least 0.")
         for name, allowed in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"`{name}` is {getattr(self, name)!r} but must be one of {', '.join(map(repr, allowed))}."
-                )
+            check_choice(name, getattr(self, name), allowed)
 
     def num_steps(self, num_examples: int) -> int:
         """Number of steps of `num_train_epochs` passes over `num_examples` examples."""

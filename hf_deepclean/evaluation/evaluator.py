@@ -44,6 +44,9 @@ class Evaluator:
             As for [`~transformers.Trainer`].
         preprocess_logits (`Callable`, *optional*):
             As `preprocess_logits_for_metrics` of [`~transformers.Trainer`].
+        batch_eval_metrics (`bool`, *optional*, defaults to `False`):
+            Whether `compute_metrics` is written for `batch_eval_metrics=True` of
+            [`~transformers.TrainingArguments`], so that it takes `compute_result`.
         requests (`dict[str, Sequence[int]]`, *optional*):
             The rows of the forget set by request.
         class_names (`dict[int, str]`, *optional*):
@@ -65,6 +68,7 @@ class Evaluator:
     log_likelihood_func: LogLikelihoodFunction | None = None
     compute_metrics: Callable[..., dict[str, float]] | None = None
     preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    batch_eval_metrics: bool = False
     requests: Mapping[str, Sequence[int]] = field(default_factory=dict)
     class_names: Mapping[int, str] | None = None
     in_lockstep: bool = False
@@ -161,7 +165,7 @@ class Evaluator:
     def _metrics(self, predictions: ExamplePredictions) -> dict[str, float]:
         if self.compute_metrics is None:
             return {}
-        arguments = {"compute_result": True} if self.source.trainer.args.batch_eval_metrics else {}
+        arguments = {"compute_result": True} if self.batch_eval_metrics else {}
         outcome = EvalPrediction(predictions=predictions.logits, label_ids=predictions.labels)
         return {name: float(value) for name, value in self.compute_metrics(outcome, **arguments).items()}
 

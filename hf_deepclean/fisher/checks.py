@@ -10,6 +10,7 @@ from torch import nn
 
 from ..data.streams import is_stream
 from ..models.likelihood import LogLikelihoodFunction, built_in_kind
+from ..runtime.choices import check_choice
 from ..runtime.shards import is_sharded
 from .diagonal import FisherDiagonal
 
@@ -19,8 +20,7 @@ FISHER_TYPES = ("empirical", "sampled", "expected")
 
 def check_fisher_type(fisher_type: str, log_likelihood_func: LogLikelihoodFunction | None) -> None:
     """Refuses an unknown `fisher_type`, and one that does not work with the caller's likelihood."""
-    if fisher_type not in FISHER_TYPES:
-        raise ValueError(f"`fisher_type` is {fisher_type!r} but must be one of {', '.join(map(repr, FISHER_TYPES))}.")
+    check_choice("fisher_type", fisher_type, FISHER_TYPES)
     if fisher_type != "empirical" and log_likelihood_func is not None and built_in_kind(log_likelihood_func) is None:
         raise ValueError(
             f"`fisher_type={fisher_type!r}` draws or enumerates labels from the class probabilities of the logits, "

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from torch import nn
 
+from ..runtime.choices import check_choice
 from ..runtime.sharded_models import reshard
 from .adapters.parameters import adapter_parameters, is_adapted, token_parameters
 
@@ -74,8 +75,7 @@ def parameters_in_scope(
 
 def check_reset_scope(reset_scope: str) -> None:
     """Refuses an unknown scope."""
-    if reset_scope not in RESET_SCOPES:
-        raise ValueError(f"`reset_scope` is {reset_scope!r} but must be one of {', '.join(map(repr, RESET_SCOPES))}.")
+    check_choice("reset_scope", reset_scope, RESET_SCOPES)
 
 
 def token_embeddings(model: nn.Module) -> list[nn.Parameter]:

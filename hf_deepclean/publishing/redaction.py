@@ -14,6 +14,7 @@ from ..evaluation.predictions import LOSS_QUANTILES
 from ..evaluation.recovery import RelearningResult
 from ..evaluation.results import SplitResult
 from ..evaluation.stages import StageResult
+from ..runtime.choices import check_choice
 from .public_records import Figure, PublicMeasure, PublicRelearning
 
 
@@ -29,12 +30,16 @@ def check_disclosure(disclosure: str, description: str | None) -> None:
     """
     Refuses an unknown disclosure, and a description that is missing or would not be shown.
 
+    Args:
+        disclosure (`str`):
+            What is told of the forget data.
+        description (`str`, *optional*):
+            The owner's description of them.
+
     Raises:
         `ValueError`: If the two do not fit together.
     """
-    if disclosure not in FORGET_DISCLOSURES:
-        allowed = ", ".join(map(repr, FORGET_DISCLOSURES))
-        raise ValueError(f"`forget_disclosure` is {disclosure!r} but must be one of {allowed}.")
+    check_choice("forget_disclosure", disclosure, FORGET_DISCLOSURES)
     if (disclosure == "description") != bool(description):
         raise ValueError(
             f"`forget_disclosure` is {disclosure!r}, but `forget_description` is "

@@ -53,6 +53,7 @@ class RepairPlan:
     def of(
         cls,
         source: BatchSource,
+        args: TrainingArguments,
         splits: Mapping[str, Any],
         search: SelectionSearch | None,
         *,
@@ -66,6 +67,8 @@ class RepairPlan:
         Args:
             source ([`BatchSource`]):
                 Makes the batches of the penalty.
+            args ([`~transformers.TrainingArguments`]):
+                The arguments of the repair.
             splits (`dict[str, Any]`):
                 The data sets by name.
             search ([`SelectionSearch`], *optional*):
@@ -83,8 +86,8 @@ class RepairPlan:
         if reset_scope == "adapter":
             rise = _ADAPTER_PENALTY_RISE
         weight = weight if forget_penalty is None else forget_penalty
-        share = _hard_example_share(source.trainer.args, splits["retain"], search, hard_example_share)
-        return cls(_penalty(source, splits, search, weight, rise), weight, share)
+        share = _hard_example_share(args, splits["retain"], search, hard_example_share)
+        return cls(_penalty(source, args, splits, search, weight, rise), weight, share)
 
     def new_row_order(self, num_rows: int) -> HardExampleSampler | None:
         """
@@ -165,11 +168,15 @@ def num_steps_per_epoch(args: TrainingArguments, retain_dataset: Any) -> int:
 
 
 def _penalty(
-    source: BatchSource, splits: Mapping[str, Any], search: SelectionSearch | None, weight: float, rise: float
+    source: BatchSource,
+    args: TrainingArguments,
+    splits: Mapping[str, Any],
+    search: SelectionSearch | None,
+    weight: float,
+    rise: float,
 ) -> ForgetPenalty | None:
     if search is None or search.unseen_losses is None or weight == 0:
         return None
-    args = source.trainer.args
 
     def rows(dataset: Any) -> Any:
         # A stream cannot be read in another order, so its first rows are kept in memory.

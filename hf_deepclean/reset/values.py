@@ -12,6 +12,7 @@ from ..models.adapters.initial_values import adapter_reset_values
 from ..models.adapters.parameters import is_adapted
 from ..models.loading import fresh_model
 from ..models.scope import token_embeddings
+from ..runtime.choices import check_choice
 from ..runtime.sharded_models import named_parameters
 from ..runtime.shards import is_sharded
 from ..selection.weight_selection import WeightSelection
@@ -103,8 +104,7 @@ def check_reset_value(reset_value: str, pretrained_model: object | None, reset_s
     Raises:
         `ValueError`: If they do not fit together.
     """
-    if reset_value not in RESET_VALUES:
-        raise ValueError(f"`reset_value` is {reset_value!r} but must be one of {', '.join(map(repr, RESET_VALUES))}.")
+    check_choice("reset_value", reset_value, RESET_VALUES)
     if (reset_value == "pretrained") != (pretrained_model is not None):
         raise ValueError(
             f"`reset_value={reset_value!r}` does not fit `pretrained_model={pretrained_model!r}`: 'pretrained' needs "

@@ -8,6 +8,7 @@ import math
 import torch
 
 from ..fisher.diagonal import FisherDiagonal
+from ..runtime.choices import check_choice
 from .largest import find_largest, selection_from_ratios
 from .ranking import percentile
 from .ratios import FisherRatios, check_comparable, explain_empty_selection, matters_to_forget_set
@@ -133,8 +134,7 @@ def check_selection_rule(
             "`selection='auto'` tries resets on the model and its data, and there are only two Fishers here. Use "
             "`FisherUnlearner`, or choose another rule."
         )
-    if selection not in SELECTION_RULES:
-        raise ValueError(f"`selection` is {selection!r} but must be one of {', '.join(map(repr, SELECTION_RULES))}.")
+    check_choice("selection", selection, SELECTION_RULES)
     for rule, value in given.items():
         if (value is not None) != (rule == selection):
             raise ValueError(

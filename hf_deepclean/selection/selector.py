@@ -194,7 +194,8 @@ class WeightSelector:
 
         def evaluate(selection: WeightSelection) -> dict[str, ExamplePredictions]:
             # Without a reset value the weights stay, and so do the answers.
-            return try_reset(selection, predict) or as_it_is
+            found = try_reset(selection, predict)
+            return as_it_is if found is None else found
 
         number = run_once(lambda: largest().num_candidates, is_sharded=self.is_sharded)
         as_it_is = predict()

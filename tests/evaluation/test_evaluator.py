@@ -127,3 +127,16 @@ def test_an_evaluator_that_runs_in_lockstep_gives_the_same_results(tmp_path):
     model = vit()
     evaluator: Evaluator = evaluator_for(tmp_path, model)
     assert replace(evaluator, in_lockstep=True).evaluate(model) == evaluator.evaluate(model)
+
+
+def test_metrics_of_batches_are_asked_for_their_result(tmp_path):
+    asked = []
+
+    def count(outcome, compute_result):
+        asked.append(compute_result)
+        return {"count": len(outcome.label_ids)}
+
+    evaluator = evaluator_for(tmp_path, vit(), compute_metrics=count, batch_eval_metrics=True)
+    result = evaluator.evaluate(vit())
+    assert asked and all(asked)
+    assert result.splits["forget"].metrics["count"] == result.splits["forget"].num_examples

@@ -26,7 +26,7 @@ def splits(retain=None):
 
 def plan_of(folder, search, retain=None, options=None, **kwargs):
     trainer = trainer_for(folder, model=resnet(), **(options or {}))
-    return RepairPlan.of(trainer.batch_source, splits(retain), search, **kwargs)
+    return RepairPlan.of(trainer.batch_source, trainer.args, splits(retain), search, **kwargs)
 
 
 def test_a_repair_of_a_selection_without_trials_is_plain_training(tmp_path):
