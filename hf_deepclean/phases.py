@@ -243,13 +243,7 @@ class Phases:
             self.trainer.interruption.check()
         return chosen.selection
 
-    def run_control(
-        self,
-        state: RunState,
-        reset: Reset,
-        search: SelectionSearch | None,
-        evaluate: Callable[[str], None],
-    ) -> None:
+    def run_control(self, state: RunState, reset: Reset, evaluate: Callable[[str], None]) -> None:
         """
         Resets and repairs a random selection of the same size, unless an interrupted run did so.
 
@@ -258,14 +252,12 @@ class Phases:
                 The state of the run.
             reset ([`Reset`]):
                 The reset that was repaired.
-            search ([`SelectionSearch`], *optional*):
-                The record of the trials, if the rule is `"auto"`.
             evaluate (`Callable`):
                 Called with the name of a stage. Evaluates the model, or takes the result from the state.
         """
         if CONTROL_AFTER_REPAIR not in state.progress.stages:
             with self.clock.phase("control"):
-                run_control(self.trainer, self.plan_repair(search), self.make_resetter(), reset, evaluate)
+                run_control(self.trainer, self.make_resetter(), reset, evaluate)
         # Also in a resumed run, where the state has these results.
         for name in (CONTROL_AFTER_RESET, CONTROL_AFTER_REPAIR):
             evaluate(name)

@@ -272,7 +272,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         evaluate(AFTER_REPAIR)
         integrity = IntegrityResult.of(self.reset)
         if self.args.random_mask_control:
-            phases.run_control(state, self.reset, self.search, evaluate)
+            phases.run_control(state, self.reset, evaluate)
         stages |= phases.measure_recovery(state, evaluator, self.reset.guard)
         report = phases.make_report(state, self.selection, stages, integrity)
         phases.save_result(state, report)

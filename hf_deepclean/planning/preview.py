@@ -182,7 +182,7 @@ class PreviewRun:
     def _measure_repair_step(self, reset: Reset, num_examples: int) -> tuple[float, int]:
         """Measures the seconds of the second optimizer step, and the bytes that the optimizer holds."""
         args, model, source = self.phases.args, self.phases.model, self.phases.source
-        trainer = self.phases.trainer.sibling(reset, RepairPlan(), self.timer)
+        trainer = self.phases.trainer.sibling(reset, self.timer)
         sample = source.sample(
             self.phases.request.retain_dataset, max(num_examples, 2 * args.train_batch_size * num_processes())
         )
@@ -214,9 +214,9 @@ class PreviewRun:
         """Estimates the seconds of all phases from those of the Fishers, of an evaluation and of a repair step."""
         args, timed = self.phases.args, self.phases.clock.seconds
         evaluation, num_models = seconds["evaluation"], len(self.phases.request.models_to_compare)
-        if plan.penalty is not None:
+        if plan.make_penalty is not None:
             # The penalty takes a forward and a backward pass of a forget batch, and a forward pass of an unseen batch.
-            step *= 1 + (1 + 1 / 3) / (plan.penalty.period * args.gradient_accumulation_steps)
+            step *= 1 + (1 + 1 / 3) / (plan.make_penalty().period * args.gradient_accumulation_steps)
         num_steps = num_repair_steps(args, self.phases.request.retain_dataset)
         seconds = seconds | {
             "evaluation": (2 + num_models) * evaluation,

@@ -26,6 +26,9 @@ class StopWhenAsked(TrainerCallback):
             control.should_save = self.saves
 
 
+_DEFAULT = (*DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK, PrinterCallback)
+
+
 def callbacks_of_caller(trainer: Trainer) -> list[TrainerCallback]:
     """
     Returns the callbacks of a trainer without the default callbacks of [`~transformers.Trainer`].
@@ -34,5 +37,15 @@ def callbacks_of_caller(trainer: Trainer) -> list[TrainerCallback]:
         trainer ([`~transformers.Trainer`]):
             The trainer.
     """
-    own = (*DEFAULT_CALLBACKS, DEFAULT_PROGRESS_CALLBACK, PrinterCallback)
-    return [callback for callback in trainer.callback_handler.callbacks if not isinstance(callback, own)]
+    return [callback for callback in trainer.callback_handler.callbacks if not isinstance(callback, _DEFAULT)]
+
+
+def default_callbacks(trainer: Trainer) -> list[TrainerCallback]:
+    """
+    Returns those of the default callbacks of [`~transformers.Trainer`] that a trainer still has.
+
+    Args:
+        trainer ([`~transformers.Trainer`]):
+            The trainer.
+    """
+    return [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, _DEFAULT)]

@@ -8,13 +8,10 @@ from ..evaluation.stages import CONTROL_AFTER_REPAIR, CONTROL_AFTER_RESET
 from ..reset.resetter import Reset, Resetter
 from ..reset.weights import read_weights, write_weights
 from ..selection.weight_selection import select_random_weights
-from .plan import RepairPlan
 from .trainer import RepairTrainer
 
 
-def run_control(
-    trainer: RepairTrainer, plan: RepairPlan, resetter: Resetter, reset: Reset, evaluate: Callable[[str], None]
-) -> None:
+def run_control(trainer: RepairTrainer, resetter: Resetter, reset: Reset, evaluate: Callable[[str], None]) -> None:
     """
     Resets and repairs a random selection of the same size, starting from the model before the reset. Afterwards the
     model is the cleaned one again.
@@ -22,8 +19,6 @@ def run_control(
     Args:
         trainer ([`RepairTrainer`]):
             The trainer of the repair. Its sibling repairs the control.
-        plan ([`RepairPlan`]):
-            The plan of the repair.
         resetter ([`Resetter`]):
             Resets the random weights.
         reset ([`Reset`]):
@@ -36,7 +31,7 @@ def run_control(
     try:
         control = resetter.reset(select_random_weights(reset.selection, trainer.args.seed))
         evaluate(CONTROL_AFTER_RESET)
-        trainer.sibling(control, plan).train()
+        trainer.sibling(control).train()
         evaluate(CONTROL_AFTER_REPAIR)
     finally:
         if control is not None:

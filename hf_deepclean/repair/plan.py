@@ -3,8 +3,9 @@
 """Plans what a repair does beyond plain training, before its first step."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from transformers import TrainingArguments
@@ -37,15 +38,16 @@ class RepairPlan:
     What a repair does beyond plain training on the retain set.
 
     Args:
-        penalty ([`ForgetPenalty`], *optional*):
-            Keeps the repair from bringing the forget data back. It needs unseen data.
+        make_penalty (`Callable`, *optional*):
+            Makes the [`ForgetPenalty`], which keeps the repair from bringing the forget data back. The repair calls it
+            after its seed is set, because it may read rows that draw at random. By default there is no penalty.
         penalty_weight (`float`, *optional*, defaults to `0.0`):
             The weight of the penalty, also if there is no penalty for lack of unseen data.
         hard_example_share (`float`, *optional*, defaults to `1.0`):
             Share of the rows that the later epochs read; see [`HardExampleSampler`].
     """
 
-    penalty: ForgetPenalty | None = None
+    make_penalty: Callable[[], ForgetPenalty] | None = None
     penalty_weight: float = 0.0
     hard_example_share: float = 1.0
 
@@ -87,7 +89,9 @@ class RepairPlan:
             rise = _ADAPTER_PENALTY_RISE
         weight = weight if forget_penalty is None else forget_penalty
         share = _hard_example_share(args, splits["retain"], search, hard_example_share)
-        return cls(_penalty(source, args, splits, search, weight, rise), weight, share)
+        if search is None or search.unseen_losses is None or weight == 0:
+            return cls(None, weight, share)
+        return cls(partial(_make_penalty, source, args, splits, search.unseen_losses, weight, rise), weight, share)
 
     def new_row_order(self, num_rows: int) -> HardExampleSampler | None:
         """
@@ -167,17 +171,14 @@ def num_steps_per_epoch(args: TrainingArguments, retain_dataset: Any) -> int:
     return max(1, math.ceil(batches / args.gradient_accumulation_steps))
 
 
-def _penalty(
+def _make_penalty(
     source: BatchSource,
     args: TrainingArguments,
     splits: Mapping[str, Any],
-    search: SelectionSearch | None,
+    unseen_losses: tuple[float, ...],
     weight: float,
     rise: float,
-) -> ForgetPenalty | None:
-    if search is None or search.unseen_losses is None or weight == 0:
-        return None
-
+) -> ForgetPenalty:
     def rows(dataset: Any) -> Any:
         # A stream cannot be read in another order, so its first rows are kept in memory.
         return list(first_rows(dataset, MAX_UNSEEN_EXAMPLES)) if is_stream(dataset) else dataset
@@ -190,7 +191,7 @@ def _penalty(
         forget,
         unseen,
         collator,
-        search.unseen_losses,
+        unseen_losses,
         weight=weight,
         batch_size=args.train_batch_size,
         period=penalty_period(num_steps_per_epoch(args, splits["retain"]), num_batches),

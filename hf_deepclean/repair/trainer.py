@@ -5,7 +5,9 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -31,7 +33,7 @@ from ..runtime.interruption import Interruption
 from ..runtime.processes import gather_objects, is_main_process, num_processes, process_index
 from ..runtime.sharded_models import named_parameters
 from ..runtime.shards import processes_of
-from .callbacks import StopWhenAsked
+from .callbacks import StopWhenAsked, default_callbacks
 from .checkpoints import RepairCheckpoints, load_checkpoint
 from .hard_examples import ROW_NUMBERS, HardExampleSampler, NumberedCollator, NumberedRows
 from .optimizer import SparseAdamW
@@ -96,6 +98,7 @@ class RepairTrainer(Trainer):
         self.original_configs = {name: copy.deepcopy(getattr(model, name)) for name in names}
         self._likelihood: Likelihood | None = None
         self._repair_inputs: dict[str, Any] = {}
+        self._penalty: ForgetPenalty | None = None
         self._row_order: HardExampleSampler | None = None
         self._row_numbers: torch.Tensor | None = None
         self._staging: Path | None = None
@@ -111,38 +114,31 @@ class RepairTrainer(Trainer):
         self._max_grad_norm = self.args.max_grad_norm
         self.batch_source = BatchSource(self)
 
-    def sibling(
-        self, reset: Reset, plan: RepairPlan, data_collator: Callable[[list[Any]], Any] | None = None
-    ) -> "RepairTrainer":
+    def sibling(self, reset: Reset, data_collator: Callable[[list[Any]], Any] | None = None) -> "RepairTrainer":
         """
-        Makes a trainer of the same model, data and arguments for another reset. It has no callbacks, no checkpoints,
-        and no evaluations during the training.
+        Makes a copy of this trainer for another reset of the same model. The copy trains in the same way, also if a
+        subclass changed it. It has none of the caller's callbacks, no checkpoints, and no evaluations meanwhile.
 
         Args:
             reset ([`Reset`]):
                 The reset to repair.
-            plan ([`RepairPlan`]):
-                What the repair does beyond plain training.
             data_collator (`Callable`, *optional*):
                 Makes a batch of rows. By default that of this trainer.
         """
-        args = copy.copy(self.args)
-        args.save_strategy = args.eval_strategy = "no"
-        args.load_best_model_at_end = args.push_to_hub = False
-        args.report_to = []
-        return RepairTrainer(
-            self.model,
-            args,
-            self.data_collator if data_collator is None else data_collator,
-            train_dataset=self.train_dataset,
-            reset=reset,
-            plan=plan,
-            log_likelihood_func=self.log_likelihood_func,
-            interruption=self.interruption,
-            saves_when_interrupted=False,
-            clock=self.clock,
-            processing_class=self.processing_class,
-        )
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            # Methods of this trainer that it holds as values, such as its loss function.
+            if getattr(value, "__self__", None) is self:
+                setattr(other, name, MethodType(value.__func__, other))
+        other.args = copy.copy(self.args)
+        other.args.save_strategy = other.args.eval_strategy = "no"
+        other.args.load_best_model_at_end = other.args.push_to_hub = False
+        other.callback_handler = copy.copy(self.callback_handler)
+        other.callback_handler.callbacks = default_callbacks(self)
+        other.control, other.reset, other.saves_when_interrupted = copy.copy(self.control), reset, False
+        other.data_collator = self.data_collator if data_collator is None else data_collator
+        other.batch_source = replace(self.batch_source, trainer=other)
+        return other
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -191,6 +187,8 @@ class RepairTrainer(Trainer):
         set_seed(self.args.seed)
         self.optimizer = self.lr_scheduler = None
         self._max_grad_norm = self.args.max_grad_norm
+        # It reads rows, which may draw at random.
+        self._penalty = None if self.plan.make_penalty is None else self.plan.make_penalty()
         if not is_stream(self.train_dataset):
             self._row_order = self.plan.new_row_order(len(self.train_dataset))
         # The wrapper of an earlier repair holds the parameters that were trained then.
@@ -205,7 +203,7 @@ class RepairTrainer(Trainer):
         finally:
             end_mixed_precision(self.model)
             self.remove_callback(stop)
-            self._row_order = None
+            self._row_order = self._penalty = None
 
     @contextmanager
     def only_selected_trainable(self) -> Iterator[None]:
@@ -287,7 +285,7 @@ class RepairTrainer(Trainer):
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         """As for [`~transformers.Trainer`]. Some optimizer steps add the gradients of the penalty."""
         loss = super().training_step(model, *args, **kwargs)
-        penalty = self.plan.penalty
+        penalty = self._penalty
         if penalty is not None and self.accelerator.sync_gradients and self.state.global_step % penalty.period == 0:
             self._add_penalty(model, penalty)
         return loss

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hf_deepclean.cli.commands import main
+from hf_deepclean.version import __version__
 
 
 COMMANDS = ["unlearn", "fisher", "estimate", "report", "card", "push", "check-card", "squash-history"]
@@ -56,3 +57,8 @@ def test_the_console_script_is_the_main_function():
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     module, function = re.search(r'^hf-deepclean = "([\w.]+):(\w+)"$', project, re.M).groups()
     assert getattr(importlib.import_module(module), function) is main
+
+
+def test_the_command_line_is_a_module_that_python_runs():
+    command = [sys.executable, "-m", "hf_deepclean.cli", "--version"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == f"{__version__}\n"

@@ -147,7 +147,7 @@ def penalised(folder, world=1):
     args = config(folder / f"penalised-{world}", **arguments, per_device_train_batch_size=8 * world)
     unlearner = FisherUnlearner(tiny.trained(), args, **splits(*SIZES))
     result = result_of(unlearner.unlearn(), unlearner)
-    assert unlearner.plan.penalty is not None
+    assert unlearner.plan.make_penalty is not None
     return result
 
 

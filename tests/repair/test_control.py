@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from hf_deepclean.repair.control import run_control
-from hf_deepclean.repair.plan import RepairPlan
 from hf_deepclean.reset.resetter import Resetter
 from hf_deepclean.reset.weights import read_weights
 from tests import tiny
@@ -20,7 +19,7 @@ def cleaned(tmp_path):
 
 
 def control_of(trainer, evaluate):
-    run_control(trainer, RepairPlan(), Resetter(trainer.model, "zero"), trainer.reset, evaluate)
+    run_control(trainer, Resetter(trainer.model, "zero"), trainer.reset, evaluate)
 
 
 def test_after_the_control_the_trainer_and_the_cleaned_model_are_those_of_before(cleaned):

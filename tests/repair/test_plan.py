@@ -31,7 +31,7 @@ def plan_of(folder, search, retain=None, options=None, **kwargs):
 
 def test_a_repair_of_a_selection_without_trials_is_plain_training(tmp_path):
     plan = plan_of(tmp_path, None)
-    assert plan.penalty is None and plan.hard_example_share == 1.0
+    assert plan.make_penalty is None and plan.hard_example_share == 1.0
     assert plan.new_row_order(96) is None
 
 
@@ -47,17 +47,19 @@ def test_a_repair_of_a_selection_without_trials_is_plain_training(tmp_path):
 )
 def test_the_penalty_depends_on_the_kind_of_model(tmp_path, measure, scope, weight, rise):
     plan = plan_of(tmp_path, search_of(measure), reset_scope=scope)
-    assert (plan.penalty_weight, plan.penalty.weight, plan.penalty.rise) == (weight, weight, rise)
-    assert plan.penalty.unseen_losses == QUANTILES
+    penalty = plan.make_penalty()
+    assert (plan.penalty_weight, penalty.weight, penalty.rise) == (weight, weight, rise)
+    assert penalty.unseen_losses == QUANTILES
     given = plan_of(tmp_path, search_of(measure), reset_scope=scope, forget_penalty=3.0)
-    assert (given.penalty_weight, given.penalty.weight, given.penalty.rise) == (3.0, 3.0, rise)
+    penalty = given.make_penalty()
+    assert (given.penalty_weight, penalty.weight, penalty.rise) == (3.0, 3.0, rise)
 
 
 def test_without_a_weight_or_without_unseen_losses_there_is_no_penalty(tmp_path):
     none = plan_of(tmp_path, search_of(), forget_penalty=0.0)
-    assert (none.penalty, none.penalty_weight) == (None, 0.0)
+    assert (none.make_penalty, none.penalty_weight) == (None, 0.0)
     unheld = plan_of(tmp_path, search_of(losses=None))
-    assert (unheld.penalty, unheld.penalty_weight) == (None, 1.5)
+    assert (unheld.make_penalty, unheld.penalty_weight) == (None, 1.5)
 
 
 @pytest.mark.parametrize(

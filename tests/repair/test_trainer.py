@@ -124,10 +124,11 @@ def test_a_checkpoint_of_another_selection_is_refused(tmp_path):
 
 def test_a_sibling_has_the_same_training_and_none_of_the_outputs(tmp_path):
     callback = TrainerCallback()
-    trainer = trainer_for(tmp_path / "a", reset_some(resnet()), save_strategy="epoch", callbacks=[callback])
     plan = RepairPlan(hard_example_share=0.5)
-    other = trainer.sibling(trainer.reset, plan)
+    trainer = trainer_for(tmp_path / "a", reset_some(resnet()), save_strategy="epoch", callbacks=[callback], plan=plan)
+    other = trainer.sibling(trainer.reset)
     assert (other.model, other.train_dataset, other.plan) == (trainer.model, trainer.train_dataset, plan)
+    assert other.compute_loss_func.__self__ is other and other.batch_source.trainer is other
     assert other.clock is trainer.clock and other.interruption is trainer.interruption
     assert callback in trainer.callback_handler.callbacks and callback not in other.callback_handler.callbacks
     assert (trainer.args.save_strategy, other.args.save_strategy) == ("epoch", "no")

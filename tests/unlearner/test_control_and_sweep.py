@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from hf_deepclean import FisherDiagonal, UnlearningReport, select_random_weights
+from hf_deepclean import FisherDiagonal, FisherUnlearner, UnlearningReport, select_random_weights
 from hf_deepclean.repair.trainer import RepairTrainer
 from hf_deepclean.selection.sweep import GammaTrial, try_gamma
 from tests import tiny
-from tests.unlearner.runs import fishers, resnet, splits, unlearner_for, vit
+from tests.unlearner.runs import config, fishers, resnet, splits, unlearner_for, vit
 
 
 def test_the_control_resets_as_many_weights_and_leaves_the_cleaned_model_in_place(tmp_path):
@@ -144,3 +144,36 @@ def test_a_trial_that_has_nothing_to_be_rewound_to_is_left_out(tmp_path, caplog)
     assert trial == GammaTrial(1.0, sum(parameter.numel() for parameter in model.classifier.parameters()), None)
     assert "The weights with a ratio above 1 were not tried: The pretrained model" in caplog.text
     assert all(torch.equal(value, tensors[name]) for name, value in tiny.parameters_and_buffers(model).items())
+
+
+def test_the_control_is_repaired_by_the_methods_of_a_subclass(tmp_path):
+    trained = []
+
+    class Counting(FisherUnlearner):
+        def compute_loss(self, model, *args, **kwargs):
+            trained.append(self)
+            return super().compute_loss(model, *args, **kwargs)
+
+    unlearner = Counting(vit(), config(tmp_path / "a", random_mask_control=True, num_train_epochs=1), **splits())
+    unlearner.preview()
+    assert len(trained) == 2
+    trained.clear()
+    unlearner.unlearn()
+    own = [one for one in trained if one is unlearner]
+    assert len(own) == len(trained) - len(own) > 0
+
+
+def test_the_control_starts_at_the_batch_size_that_fitted_the_repair(tmp_path):
+    sizes = []
+
+    class Small(FisherUnlearner):
+        def training_step(self, model, inputs, *args, **kwargs):
+            size = len(inputs["labels"])
+            if not sizes and size > 8:
+                raise RuntimeError("CUDA out of memory. (simulated)")
+            sizes.append(size)
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    args = config(tmp_path / "a", random_mask_control=True, num_train_epochs=1, auto_find_batch_size=True)
+    Small(vit(), args, **splits()).unlearn()
+    assert max(sizes) == 8 < args.per_device_train_batch_size

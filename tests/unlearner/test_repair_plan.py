@@ -42,11 +42,11 @@ def test_the_penalty_is_left_out_where_nothing_says_how_much_is_known_of_unseen_
     ):
         unlearner = auto_unlearner_for(tmp_path / "a", data, **kwargs)
         unlearner.select_weights(*fishers(unlearner))
-        assert unlearner._phases.plan_repair(unlearner.search).penalty is None
+        assert unlearner._phases.plan_repair(unlearner.search).make_penalty is None
     data = {name: dataset for name, dataset in splits().items() if name != "unseen_dataset"}
     unlearner = unlearner_for(tmp_path / "a", tiny.trained(), data, reset_fraction=None, num_selection_trials=1)
     unlearner.select_weights(*fishers(unlearner))
-    assert unlearner._phases.plan_repair(unlearner.search).penalty is None
+    assert unlearner._phases.plan_repair(unlearner.search).make_penalty is None
 
 
 def rows_of_the_epochs(unlearner):
@@ -135,3 +135,29 @@ def test_a_penalised_run_that_is_interrupted_in_any_epoch_ends_in_the_same_bits(
     values = tiny.parameters_and_buffers(resumed.model)
     for name, value in tiny.parameters_and_buffers(whole.model).items():
         assert torch.equal(value, values[name]), name
+
+
+class NoisyRows(torch.utils.data.IterableDataset):
+    """A stream that draws noise on its images in every pass, as augmentation does."""
+
+    def __init__(self, first, stop):
+        self.rows = tiny.digits().select(range(first, stop))
+
+    def __iter__(self):
+        for row in self.rows:
+            yield row | {"pixel_values": row["pixel_values"] + 0.1 * torch.randn_like(row["pixel_values"])}
+
+
+def test_a_repair_draws_the_rows_of_its_penalty_by_its_own_seed(tmp_path):
+    data, repaired = splits(forget_dataset=NoisyRows(0, 24)), []
+    for seed in range(2):
+        unlearner = auto_unlearner_for(tmp_path / "a", dict(data))
+        unlearner.unseen_dataset = NoisyRows(tiny.NUM_TRAINED, 200)
+        unlearner.select_weights(*fishers(unlearner))
+        unlearner.reset_weights()
+        torch.manual_seed(seed)
+        unlearner.train()
+        assert unlearner.plan.make_penalty is not None
+        repaired.append(tiny.parameters_and_buffers(unlearner.model))
+    first, second = repaired
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())

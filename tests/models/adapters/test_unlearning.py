@@ -43,7 +43,7 @@ def test_a_penalty_on_an_adapter_is_whole_before_the_repair_ends_and_one_on_a_la
 
     def penalty(scope, search):
         unlearner = unlearner_for(tmp_path / scope, models[scope], reset_scope=scope, reset_fraction=None)
-        return unlearner._phases.plan_repair(search).penalty
+        return unlearner._phases.plan_repair(search).make_penalty()
 
     penalties = {scope: penalty(scope, search) for scope in models}
     less = penalty("full", dataclasses.replace(search, measure="1 / (1 + loss)"))
