@@ -151,7 +151,7 @@ class NoisyRows(torch.utils.data.IterableDataset):
 def test_a_repair_draws_the_rows_of_its_penalty_by_its_own_seed(tmp_path):
     data, repaired = splits(forget_dataset=NoisyRows(0, 24)), []
     for seed in range(2):
-        unlearner = auto_unlearner_for(tmp_path / "a", dict(data))
+        unlearner = auto_unlearner_for(tmp_path / "a", dict(data), num_train_epochs=3, learning_rate=2e-2)
         unlearner.unseen_dataset = NoisyRows(tiny.NUM_TRAINED, 200)
         unlearner.select_weights(*fishers(unlearner))
         unlearner.reset_weights()
