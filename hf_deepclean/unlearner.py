@@ -131,7 +131,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         elif not isinstance(args, FisherUnlearningConfig):
             args = FisherUnlearningConfig.from_training_arguments(args)
         check_output_directory(args.output_dir, resuming=True)
-        request = self._request = UnlearningRequest.of(
+        request = UnlearningRequest.of(
             model,
             args,
             name_splits(forget_dataset, retain_dataset, eval_dataset, unseen_dataset),
@@ -156,7 +156,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         self.forget_dataset, self.retain_dataset = forget_dataset, retain_dataset
         self.unseen_dataset, self.reference_model = unseen_dataset, request.reference_model
         self.kept_fisher, self.requests, self.reset_value = request.kept_fisher, request.requests, request.reset_value
-        self._reference_answers = None
+        self._request, self._reference_answers = request, None
         self.request.check_batches(self.batch_source)
 
     @classmethod
