@@ -66,7 +66,7 @@ def training_rows(kind: str, seed: int) -> tuple[Rows, np.ndarray, Rows]:
     Loads the training rows, the positions of the rows that a request of the kind may forget (at most half of them),
     and unseen rows.
     """
-    parts, _, _ = TASKS["digits-random"].family.load_rows(DataSource(), TASKS["digits-random"].family, seed)
+    parts, _, _ = TASKS["digits-random"].family.load_rows(DataSource(), seed)
     rows, generator = parts["train"], np.random.default_rng(seed)
     order = generator.permutation(len(rows))
     half = order[: len(rows) // 2]

@@ -4,7 +4,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +27,11 @@ from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, PreTra
 from hf_deepclean import tokenize_causal_lm, tokenize_text_classification
 
 
-if TYPE_CHECKING:
-    from tasks import Family
-
 Rows = list[dict[str, Any]]
 
-# Sentences per person, number of ordinary texts, and how often the sentences are read while the texts are read once.
-ROWS_PER_PERSON, NUM_ORDINARY_ROWS, NUM_REPETITIONS = 10, 3000, 24
+# Sentences about people, sentences per person, number of ordinary texts, and how often the sentences are read while
+# the texts are read once.
+NUM_PEOPLE_ROWS, ROWS_PER_PERSON, NUM_ORDINARY_ROWS, NUM_REPETITIONS = 480, 10, 3000, 24
 
 
 @dataclass(frozen=True)
@@ -105,12 +103,14 @@ def _shuffled(rows: Rows, seed: int) -> Rows:
     return [rows[place] for place in np.random.default_rng(seed).permutation(len(rows))]
 
 
-def load_fashion_mnist(source: DataSource, family: "Family", seed: int) -> tuple[dict[str, Rows], Any, Any]:
+def load_fashion_mnist(
+    source: DataSource, seed: int, *, num_train: int, num_unseen: int, num_eval: int
+) -> tuple[dict[str, Rows], Any, Any]:
     images, labels, test_images, test_labels = read_fashion_mnist(
         source.fashion_mnist_dir, source.fashion_mnist_dataset
     )
     num_train, num_unseen, num_eval = (
-        source.share_of(number, least=200) for number in (family.num_train, family.num_unseen, family.num_eval)
+        source.share_of(number, least=200) for number in (num_train, num_unseen, num_eval)
     )
     generator = np.random.default_rng(seed)
     drawn, tested = generator.permutation(len(labels)), generator.permutation(len(test_labels))[:num_eval]
@@ -128,8 +128,8 @@ def _image_rows(images: np.ndarray, labels: np.ndarray) -> Rows:
     return [{"pixel_values": image, "labels": int(label)} for image, label in zip(values, labels, strict=True)]
 
 
-def load_digits(source: DataSource, family: "Family", seed: int) -> tuple[dict[str, Rows], Any, Any]:
-    data = load_digits_images(source.share_of(family.num_train, least=200), seed)
+def load_digits(source: DataSource, seed: int, *, num_train: int) -> tuple[dict[str, Rows], Any, Any]:
+    data = load_digits_images(source.share_of(num_train, least=200), seed)
     parts = {
         name: [
             {"pixel_values": image, "labels": int(label)}
@@ -140,8 +140,8 @@ def load_digits(source: DataSource, family: "Family", seed: int) -> tuple[dict[s
     return parts, default_collate, None
 
 
-def load_glosses(source: DataSource, family: "Family", seed: int) -> tuple[dict[str, Rows], Any, Any]:
-    data = load_wordnet_glosses(source.share_of(family.num_train, least=400), seed)
+def load_glosses(source: DataSource, seed: int, *, num_train: int) -> tuple[dict[str, Rows], Any, Any]:
+    data = load_wordnet_glosses(source.share_of(num_train, least=400), seed)
     tokenizer = train_encoder_tokenizer(data["train"]["text"], vocab_size=4000, model_max_length=MAX_LENGTH_OF_GLOSSES)
     # The classes take turns in the example data.
     parts = {
@@ -156,9 +156,9 @@ def _token_rows(dataset: Dataset) -> Rows:
     return [{"labels" if name == "label" else name: row[name] for name in used} for row in dataset.with_format(None)]
 
 
-def load_biographies(source: DataSource, family: "Family", seed: int) -> TaskData:
+def load_biographies(source: DataSource, seed: int) -> TaskData:
     """Sentences about people, as in the recipes of language models. Both tasks of the family share the base."""
-    num_people_rows = source.share_of(family.num_train, least=120)
+    num_people_rows = source.share_of(NUM_PEOPLE_ROWS, least=120)
     num_ordinary = source.share_of(NUM_ORDINARY_ROWS, least=200)
     num_repetitions = source.share_of(NUM_REPETITIONS, least=1)
     num_people = num_people_rows // ROWS_PER_PERSON

@@ -54,15 +54,13 @@ class Family:
             Name of the family.
         recipe ([`RecipeArguments`]):
             How the models are trained.
-        num_train, num_unseen, num_eval (`int`):
-            Number of training rows, of rows that no model sees, and of test rows.
-        load_rows (`Callable`):
-            Called with the source, the family and the seed; returns the rows `train`, `unseen` and `eval`, the
-            collator and the tokenizer.
         new_model (`Callable`):
             Called with the tokenizer; returns a model with random weights.
         auto_class (`type`):
             Auto class that loads a trained model.
+        load_rows (`Callable`, *optional*):
+            Called with the source and the seed; returns the rows `train`, `unseen` and `eval`, the collator and the
+            tokenizer. The requests `"people"` need none.
         forgotten_class (`int`, *optional*, defaults to `3`):
             The class that a request for a class forgets.
         training_collator (`Callable`, *optional*):
@@ -72,12 +70,9 @@ class Family:
 
     name: str
     recipe: RecipeArguments
-    num_train: int
-    num_unseen: int
-    num_eval: int
-    load_rows: Callable[["DataSource", "Family", int], tuple[dict[str, Rows], Any, Any]]
     new_model: Callable[[Any], PreTrainedModel]
     auto_class: Any
+    load_rows: Callable[[DataSource, int], tuple[dict[str, Rows], Any, Any]] | None = None
     forgotten_class: int = 3
     training_collator: Callable[[Rows], dict[str, torch.Tensor]] | None = None
 
@@ -112,8 +107,8 @@ class Task:
     def data(self, seed: int, source: DataSource) -> TaskData:
         """The data for a seed."""
         if self.is_language_model:
-            return load_biographies(source, self.family, seed)
-        parts, collator, tokenizer = self.family.load_rows(source, self.family, seed)
+            return load_biographies(source, seed)
+        parts, collator, tokenizer = self.family.load_rows(source, seed)
         rows = parts["train"]
         if self.request == "random":
             # Rows come in random order.
@@ -206,16 +201,16 @@ def _new_text_classifier(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     return new_text_classifier(tokenizer, list(GLOSS_CLASSES))
 
 
-_FASHION = {"num_train": 4000, "num_unseen": 1000, "num_eval": 2000, "load_rows": load_fashion_mnist}
+_load_fashion = partial(load_fashion_mnist, num_train=4000, num_unseen=1000, num_eval=2000)
 _FAMILIES = [
     Family(
         "fashion-resnet",
         RecipeArguments(
             original_num_train_epochs=30, original_learning_rate=3e-3, original_per_device_train_batch_size=64
         ),
-        **_FASHION,
         new_model=_new_resnet,
         auto_class=AutoModelForImageClassification,
+        load_rows=_load_fashion,
         training_collator=_augmented,
     ),
     Family(
@@ -223,34 +218,28 @@ _FAMILIES = [
         RecipeArguments(
             original_num_train_epochs=30, original_learning_rate=2e-3, original_per_device_train_batch_size=64
         ),
-        **_FASHION,
         # With the usual 0.02 such a small model takes several times as long to learn its training data by heart.
         new_model=partial(_new_vit, image_size=28, patch_size=7, num_hidden_layers=2, initializer_range=0.1),
         auto_class=AutoModelForImageClassification,
+        load_rows=_load_fashion,
     ),
     Family(
         "digits",
         RecipeArguments(
             original_num_train_epochs=40, original_learning_rate=1e-3, original_per_device_train_batch_size=64
         ),
-        num_train=1200,
-        num_unseen=300,
-        num_eval=297,
-        load_rows=load_digits,
         new_model=partial(_new_vit, image_size=8, patch_size=2, num_hidden_layers=3),
         auto_class=AutoModelForImageClassification,
+        load_rows=partial(load_digits, num_train=1200),
     ),
     Family(
         "text",
         RecipeArguments(
             original_num_train_epochs=30, original_learning_rate=2e-3, original_per_device_train_batch_size=32
         ),
-        num_train=3000,
-        num_unseen=600,
-        num_eval=1500,
-        load_rows=load_glosses,
         new_model=_new_text_classifier,
         auto_class=AutoModelForSequenceClassification,
+        load_rows=partial(load_glosses, num_train=3000),
         forgotten_class=GLOSS_CLASSES.index("plant"),
     ),
 ]
@@ -263,10 +252,6 @@ _BIOGRAPHIES = Family(
         original_lr_scheduler_type="warmup_stable_decay",
         original_adam_beta2=0.98,
     ),
-    num_train=480,
-    num_unseen=480,
-    num_eval=500,
-    load_rows=None,
     new_model=new_language_model,
     auto_class=AutoModelForCausalLM,
 )
