@@ -21,7 +21,7 @@ from .evaluation.stages import BEFORE, CONTROL_AFTER_REPAIR, CONTROL_AFTER_RESET
 from .fisher.checkpoint import FisherCheckpoint
 from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import FisherPass
-from .models.adapters.parameters import CONFIG_NAME as ADAPTER_CONFIG_NAME
+from .models.adapters.parameters import ADAPTER_CONFIG_NAME
 from .models.adapters.saving import save_adapter
 from .models.heads import model_class_name
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment

@@ -14,6 +14,9 @@ from typing import Any
 
 import yaml
 from huggingface_hub import HfApi, ModelCard, try_to_load_from_cache
+from transformers.utils import CONFIG_NAME
+
+from ..models.adapters.parameters import ADAPTER_CONFIG_NAME
 
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -64,7 +67,7 @@ def _on_the_hub(name: str) -> tuple[str | None, str | None]:
     """The id and the commit of a model that was loaded from the Hub. A local path may look like an id."""
     if not _HUB_ID.fullmatch(name) or os.path.exists(name):
         return None, None
-    for file in ("config.json", "adapter_config.json"):
+    for file in (CONFIG_NAME, ADAPTER_CONFIG_NAME):
         cached = try_to_load_from_cache(name, file)
         if isinstance(cached, str):
             return name, Path(cached).parent.name

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
 
-CONFIG_NAME = "adapter_config.json"
+ADAPTER_CONFIG_NAME = "adapter_config.json"
 
 
 def is_adapted(model: object) -> bool:
@@ -28,7 +28,7 @@ def is_adapted(model: object) -> bool:
 
 def is_adapter_path(path: object) -> bool:
     """Whether a path is a folder with a saved adapter."""
-    return isinstance(path, (str, os.PathLike)) and (Path(path) / CONFIG_NAME).is_file()
+    return isinstance(path, (str, os.PathLike)) and (Path(path) / ADAPTER_CONFIG_NAME).is_file()
 
 
 def active_adapter(model: "PeftModel") -> str:
