@@ -136,7 +136,8 @@ class RepairTrainer(Trainer):
         other.callback_handler = copy.copy(self.callback_handler)
         other.callback_handler.callbacks = default_callbacks(self)
         other.control, other.reset, other.saves_when_interrupted = copy.copy(self.control), reset, False
-        other.data_collator = self.data_collator if data_collator is None else data_collator
+        if data_collator is not None:
+            other.data_collator = data_collator
         other.batch_source = replace(self.batch_source, trainer=other)
         return other
 
