@@ -34,8 +34,8 @@ class FisherUnlearningConfig(TrainingArguments):
 
     > [!NOTE]
     > Two defaults differ from [`~transformers.TrainingArguments`]. `save_strategy` is `"no"`, because the cleaned
-    > model is written at the end in any case. `warmup_steps` is 0.1, a tenth of the repair, because the
-    > reset weights start a new training.
+    > model is written at the end in any case. `warmup_steps` is 0.1, a tenth of the repair, because the reset
+    > weights start a new training.
 
     > Parameters that control the Fisher pass
 

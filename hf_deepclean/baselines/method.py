@@ -11,8 +11,8 @@ class UnlearningMethod:
     """
     A method that makes a model forget.
 
-    Subclasses are frozen dataclasses, whose fields are the settings of the method. Defaults are the
-    published values where there are any.
+    Subclasses are frozen dataclasses, whose fields are the settings of the method. Defaults are the published
+    values where there are any.
     """
 
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:

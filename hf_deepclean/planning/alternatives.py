@@ -61,8 +61,8 @@ def find_alternatives(
 
     Args:
         size, job, setting, device:
-            As for [`estimate_run`]. The alternatives keep the precision and the number of
-            processes of `setting`.
+            As for [`estimate_run`]. The alternatives keep the precision and the number of processes of
+            `setting`.
         memory (`float`):
             Memory of one device in bytes.
         host_memory (`float`, *optional*):

@@ -48,8 +48,8 @@ class ForgetPenalty:
         period (`int`):
             Number of steps from one penalty to the next; see [`penalty_period`].
         rise (`float`):
-            Share of the repair after which the targets are the whole quantiles. Above 1, the targets
-            stay below the quantiles.
+            Share of the repair after which the targets are the whole quantiles. Above 1, the targets stay below
+            the quantiles.
         seed (`int`):
             Seed of the order of the examples.
     """

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 class PhaseClock:
     """
-    Adds up wall-clock seconds by phase. The seconds of a phase inside another one count for the
-    outer phase only.
+    Adds up wall-clock seconds by phase. The seconds of a phase inside another one count for the outer phase
+    only.
 
     Args:
         seconds (`dict[str, float]`, *optional*):

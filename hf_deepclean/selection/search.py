@@ -13,8 +13,8 @@ from .knowledge import CLASS_MEASURE, knowledge, measure_of_knowledge
 from .weight_selection import WeightSelection
 
 
-# The share of what the model knows of the retain data beyond chance that a reset must leave. If half is
-# left, a repair of a few epochs brings the rest back. If almost nothing is left, it does not.
+# The share of what the model knows of the retain data beyond chance that a reset must leave. If half is left, a repair
+# of a few epochs brings the rest back. If almost nothing is left, it does not.
 MIN_KNOWLEDGE_LEFT = 0.5
 # If classes are to go less may be left, because nothing in the repair leads the model back to them.
 MIN_KNOWLEDGE_LEFT_FOR_CHANCE = 0.3
