@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from .config_checks import check_numbers, check_training_arguments
 from .evaluation.checks import check_measurements
 from .evaluation.recovery import RELEARNING_DATA
 from .fisher.checks import FISHER_TYPES, check_fisher_type
@@ -16,7 +17,6 @@ from .models.scope import RESET_SCOPES, check_reset_scope
 from .publishing.redaction import FORGET_DISCLOSURES, check_disclosure
 from .repair.plan import check_repair_options
 from .reset.values import RESET_VALUES, check_reset_value
-from .runtime.processes import check_parallelism
 from .selection.knowledge import TARGETS, check_target
 from .selection.rules import SELECTION_RULES, check_selection_rule
 from .selection.sweep import check_gammas
@@ -301,41 +301,14 @@ class FisherUnlearningConfig(TrainingArguments):
             self.reset_value = "pretrained"
         if self.reset_value is not None:
             check_reset_value(self.reset_value, self.pretrained_model, self.reset_scope)
-        self._check_numbers()
+        check_numbers(self)
         check_disclosure(self.forget_disclosure, self.forget_description)
         if self.gamma_sweep is not None:
             self.gamma_sweep = check_gammas(self.gamma_sweep)
         check_measurements(
             self.relearning_steps, self.relearning_learning_rate, self.relearning_data, self.quantization_bits
         )
-        self._check_training_arguments()
-
-    def _check_numbers(self) -> None:
-        if self.accumulator_device not in (None, "cpu"):
-            raise ValueError(
-                f"`accumulator_device` is {self.accumulator_device!r} but must be 'cpu', or left out to keep the sums "
-                "on the device of the weights."
-            )
-        if not self.state_save_seconds >= 0:
-            raise ValueError(f"`state_save_seconds` is {self.state_save_seconds} but must be at least 0.")
-        counts = ("num_selection_trials", "num_selection_examples", "relearning_num_examples")
-        for name in ("per_device_fisher_batch_size", "fisher_max_examples", *counts):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` is {value} but must be at least 1.")
-
-    def _check_training_arguments(self) -> None:
-        if self.push_to_hub:
-            raise ValueError(
-                "`push_to_hub=True` would publish checkpoints of a model that still holds what it is to forget. Leave "
-                "it out, and call `unlearner.push_to_hub(repo_id)` after `unlearn()`."
-            )
-        if not str(self.optim.value).startswith("adamw"):
-            raise ValueError(
-                f"`optim` is {self.optim.value!r}, but the repair trains single weights, which only `SparseAdamW` "
-                "does. Leave `optim` at its default. Learning rate, betas, epsilon and weight decay are honoured."
-            )
-        check_parallelism(fsdp=bool(self.fsdp), deepspeed=bool(self.deepspeed))
+        check_training_arguments(self)
 
     def reported_settings(self) -> dict[str, Any]:
         """The settings that enter the report: all of unlearning, and those that determine the repair."""

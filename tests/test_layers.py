@@ -28,6 +28,7 @@ LAYERS = [
     "baselines",
     "report",
     "publishing",
+    "config_checks",
     "config",
     "request",
     "run_state",
