@@ -14,16 +14,13 @@ from transformers.trainer_utils import TrainOutput
 from .config import FisherUnlearningConfig
 from .evaluation.evaluator import Evaluator
 from .evaluation.stages import AFTER_REPAIR, AFTER_RESET, BEFORE, REFERENCE, StageResult
-from .fisher.callback import FisherCallback
 from .fisher.diagonal import FisherDiagonal
-from .models.checks import check_loss
 from .models.contexts import keep_base_differentiable
 from .models.likelihood import LogLikelihoodFunction
 from .models.loading import name_of_model
 from .phases import Phases
 from .planning.preview import PreviewRun, TimedCollator, UnlearningPreview, check_no_streams
 from .publishing.mixin import PublishingMixin
-from .repair.callbacks import callbacks_of_caller
 from .repair.trainer import RepairTrainer
 from .report.report import UnlearningReport
 from .report.results import IntegrityResult
@@ -35,6 +32,7 @@ from .runtime.clock import PhaseClock
 from .runtime.processes import on_main_process
 from .selection.search import SelectionSearch
 from .selection.weight_selection import WeightSelection
+from .trainers import read_trainer
 
 
 class FisherUnlearner(PublishingMixin, RepairTrainer):
@@ -187,24 +185,9 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         Raises:
             `ValueError`: If the trainer has a loss of its own and there is no `log_likelihood_func` for it.
         """
-        check_loss(trainer.compute_loss_func, log_likelihood_func)
-        args = FisherUnlearningConfig.beside_training(trainer.args, **config_overrides)
-        return cls(
-            trainer.accelerator.unwrap_model(trainer.model),
-            args,
-            trainer.data_collator,
-            forget_dataset=forget_dataset,
-            retain_dataset=retain_dataset,
-            eval_dataset=trainer.eval_dataset,
-            unseen_dataset=unseen_dataset,
-            reference_model=reference_model,
-            kept_fisher=kept_fisher,
-            processing_class=trainer.processing_class,
-            log_likelihood_func=log_likelihood_func,
-            compute_metrics=trainer.compute_metrics,
-            callbacks=[c for c in callbacks_of_caller(trainer) if not isinstance(c, FisherCallback)],
-            preprocess_logits_for_metrics=trainer.preprocess_logits_for_metrics,
-        )
+        data = {"forget_dataset": forget_dataset, "retain_dataset": retain_dataset, "unseen_dataset": unseen_dataset}
+        compared = {"reference_model": reference_model, "kept_fisher": kept_fisher}
+        return cls(**data, **compared, **read_trainer(trainer, log_likelihood_func, **config_overrides))
 
     def unlearn(self, resume_from_checkpoint: str | bool | None = None) -> UnlearningReport:
         """

@@ -34,6 +34,7 @@ LAYERS = [
     "run_state",
     "phases",
     "planning",
+    "trainers",
     "unlearner",
     "deletion_requests",
     "cli",
