@@ -21,6 +21,7 @@ from ..runtime.processes import gather_objects
 from .figures.divergence import jensen_shannon_divergence
 from .figures.intervals import mean_interval
 from .figures.membership import MembershipAttack, membership_attack
+from .metric_values import metric_values
 from .predictions import ExamplePredictions, join_predictions, predict_batches
 from .results import SplitResult, summarize_predictions
 from .stages import RequestResult, StageResult
@@ -167,7 +168,7 @@ class Evaluator:
             return {}
         arguments = {"compute_result": True} if self.batch_eval_metrics else {}
         outcome = EvalPrediction(predictions=predictions.logits, label_ids=predictions.labels)
-        return {name: float(value) for name, value in self.compute_metrics(outcome, **arguments).items()}
+        return metric_values(self.compute_metrics(outcome, **arguments))
 
     def _divergence(self, forget: ExamplePredictions) -> tuple[float | None, tuple[float, float] | None]:
         """The mean divergence to the reference model's answers, and its interval."""
