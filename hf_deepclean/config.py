@@ -129,6 +129,10 @@ class FisherUnlearningConfig(TrainingArguments):
 
         > Parameters that control further measurements
 
+        unseen_share_of_eval (`float`, *optional*):
+            Takes this share of `eval_dataset`, drawn by `seed` from the rows whose class occurs in the forget data, as
+            `unseen_dataset`; the figures of the evaluation data are those of the other rows. Set it, to 0.5 for
+            example, if you have no other unseen data.
         gamma_sweep (`list[float]`, *optional*):
             Thresholds to compare. For each, the weights with a ratio above it are reset, the model is evaluated
             without a repair, and the reset is undone. Each takes one evaluation.
@@ -246,6 +250,9 @@ class FisherUnlearningConfig(TrainingArguments):
             "help": "Share of the retain data, those with the largest losses, that later epochs of the repair read. "
             "By default 0.5 with --selection auto if the model classified nearly all correctly, else 1."
         },
+    )
+    unseen_share_of_eval: float | None = field(
+        default=None, metadata={"help": "Take this share of the eval data as unseen data, if there are no others."}
     )
     gamma_sweep: list[float] | None = field(
         default=None, metadata={"help": "Also try these thresholds: reset, evaluate without a repair, undo."}

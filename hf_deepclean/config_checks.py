@@ -31,6 +31,11 @@ def check_numbers(args: TrainingArguments) -> None:
         )
     if not args.state_save_seconds >= 0:
         raise ValueError(f"`state_save_seconds` is {args.state_save_seconds} but must be at least 0.")
+    if args.unseen_share_of_eval is not None and not 0 < args.unseen_share_of_eval < 1:
+        raise ValueError(
+            f"`unseen_share_of_eval` is {args.unseen_share_of_eval} but must be a share of the evaluation data, above "
+            "0 and below 1."
+        )
     for name in _COUNTS:
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -12,6 +12,7 @@ from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallba
 from transformers.trainer_utils import TrainOutput
 
 from .config import FisherUnlearningConfig
+from .data.held_out import hold_out_unseen
 from .evaluation.evaluator import Evaluator
 from .evaluation.stages import AFTER_REPAIR, AFTER_RESET, BEFORE, REFERENCE, StageResult
 from .fisher.diagonal import FisherDiagonal
@@ -64,7 +65,8 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             Test data for the report, and for `eval_strategy`.
         unseen_dataset ([`~datasets.Dataset`], map-style or iterable, *optional*):
             Data like the forget set that the model never saw: for the membership attack, and with `selection="auto"`
-            for what the forget data should be like afterwards. Nothing is trained on them.
+            for what the forget data should be like afterwards. Nothing is trained on them. Without them,
+            `args.unseen_share_of_eval` takes them from `eval_dataset`.
         reference_model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
             A model retrained without the forget data. It is only evaluated.
         kept_fisher (`str` or [`FisherDiagonal`], *optional*):
@@ -129,6 +131,9 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         elif not isinstance(args, FisherUnlearningConfig):
             args = FisherUnlearningConfig.from_training_arguments(args)
         check_output_directory(args.output_dir, resuming=True)
+        eval_dataset, unseen_dataset = hold_out_unseen(
+            args.unseen_share_of_eval, args.seed, forget_dataset, eval_dataset, unseen_dataset
+        )
         request = UnlearningRequest.of(
             model,
             args,

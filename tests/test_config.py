@@ -39,6 +39,8 @@ def test_a_target_goes_with_the_rule_by_trials_alone(tmp_path):
         ({"reset_value": "pretrained"}, "needs `pretrained_model`"),
         ({"per_device_fisher_batch_size": 0}, "`per_device_fisher_batch_size` is 0"),
         ({"fisher_max_examples": 0}, "`fisher_max_examples` is 0"),
+        ({"unseen_share_of_eval": 0.0}, "`unseen_share_of_eval` is 0.0"),
+        ({"unseen_share_of_eval": 1.0}, "`unseen_share_of_eval` is 1.0 but must be a share"),
         ({"push_to_hub": True}, "still holds what it is to forget"),
         ({"optim": "adafactor"}, "`optim` is 'adafactor'"),
         ({"gamma_sweep": [1.0, 0.0]}, "`gamma_sweep` holds 0.0"),

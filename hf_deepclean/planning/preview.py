@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..data.held_out import HOW_TO_HOLD_OUT
 from ..data.streams import is_stream
 from ..evaluation.relearning import evaluated_steps
 from ..fisher.diagonal import FisherDiagonal
@@ -39,6 +40,7 @@ class UnlearningPreview:
         seconds (`dict[str, float]`): Estimated wall-clock seconds per phase.
         fisher_bytes (`int`): Memory of the sums of both Fishers, which are held at the same time, in bytes.
         optimizer_bytes (`int`): Memory of the optimizer's state and of the selected indices, in bytes.
+        unseen (`str`): Where the unseen data come from, or how to hold some out.
     """
 
     model_class: str
@@ -48,6 +50,7 @@ class UnlearningPreview:
     seconds: dict[str, float]
     fisher_bytes: int
     optimizer_bytes: int
+    unseen: str = ""
 
     def __str__(self) -> str:
         sample = " and ".join(f"{count:,} {split} examples" for split, count in self.num_sampled.items())
@@ -64,6 +67,7 @@ class UnlearningPreview:
             f"{self.num_repair_steps:,} steps.",
             f"Memory beside model and activations: Fisher sums {_size(self.fisher_bytes)}, optimizer state "
             f"{_size(self.optimizer_bytes)}.",
+            *([self.unseen] if self.unseen else []),
         ]
         return "\n".join(lines)
 
@@ -157,6 +161,7 @@ class PreviewRun:
             seconds=self._estimate_run(seconds, step, plan),
             fisher_bytes=sum(total.nbytes for fisher in fishers.values() for total in fisher.sums.values()),
             optimizer_bytes=optimizer_bytes,
+            unseen=_unseen_note(self.phases.request.splits, phases.args.unseen_share_of_eval),
         )
 
     def _fishers(self, num_examples: int) -> tuple[dict[str, FisherDiagonal], dict[str, float]]:
@@ -253,6 +258,16 @@ def check_no_streams(splits: Mapping[str, Any]) -> None:
             f"A preview draws a sample and counts the rows, but the {streams[0]} data are a stream. Preview an "
             "unlearner with a part of them as a `datasets.Dataset`."
         )
+
+
+def _unseen_note(splits: Mapping[str, Any], share: float | None) -> str:
+    if "unseen" not in splits:
+        return f"Membership would not be measured, and the repair would have no penalty. {HOW_TO_HOLD_OUT}"
+    if share is None:
+        return ""
+    return (
+        f"{len(splits['unseen']):,} unseen examples are taken from the evaluation data, whose figures leave them out."
+    )
 
 
 def _size(num_bytes: int) -> str:

@@ -4,6 +4,7 @@
 
 from typing import TYPE_CHECKING
 
+from ..data.held_out import HOW_TO_HOLD_OUT
 from ..evaluation.measures import ACCURACIES, ACCURACY, EXACT_MATCHES, MEAN_LOSS, VERBATIM, measure_of_figure
 from ..evaluation.recovery import RELEARNING_DATA, RelearningResult
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES
@@ -179,7 +180,7 @@ def _memorization_notes(report: "UnlearningReport") -> list[str]:
     after = report.stages[AFTER_REPAIR]
     notes = [] if after.splits["forget"].tokens is None else [_verbatim_note(report)]
     if after.membership is None:
-        notes.append("Membership: not measured (no unseen data were given).")
+        notes.append(f"Membership: not measured (no unseen data were given). {HOW_TO_HOLD_OUT}")
     else:
         low, high = after.membership.auc_interval
         notes.append(
@@ -188,6 +189,11 @@ def _memorization_notes(report: "UnlearningReport") -> list[str]:
             "unseen data cannot be told apart, a larger AUC that the forget data still look trained on, a smaller AUC "
             "that they stand out as forgotten."
         )
+        if report.settings.get("unseen_share_of_eval"):
+            notes.append(
+                f"The {after.membership.num_unseen} unseen examples were taken from the evaluation data "
+                f"(`unseen_share_of_eval={report.settings['unseen_share_of_eval']:g}`), whose figures leave them out."
+            )
     if after.min_k_membership is not None:
         low, high = after.min_k_membership.auc_interval
         notes.append(

@@ -64,6 +64,21 @@ def test_a_dry_run_writes_nothing(source, tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "x.yaml"])
 
 
+def test_unseen_data_are_taken_from_the_evaluation_data_if_asked_for(source, tmp_path, capsys):
+    arguments = source("causal-lm")
+    rows = datasets.Dataset.from_list(text_rows())
+    parts = {"train": rows.select(range(30)), "test": rows.select(range(30, 40))}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "parts")
+    arguments += ["--forget_column", "delete", "--eval_split", "test", "--dataset_name", str(tmp_path / "parts")]
+    arguments += [*RUN, "--unseen_share_of_eval", "0.4", "--output_dir", str(tmp_path / "clean")]
+    assert main(["unlearn", *arguments, "--dry_run"]) == 0
+    assert "4 unseen examples are taken from the evaluation data" in capsys.readouterr().out
+    assert main(["unlearn", *arguments]) == 0
+    assert "The 4 unseen examples were taken from the evaluation data" in capsys.readouterr().out
+    splits = UnlearningReport.load(tmp_path / "clean" / "report.json").stages["before"].splits
+    assert [splits[name].num_examples for name in ("unseen", "eval")] == [4, 6]
+
+
 @pytest.mark.parametrize(
     ("task", "arguments", "message"),
     [

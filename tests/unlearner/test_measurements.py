@@ -214,3 +214,23 @@ def test_a_reference_model_gives_gaps_and_divergence(tmp_path):
     gap = report.gaps_to_reference("after_repair")["forget mean loss"]
     losses = [report.stages[stage].splits["forget"].mean_loss for stage in ("after_repair", "reference")]
     assert gap == losses[0] - losses[1] != 0
+
+
+def test_a_share_of_the_evaluation_data_serves_as_unseen_data_if_asked_for(tmp_path):
+    digits = tiny.digits()
+    data = splits(unseen_dataset=None, eval_dataset=digits.select(range(200, 240)))
+    without = unlearner_for(tmp_path / "a", vit(), data, num_train_epochs=0)
+    assert "Membership would not be measured" in str(without.preview())
+    report = without.unlearn()
+    assert report.stages["before"].membership is None
+    hint = "set `unseen_share_of_eval`, such as 0.5, to take them from the evaluation data"
+    assert hint in str(report)
+    unlearner = unlearner_for(tmp_path / "b", vit(), data, num_train_epochs=0, unseen_share_of_eval=0.5)
+    assert "unseen examples are taken from the evaluation data" in str(unlearner.preview())
+    taken, report = len(unlearner.unseen_dataset), unlearner.unlearn()
+    before = report.stages["before"]
+    assert 15 <= taken <= 20 and before.membership.num_unseen == taken
+    assert before.splits["eval"].num_examples == len(unlearner.eval_dataset) == 40 - taken
+    assert as_set(unlearner.unseen_dataset[:]) | as_set(unlearner.eval_dataset[:]) == as_set(data["eval_dataset"][:])
+    assert f"The {taken} unseen examples were taken from the evaluation data" in str(report)
+    assert hint not in str(report)
