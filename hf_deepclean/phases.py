@@ -34,7 +34,6 @@ from .report.results import IntegrityResult, SelectionResult
 from .request import UnlearningRequest
 from .reset.freeze_guard import FreezeGuard
 from .reset.resetter import Reset, Resetter
-from .run_state import RunState
 from .runtime.attributes import overridden
 from .runtime.clock import PhaseClock
 from .runtime.processes import is_main_process, on_main_process, run_once
@@ -43,6 +42,7 @@ from .selection.search import MAX_FISHER_EXAMPLES, SelectionSearch
 from .selection.selector import WeightSelector
 from .selection.sweep import try_gamma
 from .selection.weight_selection import WeightSelection
+from .state.run_state import RunState
 
 
 logger = logging.getLogger(__name__)

@@ -28,11 +28,13 @@ from .report.results import IntegrityResult
 from .request import UnlearningRequest, check_overrides, name_splits
 from .reset.freeze_guard import FreezeGuard
 from .reset.weights import read_weights, write_weights
-from .run_state import RunState, check_output_directory, identity_of_run, num_bytes_to_write
 from .runtime.clock import PhaseClock
 from .runtime.processes import on_main_process
 from .selection.search import SelectionSearch
 from .selection.weight_selection import WeightSelection
+from .state.directory import check_output_directory, num_bytes_to_write
+from .state.identity import identity_of_run
+from .state.run_state import RunState
 from .trainers import read_trainer
 
 

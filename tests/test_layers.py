@@ -31,7 +31,7 @@ LAYERS = [
     "config_checks",
     "config",
     "request",
-    "run_state",
+    "state",
     "phases",
     "planning",
     "trainers",

@@ -47,8 +47,8 @@ def run_unlearn(arguments: Sequence[str]) -> None:
     from ..data.arguments import DataArguments
     from ..data.sources import load_unlearning_datasets
     from ..publishing.leaks import needles_of_dataset
-    from ..run_state import check_output_directory
     from ..runtime.processes import is_main_process
+    from ..state.directory import check_output_directory
     from ..unlearner import FisherUnlearner
     from .parser import UnlearningParser
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hf_deepclean import PublicReport, UnlearningCard, UnlearningReport
 from hf_deepclean.report.json_record import to_json_types
-from hf_deepclean.run_state import _load_progress
+from hf_deepclean.state.progress import load_progress
 
 
 WRITTEN = Path(__file__).parent / "written_by_0_1_0"
@@ -44,7 +44,7 @@ def test_a_report_is_shown_and_published_as_a_new_one():
 
 
 def test_a_run_state_is_read_and_written_with_the_same_fields_and_values():
-    progress = _load_progress(WRITTEN / "progress.json")
+    progress = load_progress(WRITTEN / "progress.json")
     assert to_json_types(progress) == record("progress.json")
     assert progress.stages["after_repair"].splits["forget"].tokens is not None
     assert progress.stages["after_repair"].min_k_membership is not None

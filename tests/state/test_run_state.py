@@ -11,8 +11,10 @@ from hf_deepclean import FisherUnlearningConfig, WeightSelection
 from hf_deepclean.evaluation.results import SplitResult
 from hf_deepclean.evaluation.stages import StageResult
 from hf_deepclean.request import UnlearningRequest
-from hf_deepclean.run_state import RunState, check_output_directory, identity_of_run, num_bytes_to_write
 from hf_deepclean.runtime.interruption import Interruption
+from hf_deepclean.state.directory import check_output_directory, num_bytes_to_write
+from hf_deepclean.state.identity import identity_of_run
+from hf_deepclean.state.run_state import RunState
 from tests import tiny
 
 
@@ -112,7 +114,7 @@ def test_a_result_appears_file_by_file_in_order_and_nothing_else_stays(tmp_path,
             (folder / name).write_text(name)
 
     with monkeypatch.context() as patch:
-        patch.setattr("hf_deepclean.run_state.os.replace", replace)
+        patch.setattr("hf_deepclean.state.run_state.os.replace", replace)
         state.put_in_place(write, ("config.json", "report.json"))
     names = ["tokenizer", "weights", "config.json", "report.json"]
     assert [name for name in seen if name in names] == names == state.progress.result_files

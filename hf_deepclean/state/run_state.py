@@ -4,30 +4,20 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
-from itertools import chain
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .config import FisherUnlearningConfig
-from .data.digests import dataset_fingerprint
-from .evaluation.recovery import RelearningResult
-from .evaluation.stages import StageResult
-from .fisher.checkpoint import FisherCheckpoint
-from .models.fingerprint import weights_fingerprint
-from .repair.checkpoints import STAGING_FOLDER
-from .report.json_record import from_json_types, to_json_types
-from .report.provenance import library_versions
-from .report.report import REPORT_NAME
-from .request import UnlearningRequest
-from .runtime.files import (
-    INCOMPLETE,
+from ..evaluation.stages import StageResult
+from ..fisher.checkpoint import FisherCheckpoint
+from ..repair.checkpoints import STAGING_FOLDER
+from ..report.json_record import to_json_types
+from ..runtime.files import (
     STATE_FOLDER,
     read_tensors,
     remove_folder,
@@ -36,61 +26,17 @@ from .runtime.files import (
     staged,
     write_tensors,
 )
-from .runtime.interruption import Interruption
-from .runtime.processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
-from .selection.fisher_plane import FisherPlane
-from .selection.search import SelectionSearch
-from .selection.subtraction import KeptFisherResult
-from .selection.sweep import GammaTrial
-from .selection.weight_selection import WeightSelection
+from ..runtime.interruption import Interruption
+from ..runtime.processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
+from ..selection.weight_selection import WeightSelection
+from .identity import check_same_run
+from .progress import PROGRESS_NAME, RunProgress, load_progress
 
 
-_RECORD = "progress.json"
 _SELECTION = "selection.safetensors"
 _REPAIRED = "repaired.safetensors"
 # The share of one process in the Fisher pass of a data set.
 _FISHER = "{split}-fisher-{share}.safetensors"
-
-# Arguments, or their beginnings, that may differ in a resumed run.
-_WITHOUT_EFFECT = (
-    *("output_dir", "resume_from_checkpoint", "state_save_seconds", "disable_tqdm", "run_name", "report_to"),
-    *("project", "logging_", "log_", "save_", "hub_", "push_to_hub", "dataloader_num_workers"),
-    *("dataloader_pin_memory", "ddp_", "local_rank", "trackio_", "do_", "skip_memory_metrics"),
-    *("enable_jit_checkpoint", "forget_disclosure", "forget_description"),
-)
-
-
-@dataclass
-class RunProgress:
-    """
-    The record of a run that is under way.
-
-    Args:
-        identity (`dict[str, Any]`): What the run was started with; see [`identity_of_run`].
-        stages (`dict[str, StageResult]`): Results of the stages that are done.
-        seconds (`dict[str, float]`): Wall-clock seconds per phase.
-        num_fisher_examples (`dict[str, int]`): Number of examples in each Fisher, once there is a selection.
-        fisher_fallback (`dict[str, str]`): Parameters whose Fisher was computed one example at a time, with the
-            reason.
-        kept_fisher ([`KeptFisherResult`], *optional*): How a kept Fisher was used, if there was one.
-        result_files (`list[str]`): Names of the files of the result, once they are being put in place.
-        plane ([`FisherPlane`], *optional*): The histogram of the weights by both Fishers, once there is a selection.
-        gamma_trials (`tuple[GammaTrial, ...]`): Trials of the gamma sweep that are done.
-        relearning (`dict[str, RelearningResult]`): Results of the relearning that are done, by the data trained on.
-        search ([`SelectionSearch`], *optional*): The record of the trials, if the rule is `"auto"`.
-    """
-
-    identity: dict[str, Any]
-    stages: dict[str, StageResult] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    num_fisher_examples: dict[str, int] = field(default_factory=dict)
-    fisher_fallback: dict[str, str] = field(default_factory=dict)
-    kept_fisher: KeptFisherResult | None = None
-    result_files: list[str] = field(default_factory=list)
-    plane: FisherPlane | None = None
-    gamma_trials: tuple[GammaTrial, ...] = ()
-    relearning: dict[str, RelearningResult] = field(default_factory=dict)
-    search: SelectionSearch | None = None
 
 
 class RunState:
@@ -138,10 +84,10 @@ class RunState:
             )
 
     def _open(self, identity: dict[str, Any], num_bytes: int) -> RunProgress:
-        record = self.folder / _RECORD
+        record = self.folder / PROGRESS_NAME
         if record.exists():
-            progress = _load_progress(record)
-            _check_same_run(self.folder, progress.identity, identity)
+            progress = load_progress(record)
+            check_same_run(self.folder, progress.identity, identity)
             remove_incomplete(self.folder)
             shutil.rmtree(self.folder / STAGING_FOLDER, ignore_errors=True)
             return progress
@@ -172,7 +118,7 @@ class RunState:
         on_main_process(lambda: self._write(self.progress))
 
     def _write(self, progress: RunProgress) -> None:
-        with replaced(self.folder / _RECORD) as path:
+        with replaced(self.folder / PROGRESS_NAME) as path:
             path.write_text(json.dumps(to_json_types(progress), indent=2))
 
     def evaluate_stage(self, name: str, evaluate: Callable[[], StageResult]) -> StageResult:
@@ -276,120 +222,8 @@ class RunState:
         if (
             is_main_process()
             and not self.progress.stages
-            and {path.name for path in self.folder.iterdir()} == {_RECORD}
+            and {path.name for path in self.folder.iterdir()} == {PROGRESS_NAME}
         ):
             remove_folder(self.folder)
             with suppress(OSError):
                 self.output.rmdir()
-
-
-def identity_of_run(request: UnlearningRequest, args: FisherUnlearningConfig) -> dict[str, Any]:
-    """
-    Returns what a resumed run must share with the interrupted run to end in the same bits.
-
-    Args:
-        request ([`UnlearningRequest`]):
-            The request of the run.
-        args ([`FisherUnlearningConfig`]):
-            The configuration.
-    """
-    weights = {"model": weights_fingerprint(request.model)}
-    if request.reference_model is not None:
-        weights["reference_model"] = weights_fingerprint(request.reference_model)
-    rows = {f"{split}_dataset": dataset for split, dataset in request.splits.items()}
-    settings = args.to_dict() | {"reset_value": request.reset_value}
-    return (
-        weights
-        | on_main_process(lambda: {name: dataset_fingerprint(dataset) for name, dataset in rows.items()})
-        | {
-            "num_processes": num_processes(),
-            "kept_fisher": None if request.kept_fisher is None else request.kept_fisher.num_examples,
-            "requests": {name: list(rows) for name, rows in request.requests.items()},
-            "settings": {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_EFFECT)},
-            "versions": library_versions(with_peft=request.has_adapter),
-        }
-    )
-
-
-def num_bytes_to_write(request: UnlearningRequest, args: FisherUnlearningConfig) -> int:
-    """
-    Returns the size of the result plus that of the sums of both Fishers of every process, in bytes.
-
-    Args:
-        request, args:
-            As for [`identity_of_run`].
-    """
-    model, scope = request.model, request.parameters_in_scope(args)
-    tensors = scope.values() if request.has_adapter else chain(model.parameters(), model.buffers())
-    sums = sum(4 * parameter.numel() for parameter in scope.values())
-    return sum(tensor.nbytes for tensor in tensors) + 2 * num_processes() * sums
-
-
-def belongs_to_run(output: Path, name: str) -> bool:
-    """Whether the entry `name` of an output directory belongs to the run whose state is there."""
-    record = output / STATE_FOLDER / _RECORD
-    if name == STATE_FOLDER or name.startswith(INCOMPLETE):
-        return True
-    return record.exists() and name in _load_progress(record).result_files
-
-
-def _load_progress(record: Path) -> RunProgress:
-    try:
-        return from_json_types(RunProgress, json.loads(record.read_text()))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{record} is not the record of a run that this version of hf_deepclean can continue ({error}). Choose "
-            "another `output_dir`, or remove the folder and start again."
-        ) from error
-
-
-def _check_same_run(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differences = []
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) == now.get(key):
-            continue
-        if isinstance(before.get(key), dict) and isinstance(now.get(key), dict):
-            differences += [
-                f"{key}: {name} {before[key].get(name)!r}, now {now[key].get(name)!r}"
-                for name in sorted(before[key].keys() | now[key].keys())
-                if before[key].get(name) != now[key].get(name)
-            ]
-        else:
-            differences.append(
-                f"{key} {before.get(key)!r}, now {now.get(key)!r}" if key == "num_processes" else f"another {key}"
-            )
-    if differences:
-        raise ValueError(
-            f"{folder} is the state of another run: {'; '.join(differences)}. Continue with what that run was started "
-            "with, or choose another `output_dir`."
-        )
-
-
-def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> None:
-    """
-    Refuses an output directory that is not empty. If a run is resumed, what an interrupted run left is allowed.
-
-    Raises:
-        `FileExistsError`: If the directory holds anything else.
-    """
-    path = Path(path)
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise FileExistsError(f"The output directory {path} is a file. Choose another `output_dir`.")
-    found = sorted(
-        entry.name
-        for entry in path.iterdir()
-        if not (resuming and (re.fullmatch(r"checkpoint-\d+|runs", entry.name) or belongs_to_run(path, entry.name)))
-    )
-    if not found:
-        return
-    remedy = "Nothing is ever overwritten: choose another `output_dir`, or move what is there."
-    if (path / STATE_FOLDER).exists():
-        remedy = f"Continue that run with `resume_from_checkpoint=True`, or choose another `output_dir`. {remedy}"
-    elif resuming and (path / REPORT_NAME).exists():
-        remedy = f"The run there is finished, so there is nothing to continue. {remedy}"
-    raise FileExistsError(
-        f"The output directory {path} already holds {found[0]}"
-        f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}. {remedy}"
-    )

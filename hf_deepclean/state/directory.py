@@ -1,0 +1,67 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Looks at an output directory before a run: what is there, and whether there is room."""
+
+import os
+import re
+from itertools import chain
+from pathlib import Path
+
+from ..config import FisherUnlearningConfig
+from ..report.report import REPORT_NAME
+from ..request import UnlearningRequest
+from ..runtime.files import INCOMPLETE, STATE_FOLDER
+from ..runtime.processes import num_processes
+from .progress import PROGRESS_NAME, load_progress
+
+
+def num_bytes_to_write(request: UnlearningRequest, args: FisherUnlearningConfig) -> int:
+    """
+    Returns the size of the result plus that of the sums of both Fishers of every process, in bytes.
+
+    Args:
+        request, args:
+            As for [`identity_of_run`].
+    """
+    model, scope = request.model, request.parameters_in_scope(args)
+    tensors = scope.values() if request.has_adapter else chain(model.parameters(), model.buffers())
+    sums = sum(4 * parameter.numel() for parameter in scope.values())
+    return sum(tensor.nbytes for tensor in tensors) + 2 * num_processes() * sums
+
+
+def belongs_to_run(output: Path, name: str) -> bool:
+    """Whether the entry `name` of an output directory belongs to the run whose state is there."""
+    record = output / STATE_FOLDER / PROGRESS_NAME
+    if name == STATE_FOLDER or name.startswith(INCOMPLETE):
+        return True
+    return record.exists() and name in load_progress(record).result_files
+
+
+def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> None:
+    """
+    Refuses an output directory that is not empty. If a run is resumed, what an interrupted run left is allowed.
+
+    Raises:
+        `FileExistsError`: If the directory holds anything else.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise FileExistsError(f"The output directory {path} is a file. Choose another `output_dir`.")
+    found = sorted(
+        entry.name
+        for entry in path.iterdir()
+        if not (resuming and (re.fullmatch(r"checkpoint-\d+|runs", entry.name) or belongs_to_run(path, entry.name)))
+    )
+    if not found:
+        return
+    remedy = "Nothing is ever overwritten: choose another `output_dir`, or move what is there."
+    if (path / STATE_FOLDER).exists():
+        remedy = f"Continue that run with `resume_from_checkpoint=True`, or choose another `output_dir`. {remedy}"
+    elif resuming and (path / REPORT_NAME).exists():
+        remedy = f"The run there is finished, so there is nothing to continue. {remedy}"
+    raise FileExistsError(
+        f"The output directory {path} already holds {found[0]}"
+        f"{f' and {len(found) - 1} more' if len(found) > 1 else ''}. {remedy}"
+    )
