@@ -24,6 +24,7 @@ from .fisher.passes import FisherPass
 from .models.adapters.parameters import ADAPTER_CONFIG_NAME
 from .models.adapters.saving import save_adapter
 from .models.heads import model_class_name
+from .models.scope import frozen_share
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
 from .repair.control import run_control
 from .repair.plan import MAX_UNSEEN_EXAMPLES, RepairPlan, num_repair_steps
@@ -329,7 +330,7 @@ class Phases:
                 "forget_penalty": plan.penalty_weight,
                 "hard_example_share": plan.hard_example_share,
             },
-            selection=SelectionResult.of(selection, progress.plane),
+            selection=SelectionResult.of(selection, progress.plane, frozen_share(self.model, self.args.reset_scope)),
             num_fisher_examples=progress.num_fisher_examples,
             stages=stages,
             integrity=integrity,

@@ -30,7 +30,7 @@ from .models.checks import (
 from .models.heads import num_classes
 from .models.likelihood import LogLikelihoodFunction
 from .models.loading import load_model
-from .models.scope import parameters_in_scope
+from .models.scope import parameters_in_scope, warn_of_frozen_weights
 from .reset.pretrained import check_pretrained_model
 from .reset.values import default_reset_value
 from .runtime.processes import is_main_process
@@ -107,6 +107,7 @@ class UnlearningRequest:
         reset_value = args.reset_value or default_reset_value(model)
         check_model(model, args.reset_scope, reset_value)
         scope = _parameters_in_scope(model, args)
+        warn_of_frozen_weights(model, args.reset_scope)
         if args.pretrained_model is not None:
             check_pretrained_model(model, scope, args.pretrained_model)
         _check_splits(model, args, splits, log_likelihood_func)

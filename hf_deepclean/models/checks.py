@@ -11,7 +11,7 @@ from torch import nn
 
 from ..runtime.processes import check_launch
 from .adapters.checks import check_adapter
-from .adapters.parameters import is_adapted, is_adapter_path
+from .adapters.parameters import MERGE_ADVICE, is_adapted, is_adapter_path
 
 
 def check_devices(world_size: int, num_devices: int, model: Any) -> None:
@@ -57,8 +57,7 @@ def check_scope_of_model(model: str | os.PathLike[str] | nn.Module, reset_scope:
     if adapted and reset_scope == "full":
         raise ValueError(
             f"The model is {described}, an adapter on a base model, and `reset_scope='full'` would reset weights of "
-            "both. Set `reset_scope='adapter'` to clean only the adapter, or merge it into the base model first "
-            "(`merge_and_unload`) to clean the whole model."
+            f"both. Set `reset_scope='adapter'` to clean only the adapter. To clean the whole model, {MERGE_ADVICE}"
         )
     if reset_scope == "adapter" and not adapted:
         raise ValueError(
@@ -91,7 +90,7 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
         raise ValueError(
             f"This {type(model).__name__} carries adapters that were loaded into it, so its weights are not those of "
             "one model. To clean an adapter, pass its folder as the model, with `reset_scope='adapter'`. To clean the "
-            "whole model, load it with `PeftModel.from_pretrained(base, folder)` and pass `model.merge_and_unload()`."
+            f"whole model, load it with `PeftModel.from_pretrained(base, folder)` and {MERGE_ADVICE}"
         )
     if reset_scope == "full" and (
         getattr(model, "is_quantized", False) or getattr(model, "quantization_method", None) is not None

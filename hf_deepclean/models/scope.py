@@ -2,17 +2,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decides which parameters may be reset. Shared parameters are resolved here, once."""
 
+import logging
+import math
 import re
 from collections.abc import Collection
 
+import torch
 from torch import nn
 
 from ..runtime.choices import check_choice
+from ..runtime.processes import is_main_process
 from ..runtime.sharded_models import reshard
 from .adapters.parameters import adapter_parameters, is_adapted, token_parameters
 
 
+logger = logging.getLogger(__name__)
+
 RESET_SCOPES = ("full", "adapter")
+
+_UNFREEZE = (
+    "If they were trained, call `model.requires_grad_(True)` and pass the model itself. peft, for example, leaves the "
+    "base frozen after `merge_and_unload()`."
+)
 
 
 def parameters_in_scope(
@@ -64,6 +75,10 @@ def parameters_in_scope(
         and (target_modules is None or any(_matches(alias, target_modules) for alias in aliases))
         and not (exclude_modules is not None and any(_matches(alias, exclude_modules) for alias in aliases))
     }
+    if not scope and not any(parameter.requires_grad for parameter in candidates):
+        raise ValueError(
+            f"No parameter is left to reset: none of the {len(candidates)} parameters requires gradients. {_UNFREEZE}"
+        )
     if not scope:
         raise ValueError(
             f"No parameter is left to reset: `target_modules` is {target_modules!r}, `exclude_modules` is "
@@ -71,6 +86,64 @@ def parameters_in_scope(
             "gradients. Widen the patterns, or unfreeze the parameters that may be reset."
         )
     return scope
+
+
+def frozen_share(model: nn.Module, reset_scope: str = "full") -> float:
+    """
+    The share of all weights that are out of scope because they require no gradient. Those that the model's own class
+    freezes, such as fixed position embeddings, do not count: no training has changed them.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model.
+        reset_scope (`str`, *optional*, defaults to `"full"`):
+            As for [`parameters_in_scope`]. With `"adapter"` the base is out of scope on purpose, and the share is 0.
+    """
+    frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    if reset_scope == "adapter" or not frozen:
+        return 0.0
+    fixed = _frozen_by_class(model)
+    num_frozen = sum(parameter.numel() for name, parameter in frozen.items() if name not in fixed)
+    return num_frozen / sum(parameter.numel() for parameter in model.parameters())
+
+
+def warn_of_frozen_weights(model: nn.Module, reset_scope: str = "full") -> None:
+    """
+    Warns if weights are out of scope because they require no gradient.
+
+    Args:
+        model, reset_scope:
+            As for [`frozen_share`].
+    """
+    share = frozen_share(model, reset_scope)
+    if share and is_main_process():
+        logger.warning(f"{describe_frozen_weights(share)} {_UNFREEZE}")
+
+
+def describe_frozen_weights(share: float) -> str:
+    """
+    Says which share of the weights is frozen.
+
+    Args:
+        share (`float`):
+            As [`frozen_share`].
+    """
+    # Rounded down, because 100 % would say that nothing is left.
+    percent = max(0.1, math.floor(1000 * share) / 10)
+    return (
+        f"{percent:g} % of the weights are frozen (they require no gradient) and out of scope: what they hold of the "
+        "forget data stays."
+    )
+
+
+def _frozen_by_class(model: nn.Module) -> set[str]:
+    """The names of the parameters that a new model of the same configuration has frozen."""
+    try:
+        with torch.device("meta"):
+            new = type(model)(model.config)
+    except Exception:
+        return set()
+    return {name for name, parameter in new.named_parameters() if not parameter.requires_grad}
 
 
 def check_reset_scope(reset_scope: str) -> None:

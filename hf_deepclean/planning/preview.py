@@ -18,6 +18,7 @@ from ..evaluation.relearning import evaluated_steps
 from ..fisher.diagonal import FisherDiagonal
 from ..models.contexts import checkpointing_activations, restoring
 from ..models.heads import model_class_name
+from ..models.scope import frozen_share
 from ..phases import Phases
 from ..repair.plan import RepairPlan, num_repair_steps
 from ..report.results import SelectionResult
@@ -63,6 +64,7 @@ class UnlearningPreview:
             *align_columns(self.selection.rows()),
             "",
             f"The rule {self.selection.rule!r} would reset about {selected:,} of {total:,} weights.",
+            *self.selection.frozen_notes(),
             f"Estimated seconds: {seconds}; {sum(self.seconds.values()):.1f} in all, of which the repair takes "
             f"{self.num_repair_steps:,} steps.",
             f"Memory beside model and activations: Fisher sums {_size(self.fisher_bytes)}, optimizer state "
@@ -155,7 +157,7 @@ class PreviewRun:
             seconds["evaluation"] = self._evaluation_seconds(num_examples)
         return UnlearningPreview(
             model_class=model_class_name(phases.model),
-            selection=SelectionResult.of(selection),
+            selection=SelectionResult.of(selection, frozen_share=frozen_share(phases.model, phases.args.reset_scope)),
             num_sampled={split: fisher.num_examples for split, fisher in fishers.items()},
             num_repair_steps=num_repair_steps(self.phases.args, self.phases.request.retain_dataset),
             seconds=self._estimate_run(seconds, step, plan),

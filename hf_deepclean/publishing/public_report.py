@@ -81,6 +81,7 @@ class PublicReport(JsonRecord):
         base_model (`str`, *optional*): Hub id of the original model, or of an adapter's base model.
         base_model_revision (`str`, *optional*): Its commit.
         commitment (`str`, *optional*): The keyed commitment to the forgotten data, see [`ForgetCommitment`].
+        frozen_share (`float`): Share of all weights that were frozen and out of scope.
     """
 
     disclosure: str
@@ -109,6 +110,7 @@ class PublicReport(JsonRecord):
     base_model_revision: str | None = None
     commitment: str | None = None
     further_relearning: dict[str, PublicRelearning] = field(default_factory=dict)
+    frozen_share: float = 0.0
 
     @classmethod
     def of(
@@ -180,6 +182,7 @@ class PublicReport(JsonRecord):
             base_model=report.provenance.base_model,
             base_model_revision=report.provenance.revision,
             commitment=commitment,
+            frozen_share=round(selection.frozen_share, 4),
         )
 
     def relearning_by_data(self) -> dict[str, PublicRelearning]:

@@ -147,6 +147,7 @@ def _selection_notes(report: "UnlearningReport") -> list[str]:
         f"{selection.rule!r}{gamma}, {integrity.num_selected_changed:,} of them changed.",
         f"Outside the selection 0 of {integrity.num_frozen_weights:,} weights and 0 of "
         f"{integrity.num_buffer_entries:,} buffer entries changed.",
+        *selection.frozen_notes(),
     ]
     if integrity.num_base_weights is not None:
         notes.append(

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 
 from ..models.adapters.parameters import is_adapted, num_base_weights
+from ..models.scope import describe_frozen_weights
 from ..reset.resetter import Reset
 from ..selection.fisher_plane import FisherPlane
 from ..selection.weight_selection import WeightSelection
@@ -23,6 +24,8 @@ class SelectionResult:
         num_infinite_ratios (`int`): Selected weights with a retain Fisher of exactly 0.
         per_module (`dict[str, tuple[int, int]]`): Selected weights and weights in scope of every module.
         plane ([`FisherPlane`], *optional*): Where the weights lie in the plane of the two Fishers.
+        frozen_share (`float`): Share of all weights that are out of scope because they require no gradient; see
+            [`frozen_share`].
     """
 
     rule: str
@@ -32,9 +35,12 @@ class SelectionResult:
     num_infinite_ratios: int
     per_module: dict[str, tuple[int, int]]
     plane: FisherPlane | None = None
+    frozen_share: float = 0.0
 
     @classmethod
-    def of(cls, selection: WeightSelection, plane: FisherPlane | None = None) -> "SelectionResult":
+    def of(
+        cls, selection: WeightSelection, plane: FisherPlane | None = None, frozen_share: float = 0.0
+    ) -> "SelectionResult":
         """Counts a selection."""
         return cls(
             selection.rule,
@@ -44,7 +50,12 @@ class SelectionResult:
             selection.num_infinite_ratios,
             selection.counts_per_module(),
             plane,
+            frozen_share,
         )
+
+    def frozen_notes(self) -> list[str]:
+        """A sentence about frozen weights, if there are any."""
+        return [describe_frozen_weights(self.frozen_share)] if self.frozen_share else []
 
     def rows(self) -> list[list[str]]:
         """The rows of a console table: every module with selected weights, then the total."""

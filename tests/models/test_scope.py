@@ -1,11 +1,20 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import re
+
 import pytest
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 from hf_deepclean import parameters_in_scope
-from hf_deepclean.models.scope import module_name, token_embeddings
+from hf_deepclean.models.scope import (
+    describe_frozen_weights,
+    frozen_share,
+    module_name,
+    token_embeddings,
+    warn_of_frozen_weights,
+)
 from tests import heads, tiny
 
 
@@ -71,3 +80,34 @@ def test_patterns_match_names_last_parts_and_enclosing_modules():
 def test_patterns_that_match_nothing_or_everything_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         parameters_in_scope(tiny.vit(), **arguments)
+
+
+def test_the_share_of_frozen_weights_leaves_out_what_the_class_itself_freezes():
+    whisper = heads.whisper()
+    assert any(not parameter.requires_grad for parameter in whisper.parameters())
+    assert frozen_share(whisper) == 0.0
+
+
+def test_weights_that_peft_left_frozen_are_told_with_their_share_and_the_remedy_works(caplog):
+    model = get_peft_model(tiny.bert(), LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS"))
+    merged = model.merge_and_unload()
+    warn_of_frozen_weights(merged)
+    head = sum(parameter.numel() for parameter in merged.parameters() if parameter.requires_grad)
+    expected = 1 - head / sum(parameter.numel() for parameter in merged.parameters())
+    assert frozen_share(merged) == pytest.approx(expected)
+    assert re.search(r"\d+.* % of the weights are frozen.*`model.requires_grad_\(True\)`.*peft", caplog.text)
+    caplog.clear()
+    merged.requires_grad_(True)
+    warn_of_frozen_weights(merged)
+    assert frozen_share(merged) == 0.0 and not caplog.records
+
+
+def test_a_model_without_any_trainable_weight_is_refused_with_the_remedy():
+    model = tiny.vit().requires_grad_(False)
+    with pytest.raises(ValueError, match=r"none of the \d+ parameters requires gradients.*requires_grad_\(True\)"):
+        parameters_in_scope(model)
+
+
+def test_a_single_frozen_weight_is_not_rounded_away():
+    assert describe_frozen_weights(1e-6).startswith("0.1 %")
+    assert describe_frozen_weights(0.99999).startswith("99.9 %")

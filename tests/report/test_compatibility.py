@@ -21,9 +21,18 @@ def record(name):
     return json.loads((WRITTEN / name).read_text())
 
 
+def holds(written, before):
+    """Whether a record has every field of an earlier one, with the same value. Later versions add fields."""
+    if isinstance(before, dict) and isinstance(written, dict):
+        return all(name in written and holds(written[name], value) for name, value in before.items())
+    if isinstance(before, list) and isinstance(written, list):
+        return len(written) == len(before) and all(map(holds, written, before))
+    return written == before
+
+
 def test_a_report_is_read_and_written_with_the_same_fields_and_values(tmp_path):
     report = UnlearningReport.load(WRITTEN / "report.json")
-    assert report.to_dict() == record("report.json")
+    assert holds(report.to_dict(), record("report.json"))
     report.save(tmp_path / "report.json")
     assert UnlearningReport.load(tmp_path / "report.json") == report
     # All optional parts are there, so every kind of record was read.
@@ -45,7 +54,7 @@ def test_a_report_is_shown_and_published_as_a_new_one():
 
 def test_a_run_state_is_read_and_written_with_the_same_fields_and_values():
     progress = load_progress(WRITTEN / "progress.json")
-    assert to_json_types(progress) == record("progress.json")
+    assert holds(to_json_types(progress), record("progress.json"))
     assert progress.stages["after_repair"].splits["forget"].tokens is not None
     assert progress.stages["after_repair"].min_k_membership is not None
     assert progress.plane is not None and progress.gamma_trials and progress.result_files

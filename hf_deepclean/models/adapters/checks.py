@@ -5,7 +5,7 @@
 import logging
 from typing import TYPE_CHECKING
 
-from .parameters import active_adapter, adapter_parameters, lora_layers
+from .parameters import MERGE_ADVICE, active_adapter, adapter_parameters, lora_layers
 
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def check_adapter(model: "PeftModel", reset_value: str = "zero") -> None:
     if others:
         raise ValueError(
             f"`reset_scope='adapter'` cleans LoRA adapters, and this model has {', '.join(others)}, whose "
-            "weights work in another way. Merge it into the model (`merge_and_unload`, if the method supports it) and "
-            "use `reset_scope='full'`."
+            f"weights work in another way. If the method supports it, {MERGE_ADVICE}"
         )
     name = active_adapter(model)
     status = model.get_model_status()
@@ -72,13 +71,12 @@ def check_adapter(model: "PeftModel", reset_value: str = "zero") -> None:
     if len(set(storages)) < len(storages):
         raise ValueError(
             f"Parameters of the adapter {name!r} share their storage (`ensure_weight_tying`), so one entry would be "
-            "reset twice. Train the adapter without weight tying, or merge it (`merge_and_unload`) and use "
-            "`reset_scope='full'`."
+            f"reset twice. Train the adapter without weight tying, or {MERGE_ADVICE}"
         )
 
 
 def _check_kind(model: "PeftModel", name: str, config: "LoraConfig") -> None:
-    advice = "Merge the adapter (`merge_and_unload`) and use `reset_scope='full'`."
+    advice = f"Instead, {MERGE_ADVICE}"
     if config.bias != "none":
         raise ValueError(
             f"The adapter {name!r} was trained with `bias={config.bias!r}`, so biases of the base belong to it, and "

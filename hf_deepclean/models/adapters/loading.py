@@ -13,6 +13,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ...runtime.random_state import seeded
+from .parameters import MERGE_ADVICE
 
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
     kind = getattr(config.peft_type, "value", config.peft_type)
     if kind != "LORA":
         raise ValueError(
-            f"The adapter {path} is of type {kind}, but only LoRA adapters are supported. Merge it into its base "
-            "(`merge_and_unload`, if the method supports it) and pass the merged model."
+            f"The adapter {path} is of type {kind}, but only LoRA adapters are supported. If the method "
+            f"supports it, load it with `PeftModel.from_pretrained(base, path)` and {MERGE_ADVICE}"
         )
     if not config.base_model_name_or_path:
         raise ValueError(

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 
+# What to do with an adapter that cannot be cleaned by itself; the end of a sentence.
+MERGE_ADVICE = (
+    "merge it into the base (`model = model.merge_and_unload()`), unfreeze the base, which peft leaves frozen "
+    "(`model.requires_grad_(True)`), and pass the model with `reset_scope='full'`."
+)
+
 
 def is_adapted(model: object) -> bool:
     """Whether a model is a [`~peft.PeftModel`]. Does not import peft."""
