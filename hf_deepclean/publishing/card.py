@@ -79,8 +79,7 @@ class UnlearningCard(ModelCard):
             repo_id (`str`, *optional*):
                 The repository of the model, for the title and the usage example.
             base_metadata (`dict[str, Any]`, *optional*):
-                The metadata of the original model's card. Licence, language, pipeline, tags and the owner's own fields
-                are kept; training data, results and widgets are not.
+                The metadata of the original model's card, of which those of [`BaseCard`] are kept.
             plots (`Collection[str]`, *optional*):
                 Names of the plots in the folder `plots` beside the card.
             gated_prompt (`str`, *optional*):

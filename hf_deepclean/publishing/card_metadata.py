@@ -7,20 +7,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from transformers.utils import logging
 
 from ..evaluation.measures import MEASURES
 from ..evaluation.stages import AFTER_REPAIR
 from ..models.heads import class_names_of_task
+from ..report.base_card import BaseCard
 from .public_report import PublicReport
 
 
+logger = logging.get_logger(__name__)
+
 TAGS = ("machine-unlearning", "fisher-unlearning", "hf_deepclean")
 
-# Fields of the original card that are dropped: its training data and results, and the fields that are set anew.
-_NOT_KEPT = (
-    *("datasets", "widget", "model-index", "new_version", "metrics", "eval_results", "co2_eq_emissions"),
-    *("base_model", "base_model_relation", "library_name", "tags", "unlearning", "model_name"),
-)
+_SET_ANEW = ("base_model", "base_model_relation", "tags")
 
 # Pipelines of the Hub, with the name of their task in `transformers`.
 PIPELINES = {
@@ -38,14 +38,18 @@ PIPELINES = {
 
 
 def card_metadata(report: PublicReport, before: Mapping[str, Any], repo_id: str | None) -> ModelCardData:
-    kept = {name: value for name, value in before.items() if name not in _NOT_KEPT}
+    # The reports of older versions hold the fields as they were written.
+    card = BaseCard.of(before)
+    for sentence in card.left_out:
+        logger.warning_once(sentence)
+    kept = {name: value for name, value in card.fields.items() if name not in _SET_ANEW}
     pipeline = kept.pop("pipeline_tag", None) or _pipeline_tag(report.model_class)
     adapter = report.settings.get("reset_scope") == "adapter"
     base = {}
     if report.base_model is not None and report.base_model != repo_id:
         base = {"base_model": report.base_model, "base_model_relation": "adapter" if adapter else "finetune"}
-    elif "base_model" in before and before["base_model"] != repo_id:
-        base = {name: before[name] for name in ("base_model", "base_model_relation") if name in before}
+    elif card.fields.get("base_model") not in (None, repo_id):
+        base = {name: card.fields[name] for name in ("base_model", "base_model_relation") if name in card.fields}
     results = list(_eval_results(report, pipeline or "other"))
     unlearning = {
         "method": "DeepClean, arXiv 2311.10448",
@@ -67,7 +71,7 @@ def card_metadata(report: PublicReport, before: Mapping[str, Any], repo_id: str 
         pipeline_tag=pipeline,
         **base,
         **kept,
-        tags=list(dict.fromkeys([*(before.get("tags") or []), *TAGS])),
+        tags=list(dict.fromkeys([*card.fields.get("tags", []), *TAGS])),
         model_name=card_title(report, repo_id) if results else None,
         eval_results=results or None,
         unlearning={name: value for name, value in unlearning.items() if value is not None},

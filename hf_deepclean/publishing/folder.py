@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..report.base_card import is_hub_id
 from ..report.report import REPORT_NAME, UnlearningReport, load_report
 from ..runtime.files import explain_write_errors, incomplete_folder, matches, remove_incomplete, staged
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard, static_text
@@ -241,6 +242,11 @@ def _public_report(folder: Path, report: UnlearningReport, publication: Publicat
     if (folder / COMMITMENT_NAME).exists():
         commitment = ForgetCommitment.load(folder / COMMITMENT_NAME).commitment
     if publication.base_model is not None:
+        if not is_hub_id(publication.base_model):
+            raise ValueError(
+                f"`base_model` is {publication.base_model!r}, which is no id of the Hub, and paths are not published. "
+                "Pass 'owner/name', or leave it out."
+            )
         report = replace(report, provenance=report.provenance.named(publication.base_model))
     disclosure, description = publication.forget_disclosure, publication.forget_description
     return PublicReport.of(report, disclosure, description, commitment=commitment)
@@ -268,4 +274,5 @@ def _save_card(folder: Path, staging: Path, card: UnlearningCard) -> None:
 
 
 def _is_hand_written(path: Path) -> bool:
-    return path.exists() and not UnlearningCard.is_generated(path.read_text(encoding="utf-8"))
+    # A damaged letter is no letter of a generated card.
+    return path.exists() and not UnlearningCard.is_generated(path.read_text(encoding="utf-8", errors="replace"))

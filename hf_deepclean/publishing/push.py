@@ -231,7 +231,7 @@ def _is_hand_written(api: HfApi, head: ModelInfo, there: list[str], name: str) -
     if name not in there:
         return False
     path = api.hf_hub_download(head.id, name, revision=head.sha)
-    return not UnlearningCard.is_generated(Path(path).read_text(encoding="utf-8"))
+    return not UnlearningCard.is_generated(Path(path).read_text(encoding="utf-8", errors="replace"))
 
 
 @contextmanager

@@ -2,24 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a result comes from: the original model's Hub id, commit and card metadata, and the library versions."""
 
-import json
 import os
 import platform
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-from huggingface_hub import HfApi, ModelCard, try_to_load_from_cache
-from transformers.utils import CONFIG_NAME
+from huggingface_hub import HfApi, try_to_load_from_cache
+from transformers.utils import CONFIG_NAME, logging
 
 from ..models.adapters.parameters import ADAPTER_CONFIG_NAME
+from .base_card import BaseCard, is_hub_id
 
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Provenance:
         base_model (`str`, *optional*): Its id on the Hub, for an adapter that of the base model. None for a local
             model.
         revision (`str`, *optional*): The commit that it was loaded from.
-        card (`dict[str, Any]`): The metadata of its card.
+        card (`dict[str, Any]`): The metadata of its card that the new card takes over, see [`BaseCard`].
     """
 
     base_model: str | None = None
@@ -44,7 +42,7 @@ class Provenance:
         Finds out where a model was loaded from.
 
         If a model of the Hub has no card in the cache, the Hub is asked once for the metadata. If it does not answer,
-        `card` is empty.
+        `card` is empty. A card never ends a run: what the new card cannot take over is warned of once and left out.
 
         Args:
             model (`str`, [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -55,8 +53,11 @@ class Provenance:
         if hasattr(model, "active_peft_config"):
             base = str(model.active_peft_config.base_model_name_or_path or "")
         base_model, revision = _on_the_hub(base)
-        # Metadata may hold dates, which are no JSON types.
-        return cls(base_model, revision, json.loads(json.dumps(_card_of(name), default=str)))
+        card = _card_of(name)
+        for sentence in card.left_out:
+            # Once, although a rehearsal reads the card too.
+            logger.warning_once(sentence)
+        return cls(base_model, revision, card.fields)
 
     def named(self, base_model: str) -> "Provenance":
         """The same provenance with another name. Its commit is unknown."""
@@ -65,7 +66,7 @@ class Provenance:
 
 def _on_the_hub(name: str) -> tuple[str | None, str | None]:
     """The id and the commit of a model that was loaded from the Hub. A local path may look like an id."""
-    if not _HUB_ID.fullmatch(name) or os.path.exists(name):
+    if not is_hub_id(name, Path()):
         return None, None
     for file in (CONFIG_NAME, ADAPTER_CONFIG_NAME):
         cached = try_to_load_from_cache(name, file)
@@ -74,19 +75,22 @@ def _on_the_hub(name: str) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _card_of(name: str) -> dict[str, Any]:
+def _card_of(name: str) -> BaseCard:
+    if not name:
+        return BaseCard()
     path: Any = Path(name) / "README.md"
-    if name and not path.is_file():
-        path = try_to_load_from_cache(name, "README.md") if _HUB_ID.fullmatch(name) else None
-    if isinstance(path, str) or (name and path is not None):
-        text = Path(path).read_text(encoding="utf-8")
-        with suppress(ValueError, yaml.YAMLError):
-            return ModelCard(text, ignore_metadata_errors=True).data.to_dict() if text.startswith("---") else {}
-    elif _on_the_hub(name) != (None, None):
+    try:
+        if not path.is_file():
+            path = try_to_load_from_cache(name, "README.md") if is_hub_id(name, Path()) else None
+    except OSError:
+        return BaseCard()
+    if isinstance(path, (str, Path)):
+        return BaseCard.read(path)
+    if _on_the_hub(name) != (None, None):
         # Offline, without access, or deleted: the new card does without the metadata.
         with suppress(Exception):
-            return HfApi().model_info(name, timeout=5).card_data.to_dict()
-    return {}
+            return BaseCard.of(HfApi().model_info(name, timeout=5).card_data.to_dict())
+    return BaseCard()
 
 
 def library_versions(*, with_peft: bool = False) -> dict[str, str]:

@@ -211,6 +211,17 @@ def test_fields_of_the_model_from_before_are_kept_but_for_its_data_and_results()
     assert asked.data["extra_gated_prompt"] == "Why?"
 
 
+def test_the_fields_of_an_older_report_are_checked_too(caplog):
+    before = {"license": "mit\n---\n# <b>x</b>", "language": False, "self": 1, "to_yaml": 2, 3: 4, "tags": "birds"}
+    card = UnlearningCard.from_report(bare(), base_metadata=before | {"base_model": "/home/someone/x"})
+    assert_is_a_valid_card(str(card))
+    assert card.data.to_dict()["tags"][0] == "birds"
+    assert not {"license", "language", "self", "to_yaml", 3} & card.data.to_dict().keys()
+    assert "someone" not in str(card) and "<b>" not in str(card)
+    (record,) = caplog.records
+    assert "'license', 'language', 'base_model', whose values the Hub does not take" in record.message
+
+
 def test_a_card_knows_whether_a_hand_has_changed_it(tmp_path):
     card = UnlearningCard.from_report(public())
     card.save(tmp_path / "README.md")

@@ -8,7 +8,7 @@ from tests import tiny
 
 
 CARD = b"---\nlicense: mit\nlanguage: de\nreleased: 2024-05-01\n---\n\n# The model\n"
-METADATA = {"license": "mit", "language": "de", "released": "2024-05-01"}
+METADATA = {"license": "mit", "language": "de"}
 
 
 def test_a_local_model_has_the_fields_of_its_card_and_no_name(tmp_path, monkeypatch):
@@ -38,6 +38,11 @@ def test_a_model_of_the_hub_has_its_id_its_commit_and_the_fields_of_its_card(hub
     assert Provenance.of(loaded) == Provenance("me/model", commit)
     hf_hub_download("me/model", "README.md")
     assert Provenance.of(loaded) == known
+
+
+def test_the_name_of_a_folder_that_is_gone_is_no_name_of_the_hub():
+    for name in ("../models/x", "-x", "a--b", "a" * 300, "x\0y"):
+        assert Provenance.of(name) == Provenance()
 
 
 def test_a_card_that_cannot_be_read_has_no_fields(tmp_path):
