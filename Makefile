@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds recipes-seeds test test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks recipes-shares coverage golden-record golden-compare model-cards style quality clean
+.PHONY: demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks recipes-shares coverage golden-record golden-compare model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -31,6 +31,16 @@ recipes-seeds: $(INSTALLED)
 		done; \
 		$(VENV)/bin/hf-deepclean report outputs/$$config-0 outputs/$$config-1 outputs/$$config-2 | tee outputs/$$config.md; \
 	done
+
+# Tests of every phase and of whole runs, without the long ones.
+FAST_TESTS := tests/test_layers.py tests/test_config.py tests/test_request.py tests/state tests/data \
+	tests/models/test_likelihood.py tests/models/test_scope.py tests/fisher/test_diagonal.py tests/fisher/test_passes.py \
+	tests/fisher/engine/test_rules.py tests/evaluation tests/selection tests/reset tests/repair tests/report \
+	tests/publishing/test_card.py tests/planning/test_formulas.py tests/unlearner/test_selection_by_trials.py \
+	tests/cli/test_unlearn.py
+
+test-fast: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile $(FAST_TESTS)
 
 # Two processes of one thread each: a test of several threads gains little.
 test: $(INSTALLED)

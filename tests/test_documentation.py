@@ -120,6 +120,14 @@ def test_make_knows_every_target_that_a_page_names():
         subprocess.run(["make", "--dry-run", "--silent", target], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_the_fast_tests_exist_and_cover_every_phase():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    named = re.search(r"^FAST_TESTS := (.+)$", makefile, re.M)[1].split()
+    assert not [name for name in named if not (ROOT / name).exists()]
+    phases = "data models fisher evaluation selection reset repair report publishing planning unlearner cli"
+    assert {name.split("/")[1] for name in named} >= set(phases.split())
+
+
 def test_the_readme_is_short():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 140
