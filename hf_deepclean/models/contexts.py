@@ -12,12 +12,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..runtime.sharded_models import reshard
+from .module_state import ModuleState
 
+
+# Layers that write buffers in training mode, the newer form of spectral normalisation among them.
+_WITH_STATISTICS = (nn.modules.batchnorm._NormBase, parametrizations._SpectralNorm)
 
 _DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
     getattr(owner, name)
@@ -41,14 +47,34 @@ class _WithoutDropout(TorchFunctionMode):
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Puts every module in eval mode: no dropout, normalisation by running statistics."""
+    """
+    Puts every module in eval mode: no dropout, normalisation by running statistics.
+
+    Afterwards, buffers that are not saved with the model are what they were; see [`restoring_unsaved_buffers`].
+    """
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        yield
+        with restoring_unsaved_buffers(model):
+            yield
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+@contextmanager
+def restoring_unsaved_buffers(model: nn.Module) -> Iterator[None]:
+    """
+    Restores the buffers that are not saved with the model after the block, with what their modules note beside them.
+
+    Some forward passes recompute them, such as rotary embeddings that are scaled by the length of the sequence. So
+    every phase starts with the same ones, whatever the phase before it read.
+    """
+    state = ModuleState(model)
+    try:
+        yield
+    finally:
+        state.restore()
 
 
 @contextmanager
@@ -181,14 +207,16 @@ def _entered(*contexts: AbstractContextManager[Any]) -> Iterator[None]:
 @contextmanager
 def restoring(model: nn.Module) -> Iterator[None]:
     """
-    Restores training flags, buffers, gradients and all random states after the block.
+    Restores training flags, buffers, gradients, configurations and all random states after the block.
 
     Args:
         model (`torch.nn.Module`):
             The model. Its weights are not restored: a block that changes them must put them back.
     """
     training = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    state = ModuleState(model, whole=True)
+    configs = [vars(module.config) for module in model.modules() if hasattr(module, "config")]
+    configs = [(values, dict(values)) for values in {id(values): values for values in configs}.values()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     device = next(model.parameters()).device
     states = random.getstate(), np.random.get_state()
@@ -205,9 +233,10 @@ def restoring(model: nn.Module) -> Iterator[None]:
         np.random.set_state(states[1])
         for parameter, gradient in gradients:
             parameter.grad = gradient
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+        state.restore()
+        for values, before in configs:
+            values.clear()
+            values.update(before)
         for module, mode in training.items():
             module.training = mode
 
@@ -236,9 +265,13 @@ def checkpointing_activations(model: nn.Module, enabled: bool) -> Iterator[None]
 
 
 def freeze_running_statistics(model: nn.Module) -> None:
-    """Puts layers with running statistics in eval mode, so that a training step does not change their buffers."""
+    """
+    Puts layers with running statistics in eval mode, so that a training step does not change their buffers. Spectral
+    normalisation keeps its vectors.
+    """
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
+        hooks = module._forward_pre_hooks.values()
+        if isinstance(module, _WITH_STATISTICS) or any(isinstance(hook, SpectralNorm) for hook in hooks):
             module.eval()
 
 

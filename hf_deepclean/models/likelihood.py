@@ -283,6 +283,30 @@ class Likelihood:
         counts = (self.targets(inputs, outputs, labels)[1] != IGNORED).sum(dim=1)
         return (-log_likelihood / counts.clamp_min(1))[counts > 0]
 
+    def mean_over_outcomes(self, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+        """
+        The mean of the log-probabilities of all outcomes, summed over the scored choices of every example: what label
+        smoothing mixes with the log-likelihood, as transformers does.
+
+        Args:
+            inputs, outputs, labels:
+                As for [`Likelihood.__call__`].
+
+        Returns:
+            `torch.Tensor`: Shape `(batch_size,)`, in nats.
+
+        Raises:
+            `ValueError`: If the kind has no such mean.
+        """
+        if self.kind not in ("classification", *TOKEN_KINDS):
+            raise ValueError(
+                f"`label_smoothing_factor` spreads every label over all classes or tokens, and the likelihood of this "
+                f"model is of the kind {self.kind!r}, which has none to spread over. Set it to 0."
+            )
+        logits, targets = self.targets(inputs, outputs, labels)
+        means = torch.log_softmax(logits, dim=-1).mean(dim=-1)
+        return means.masked_fill(targets == IGNORED, 0).sum(dim=1)
+
     def targets(
         self, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MethodType
@@ -21,20 +21,26 @@ from ..data.loaders import BatchSource
 from ..data.process_loaders import EpochLoader, ProcessBatchSampler, ProcessRows
 from ..data.streams import is_stream
 from ..models.adapters.saving import saving_the_adapter_alone
-from ..models.contexts import end_mixed_precision, freeze_running_statistics, only_trainable
+from ..models.contexts import (
+    end_mixed_precision,
+    freeze_running_statistics,
+    only_trainable,
+    restoring_unsaved_buffers,
+)
 from ..models.heads import find_likelihood, prepare_batch
-from ..models.likelihood import Likelihood, LogLikelihoodFunction, class_log_probabilities
+from ..models.likelihood import Likelihood, LogLikelihoodFunction
 from ..reset.resetter import Reset
 from ..reset.weights import check_replicas
 from ..runtime.attributes import overridden
 from ..runtime.clock import PhaseClock
 from ..runtime.files import explain_write_errors
 from ..runtime.interruption import Interruption
-from ..runtime.processes import gather_objects, is_main_process, num_processes, process_index
+from ..runtime.processes import gather_objects, num_processes, process_index
 from ..runtime.sharded_models import named_parameters
 from ..runtime.shards import processes_of
 from .callbacks import StopWhenAsked, default_callbacks
 from .checkpoints import RepairCheckpoints, load_checkpoint
+from .construction import without_side_effects
 from .hard_examples import ROW_NUMBERS, HardExampleSampler, NumberedCollator, NumberedRows
 from .optimizer import SparseAdamW
 from .penalty import ForgetPenalty
@@ -102,7 +108,7 @@ class RepairTrainer(Trainer):
         self._row_order: HardExampleSampler | None = None
         self._row_numbers: torch.Tensor | None = None
         self._staging: Path | None = None
-        with _without_side_effects(model, args):
+        with without_side_effects(model, args):
             super().__init__(
                 model,
                 args,
@@ -178,7 +184,8 @@ class RepairTrainer(Trainer):
         output = None
         with self.clock.phase("repair"):
             if self.args.num_train_epochs > 0 or self.args.max_steps > 0:
-                output = self._train(resume_from_checkpoint, **kwargs)
+                with restoring_unsaved_buffers(self.model):
+                    output = self._train(resume_from_checkpoint, **kwargs)
                 self.interruption.check()
             self.reset.guard.verify(self.model)
             check_replicas(self.model, self.reset.selection)
@@ -322,8 +329,8 @@ class RepairTrainer(Trainer):
             self._row_order.record(self._row_numbers.tolist(), (-log_likelihood).tolist())
         smoothing = self.args.label_smoothing_factor
         if smoothing != 0:
-            of_all_classes = class_log_probabilities(outputs).mean(dim=1)
-            log_likelihood = (1 - smoothing) * log_likelihood + smoothing * of_all_classes
+            of_all_outcomes = self._likelihood.mean_over_outcomes(self._repair_inputs, outputs, labels)
+            log_likelihood = (1 - smoothing) * log_likelihood + smoothing * of_all_outcomes
         if num_items_in_batch is None:
             # Without a key "labels" Trainer counts no items, and this loss must account for the accumulation.
             num_accumulated = self.current_gradient_accumulation_steps if self.model.training else 1
@@ -379,19 +386,3 @@ class RepairTrainer(Trainer):
     def _save(self, *args: Any, **kwargs: Any) -> None:
         with saving_the_adapter_alone(self.model):
             super()._save(*args, **kwargs)
-
-
-@contextmanager
-def _without_side_effects(model: nn.Module, args: TrainingArguments | None) -> Iterator[None]:
-    """Undoes what Trainer's constructor does: it switches the cache off for good, and makes the output directory."""
-    use_cache = getattr(model.config, "use_cache", None)
-    output = None if args is None else Path(args.output_dir)
-    absent = [] if output is None else [folder for folder in (output, *output.parents) if not folder.exists()]
-    yield
-    if use_cache is None:
-        vars(model.config).pop("use_cache", None)
-    else:
-        model.config.use_cache = use_cache
-    for folder in absent if is_main_process() else []:
-        with suppress(OSError):
-            folder.rmdir()

@@ -8,7 +8,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import LevitConfig, LevitForImageClassification, MixtralConfig, MixtralForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from hf_deepclean.models.contexts import checkpointing_mode, differentiable_mode, evaluation_mode
+from hf_deepclean.models.contexts import (
+    checkpointing_mode,
+    differentiable_mode,
+    evaluation_mode,
+    restoring_unsaved_buffers,
+)
 from tests import tiny
 
 
@@ -23,7 +28,7 @@ def states(model):
     ]
 
 
-@pytest.mark.parametrize("mode", [evaluation_mode, differentiable_mode, checkpointing_mode])
+@pytest.mark.parametrize("mode", [evaluation_mode, differentiable_mode, checkpointing_mode, restoring_unsaved_buffers])
 def test_a_model_is_as_it_was_after_an_error(mode):
     for model in (tiny.resnet(), tiny.bert()):
         if model.supports_gradient_checkpointing:

@@ -2,15 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
 
+import datasets
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_deepclean.repair.plan import RepairPlan
 from hf_deepclean.reset.weights import read_weights
 from hf_deepclean.runtime.clock import PhaseClock
 from hf_deepclean.runtime.files import STATE_FOLDER
 from tests import heads, tiny
+from tests.models.test_module_state import held, rotary
 from tests.repair.repairs import reset_some, resnet, trainer_for
 from tests.reset.models import outside
 
@@ -143,3 +145,39 @@ def test_only_the_repair_is_timed_and_by_the_clock_that_is_handed_in(tmp_path):
     trainer.train()
     assert trainer.seconds is clock.seconds and clock.seconds.keys() == {"repair"}
     assert clock.seconds["repair"] > 100
+
+
+@pytest.mark.parametrize("kind", ["bert tokens", "gpt2 causal", "t5 generation"])
+def test_label_smoothing_of_tokens_is_that_of_transformers(tmp_path, kind):
+    make_model, make_batch, _ = heads.HEADS[kind]
+    model, batch = make_model().eval(), make_batch()
+    if kind == "t5 generation":
+        batch["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+    scored = batch["labels"][:, 1:] if kind == "gpt2 causal" else batch["labels"]
+    options = {"label_smoothing_factor": 0.3, "report_to": "none", "use_cpu": True}
+    ours = trainer_for(tmp_path / "a", model=model, **options)
+    theirs = Trainer(model, TrainingArguments(str(tmp_path / "b"), **options))
+    losses = [one.compute_loss(model, dict(batch), num_items_in_batch=scored.ne(-100).sum()) for one in (ours, theirs)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+
+
+def test_label_smoothing_of_a_head_without_classes_or_tokens_is_refused(tmp_path):
+    for kind in ("bert span", "wav2vec2 ctc"):
+        make_model, make_batch, name = heads.HEADS[kind]
+        trainer = trainer_for(tmp_path / name, model=make_model().double(), label_smoothing_factor=0.3)
+        with pytest.raises(ValueError, match=f"is of the kind '{name}'.*Set it to 0"):
+            trainer.compute_loss(trainer.model, make_batch())
+
+
+@pytest.mark.parametrize("rows", [[14, 6, 6, 14], [6, 14, 14, 6]], ids=["short row last", "long row last"])
+def test_a_repair_puts_back_rotary_embeddings_that_depend_on_the_length_of_the_rows(tmp_path, rows):
+    model = rotary("longrope").train()
+    reset = reset_some(model)
+    before = held(model)
+    data = [{"input_ids": torch.arange(3, 3 + n), "labels": torch.arange(3, 3 + n)} for n in rows]
+    options = {"per_device_train_batch_size": 1, "num_train_epochs": 1, "train_sampling_strategy": "sequential"}
+    trainer = trainer_for(tmp_path / "a", reset, **options)
+    trainer.train_dataset = datasets.Dataset.from_list(data)
+    assert trainer.train().global_step == 4
+    assert before[1].keys() == dict(model.named_buffers()).keys()
+    assert all(torch.equal(buffer, before[2][name]) for name, buffer in model.named_buffers())
