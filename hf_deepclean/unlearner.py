@@ -35,7 +35,7 @@ from .selection.weight_selection import WeightSelection
 from .state.directory import check_output_directory, num_bytes_to_write
 from .state.identity import identity_of_run
 from .state.run_state import RunState
-from .trainers import read_trainer
+from .trainers import check_metrics_arguments, read_trainer
 
 
 class FisherUnlearner(PublishingMixin, RepairTrainer):
@@ -130,7 +130,8 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
     ) -> None:
         if args is None:
             args = FisherUnlearningConfig(f"{name_of_model(model)}-unlearned")
-        elif not isinstance(args, FisherUnlearningConfig):
+        check_metrics_arguments(args, compute_metrics)
+        if not isinstance(args, FisherUnlearningConfig):
             args = FisherUnlearningConfig.from_training_arguments(args)
         check_output_directory(args.output_dir, resuming=True)
         eval_dataset, unseen_dataset = hold_out_unseen(

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..data.batches import IGNORED, move_batch, split_labels
 from ..models.contexts import evaluation_mode
-from ..models.heads import classifies_tokens, find_likelihood, generates_tokens, prepare_batch
+from ..models.heads import classifies_tokens, find_likelihood, generates_tokens, num_classes, prepare_batch
 from ..models.label_alignment import logits_of
 from ..models.likelihood import TOKEN_KINDS, Likelihood, LogLikelihoodFunction, check_finite_log_likelihood
 from .figures.memorization import mean_log_probability, min_k_score
@@ -171,7 +171,7 @@ def predict_batches(
                 scores = likelihood(inputs, outputs, labels).double().cpu()
             check_finite_log_likelihood(scores, position)
             position += len(scores)
-            if likelihood.kind == "classification":
+            if likelihood.kind == "classification" or _classifies(model, likelihood, outputs, labels):
                 log_probabilities = torch.log_softmax(logits_of(outputs).double(), dim=-1).cpu().numpy()
             if keep_logits:
                 kept = _all_logits(likelihood, outputs)
@@ -211,6 +211,15 @@ def join_predictions(parts: Sequence[ExamplePredictions]) -> ExamplePredictions:
         None if first.log_probabilities is None else np.concatenate([part.log_probabilities for part in parts]),
         None if first.tokens is None else _join([part.tokens for part in parts]),
     )
+
+
+def _classifies(model: nn.Module, likelihood: Likelihood, outputs: Any, labels: torch.Tensor) -> bool:
+    """Whether every example has one class although the likelihood is the caller's, such as one with class weights."""
+    classes = num_classes(model)
+    if likelihood.kind != "custom" or classes is None or labels.ndim != 1 or labels.is_floating_point():
+        return False
+    in_range = bool(((labels >= 0) & (labels < classes)).all())
+    return classes > 1 and in_range and logits_of(outputs).shape == (len(labels), classes)
 
 
 def _score_tokens(

@@ -17,12 +17,13 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from ..data.batches import move_batch
 from ..data.checks import check_batch_has_labels, check_dataset
 from ..data.loaders import BatchSource
-from ..models.checks import check_devices, check_loss, check_model, check_scope_of_model
+from ..models.checks import check_devices, check_model, check_scope_of_model
 from ..models.contexts import keep_base_differentiable, own_precision
 from ..models.fingerprint import weights_fingerprint
 from ..models.heads import find_likelihood, num_classes, prepare_batch
 from ..models.likelihood import LogLikelihoodFunction
 from ..models.scope import parameters_in_scope
+from ..models.trainer_loss import check_trainer_loss
 from ..runtime.processes import on_main_process
 from .checks import check_fisher_type
 from .diagonal import FisherDiagonal, check_no_fisher
@@ -153,7 +154,7 @@ class FisherCallback(TrainerCallback):
 
     def _check_trainer(self) -> None:
         args = self.trainer.args
-        check_loss(self.trainer.compute_loss_func, self.log_likelihood_func)
+        check_trainer_loss(self.trainer, self.log_likelihood_func)
         check_devices(args.world_size, args.n_gpu, self.trainer.model)
         output, directory = Path(args.output_dir).resolve(), self.directory.resolve()
         if args.push_to_hub and directory.is_relative_to(output):

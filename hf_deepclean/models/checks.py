@@ -113,26 +113,6 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
             )
 
 
-def check_loss(compute_loss_func: Any | None, log_likelihood_func: Any | None) -> None:
-    """
-    Refuses a trainer with its own loss function, unless the likelihood that belongs to it is given.
-
-    Args:
-        compute_loss_func (`Callable`, *optional*):
-            The loss function of the trainer.
-        log_likelihood_func (`Callable`, *optional*):
-            The likelihood that belongs to it.
-
-    Raises:
-        `ValueError`: If there is a `compute_loss_func` and no `log_likelihood_func`.
-    """
-    if compute_loss_func is not None and log_likelihood_func is None:
-        raise ValueError(
-            "This trainer has a `compute_loss_func`, a mean over the batch, from which no per-example Fisher "
-            "information can be computed. Pass the `log_likelihood_func(outputs, labels)` whose negative mean it is."
-        )
-
-
 def check_reference(model: nn.Module, reference_model: nn.Module) -> None:
     """
     Refuses a reference model that shares weights with the model, such as two adapters on the same base object.

@@ -23,6 +23,9 @@ from .likelihood import Likelihood, LogLikelihoodFunction, built_in_kind
 # Collators make a decoder's inputs with this method of the model. Some models rely on that and make none themselves.
 _PREPARE = "prepare_decoder_input_ids_from_labels"
 
+# At most so many classes are compared with the model's own loss.
+_MAX_CHECKED_CLASSES = 8
+
 
 def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
     """
@@ -65,7 +68,8 @@ def find_likelihood(
     model: nn.Module, batch: Mapping[str, Any], log_likelihood_func: LogLikelihoodFunction | None = None
 ) -> Likelihood:
     """
-    Finds the likelihood that a model was trained on, and compares it with the model's own loss on one example.
+    Finds the likelihood that a model was trained on, and compares it with the model's own loss on one example, with
+    several labels where it has a class.
 
     If they differ, the model was trained on something else (several labels, a regression, an auxiliary loss), and the
     Fisher information of this likelihood would answer another question.
@@ -87,7 +91,7 @@ def find_likelihood(
             precision), if the labels fit no built-in likelihood, or if the caller's likelihood does not return one
             differentiable value per example.
     """
-    example = _example_to_check(model, batch)
+    labels_of_batch, example = split_labels(batch)[1], _example_to_check(model, batch)
     inputs, labels = split_labels(example)
     if log_likelihood_func is not None:
         kind = built_in_kind(log_likelihood_func)
@@ -105,6 +109,8 @@ def find_likelihood(
         return likelihood
 
     candidates = _candidates(model, batch)
+    example = _with_every_class(model, example, len(labels_of_batch))
+    inputs, labels = split_labels(example)
     with evaluation_mode(model), differentiable_mode(model), torch.no_grad():
         outputs = model(**inputs)
         ours = {candidates[0]: _mean_loss(candidates[0], inputs, outputs, labels)}
@@ -117,7 +123,8 @@ def find_likelihood(
         return _without_loss(model, candidates, labels)
     tolerance = max(1e-4, 8 * torch.finfo(loss.dtype).eps) * abs(loss.item()) + 1e-5
     best = min(ours, key=lambda candidate: abs(ours[candidate] - loss.item()))
-    if abs(ours[best] - loss.item()) > tolerance:
+    # A sum over the labels is as good as their mean.
+    if min(abs(number * ours[best] - loss.item()) for number in (1, len(labels))) > tolerance:
         figures = " and ".join(f"{figure:.6g} ({candidate.kind})" for candidate, figure in ours.items())
         raise ValueError(
             f"{type(model).__name__} reports a loss of {loss.item():.6g}, but the mean negative log-likelihood of its "
@@ -243,6 +250,26 @@ def _example_to_check(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str
     return cut_padding(select_examples(batch, [index]), labels_follow_inputs=not _generates_labels(model, batch))
 
 
+def _with_every_class(model: nn.Module, example: Mapping[str, Any], batch_size: int) -> Mapping[str, Any]:
+    """
+    The example with other classes as its labels, because a mean over labels of one class cancels the weight that the
+    loss gives the class. A batch of one example stays one, because some models take no more.
+    """
+    labels = split_labels(example)[1]
+    if classifies_tokens(model) and labels.ndim == 2 and not labels.is_floating_point():
+        scored = labels != IGNORED
+        number, classes = int(scored.sum()), model.config.num_labels
+        in_turn = (labels[scored] + torch.arange(number, device=labels.device)) % classes
+        is_in_range = (labels[scored] >= 0).all() and (labels[scored] < classes).all()
+        return {**example, LABELS: labels.masked_scatter(scored, in_turn)} if is_in_range else example
+    classes = num_classes(model)
+    if classes is None or labels.ndim != 1 or labels.is_floating_point() or batch_size < 2:
+        return example
+    others = torch.linspace(0, classes - 1, min(classes, _MAX_CHECKED_CLASSES), device=labels.device)
+    labels = torch.cat([labels, others.round().to(labels)])
+    return {**select_examples(example, [0] * len(labels)), LABELS: labels}
+
+
 def _own_loss(model: nn.Module, example: Mapping[str, Any]) -> torch.Tensor | None:
     keys = [LABELS] if LABELS in example else list(SPAN_LABELS)
     if not all(_accepts(model, key) for key in keys):
@@ -268,8 +295,8 @@ def _own_loss(model: nn.Module, example: Mapping[str, Any]) -> torch.Tensor | No
 
 
 def _mean_loss(likelihood: Likelihood, inputs: Mapping[str, Any], outputs: Any, labels: torch.Tensor) -> float:
-    """The negative log-likelihood of one example, averaged as transformers does."""
-    loss = -likelihood(inputs, outputs, labels).item()
+    """The negative log-likelihood of one example, or of one with several classes, averaged as transformers does."""
+    loss = -likelihood(inputs, outputs, labels).sum().item()
     if likelihood.kind == "ctc":
         config = likelihood.model.config
         count = int(((labels >= 0) & (labels != config.pad_token_id)).sum())

@@ -268,6 +268,53 @@ def test_sampled_labels_depend_on_neither_batches_nor_padding(name):
     assert not torch.allclose(sampled_scores(model, batch, 11), together)
 
 
+class WeightedBert(hf.BertForSequenceClassification):
+    def forward(self, *args, labels=None, **kwargs):
+        outputs = super().forward(*args, **kwargs)
+        if labels is not None:
+            outputs.loss = nn.functional.cross_entropy(outputs.logits, labels, self.weights.to(outputs.logits))
+        return outputs
+
+
+class WeightedTokens(hf.BertForTokenClassification):
+    def forward(self, *args, labels=None, **kwargs):
+        outputs = super().forward(*args, **kwargs)
+        if labels is not None:
+            weights = self.weights.to(outputs.logits)
+            outputs.loss = nn.functional.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), weights)
+        return outputs
+
+
+@pytest.mark.parametrize("name", ["bert", "vit", "tokens"])
+def test_class_weights_in_the_loss_of_the_model_are_seen_on_rows_of_a_single_class(name):
+    weights = torch.tensor([1.0, 1.0, 1.0, 9.0])
+    if name == "vit":
+        model, batch = tiny.vit(), tiny.image_batch()
+        model.loss_function = lambda labels, pooled, config, **_: nn.functional.cross_entropy(
+            pooled, labels, model.weights.to(pooled)
+        )
+    else:
+        kind = WeightedBert if name == "bert" else WeightedTokens
+        model = kind(hf.BertConfig(**tiny.TEXT))
+        batch = tiny.text_batch() if name == "bert" else HEADS["bert tokens"][1]()
+    tiny.randomized(model)
+    scored = batch["labels"] != -100
+    batch = prepare_batch(model, {**batch, "labels": batch["labels"].masked_fill(scored, 0)})
+    model.weights = torch.ones(4)
+    assert find_likelihood(model, batch).kind == ("token" if name == "tokens" else "classification")
+    model.weights = weights
+    with pytest.raises(ValueError, match="was not trained on that likelihood alone"):
+        find_likelihood(model, batch)
+
+
+def test_a_loss_that_is_summed_over_the_examples_has_the_same_likelihood():
+    model = tiny.randomized(tiny.vit())
+    model.loss_function = lambda labels, pooled, config, **_: nn.functional.cross_entropy(
+        pooled, labels, reduction="sum"
+    )
+    assert find_likelihood(model, tiny.image_batch()).kind == "classification"
+
+
 def test_what_the_caller_returns_must_depend_on_the_model():
     model, batch = tiny.randomized(gpt2()), text("next")
     with pytest.raises(ValueError, match="do not depend on the model's outputs"):
