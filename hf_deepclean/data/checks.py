@@ -12,12 +12,11 @@ import numpy as np
 from ..runtime.processes import is_main_process
 from .batches import split_labels
 from .digests import row_digests
+from .row_errors import LABEL_COLUMNS
 from .streams import is_stream
 
 
 logger = logging.getLogger(__name__)
-
-LABEL_COLUMNS = ("labels", "label", "label_ids")
 
 
 def check_requests(requests: Mapping[str, Sequence[int]] | None, forget_dataset: Any) -> None:

@@ -4,7 +4,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 from tqdm.auto import tqdm
 from transformers import Trainer
 
 from ..runtime.processes import is_main_process, num_processes, process_index
 from ..runtime.random_state import all_seeded
-from .streams import first_rows, is_stream, rows_at
+from .row_errors import DataError, Failure, collated, positions_in
+from .streams import first_rows, is_stream, read_rows, read_stream
 
 
 def seeded_batches(
@@ -32,6 +33,7 @@ def seeded_batches(
     start: int = 0,
     earlier: Collection[int] = (),
     num_workers: int = 0,
+    name: str = "the data set",
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """
     Yields the batches of a data set in its order, each made under a seed of its own.
@@ -60,16 +62,21 @@ def seeded_batches(
             Places before `start` of batches to make as well.
         num_workers (`int`, *optional*, defaults to `0`):
             Number of workers that read ahead.
+        name (`str`, *optional*, defaults to `"the data set"`):
+            Names the data set in an error.
 
     Yields:
         `tuple[int, dict[str, Any]]`: The place of the batch in the whole data set, and the batch.
+
+    Raises:
+        [`DataError`]: If a row cannot be read or made into a batch, or a stream has none. Says which row, and why.
     """
 
     def is_wanted(place: int) -> bool:
         return place % num_processes == process_index and (place >= start or place in earlier)
 
     if not is_stream(dataset):
-        batches = _SeededBatches(dataset, batch_size, collator, seed)
+        batches = _SeededBatches(dataset, batch_size, collator, seed, name)
         places = [place for place in range(len(batches)) if is_wanted(place)]
         loader = DataLoader(
             batches,
@@ -80,18 +87,12 @@ def seeded_batches(
             # Without a generator of its own a loader draws from the global one, even if nothing is random.
             generator=torch.Generator(),
         )
-        yield from zip(places, loader, strict=True)
-        return
-    rows = iter(dataset)
-    for place in count():
-        batch_seed = seed_of_batch(seed, place)
-        with all_seeded(batch_seed):
-            taken = list(islice(rows, batch_size))
-            batch = _collated(collator, taken, batch_seed) if taken and is_wanted(place) else None
-        if batch is not None:
+        for place, batch in zip(places, loader, strict=True):
+            if isinstance(batch, Failure):
+                raise batch.error()
             yield place, batch
-        if len(taken) < batch_size:
-            return
+        return
+    yield from _batches_of_stream(dataset, batch_size, collator, seed, is_wanted, name)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class BatchSource:
         Returns:
             `Iterator[tuple[int, dict[str, Any]]]`: Every batch with its place in the whole data set.
         """
-        args = self.trainer.args
+        args, name = self.trainer.args, self.name_of(dataset, description)
         rows, collator = self.rows_and_collator(dataset, description)
         processes = num_processes() if in_turns else 1
         index = process_index() if in_turns else 0
@@ -164,6 +165,7 @@ class BatchSource:
             start=start,
             earlier=earlier,
             num_workers=args.dataloader_num_workers if self.num_workers is None else self.num_workers,
+            name=name,
         )
         total = None if is_stream(rows) else len(range(index, math.ceil(len(rows) / batch_size), processes))
         hidden = description is None or args.disable_tqdm or not is_main_process()
@@ -191,6 +193,27 @@ class BatchSource:
         drawn = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.trainer.args.seed))[:size]
         return Subset(dataset, drawn.sort().values.tolist())
 
+    def name_of(self, dataset: Any, description: str | None = None) -> str:
+        """
+        Names a data set, or a sample of it, for an error: by the trainer's argument if it is one.
+
+        Args:
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set.
+            description (`str`, *optional*):
+                What any other data set is read for.
+        """
+        while isinstance(dataset, Subset):
+            dataset = dataset.dataset
+        for name in ("forget_dataset", "retain_dataset", "unseen_dataset", "eval_dataset", "train_dataset"):
+            given = getattr(self.trainer, name, None)
+            if given is dataset:
+                return f"`{name}`"
+            for key, one in given.items() if isinstance(given, Mapping) else ():
+                if one is dataset:
+                    return f"`{name}[{key!r}]`"
+        return "the data set" if description is None else f'the data set of "{description}"'
+
     def rows_and_collator(self, dataset: Any, description: str | None) -> tuple[Any, Callable[[list[Any]], Any]]:
         """
         Leaves out the columns that the trainer's model does not take, in the rows if possible, else in the collator.
@@ -210,32 +233,67 @@ class BatchSource:
         return dataset, self.trainer._get_collator_with_removed_columns(collator, description)
 
 
+def _batches_of_stream(
+    dataset: Any,
+    batch_size: int,
+    collator: Callable[[list[Any]], Any],
+    seed: int,
+    is_wanted: Callable[[int], bool],
+    name: str,
+) -> Iterator[tuple[int, Any]]:
+    rows = read_stream(dataset, name)
+    for place in count():
+        batch_seed = seed_of_batch(seed, place)
+        with all_seeded(batch_seed):
+            taken = list(islice(rows, batch_size))
+            batch = None
+            if taken and is_wanted(place):
+                positions = range(place * batch_size, place * batch_size + len(taken))
+                batch = _collated(collator, taken, batch_seed, positions, name)
+        if batch is not None:
+            yield place, batch
+        if len(taken) < batch_size:
+            return
+
+
 class _SeededBatches(Dataset):
     """A data set whose items are whole batches, which workers can make in any order."""
 
-    def __init__(self, dataset: Any, batch_size: int, collator: Callable[[list[Any]], Any], seed: int) -> None:
+    def __init__(
+        self, dataset: Any, batch_size: int, collator: Callable[[list[Any]], Any], seed: int, name: str
+    ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.collator = collator
         self.seed = seed
+        self.name = name
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self.batch_size)
 
-    def __getitem__(self, place: int) -> Mapping[str, Any]:
+    def __getitem__(self, place: int) -> Mapping[str, Any] | Failure:
         first = place * self.batch_size
         indices = list(range(first, min(first + self.batch_size, len(self.dataset))))
         batch_seed = seed_of_batch(self.seed, place)
-        with all_seeded(batch_seed):
-            return _collated(self.collator, rows_at(self.dataset, indices), batch_seed)
+        try:
+            with all_seeded(batch_seed):
+                rows = read_rows(self.dataset, indices, self.name)
+                return _collated(self.collator, rows, batch_seed, positions_in(self.dataset, indices), self.name)
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            # torch would send a raised error without its cause, and with its traceback as text.
+            return Failure.of(error)
 
 
-def _collated(collator: Callable[[list[Any]], Any], rows: list[Any], batch_seed: int) -> Any:
+def _collated(
+    collator: Callable[[list[Any]], Any], rows: list[Any], batch_seed: int, positions: Sequence[int], name: str
+) -> Any:
     if getattr(collator, "seed", None) is not None and hasattr(collator, "get_generator"):
         # A masking collator with a seed of its own would go on drawing from batch to batch.
         collator = copy.copy(collator)
         collator.generator = collator.get_generator(batch_seed)
-    return collator(rows)
+    return collated(collator, rows, positions, name, getattr(collator, "signature_columns", None))
 
 
 def seed_of_batch(seed: int, place: int) -> int:

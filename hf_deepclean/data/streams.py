@@ -9,6 +9,8 @@ from typing import Any
 import datasets
 from torch.utils.data import IterableDataset
 
+from .row_errors import DataError, check_num_rows, positions_in, reading_error
+
 
 def is_stream(dataset: Any) -> bool:
     """Whether a data set can only be iterated over, as in streaming mode."""
@@ -19,6 +21,63 @@ def rows_at(dataset: Any, indices: list[int]) -> list[Any]:
     """Reads the rows at `indices` of a map-style data set; a [`~datasets.Dataset`] is read once."""
     many = getattr(dataset, "__getitems__", None)
     return many(indices) if many else [dataset[index] for index in indices]
+
+
+def read_rows(dataset: Any, indices: list[int], name: str) -> list[Any]:
+    """
+    Reads rows as [`rows_at`] does.
+
+    Args:
+        dataset ([`~datasets.Dataset`] or map-style):
+            The data set.
+        indices (`list[int]`):
+            Indices of the rows.
+        name (`str`):
+            Names the data set in an error.
+
+    Raises:
+        [`DataError`]: If a row cannot be read, or another number of rows comes back. Says which.
+    """
+    try:
+        rows = rows_at(dataset, indices)
+    except Exception as error:
+        for index in indices if len(indices) > 1 else ():
+            try:
+                rows_at(dataset, [index])
+            except Exception:
+                indices = [index]
+                break
+        raise reading_error(name, positions_in(dataset, indices), len(dataset), error) from error
+    check_num_rows(rows, positions_in(dataset, indices), name)
+    return rows
+
+
+def read_stream(dataset: Any, name: str) -> Iterator[Any]:
+    """
+    Reads the rows of a stream, of which there must be at least one.
+
+    Args:
+        dataset (`IterableDataset`):
+            The stream.
+        name (`str`):
+            Names the data set in an error.
+
+    Raises:
+        [`DataError`]: If a row cannot be read, or there is none. Says which.
+    """
+    position = 0
+    try:
+        for row in dataset:
+            yield row
+            position += 1
+    except Exception as error:
+        raise reading_error(name, [position], None, error) from error
+    if position == 0:
+        raise DataError(
+            f"The stream {name} gave no row. It is empty, or it can be read only once: a run reads every data "
+            "set several times. A generator is used up by the first reading, so let `__iter__` make a new one, for "
+            "example with `IterableDataset.from_generator(function)`."
+        )
 
 
 def first_rows(dataset: Any, size: int) -> Any:

@@ -14,6 +14,8 @@ from torch import nn
 from transformers import EvalPrediction
 
 from ..data.loaders import BatchSource
+from ..data.row_errors import locating_errors, name_rows, positions_in
+from ..data.streams import is_stream
 from ..models.likelihood import LogLikelihoodFunction
 from ..runtime.clock import PhaseClock
 from ..runtime.interruption import Interruption
@@ -135,9 +137,18 @@ class Evaluator:
             self.preprocess_logits,
             keep_logits=self.compute_metrics is not None,
         )
-        own = list(predictions)
+        with locating_errors(lambda: self._rows_of(places, dataset, description)):
+            own = list(predictions)
         shares = gather_objects([pair for pair in zip(places, own, strict=True) if pair[0] is not None])
         return join_predictions([part for _, part in sorted(chain.from_iterable(shares), key=lambda pair: pair[0])])
+
+    def _rows_of(self, places: Sequence[int | None], dataset: Any, description: str) -> str | None:
+        """Names the rows of the last batch that was read, if it has a place."""
+        if not places or places[-1] is None:
+            return None
+        first = places[-1] * self.batch_size
+        end = first + self.batch_size if is_stream(dataset) else min(first + self.batch_size, len(dataset))
+        return name_rows(positions_in(dataset, range(first, end)), self.source.name_of(dataset, description))
 
     def _predict_splits(self, model: nn.Module) -> dict[str, ExamplePredictions]:
         with self.clock.phase("evaluation"):
