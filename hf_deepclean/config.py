@@ -152,6 +152,11 @@ class FisherUnlearningConfig(TrainingArguments):
         quantization_bits (`list[int]`, *optional*):
             4, 8 or both: also evaluates the cleaned model, and the reference model if there is one, with weights
             rounded to this many bits; see [`quantized`]. Each takes one evaluation per model. Not for adapters.
+
+        > Parameters that control how models are loaded
+
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with a model may be run if the model is given as a path or Hub id. Read it first.
     """
 
     save_strategy: str = field(
@@ -288,6 +293,10 @@ class FisherUnlearningConfig(TrainingArguments):
     )
     forget_description: str | None = field(
         default=None, metadata={"help": "The forget data in your words, for --forget_disclosure description."}
+    )
+
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run the code that a model comes with. Read it first."}
     )
 
     def __post_init__(self) -> None:

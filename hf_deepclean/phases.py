@@ -23,6 +23,7 @@ from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import FisherPass
 from .models.adapters.parameters import ADAPTER_CONFIG_NAME
 from .models.adapters.saving import save_adapter
+from .models.custom_code import save_code
 from .models.heads import model_class_name
 from .models.scope import frozen_share
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
@@ -368,6 +369,8 @@ class Phases:
                 else:
                     with overridden(self.model, **self.trainer.original_configs):
                         self.model.save_pretrained(folder)
+                        if is_main_process():
+                            save_code(self.model, folder)
             if not is_main_process():
                 return
             if self.trainer.processing_class is not None:

@@ -103,7 +103,7 @@ class UnlearningRequest:
         _check_label_smoothing(args, log_likelihood_func)
         check_devices(args.world_size, args.n_gpu, model)
         check_scope_of_model(model, args.reset_scope)
-        source, model = model, load_model(model, args.seed)
+        source, model = model, load_model(model, args.seed, args.trust_remote_code)
         reset_value = args.reset_value or default_reset_value(model)
         check_model(model, args.reset_scope, reset_value)
         scope = _parameters_in_scope(model, args)
@@ -119,7 +119,7 @@ class UnlearningRequest:
             check_kept_fisher(kept_fisher, model, scope, *arguments, forget, retain)
         check_disjoint(forget, retain, disable_tqdm=args.disable_tqdm or not is_main_process())
         if reference_model is not None:
-            reference_model = load_model(reference_model, args.seed).to(args.device)
+            reference_model = load_model(reference_model, args.seed, args.trust_remote_code).to(args.device)
             check_reference(model, reference_model)
         if args.relearning_steps > 0:
             check_relearning(model, reference_model, scope)

@@ -42,6 +42,9 @@ class FisherArguments:
         default=None, metadata={"help": "Names, or last parts of names, of modules to leave out; by default none."}
     )
     seed: int = field(default=42, metadata={"help": "Seed of the labels for --fisher_type sampled."})
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run the code that the model comes with. Read it first."}
+    )
     use_cpu: bool = field(default=False, metadata={"help": "Use the CPU even if there is an accelerator."})
 
 
@@ -75,7 +78,7 @@ def run_fisher(arguments: Sequence[str]) -> None:
     )
     model_arguments, fisher_arguments = parser.parse_args_and_config(arguments)
     check_new_file(Path(fisher_arguments.output))
-    load_model = model_loader(model_arguments)
+    load_model = model_loader(model_arguments, fisher_arguments.trust_remote_code)
     wanted = {"split": fisher_arguments.split}
     splits = load_splits(fisher_arguments.dataset_name, wanted, fisher_arguments.dataset_config_name)
     model = load_model(model_arguments.model_name_or_path)
@@ -83,7 +86,7 @@ def run_fisher(arguments: Sequence[str]) -> None:
     check_model(model, reset_scope)
     patterns = fisher_arguments.target_modules, fisher_arguments.exclude_modules
     scope = parameters_in_scope(model, *patterns, reset_scope=reset_scope)
-    splits, collator, _ = prepare_inputs(model_arguments, model, splits)
+    splits, collator, _ = prepare_inputs(model_arguments, model, splits, fisher_arguments.trust_remote_code)
     dataset = splits["split"]
     check_dataset(dataset, "split", None)
     check_sequence_lengths(model, dataset, "split")

@@ -49,34 +49,40 @@ class ModelArguments:
     )
 
 
-def model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
+def model_loader(arguments: ModelArguments, trust_remote_code: bool = False) -> Callable[[str], Any]:
     """
     Finds the function that loads the model with the head of its checkpoint.
 
     Args:
         arguments ([`ModelArguments`]):
             The model and its task. Only the configuration of the model is read.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with the model may be run.
 
     Returns:
         `Callable`: Loads the model from its path or id.
 
     Raises:
         `FileNotFoundError`: If there is no such model.
-        `ValueError`: If the head of the checkpoint is not one of the task.
+        `ValueError`: If the head of the checkpoint is not one of the task, or if the model comes with code that may
+            not be run.
     """
     import transformers
     from huggingface_hub import constants
 
     from ..models.adapters.loading import load_adapted_model
     from ..models.adapters.parameters import is_adapter_path
+    from ..models.custom_code import auto_class_of, check_custom_code
     from ..models.heads import class_names_of_task
 
     name, task = arguments.model_name_or_path, arguments.task
     if is_adapter_path(name):
         # The adapter's own configuration names the head of its base.
-        return load_adapted_model
+        return partial(load_adapted_model, trust_remote_code=trust_remote_code)
     try:
-        architectures = transformers.AutoConfig.from_pretrained(name).architectures or ["none"]
+        own = auto_class_of(check_custom_code(name, trust_remote_code))
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        architectures = config.architectures or ["none"]
     except OSError as error:
         if Path(name).is_dir():
             raise
@@ -86,14 +92,21 @@ def model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
             f"{offline} ({type(error).__name__}). Check the name and the network, or pass a folder."
         ) from None
     architectures_of = {task: class_names_of_task(head) for task, head in _HEADS.items()}
-    if architectures[0] not in architectures_of[task]:
+    if own is not None and trust_remote_code:
+        # An auto class is named for its task, as in `AutoModelForCausalLM`.
+        is_of_task = own.__name__.lower() == f"automodelfor{_HEADS[task].replace('_', '').lower()}"
+    else:
+        is_of_task = architectures[0] in architectures_of[task]
+    if not is_of_task:
         others = [other for other in _HEADS if architectures[0] in architectures_of[other]]
         raise ValueError(
             f"`model_name_or_path` is {name!r}, whose architecture {architectures[0]} is not one of the task {task!r}"
             f"{f', but of {others[0]!r}' if others else ''}. Pass the `task` that the model was trained for, and a "
             "transformers model with a head for it."
         )
-    load = getattr(transformers, architectures[0]).from_pretrained
+    load = getattr(transformers, architectures[0], own).from_pretrained
+    if own is not None and trust_remote_code:
+        load = partial(own.from_pretrained, trust_remote_code=True)
     if arguments.fsdp_size is None:
         return load
     from transformers.distributed import DistributedConfig
@@ -102,7 +115,7 @@ def model_loader(arguments: ModelArguments) -> Callable[[str], Any]:
 
 
 def prepare_inputs(
-    arguments: ModelArguments, model: Any, splits: dict[str, "Dataset"]
+    arguments: ModelArguments, model: Any, splits: dict[str, "Dataset"], trust_remote_code: bool = False
 ) -> tuple[dict[str, "Dataset"], Any, Any]:
     """
     Turns rows into inputs of the model.
@@ -114,6 +127,8 @@ def prepare_inputs(
             The loaded model.
         splits (`dict[str, Dataset]`):
             The rows by split.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with the tokenizer or the processor may be run.
 
     Returns:
         `tuple`: The inputs by split, the data collator (`None` for the default collator), and the tokenizer or image
@@ -131,10 +146,10 @@ def prepare_inputs(
 
     name, length, label2id = arguments.model_name_or_path, arguments.max_length, model.config.label2id
     if arguments.task == "image-classification":
-        return _prepare_images(arguments, label2id, splits)
+        return _prepare_images(arguments, label2id, splits, trust_remote_code)
     if is_adapted(model) and not (Path(name) / "tokenizer_config.json").exists():
         name = model.active_peft_config.base_model_name_or_path
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     preprocessing.check_tokenizer(tokenizer, model)
 
     def tokenize(split: "Dataset") -> "Dataset":
@@ -154,7 +169,7 @@ def prepare_inputs(
 
 
 def _prepare_images(
-    arguments: ModelArguments, label2id: dict[str, int], splits: dict[str, "Dataset"]
+    arguments: ModelArguments, label2id: dict[str, int], splits: dict[str, "Dataset"], trust_remote_code: bool
 ) -> tuple[dict[str, "Dataset"], Any, Any]:
     from transformers import AutoImageProcessor
 
@@ -162,7 +177,9 @@ def _prepare_images(
 
     processor = None
     if not all("pixel_values" in split.column_names for split in splits.values()):
-        processor = AutoImageProcessor.from_pretrained(arguments.model_name_or_path)
+        processor = AutoImageProcessor.from_pretrained(
+            arguments.model_name_or_path, trust_remote_code=trust_remote_code
+        )
     images = {
         name: prepare_images(split, processor, arguments.image_column, label2id) for name, split in splits.items()
     }

@@ -60,11 +60,11 @@ def run_unlearn(arguments: Sequence[str]) -> None:
     model_arguments, data_arguments, run_arguments, config = parser.parse_args_and_config(arguments)
     resume = config.resume_from_checkpoint
     check_output_directory(config.output_dir, resuming=bool(resume))
-    load_model = model_loader(model_arguments)
+    load_model = model_loader(model_arguments, config.trust_remote_code)
     splits = load_unlearning_datasets(data_arguments)
     forget_rows = splits["forget"]
     model = load_model(model_arguments.model_name_or_path)
-    splits, collator, processing_class = prepare_inputs(model_arguments, model, splits)
+    splits, collator, processing_class = prepare_inputs(model_arguments, model, splits, config.trust_remote_code)
     unlearner = FisherUnlearner(
         model,
         config,

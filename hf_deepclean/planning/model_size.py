@@ -114,7 +114,7 @@ class ModelSize:
         import transformers
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(name_or_path)
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False)
         names = config.architectures
         if not names or not hasattr(transformers, names[0]):
             raise ValueError(

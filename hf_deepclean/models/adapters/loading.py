@@ -13,6 +13,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ...runtime.random_state import seeded
+from ..custom_code import auto_class_of, check_custom_code
 from .parameters import MERGE_ADVICE
 
 
@@ -32,7 +33,7 @@ _TASK_CLASSES = {
 }
 
 
-def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftModel":
+def load_adapted_model(path: str | os.PathLike[str], seed: int = 0, trust_remote_code: bool = False) -> "PeftModel":
     """
     Loads a saved LoRA adapter, ready to train, on the base model that it names.
 
@@ -46,6 +47,8 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
             Folder with `adapter_config.json`. It is only read.
         seed (`int`, *optional*, defaults to `0`):
             Seed for weights that neither the base model nor the adapter has.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with the base model may be run.
 
     Returns:
         [`~peft.PeftModel`]: The model, whose adapter is named `"default"`.
@@ -78,7 +81,7 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
         )
     weights = load_peft_weights(path, device="cpu")
     with seeded(seed):
-        base = _load_base(path, config, weights)
+        base = _load_base(path, config, weights, trust_remote_code)
         carried = _not_of_the_base(base, weights)
         try:
             model = PeftModel.from_pretrained(base, path, is_trainable=True)
@@ -100,11 +103,16 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0) -> "PeftMode
     return model
 
 
-def _load_base(path: str, config: "LoraConfig", weights: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+def _load_base(
+    path: str, config: "LoraConfig", weights: Mapping[str, torch.Tensor], trust_remote_code: bool
+) -> PreTrainedModel:
     name = config.base_model_name_or_path
     source = {} if config.revision is None else {"revision": config.revision}
     try:
-        base_config = AutoConfig.from_pretrained(name, **source)
+        own = auto_class_of(check_custom_code(name, trust_remote_code))
+        if own is not None and trust_remote_code:
+            return own.from_pretrained(name, trust_remote_code=True, **source)
+        base_config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **source)
         model_class = _model_class(config, base_config)
         if model_class.__name__ not in (base_config.architectures or ()):
             _set_num_labels(base_config, model_class, weights)

@@ -83,7 +83,7 @@ def _vocabulary_was_resized(model: "PeftModel") -> bool:
     if not name or here is None:
         return False
     try:
-        there = AutoConfig.from_pretrained(name, local_files_only=True)
+        there = AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):
         return False
     return getattr(there, "vocab_size", here) != here
