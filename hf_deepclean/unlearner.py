@@ -228,7 +228,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             self.kept_fisher.check_fresh(identity["model"])
         state = RunState(self.args.output_dir, self.args.state_save_seconds, self.interruption)
         state.open(identity, num_bytes_to_write(self.request, self.args))
-        self.clock, self.reset = PhaseClock(state.progress.seconds), None
+        self.clock, self.reset, self.run = PhaseClock(state.progress.seconds), None, state.progress.run
         with self.interruption.watching():
             try:
                 return self._run(state, resume_from_checkpoint)

@@ -26,7 +26,8 @@ from ..models.scope import parameters_in_scope
 from ..models.trainer_loss import check_trainer_loss
 from ..runtime.processes import on_main_process
 from .checks import check_fisher_type
-from .diagonal import FisherDiagonal, check_no_fisher
+from .diagonal import FisherDiagonal
+from .kept_files import check_no_fisher
 from .passes import FisherPass
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from ..runtime.files import read_tensors, replaced, write_tensors
+from ..runtime.files import replaced
 from ..runtime.interruption import Interruption
+from ..runtime.sealed_files import read_tensors, write_tensors
 
 
 # Saving takes at most one part in 20 of a pass.
@@ -53,10 +54,24 @@ class FisherCheckpoint:
             Shortest time between two saves; longer if a save takes over 5 % of it.
         interruption ([`Interruption`]):
             Ends the process after a save if it was asked to stop.
+        owner (`str`, *optional*):
+            What the file belongs to: the run, and its share of the pass. No other file is loaded.
+        remedy (`str`, *optional*):
+            What to do if the file is damaged.
     """
 
-    def __init__(self, path: Path, seconds: float, interruption: Interruption) -> None:
+    def __init__(
+        self,
+        path: Path,
+        seconds: float,
+        interruption: Interruption,
+        *,
+        owner: str = "",
+        remedy: str = "Remove it: the pass then starts again.",
+    ) -> None:
         self.path = path
+        self.owner = owner
+        self.remedy = remedy
         self.seconds = seconds
         self.interruption = interruption
         self._cost = 0.0
@@ -66,7 +81,7 @@ class FisherCheckpoint:
         """Loads the record and the sums that were saved last, to the CPU; `None` before the first save."""
         if not self.path.exists():
             return None
-        sums, metadata = read_tensors(self.path)
+        sums, metadata = read_tensors(self.path, owner=self.owner, remedy=self.remedy)
         record = json.loads(metadata["record"])
         record["probed"] = [tuple(probed) for probed in record["probed"]]
         return PassRecord(**record), sums
@@ -80,7 +95,7 @@ class FisherCheckpoint:
         """Saves the record and the sums, then ends the process if it was asked to stop."""
         start = time.monotonic()
         with replaced(self.path) as path:
-            write_tensors(path, sums, {"record": json.dumps(asdict(record))})
+            write_tensors(path, sums, {"record": json.dumps(asdict(record))}, owner=self.owner)
         self._last = time.monotonic()
         self._cost = self._last - start
         self.interruption.check()

@@ -4,22 +4,20 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
 from torch import nn
 
 from ..models.fingerprint import weights_fingerprint
-from ..runtime.files import check_new_file, read_tensors, replaced, staged, write_tensors
+from ..runtime.files import check_new_file, replaced
+from ..runtime.sealed_files import write_tensors
 from ..version import __version__
+from .kept_files import check_no_fisher, read_files, read_sums, write_sums
 
-
-FISHER_NAME = "fisher.safetensors"
-FISHER_INDEX_NAME = f"{FISHER_NAME}.index.json"
 
 # With this factor, 99.9 % of the sums of another pass over the same examples lie within the estimated error (measured
 # by tests/benchmarks/kept_fisher.py).
@@ -240,20 +238,7 @@ class FisherDiagonal:
                 "A kept Fisher must say which weights it belongs to, and this one does not. Pass the model that it "
                 "was computed on: `save_pretrained(directory, model)`."
             )
-        split = split_torch_state_dict_into_shards(
-            self.sums, filename_pattern="fisher{suffix}.safetensors", max_shard_size=max_shard_size
-        )
-        metadata = fisher._metadata()
-        directory.mkdir(parents=True, exist_ok=True)
-        with staged(directory) as staging:
-            for filename, names in split.filename_to_tensors.items():
-                write_tensors(staging / filename, {name: self.sums[name] for name in names}, metadata)
-            if split.is_sharded:
-                index = {"metadata": split.metadata | metadata, "weight_map": split.tensor_to_filename}
-                (staging / FISHER_INDEX_NAME).write_text(json.dumps(index, indent=2))
-            # The index comes last: without it nothing reads the other files.
-            for filename in [*split.filename_to_tensors, *([FISHER_INDEX_NAME] if split.is_sharded else [])]:
-                os.replace(staging / filename, directory / filename)
+        write_sums(directory, self.sums, fisher._metadata(), max_shard_size)
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> "FisherDiagonal":
@@ -266,25 +251,9 @@ class FisherDiagonal:
 
         Raises:
             `FileNotFoundError`: If the folder holds no diagonal, or a part of it is missing.
-            `ValueError`: If the files do not hold a Fisher diagonal.
+            `ValueError`: If the files do not hold a Fisher diagonal, or are damaged.
         """
-        directory = Path(directory)
-        index = directory / FISHER_INDEX_NAME
-        if not index.exists():
-            if not (directory / FISHER_NAME).exists():
-                raise FileNotFoundError(
-                    f"{directory} holds neither {FISHER_NAME} nor {FISHER_INDEX_NAME}. Name the folder that "
-                    "`FisherDiagonal.save_pretrained` or a `FisherCallback` wrote."
-                )
-            return cls.load(directory / FISHER_NAME)
-        names = json.loads(index.read_text())["weight_map"]
-        fisher = cls._read([directory / filename for filename in dict.fromkeys(names.values())])
-        if fisher.sums.keys() != names.keys():
-            raise ValueError(
-                f"{index} names {len(names)} parameters but its files hold {len(fisher.sums)}. The files do not "
-                "belong together; copy the whole folder again."
-            )
-        return fisher
+        return cls._of_file(*read_sums(Path(directory)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """
@@ -315,9 +284,9 @@ class FisherDiagonal:
                 The file.
 
         Raises:
-            `ValueError`: If the file does not hold a Fisher diagonal.
+            `ValueError`: If the file does not hold a Fisher diagonal, or is damaged.
         """
-        return cls._read([path])
+        return cls._of_file(*read_files([path]))
 
     def _metadata(self) -> dict[str, str]:
         metadata = {
@@ -330,17 +299,7 @@ class FisherDiagonal:
         return metadata | {name: str(value) for name, value in optional.items() if value is not None}
 
     @classmethod
-    def _read(cls, paths: Iterable[str | os.PathLike[str]]) -> "FisherDiagonal":
-        sums: dict[str, torch.Tensor] = {}
-        metadata: dict[str, str] = {}
-        for path in paths:
-            part, metadata = read_tensors(path)
-            sums |= part
-            if not {"fisher_type", "num_examples", "fallback_parameters"} <= metadata.keys():
-                raise ValueError(
-                    f"{path} holds tensors but not the metadata of a Fisher diagonal; was it written by "
-                    "`FisherDiagonal.save` or `save_pretrained`?"
-                )
+    def _of_file(cls, sums: dict[str, torch.Tensor], metadata: Mapping[str, str]) -> "FisherDiagonal":
         return cls(
             sums,
             int(metadata["num_examples"]),
@@ -369,20 +328,3 @@ def rounding_error(total: torch.Tensor) -> torch.Tensor:
         `torch.Tensor`: The error of every entry, in the shape and dtype of `total`.
     """
     return _ROUNDING * torch.finfo(total.dtype).eps * (total + total.sqrt() * total.mean().sqrt())
-
-
-def check_no_fisher(directory: str | os.PathLike[str]) -> None:
-    """
-    Refuses a folder that holds a Fisher diagonal, or a part of one.
-
-    Raises:
-        `FileExistsError`: If the folder holds one, or is a file.
-    """
-    directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise FileExistsError(f"{directory} is a file. Choose another folder for the Fisher diagonal.")
-    found = sorted(path.name for path in directory.glob("fisher*.safetensors*"))
-    if found:
-        raise FileExistsError(
-            f"{directory} already holds {found[0]}. Nothing is ever overwritten: choose another folder, or move it."
-        )

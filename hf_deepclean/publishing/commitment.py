@@ -14,6 +14,7 @@ from typing import Any
 from ..data.digests import row_digests
 from ..runtime.files import replaced
 from ..runtime.random_state import all_seeded
+from ..runtime.sealed_files import sealed, unsealed
 
 
 COMMITMENT_NAME = "forget_commitment.json"
@@ -76,7 +77,7 @@ class ForgetCommitment:
         """Writes commitment and key to a file that only its owner can read."""
         with replaced(Path(path)) as written:
             written.touch(mode=0o600)
-            written.write_text(json.dumps(asdict(self), indent=2) + "\n")
+            written.write_text(json.dumps(sealed(asdict(self)), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ForgetCommitment":
@@ -84,12 +85,14 @@ class ForgetCommitment:
         Loads a file that [`~ForgetCommitment.save`] has written.
 
         Raises:
-            `ValueError`: If the file holds no commitment.
+            `ValueError`: If the file holds no commitment, or is damaged.
         """
         try:
-            return cls(**json.loads(Path(path).read_text()))
-        except (TypeError, ValueError) as error:
+            return cls(**unsealed(json.loads(Path(path).read_text())))
+        except (TypeError, ValueError, AttributeError) as error:
+            # A message of `json` or of a constructor would show a part of the key.
+            reason = str(error) if "digest" in str(error) else type(error).__name__
             raise ValueError(
-                f"{path} is no commitment to forgotten data ({type(error).__name__}). Pass the file "
-                f"{COMMITMENT_NAME} of a run's output directory."
+                f"{path} is no commitment to forgotten data ({reason}). Pass the file {COMMITMENT_NAME} of a run's "
+                "output directory, unchanged."
             ) from None

@@ -3,6 +3,7 @@
 """Writes and loads checkpoints of a repair. A checkpoint appears whole or not at all."""
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +16,16 @@ from transformers.trainer_utils import sort_checkpoints
 
 from ..reset.resetter import Reset
 from ..reset.weights import read_weights, write_weights
-from ..runtime.files import STATE_FOLDER, explain_write_errors, read_tensors, remove_folder, write_tensors
+from ..runtime.files import STATE_FOLDER, explain_write_errors, remove_folder
 from ..runtime.processes import broadcast_object, gather_objects, on_main_process
+from ..runtime.sealed_files import (
+    MANIFEST_NAME,
+    check_manifest,
+    has_digest,
+    read_tensors,
+    write_manifest,
+    write_tensors,
+)
 from .hard_examples import HardExampleSampler
 
 
@@ -27,6 +36,8 @@ STAGING_FOLDER = "checkpoints"
 _SELECTED_NAME = "selected_weights.safetensors"
 # The file of the losses of the rows, if the order of the rows follows their losses.
 _ROW_LOSSES_NAME = "row_losses.safetensors"
+
+_REMEDY = "Resume from another checkpoint, or remove this one: the repair then resumes from an earlier one, or starts."
 
 
 @dataclass(frozen=True)
@@ -42,11 +53,14 @@ class RepairCheckpoints:
             part of the state of the run and removed with it.
         max_kept (`int`, *optional*):
             At most this many checkpoints are kept, and the best one.
+        run (`str`, *optional*):
+            The run that the checkpoints belong to. Only that run loads them.
     """
 
     output: Path
     are_asked_for: bool = True
     max_kept: int | None = None
+    run: str = ""
 
     @property
     def staging(self) -> Path:
@@ -69,17 +83,20 @@ class RepairCheckpoints:
         values = read_weights(reset.model, reset.selection)
         losses = None if row_order is None else row_order.state()
         gather_objects(None)
-        name = f"checkpoint-{state.global_step}"
+        name = _name(state.global_step)
+        metadata = {"frozen": reset.guard.checksum, "step": str(state.global_step)}
 
         def put_in_place() -> None:
             final = self.output if self.are_asked_for else self.output / STATE_FOLDER
             with explain_write_errors(self.output):
-                write_tensors(self.staging / name / _SELECTED_NAME, values, {"frozen": reset.guard.checksum})
+                write_tensors(self.staging / name / _SELECTED_NAME, values, metadata)
                 if losses is not None:
                     write_tensors(self.staging / name / _ROW_LOSSES_NAME, losses)
             if state.best_model_checkpoint == str(self.staging / name):
                 state.best_model_checkpoint = str(final / name)
                 state.save_to_json(str(self.staging / name / TRAINER_STATE_NAME))
+            with explain_write_errors(self.output):
+                write_manifest(self.staging / name, self.run)
             remove_folder(final / name)
             os.replace(self.staging / name, final / name)
             self.staging.rmdir()
@@ -99,9 +116,12 @@ class RepairCheckpoints:
                 remove_folder(Path(path))
 
 
-def load_checkpoint(folder: str | os.PathLike[str], reset: Reset, row_order: HardExampleSampler | None) -> None:
+def load_checkpoint(
+    folder: str | os.PathLike[str], reset: Reset, row_order: HardExampleSampler | None, run: str = ""
+) -> None:
     """
-    Loads the selected weights of a checkpoint into the model. The model holds all other weights already.
+    Loads the selected weights of a checkpoint into the model. The model holds all other weights already. All files of
+    the checkpoint are verified. All processes must call this.
 
     Args:
         folder (`str`):
@@ -110,9 +130,12 @@ def load_checkpoint(folder: str | os.PathLike[str], reset: Reset, row_order: Har
             The reset that is repaired.
         row_order ([`HardExampleSampler`], *optional*):
             The order of the rows to continue, if it follows their losses.
+        run (`str`, *optional*):
+            The run that the checkpoint must belong to.
 
     Raises:
-        `ValueError`: If the folder is not a checkpoint of a repair, or belongs to another model or selection.
+        `ValueError`: If the folder is not a checkpoint of a repair, is damaged, or belongs to another run, model or
+            selection.
     """
     path = Path(folder) / _SELECTED_NAME
     if not path.exists():
@@ -120,7 +143,11 @@ def load_checkpoint(folder: str | os.PathLike[str], reset: Reset, row_order: Har
             f"{folder} is not a checkpoint of a repair: it has no {_SELECTED_NAME}. Resume from a checkpoint that "
             "`FisherUnlearner` wrote, or start again in another `output_dir`."
         )
-    values, metadata = read_tensors(path)
+    values, metadata = read_tensors(path, remedy=_REMEDY)
+    if has_digest(metadata) or path.with_name(MANIFEST_NAME).exists():
+        on_main_process(lambda: check_manifest(path.parent, run, _REMEDY))
+        if _is_under_another_name(path.parent, metadata):
+            raise ValueError(f"{folder} is the checkpoint of step {metadata['step']} under another name. {_REMEDY}")
     if metadata["frozen"] != reset.guard.checksum or not _have_sizes_of(values, reset):
         raise ValueError(
             f"{folder} belongs to another model or another selection. Resume with the model, the data, the seed and "
@@ -128,8 +155,17 @@ def load_checkpoint(folder: str | os.PathLike[str], reset: Reset, row_order: Har
         )
     write_weights(reset.model, reset.selection, values)
     if row_order is not None:
-        losses, _ = read_tensors(path.with_name(_ROW_LOSSES_NAME))
+        losses, _ = read_tensors(path.with_name(_ROW_LOSSES_NAME), remedy=_REMEDY)
         row_order.load_state(losses)
+
+
+def _is_under_another_name(folder: Path, metadata: Mapping[str, str]) -> bool:
+    """Whether the checkpoint of one step is in the folder of another step. Names of other forms are left to users."""
+    return re.fullmatch(r"checkpoint-\d+", folder.name) is not None and folder.name != _name(metadata["step"])
+
+
+def _name(step: int | str) -> str:
+    return f"checkpoint-{step}"
 
 
 def _have_sizes_of(values: Mapping[str, torch.Tensor], reset: Reset) -> bool:

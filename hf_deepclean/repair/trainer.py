@@ -78,6 +78,9 @@ class RepairTrainer(Trainer):
             Further arguments of [`~transformers.Trainer`], such as `eval_dataset` or `callbacks`.
     """
 
+    # The run that checkpoints belong to.
+    run: str = ""
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -361,7 +364,7 @@ class RepairTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         checkpoints = RepairCheckpoints(
-            Path(self.args.output_dir), self.args.save_strategy != "no", self.args.save_total_limit
+            Path(self.args.output_dir), self.args.save_strategy != "no", self.args.save_total_limit, self.run
         )
         self._staging = checkpoints.staging
         try:
@@ -378,10 +381,10 @@ class RepairTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         # Trainer would load all weights by their names in the files. For many architectures of transformers 5 these
         # are not the names in the model, and Trainer would only warn.
-        load_checkpoint(resume_from_checkpoint, self.reset, self._row_order)
+        load_checkpoint(resume_from_checkpoint, self.reset, self._row_order, self.run)
 
     def _load_best_model(self) -> None:
-        load_checkpoint(self.state.best_model_checkpoint, self.reset, self._row_order)
+        load_checkpoint(self.state.best_model_checkpoint, self.reset, self._row_order, self.run)
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
         with saving_the_adapter_alone(self.model):

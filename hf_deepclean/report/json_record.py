@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..runtime.files import replaced
+from ..runtime.sealed_files import sealed, unsealed
 
 
 R = TypeVar("R", bound="JsonRecord")
@@ -26,18 +27,33 @@ class JsonRecord:
 
     @classmethod
     def from_dict(cls: type[R], record: Mapping[str, Any]) -> R:
-        """Makes the record from a dictionary that `to_dict` has made."""
-        return from_json_types(cls, record)
+        """
+        Makes the record from a dictionary that `to_dict` has made, or from the content of a file of `save`.
+
+        Raises:
+            `ValueError`: If the dictionary has a digest that is not its own, or fields of something else.
+        """
+        return from_json_types(cls, unsealed(record))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the record as JSON. A failed write leaves an earlier file as it was."""
+        """Writes the record as JSON, with its digest. A failed write leaves an earlier file as it was."""
         with replaced(Path(path)) as written:
-            written.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            written.write_text(json.dumps(sealed(self.to_dict()), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls: type[R], path: str | os.PathLike[str]) -> R:
-        """Reads a record that `save` has written."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        """
+        Reads a record that `save` has written.
+
+        Raises:
+            `ValueError`: If the file is damaged, or holds something else.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise ValueError(
+                f"{path} cannot be read as a {cls.__name__} ({error}). Pass a file that hf_deepclean wrote, unchanged."
+            ) from error
 
 
 def to_json_types(value: Any) -> Any:

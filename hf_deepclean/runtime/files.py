@@ -6,14 +6,12 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 
 # Prefix of the temporary folders that an interrupted process leaves behind.
@@ -99,28 +97,6 @@ def check_new_file(path: Path) -> None:
         raise FileExistsError(f"{path} exists. Nothing is ever overwritten: choose another name, or move it.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} for the file {path.name}. Create it first.")
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors of any device and any strides to a safetensors file."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
-
-
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """
-    Reads the tensors of a safetensors file onto the CPU.
-
-    Returns:
-        `tuple[dict[str, torch.Tensor], dict[str, str]]`: The tensors by name, and the metadata of the file.
-
-    Raises:
-        `ValueError`: If the file is not a safetensors file.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}.") from None
 
 
 def remove_folder(folder: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 from ..evaluation.recovery import RelearningResult
 from ..evaluation.stages import StageResult
-from ..report.json_record import from_json_types
+from ..report.json_record import from_json_types, to_json_types
+from ..runtime.files import replaced
+from ..runtime.sealed_files import digest_of_json, has_digest, sealed, unsealed, warn_of_no_digest
 from ..selection.fisher_plane import FisherPlane
 from ..selection.search import SelectionSearch
 from ..selection.subtraction import KeptFisherResult
@@ -37,6 +39,7 @@ class RunProgress:
         gamma_trials (`tuple[GammaTrial, ...]`): Trials of the gamma sweep that are done.
         relearning (`dict[str, RelearningResult]`): Results of the relearning that are done, by the data trained on.
         search ([`SelectionSearch`], *optional*): The record of the trials, if the rule is `"auto"`.
+        files (`list[str]`): Names of the files that must be beside the record.
     """
 
     identity: dict[str, Any]
@@ -50,13 +53,46 @@ class RunProgress:
     gamma_trials: tuple[GammaTrial, ...] = ()
     relearning: dict[str, RelearningResult] = field(default_factory=dict)
     search: SelectionSearch | None = None
+    files: list[str] = field(default_factory=list)
+
+    @property
+    def run(self) -> str:
+        """A digest of the identity, which the files of the run hold too."""
+        return digest_of_json(self.identity)
 
 
-def load_progress(record: Path) -> RunProgress:
+def load_progress(path: Path) -> RunProgress:
+    """
+    Loads and verifies the record of a run.
+
+    Args:
+        path (`Path`):
+            The file.
+
+    Raises:
+        `ValueError`: If it is damaged, or not the record of a run.
+    """
     try:
-        return from_json_types(RunProgress, json.loads(record.read_text()))
-    except (ValueError, TypeError, AttributeError) as error:
+        record = json.loads(path.read_bytes())
+        if not has_digest(record):
+            warn_of_no_digest(path)
+        return from_json_types(RunProgress, unsealed(record))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(
-            f"{record} is not the record of a run that this version of hf_deepclean can continue ({error}). Choose "
+            f"{path} is not the record of a run that this version of hf_deepclean can continue ({error}). Choose "
             "another `output_dir`, or remove the folder and start again."
         ) from error
+
+
+def save_progress(path: Path, progress: RunProgress) -> None:
+    """
+    Saves the record of a run, with its digest.
+
+    Args:
+        path (`Path`):
+            The file, which is replaced as a whole.
+        progress ([`RunProgress`]):
+            The record.
+    """
+    with replaced(path) as written:
+        written.write_text(json.dumps(sealed(to_json_types(progress)), indent=2))

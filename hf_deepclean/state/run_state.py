@@ -5,7 +5,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -16,21 +16,19 @@ import torch
 from ..evaluation.stages import StageResult
 from ..fisher.checkpoint import FisherCheckpoint
 from ..repair.checkpoints import STAGING_FOLDER
-from ..report.json_record import to_json_types
 from ..runtime.files import (
     STATE_FOLDER,
-    read_tensors,
     remove_folder,
     remove_incomplete,
     replaced,
     staged,
-    write_tensors,
 )
 from ..runtime.interruption import Interruption
 from ..runtime.processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
+from ..runtime.sealed_files import read_tensors, write_tensors
 from ..selection.weight_selection import WeightSelection
 from .identity import check_same_run
-from .progress import PROGRESS_NAME, RunProgress, load_progress
+from .progress import PROGRESS_NAME, RunProgress, load_progress, save_progress
 
 
 _SELECTION = "selection.safetensors"
@@ -73,7 +71,8 @@ class RunState:
                 The largest number of bytes that the run will write. Too little room is refused now, not hours later.
 
         Raises:
-            `ValueError`: If the folder holds the state of another run. Names the differences.
+            `ValueError`: If the folder holds the state of another run (names the differences), or a file of it is
+                missing or damaged.
             `OSError`: If the folder cannot be written, or has too little room.
         """
         self.progress = on_main_process(lambda: self._open(json.loads(json.dumps(identity, default=str)), num_bytes))
@@ -88,9 +87,11 @@ class RunState:
         if record.exists():
             progress = load_progress(record)
             check_same_run(self.folder, progress.identity, identity)
+            self._check_files(progress.files)
             remove_incomplete(self.folder)
             shutil.rmtree(self.folder / STAGING_FOLDER, ignore_errors=True)
             return progress
+        self._check_no_files()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -118,8 +119,40 @@ class RunState:
         on_main_process(lambda: self._write(self.progress))
 
     def _write(self, progress: RunProgress) -> None:
-        with replaced(self.folder / PROGRESS_NAME) as path:
-            path.write_text(json.dumps(to_json_types(progress), indent=2))
+        save_progress(self.folder / PROGRESS_NAME, progress)
+
+    def _check_files(self, names: Iterable[str]) -> None:
+        for name in names:
+            if not (self.folder / name).is_file():
+                raise ValueError(f"{self.folder / name} is missing, which this run has written. {self._remedy}")
+
+    def _check_no_files(self) -> None:
+        """Refuses files of a run without its record: nothing says which run they belong to."""
+        names = sorted(path.name for path in self.folder.glob("*.safetensors"))
+        if names:
+            raise ValueError(
+                f"{self.folder} holds {names[0]} of a run, but {PROGRESS_NAME} is missing. {self._remedy}"
+            )
+
+    @property
+    def _remedy(self) -> str:
+        return f"Restore the file, or remove {self.folder} and start the run again."
+
+    def _owner(self, name: str) -> str:
+        return f"{self.progress.run} {name}"
+
+    def _read_tensors(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        return read_tensors(self.folder / name, owner=self._owner(name), remedy=self._remedy)
+
+    def _write_tensors(
+        self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        # Before the tensors, since they stand for it. A record with the name of the file follows them.
+        self._write(self.progress)
+        with replaced(self.folder / name) as path:
+            write_tensors(path, tensors, metadata, owner=self._owner(name))
+        self.progress.files = sorted({*self.progress.files, name})
+        self._write(self.progress)
 
     def evaluate_stage(self, name: str, evaluate: Callable[[], StageResult]) -> StageResult:
         """Returns the result of a stage. Evaluates and saves it first if it is not in the record."""
@@ -138,14 +171,15 @@ class RunState:
                 Name of the data set.
         """
         name = _FISHER.format(split=split, share=f"{process_index():05d}-of-{num_processes():05d}")
-        return FisherCheckpoint(self.folder / name, self.seconds, self.interruption)
+        path = self.folder / name
+        return FisherCheckpoint(path, self.seconds, self.interruption, owner=self._owner(name), remedy=self._remedy)
 
     def load_selection(self) -> WeightSelection | None:
         """Returns the selection, or `None` if there is none yet."""
         path = self.folder / _SELECTION
         if not broadcast_object(path.exists()):
             return None
-        indices, metadata = read_tensors(path)
+        indices, metadata = self._read_tensors(_SELECTION)
         return WeightSelection(indices, **json.loads(metadata["selection"]))
 
     def save_selection(self, selection: WeightSelection) -> None:
@@ -153,9 +187,7 @@ class RunState:
         record = {item.name: getattr(selection, item.name) for item in fields(selection) if item.name != "indices"}
 
         def save() -> None:
-            self._write(self.progress)
-            with replaced(self.folder / _SELECTION) as path:
-                write_tensors(path, selection.indices, {"selection": json.dumps(record)})
+            self._write_tensors(_SELECTION, selection.indices, {"selection": json.dumps(record)})
             for path in self.folder.glob(_FISHER.format(split="*", share="*")):
                 path.unlink()
 
@@ -167,17 +199,11 @@ class RunState:
         path = self.folder / _REPAIRED
         if not broadcast_object(path.exists()):
             return None
-        return read_tensors(path)[0]
+        return self._read_tensors(_REPAIRED)[0]
 
     def save_repaired(self, values: Mapping[str, torch.Tensor]) -> None:
         """Saves the values of the selected weights after the repair."""
-
-        def save() -> None:
-            self._write(self.progress)
-            with replaced(self.folder / _REPAIRED) as path:
-                write_tensors(path, values)
-
-        on_main_process(save)
+        on_main_process(lambda: self._write_tensors(_REPAIRED, values))
         self.interruption.check()
 
     def last_checkpoint(self) -> str | None:

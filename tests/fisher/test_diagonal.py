@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from hf_deepclean import FisherDiagonal, accumulate_fisher_diagonal, weights_fingerprint
-from hf_deepclean.runtime import files
+from hf_deepclean.runtime import sealed_files
 from tests import tiny
 
 
@@ -167,7 +167,7 @@ def test_a_save_that_fails_half_way_leaves_no_diagonal(tmp_path, monkeypatch):
         if len(written) == 2:
             raise OSError("No space left on device")
 
-    monkeypatch.setattr(files, "save_file", failing)
+    monkeypatch.setattr(sealed_files, "save_file", failing)
     with pytest.raises(OSError, match="No space left"):
         fisher.save_pretrained(tmp_path / "fisher", max_shard_size=32)
     assert not list((tmp_path / "fisher").iterdir())

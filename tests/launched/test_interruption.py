@@ -22,6 +22,7 @@ from hf_deepclean import FisherUnlearner, UnlearningReport
 from hf_deepclean.data.loaders import BatchSource
 from hf_deepclean.repair.trainer import RepairTrainer
 from hf_deepclean.runtime.files import STATE_FOLDER
+from hf_deepclean.runtime.sealed_files import sealed, unsealed
 from tests import tiny
 from tests.launched.worlds import config
 
@@ -81,9 +82,9 @@ def ended(target, *args, **kwargs):
 
 
 def contents(folder):
-    """The result of a run: its weights, and its report without seconds and `state_save_seconds`."""
+    """The result of a run: its weights, and its report without seconds, digest and `state_save_seconds`."""
     report = json.loads((folder / "report.json").read_text())
-    del report["seconds"], report["settings"]["state_save_seconds"]
+    del report["seconds"], report["digest"], report["settings"]["state_save_seconds"]
     return {"report": report, "weights": (folder / "model.safetensors").read_bytes()}
 
 
@@ -325,10 +326,10 @@ def test_the_state_of_another_run_is_refused_by_what_differs(stopped, changes, m
 
 def test_a_state_of_another_number_of_processes_is_refused(stopped):
     record = stopped / STATE_FOLDER / "progress.json"
-    progress = json.loads(record.read_text())
+    progress = unsealed(json.loads(record.read_text()))
     assert progress["identity"]["num_processes"] == 1
     progress["identity"]["num_processes"] = 2
-    record.write_text(json.dumps(progress))
+    record.write_text(json.dumps(sealed(progress)))
     with pytest.raises(ValueError, match="num_processes 2, now 1"):
         unlearner_for(stopped).unlearn(resume_from_checkpoint=True)
 
