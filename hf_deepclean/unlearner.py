@@ -29,7 +29,6 @@ from .request import UnlearningRequest, check_overrides, name_splits
 from .reset.freeze_guard import FreezeGuard
 from .reset.weights import read_weights, write_weights
 from .runtime.clock import PhaseClock
-from .runtime.processes import on_main_process
 from .selection.search import SelectionSearch
 from .selection.weight_selection import WeightSelection
 from .state.directory import check_output_directory, num_bytes_to_write
@@ -218,28 +217,29 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             `FileExistsError`: If the output directory holds anything and nothing is resumed.
             `ValueError`: If the run to resume was started with another model, data, arguments or number of processes.
             `RuntimeError`: If a weight outside the selection or a buffer changed. Nothing is saved then.
-            `OSError`: If the output directory cannot be written or has too little room.
+            `OSError`: If the output directory cannot be written, has too little room, or is held by another run
+                (`BlockingIOError`).
             `TypeError`: If a subclass overrides a phase; see [`check_overrides`].
         """
         check_overrides(self, FisherUnlearner)
-        on_main_process(lambda: check_output_directory(self.args.output_dir, resuming=bool(resume_from_checkpoint)))
-        identity = identity_of_run(self.request, self.args)
-        if self.kept_fisher is not None:
-            self.kept_fisher.check_fresh(identity["model"])
         state = RunState(self.args.output_dir, self.args.state_save_seconds, self.interruption)
-        state.open(identity, num_bytes_to_write(self.request, self.args))
-        self.clock, self.reset, self.run = PhaseClock(state.progress.seconds), None, state.progress.run
-        with self.interruption.watching():
-            try:
-                return self._run(state, resume_from_checkpoint)
-            except BaseException as error:
-                # The other processes of a sharded model may be gone.
-                if self.reset is not None and not self.is_sharded:
-                    self.reset.undo()
-                    self.reset = None
-                if isinstance(error, Exception):
-                    state.remove_if_empty()
-                raise
+        with state.held(resuming=bool(resume_from_checkpoint)):
+            identity = identity_of_run(self.request, self.args)
+            if self.kept_fisher is not None:
+                self.kept_fisher.check_fresh(identity["model"])
+            state.open(identity, num_bytes_to_write(self.request, self.args))
+            self.clock, self.reset, self.run = PhaseClock(state.progress.seconds), None, state.progress.run
+            with self.interruption.watching():
+                try:
+                    return self._run(state, resume_from_checkpoint)
+                except BaseException as error:
+                    # The other processes of a sharded model may be gone.
+                    if self.reset is not None and not self.is_sharded:
+                        self.reset.undo()
+                        self.reset = None
+                    if isinstance(error, Exception):
+                        state.remove_if_empty()
+                    raise
 
     def _run(self, state: RunState, checkpoint: str | bool | None) -> UnlearningReport:
         phases, stages = self._phases, {}

@@ -16,6 +16,7 @@ from typing import Any
 from ..report.base_card import is_hub_id
 from ..report.report import REPORT_NAME, UnlearningReport, load_report
 from ..runtime.files import explain_write_errors, incomplete_folder, matches, remove_incomplete, staged
+from ..runtime.lock import FolderLock
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard, static_text
 from .commitment import COMMITMENT_NAME, ForgetCommitment
 from .leaks import Needles, check_for_leaks, needles_of_machine
@@ -88,20 +89,22 @@ def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: 
 
     Raises:
         `FileNotFoundError`: If `folder` holds no finished run, or lacks some of the weights.
+        `BlockingIOError`: If a run or another push holds the folder.
         `ValueError`: If weights are not safetensors, or the disclosure does not fit.
         `LeakError`: If a trace was found. It names files, fields and kinds, never a value.
     """
     folder = Path(folder)
     report = load_report(folder / REPORT_NAME)
     names = _published_names(folder)
-    remove_incomplete(folder)
-    with incomplete_folder(folder) as staging:
-        with explain_write_errors(folder):
-            _fill(staging, folder, names, report, publication)
-        # The repository may have the name of the folder.
-        of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
-        check_for_leaks(staging, needles | of_machine, ignore=[static_text(), *publication.allowed])
-        yield staging
+    with FolderLock(folder):
+        remove_incomplete(folder)
+        with incomplete_folder(folder) as staging:
+            with explain_write_errors(folder):
+                _fill(staging, folder, names, report, publication)
+            # The repository may have the name of the folder.
+            of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
+            check_for_leaks(staging, needles | of_machine, ignore=[static_text(), *publication.allowed])
+            yield staging
 
 
 def card_of_run(folder: str | os.PathLike[str], publication: Publication | None = None) -> UnlearningCard:

@@ -11,6 +11,7 @@ from ..config import FisherUnlearningConfig
 from ..report.report import REPORT_NAME
 from ..request import UnlearningRequest
 from ..runtime.files import INCOMPLETE, STATE_FOLDER
+from ..runtime.lock import LOCK_NAME, check_not_held
 from ..runtime.processes import num_processes
 from .progress import PROGRESS_NAME, load_progress
 
@@ -32,7 +33,7 @@ def num_bytes_to_write(request: UnlearningRequest, args: FisherUnlearningConfig)
 def belongs_to_run(output: Path, name: str) -> bool:
     """Whether the entry `name` of an output directory belongs to the run whose state is there."""
     record = output / STATE_FOLDER / PROGRESS_NAME
-    if name == STATE_FOLDER or name.startswith(INCOMPLETE):
+    if name in (STATE_FOLDER, LOCK_NAME) or name.startswith(INCOMPLETE):
         return True
     return record.exists() and name in load_progress(record).result_files
 
@@ -43,16 +44,19 @@ def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> N
 
     Raises:
         `FileExistsError`: If the directory holds anything else.
+        `BlockingIOError`: If another run holds the directory.
     """
     path = Path(path)
     if not path.exists():
         return
     if not path.is_dir():
         raise FileExistsError(f"The output directory {path} is a file. Choose another `output_dir`.")
+    check_not_held(path)
     found = sorted(
         entry.name
         for entry in path.iterdir()
-        if not (resuming and (re.fullmatch(r"checkpoint-\d+|runs", entry.name) or belongs_to_run(path, entry.name)))
+        if entry.name != LOCK_NAME
+        and not (resuming and (re.fullmatch(r"checkpoint-\d+|runs", entry.name) or belongs_to_run(path, entry.name)))
     )
     if not found:
         return

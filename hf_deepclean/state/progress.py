@@ -11,7 +11,7 @@ from ..evaluation.recovery import RelearningResult
 from ..evaluation.stages import StageResult
 from ..report.json_record import from_json_types, to_json_types
 from ..runtime.files import replaced
-from ..runtime.sealed_files import digest_of_json, has_digest, sealed, unsealed, warn_of_no_digest
+from ..runtime.sealed_files import digest_of_json, sealed, unsealed
 from ..selection.fisher_plane import FisherPlane
 from ..selection.search import SelectionSearch
 from ..selection.subtraction import KeptFisherResult
@@ -73,10 +73,7 @@ def load_progress(path: Path) -> RunProgress:
         `ValueError`: If it is damaged, or not the record of a run.
     """
     try:
-        record = json.loads(path.read_bytes())
-        if not has_digest(record):
-            warn_of_no_digest(path)
-        return from_json_types(RunProgress, unsealed(record))
+        return from_json_types(RunProgress, unsealed(json.loads(path.read_bytes())))
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(
             f"{path} is not the record of a run that this version of hf_deepclean can continue ({error}). Choose "

@@ -5,8 +5,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from ..runtime.files import (
     staged,
 )
 from ..runtime.interruption import Interruption
+from ..runtime.lock import FolderLock
 from ..runtime.processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
-from ..runtime.sealed_files import read_tensors, write_tensors
+from ..runtime.sealed_files import has_digest, read_tensors, warn_of_no_digest, write_tensors
 from ..selection.weight_selection import WeightSelection
+from .directory import check_output_directory
 from .identity import check_same_run
 from .progress import PROGRESS_NAME, RunProgress, load_progress, save_progress
 
@@ -60,6 +62,40 @@ class RunState:
         self.interruption = interruption
         self.progress = RunProgress({})
 
+    @contextmanager
+    def held(self, *, resuming: bool) -> Iterator[None]:
+        """
+        Keeps other runs out of the output directory during the block. All processes must call this.
+
+        Args:
+            resuming (`bool`):
+                Whether the directory may hold what an interrupted run left.
+
+        Raises:
+            `BlockingIOError`: If another run holds the directory. Says which process, since when, and what to do.
+            `FileExistsError`: If the directory holds anything else.
+        """
+        lock = FolderLock(self.output)
+
+        def acquire() -> None:
+            check_output_directory(self.output, resuming=resuming)
+            lock.acquire()
+            # Another run may have begun or ended meanwhile.
+            try:
+                check_output_directory(self.output, resuming=resuming)
+            except FileExistsError:
+                lock.release()
+                raise
+
+        on_main_process(acquire)
+        try:
+            yield
+        finally:
+            if is_main_process():
+                lock.release()
+                with suppress(OSError):
+                    self.output.rmdir()
+
     def open(self, identity: Mapping[str, Any], num_bytes: int) -> None:
         """
         Opens the state of an interrupted run, or starts a new one.
@@ -73,7 +109,7 @@ class RunState:
         Raises:
             `ValueError`: If the folder holds the state of another run (names the differences), or a file of it is
                 missing or damaged.
-            `OSError`: If the folder cannot be written, or has too little room.
+            `OSError`: If the folder has too little room.
         """
         self.progress = on_main_process(lambda: self._open(json.loads(json.dumps(identity, default=str)), num_bytes))
         if not self.folder.is_dir():
@@ -86,20 +122,15 @@ class RunState:
         record = self.folder / PROGRESS_NAME
         if record.exists():
             progress = load_progress(record)
+            if not has_digest(json.loads(record.read_bytes())):
+                warn_of_no_digest(record)
             check_same_run(self.folder, progress.identity, identity)
             self._check_files(progress.files)
             remove_incomplete(self.folder)
             shutil.rmtree(self.folder / STAGING_FOLDER, ignore_errors=True)
             return progress
         self._check_no_files()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"The output directory {self.output} cannot be written ({error.strerror}). Choose another "
-                "`output_dir`, or make it writable",
-            ) from error
+        self.folder.mkdir(parents=True, exist_ok=True)
         remove_incomplete(self.folder)
         free = shutil.disk_usage(self.folder).free
         if free < num_bytes:
