@@ -119,6 +119,10 @@ class FisherUnlearningConfig(TrainingArguments):
             `selection="auto"` if the model classified 98 % of a retain sample correctly before the reset: then the
             rows with the largest losses are those that the reset damaged. Else 1, and always 1 for a stream.
 
+        max_repair_rounds (`int`, *optional*, defaults to `3`):
+            If the repair of `num_train_epochs` did not bring the retained data back, it is repeated up to this many
+            times in all, as long as each round brings back more. 1 never repeats it, and neither does `max_steps`.
+
         > Parameters that control what is published
 
         forget_disclosure (`str`, *optional*, defaults to `"withheld"`):
@@ -258,6 +262,9 @@ class FisherUnlearningConfig(TrainingArguments):
     )
     unseen_share_of_eval: float | None = field(
         default=None, metadata={"help": "Take this share of the eval data as unseen data, if there are no others."}
+    )
+    max_repair_rounds: int = field(
+        default=3, metadata={"help": "The repair is repeated up to this often in all, if the retained data need it."}
     )
     gamma_sweep: list[float] | None = field(
         default=None, metadata={"help": "Also try these thresholds: reset, evaluate without a repair, undo."}

@@ -9,7 +9,7 @@ from .runtime.processes import check_parallelism
 
 _COUNTS = (
     *("per_device_fisher_batch_size", "fisher_max_examples", "num_selection_trials", "num_selection_examples"),
-    "relearning_num_examples",
+    *("relearning_num_examples", "max_repair_rounds"),
 )
 
 

@@ -259,7 +259,8 @@ class Phases:
         """
         if CONTROL_AFTER_REPAIR not in state.progress.stages:
             with self.clock.phase("control"):
-                run_control(self.trainer, self.make_resetter(), reset, evaluate)
+                num_rounds = len(state.progress.retained_by_round)
+                run_control(self.trainer, self.make_resetter(), reset, evaluate, num_rounds)
         # Also in a resumed run, where the state has these results.
         for name in (CONTROL_AFTER_RESET, CONTROL_AFTER_REPAIR):
             evaluate(name)
@@ -345,6 +346,7 @@ class Phases:
             relearning=progress.relearning.get("forget"),
             further_relearning={data: found for data, found in progress.relearning.items() if data != "forget"},
             search=progress.search,
+            retained_by_round=progress.retained_by_round,
         )
 
     def save_result(self, state: RunState, report: UnlearningReport) -> None:

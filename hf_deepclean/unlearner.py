@@ -14,7 +14,7 @@ from transformers.trainer_utils import TrainOutput
 from .config import FisherUnlearningConfig
 from .data.held_out import hold_out_unseen
 from .evaluation.evaluator import Evaluator
-from .evaluation.stages import AFTER_REPAIR, AFTER_RESET, BEFORE, REFERENCE, StageResult
+from .evaluation.stages import AFTER_RESET, BEFORE, REFERENCE, StageResult
 from .fisher.diagonal import FisherDiagonal
 from .models.contexts import keep_base_differentiable
 from .models.likelihood import LogLikelihoodFunction
@@ -23,11 +23,11 @@ from .phases import Phases
 from .planning.preview import PreviewRun, TimedCollator, UnlearningPreview, check_no_streams
 from .publishing.mixin import PublishingMixin
 from .repair.trainer import RepairTrainer
+from .repair_rounds import repair_in_rounds
 from .report.report import UnlearningReport
 from .report.results import IntegrityResult
 from .request import UnlearningRequest, check_overrides, name_splits
 from .reset.freeze_guard import FreezeGuard
-from .reset.weights import read_weights, write_weights
 from .runtime.clock import PhaseClock
 from .selection.search import SelectionSearch
 from .selection.weight_selection import WeightSelection
@@ -259,8 +259,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         self.search = state.progress.search
         self.reset = phases.make_resetter().reset(self.selection)
         evaluate(AFTER_RESET)
-        self._repair(state, checkpoint)
-        evaluate(AFTER_REPAIR)
+        repair_in_rounds(self, state, checkpoint, evaluate)
         integrity = IntegrityResult.of(self.reset)
         if self.args.random_mask_control:
             phases.run_control(state, self.reset, evaluate)
@@ -268,15 +267,6 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         report = phases.make_report(state, self.selection, stages, integrity)
         phases.save_result(state, report)
         return report
-
-    def _repair(self, state: RunState, checkpoint: str | bool | None) -> None:
-        repaired = state.load_repaired()
-        if repaired is None:
-            self.train(state.last_checkpoint() if checkpoint is True else checkpoint)
-            state.save_repaired(read_weights(self.model, self.selection))
-        else:
-            write_weights(self.model, self.selection, repaired)
-            self.reset.guard.verify(self.model)
 
     def preview(self, num_examples: int = 64) -> UnlearningPreview:
         """

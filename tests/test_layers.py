@@ -32,6 +32,7 @@ LAYERS = [
     "config",
     "request",
     "state",
+    "repair_rounds",
     "phases",
     "planning",
     "trainers",

@@ -174,6 +174,8 @@ def _context(report: PublicReport, repo_id: str | None, plots: Collection[str]) 
 def _repair(settings: Mapping[str, Any]) -> str:
     steps = settings.get("max_steps", -1)
     length = f"{steps:,} steps" if steps > 0 else f"{settings.get('num_train_epochs', 0):g} epochs"
+    if settings.get("repair_rounds", 1) > 1:
+        length = f"{settings['repair_rounds']} times {length}"
     batch = settings.get("per_device_train_batch_size", 1) * settings.get("gradient_accumulation_steps", 1)
     schedule = settings.get("lr_scheduler_type", "linear")
     rate = format_number(settings.get("learning_rate", 0.0))

@@ -207,6 +207,8 @@ def _public_settings(report: UnlearningReport) -> dict[str, Any]:
     settings = {name: report.settings[name] for name in _SETTINGS if name in report.settings}
     if "forget_penalty" in settings:
         settings["forget_penalty"] = report.forget_penalty()
+    if len(report.retained_by_round) > 1:
+        settings["repair_rounds"] = len(report.retained_by_round)
     return settings
 
 

@@ -11,7 +11,9 @@ from ..selection.weight_selection import select_random_weights
 from .trainer import RepairTrainer
 
 
-def run_control(trainer: RepairTrainer, resetter: Resetter, reset: Reset, evaluate: Callable[[str], None]) -> None:
+def run_control(
+    trainer: RepairTrainer, resetter: Resetter, reset: Reset, evaluate: Callable[[str], None], num_rounds: int = 1
+) -> None:
     """
     Resets and repairs a random selection of the same size, starting from the model before the reset. Afterwards the
     model is the cleaned one again.
@@ -25,13 +27,17 @@ def run_control(trainer: RepairTrainer, resetter: Resetter, reset: Reset, evalua
             The reset that was repaired.
         evaluate (`Callable`):
             Called with the name of the stage, after the reset and after the repair.
+        num_rounds (`int`, *optional*, defaults to `1`):
+            Number of rounds of the repair.
     """
     cleaned, control = read_weights(reset.model, reset.selection), None
     reset.undo()
     try:
         control = resetter.reset(select_random_weights(reset.selection, trainer.args.seed))
         evaluate(CONTROL_AFTER_RESET)
-        trainer.sibling(control).train()
+        sibling = trainer.sibling(control)
+        for _ in range(num_rounds):
+            sibling.train()
         evaluate(CONTROL_AFTER_REPAIR)
     finally:
         if control is not None:

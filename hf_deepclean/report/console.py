@@ -8,6 +8,7 @@ from ..data.held_out import HOW_TO_HOLD_OUT
 from ..evaluation.measures import ACCURACIES, ACCURACY, EXACT_MATCHES, MEAN_LOSS, VERBATIM, measure_of_figure
 from ..evaluation.recovery import RELEARNING_DATA, RelearningResult
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES
+from .shortfalls import retained_knowledge
 from .tables import format_console_table, format_figure
 
 
@@ -129,6 +130,7 @@ def _notes(report: "UnlearningReport") -> str:
     notes = [
         *_selection_notes(report),
         *([] if report.search is None else [_search_note(report)]),
+        *_round_notes(report),
         *report.shortfalls(),
         *_memorization_notes(report),
         *_fisher_notes(report),
@@ -215,6 +217,17 @@ def _fisher_notes(report: "UnlearningReport") -> list[str]:
     if report.kept_fisher is not None:
         notes.append(_kept_fisher_note(report))
     return notes
+
+
+def _round_notes(report: "UnlearningReport") -> list[str]:
+    if len(report.retained_by_round) < 2:
+        return []
+    shares = ", ".join(f"{100 * known:.1f} %" for known in report.retained_by_round)
+    measure, before, _ = retained_knowledge(report.stages[BEFORE], report.stages[AFTER_REPAIR])
+    return [
+        f"The repair was repeated, because the retained data were not back: {measure} {100 * before:.1f} % before, "
+        f"and {shares} after its {len(report.retained_by_round)} rounds."
+    ]
 
 
 def _order_notes(report: "UnlearningReport") -> list[str]:

@@ -47,6 +47,7 @@ class UnlearningReport(JsonRecord):
         further_relearning (`dict[str, RelearningResult]`): The same for training on other data; `RELEARNING_DATA`
             lists them.
         search ([`SelectionSearch`], *optional*): The trials of the selection `"auto"`.
+        retained_by_round (`tuple[float, ...]`): What the model knew of the retain data after each round of the repair.
     """
 
     model_class: str
@@ -65,6 +66,7 @@ class UnlearningReport(JsonRecord):
     relearning: RelearningResult | None = None
     further_relearning: dict[str, RelearningResult] = field(default_factory=dict)
     search: SelectionSearch | None = None
+    retained_by_round: tuple[float, ...] = ()
 
     def relearning_by_data(self) -> dict[str, RelearningResult]:
         """All relearning results, by the data that the copy was trained on."""

@@ -24,7 +24,7 @@ def find_shortfalls(stages: dict[str, StageResult], search: SelectionSearch | No
 
 
 def _retain_shortfall(before: StageResult, after: StageResult) -> str | None:
-    measure, first, last = _retained(before, after)
+    measure, first, last = retained_knowledge(before, after)
     if first - last <= MAX_RETAIN_DROP:
         return None
     return (
@@ -57,7 +57,7 @@ def _membership_shortfall(after: StageResult) -> str | None:
     )
 
 
-def _retained(before: StageResult, after: StageResult) -> tuple[str, float, float]:
+def retained_knowledge(before: StageResult, after: StageResult) -> tuple[str, float, float]:
     """How much of the retained data the model knows, by the measure of [`selection.knowledge.knowledge`]."""
     first, last = before.splits["retain"], after.splits["retain"]
     measure = recall_measure(first)

@@ -40,6 +40,7 @@ class RunProgress:
         relearning (`dict[str, RelearningResult]`): Results of the relearning that are done, by the data trained on.
         search ([`SelectionSearch`], *optional*): The record of the trials, if the rule is `"auto"`.
         files (`list[str]`): Names of the files that must be beside the record.
+        retained_by_round (`tuple[float, ...]`): What the model knew of the retain data after each round of the repair.
     """
 
     identity: dict[str, Any]
@@ -53,6 +54,7 @@ class RunProgress:
     gamma_trials: tuple[GammaTrial, ...] = ()
     relearning: dict[str, RelearningResult] = field(default_factory=dict)
     search: SelectionSearch | None = None
+    retained_by_round: tuple[float, ...] = ()
     files: list[str] = field(default_factory=list)
 
     @property

@@ -225,16 +225,17 @@ class RunState:
         on_main_process(save)
         self.interruption.check()
 
-    def load_repaired(self) -> dict[str, torch.Tensor] | None:
-        """Returns the values of the selected weights after the repair, or `None` if it is not done yet."""
+    def load_repaired(self) -> tuple[dict[str, torch.Tensor] | None, int]:
+        """Returns the values of the selected weights after the last round of the repair, and its number, from 1."""
         path = self.folder / _REPAIRED
         if not broadcast_object(path.exists()):
-            return None
-        return self._read_tensors(_REPAIRED)[0]
+            return None, 0
+        values, metadata = self._read_tensors(_REPAIRED)
+        return values, int(metadata.get("round", 1))
 
-    def save_repaired(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Saves the values of the selected weights after the repair."""
-        on_main_process(lambda: self._write_tensors(_REPAIRED, values))
+    def save_repaired(self, values: Mapping[str, torch.Tensor], number: int = 1) -> None:
+        """Saves the values of the selected weights after a round of the repair."""
+        on_main_process(lambda: self._write_tensors(_REPAIRED, values, {"round": str(number)}))
         self.interruption.check()
 
     def last_checkpoint(self) -> str | None:

@@ -164,6 +164,8 @@ def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, s
         args = FisherUnlearningConfig(
             f"{folder}/result",
             reset_scope="adapter" if task.adapter else "full",
+            # The cost is bounded, as that of the baselines.
+            max_repair_rounds=1,
             learning_rate=5 * budget.learning_rate,
             per_device_train_batch_size=budget.batch_size,
             per_device_eval_batch_size=256,

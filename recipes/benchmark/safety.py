@@ -134,6 +134,8 @@ def answer(model: PreTrainedModel, rows: Rows, forgotten: set[int], unseen: Rows
         args = FisherUnlearningConfig(
             f"{folder}/result",
             learning_rate=5 * LEARNING_RATE,
+            # A longer repair would hide what the selection destroyed.
+            max_repair_rounds=1,
             per_device_train_batch_size=64,
             per_device_eval_batch_size=256,
             logging_strategy="no",

@@ -76,9 +76,10 @@ def test_a_selection_is_read_as_it_was_saved_and_the_fisher_sums_go(tmp_path):
 
 def test_repaired_weights_are_read_to_the_bit(tmp_path):
     state, values = state_in(tmp_path / "a"), {"w": torch.randn(5), "b": torch.randn(2).bfloat16()}
-    assert state.load_repaired() is None
-    state.save_repaired(values)
-    found = state_in(tmp_path / "a").load_repaired()
+    assert state.load_repaired() == (None, 0)
+    state.save_repaired(values, 2)
+    found, number = state_in(tmp_path / "a").load_repaired()
+    assert number == 2
     assert all(torch.equal(value, found[name]) for name, value in values.items())
 
 

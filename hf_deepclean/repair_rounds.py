@@ -1,0 +1,75 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Repairs again while the retained data are not back and a further round brings back more of them."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from .evaluation.stages import AFTER_REPAIR, BEFORE
+from .repair.trainer import RepairTrainer
+from .report.shortfalls import MAX_RETAIN_DROP, retained_knowledge
+from .reset.weights import read_weights, write_weights
+from .runtime.attributes import overridden
+from .state.progress import RunProgress
+from .state.run_state import RunState
+
+
+def repair_in_rounds(
+    trainer: RepairTrainer, state: RunState, checkpoint: str | bool | None, evaluate: Callable[[str], None]
+) -> None:
+    """
+    Repairs the reset of a trainer and evaluates the result, in one round or, if the retained data are not back, in
+    several. A further round trains for as long as the first, from the weights that the last one left. A resumed run
+    continues after the last round that was finished, and the first round at its last checkpoint.
+
+    Args:
+        trainer ([`RepairTrainer`]):
+            The trainer, whose `args.max_repair_rounds` bounds the number of rounds. With `max_steps` there is one.
+        state ([`RunState`]):
+            The state of the run.
+        checkpoint (`str` or `bool`, *optional*):
+            As `resume_from_checkpoint` of [`~transformers.Trainer`].
+        evaluate (`Callable`):
+            Called with the name of a stage. Evaluates the model, or takes the result from the state.
+    """
+    reset, progress = trainer.reset, state.progress
+    repaired, num_rounds = state.load_repaired()
+    if repaired is not None:
+        write_weights(reset.model, reset.selection, repaired)
+        reset.guard.verify(reset.model)
+    while True:
+        if repaired is None:
+            _train(trainer, state, checkpoint, is_first=num_rounds == 0)
+            num_rounds += 1
+            state.save_repaired(read_weights(reset.model, reset.selection), num_rounds)
+        repaired = None
+        if len(progress.retained_by_round) < num_rounds:
+            # That of an earlier round.
+            progress.stages.pop(AFTER_REPAIR, None)
+        evaluate(AFTER_REPAIR)
+        if len(progress.retained_by_round) < num_rounds:
+            after = retained_knowledge(progress.stages[BEFORE], progress.stages[AFTER_REPAIR])[2]
+            progress.retained_by_round += (after,)
+            state.save()
+        if not _needs_another_round(trainer, progress):
+            return
+
+
+def _train(trainer: RepairTrainer, state: RunState, checkpoint: str | bool | None, *, is_first: bool) -> None:
+    if is_first:
+        trainer.train(state.last_checkpoint() if checkpoint is True else checkpoint)
+        return
+    args = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
+    with ExitStack() as stack:
+        # A checkpoint would be taken for one of the first round.
+        stack.enter_context(overridden(trainer.args, **args))
+        stack.enter_context(overridden(trainer, saves_when_interrupted=False))
+        trainer.train()
+
+
+def _needs_another_round(trainer: RepairTrainer, progress: RunProgress) -> bool:
+    args, done = trainer.args, progress.retained_by_round
+    if args.max_steps > 0 or args.num_train_epochs <= 0 or len(done) >= args.max_repair_rounds:
+        return False
+    _, before, now = retained_knowledge(progress.stages[BEFORE], progress.stages[AFTER_REPAIR])
+    return before - now > MAX_RETAIN_DROP and (len(done) == 1 or now > done[-2])
