@@ -47,6 +47,9 @@ def _add_push(commands: Any) -> None:
     parser.add_argument("--exist_ok", action="store_true", help="Push even if the repository already holds files.")
     parser.add_argument("--create_pr", action="store_true", help="Open a pull request.")
     parser.add_argument("--revision", help="Branch to push to, by default main.")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="Run the code of the model, to load it before it is sent."
+    )
     parser.add_argument("--commit_message", default="Add the cleaned model", help="Title of the commit.")
     parser.add_argument(
         "--dry_run", type=Path, metavar="FOLDER", help="Write what would be published to this folder instead."
@@ -136,7 +139,8 @@ def run_push(parsed: argparse.Namespace) -> None:
         parsed.allow,
     )
     if parsed.dry_run is not None:
-        written = save_published(parsed.path, parsed.dry_run, needles, publication)
+        trust = parsed.trust_remote_code
+        written = save_published(parsed.path, parsed.dry_run, needles, publication, trust_remote_code=trust)
         print("\n".join([f"{parsed.dry_run} holds what would be published in {parsed.repo_id}:", *written]))
         return
     result = push_folder_to_hub(
@@ -144,6 +148,7 @@ def run_push(parsed: argparse.Namespace) -> None:
         parsed.repo_id,
         needles=needles,
         publication=publication,
+        trust_remote_code=parsed.trust_remote_code,
         private=not parsed.public,
         exist_ok=parsed.exist_ok,
         create_pr=parsed.create_pr,
@@ -192,5 +197,6 @@ def _forget_needles(parsed: argparse.Namespace, folder: Path) -> "Needles":
         rows, _ = split_forget_rows(rows, arguments)
     tokenizer = None
     if (folder / "tokenizer_config.json").exists():
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        trust = getattr(parsed, "trust_remote_code", False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
     return needles_of_dataset(rows, tokenizer=tokenizer, names=[Path(parsed.forget_file).name])

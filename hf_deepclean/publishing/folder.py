@@ -9,33 +9,22 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..models.adapters.parameters import ADAPTER_CONFIG_NAME
 from ..report.base_card import is_hub_id
 from ..report.report import REPORT_NAME, UnlearningReport, load_report
-from ..runtime.files import explain_write_errors, incomplete_folder, matches, remove_incomplete, staged
+from ..runtime.files import explain_write_errors, incomplete_folder, remove_incomplete, staged
 from ..runtime.lock import FolderLock
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard, static_text
 from .commitment import COMMITMENT_NAME, ForgetCommitment
+from .contents.allow_list import published_names
+from .contents.configurations import check_no_paths, public_configuration
+from .contents.load_check import ModelInMemory, check_loads
 from .leaks import Needles, check_for_leaks, needles_of_machine
 from .plots import save_plots
 from .public_report import PublicReport
-
-
-# The files of a model that may be published. Plots and card are added; no other file leaves the output directory.
-_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors")
-_ALLOWED = (
-    *_WEIGHTS,
-    *("model.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json"),
-    *("tokenizer*.json", "*token*.json", "vocab*.json", "vocab*.txt", "merges.txt", "*.model", "*.spm"),
-    *("*preprocessor_config.json", "processor_config.json", "image_processor_config.json", "*.jinja", "LICENSE*"),
-)
-_UNSAFE_WEIGHTS = ("pytorch_model*.bin", "adapter_model.bin", "*.ckpt", "*.pt", "*.pth", "*.h5", "*.msgpack")
-
-# Keys of configurations that hold the path or the id from which a model was loaded.
-_SOURCES = ("_name_or_path", "name_or_path", "base_model_name_or_path")
 
 
 @dataclass(frozen=True)
@@ -69,12 +58,18 @@ class Publication:
 
 
 @contextmanager
-def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: Publication) -> Iterator[Path]:
+def staged_model(
+    folder: str | os.PathLike[str],
+    needles: Needles,
+    publication: Publication,
+    in_memory: ModelInMemory | None = None,
+    trust_remote_code: bool = False,
+) -> Iterator[Path]:
     """
     Writes the public form of a run's output directory to a temporary folder inside it, and removes it at the end.
 
-    Every byte of the folder is searched for traces of the forget data and of this machine. Weights are hard links if
-    the file system supports them.
+    Every byte of the folder is searched for traces of the forget data and of this machine. Then the folder is loaded,
+    see [`check_loads`]. Weights are hard links if the file system supports them.
 
     Args:
         folder (`str`):
@@ -83,6 +78,10 @@ def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: 
             What must not be published.
         publication ([`Publication`]):
             How the model is presented.
+        in_memory ([`ModelInMemory`], *optional*):
+            The model that the folder must answer like.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with the model may be run, to load it.
 
     Yields:
         `Path`: The temporary folder.
@@ -90,13 +89,19 @@ def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: 
     Raises:
         `FileNotFoundError`: If `folder` holds no finished run, or lacks some of the weights.
         `BlockingIOError`: If a run or another push holds the folder.
-        `ValueError`: If weights are not safetensors, or the disclosure does not fit.
+        `ValueError`: If files are links, if weights are not safetensors, if the folder cannot be loaded or answers
+            differently than the model, if a configuration holds a path, or if the disclosure does not fit.
         `LeakError`: If a trace was found. It names files, fields and kinds, never a value.
     """
     folder = Path(folder)
     report = load_report(folder / REPORT_NAME)
-    names = _published_names(folder)
     with FolderLock(folder):
+        names = published_names(
+            folder,
+            is_adapter=report.settings.get("reset_scope") == "adapter",
+            processing_class=getattr(in_memory, "processing_class", None),
+            trust_remote_code=trust_remote_code,
+        )
         remove_incomplete(folder)
         with incomplete_folder(folder) as staging:
             with explain_write_errors(folder):
@@ -104,6 +109,9 @@ def staged_model(folder: str | os.PathLike[str], needles: Needles, publication: 
             # The repository may have the name of the folder.
             of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
             check_for_leaks(staging, needles | of_machine, ignore=[static_text(), *publication.allowed])
+            check_no_paths(staging, publication.allowed)
+            base = _base_of_adapter(folder, publication)
+            check_loads(staging, base=base, in_memory=in_memory, trust_remote_code=trust_remote_code)
             yield staging
 
 
@@ -147,12 +155,14 @@ def save_published(
     target: str | os.PathLike[str],
     needles: Needles,
     publication: Publication | None = None,
+    in_memory: ModelInMemory | None = None,
+    trust_remote_code: bool = False,
 ) -> list[str]:
     """
     Writes the public form of a run's output directory to a new folder. If that fails, there is no folder.
 
     Args:
-        folder, needles, publication:
+        folder, needles, publication, in_memory, trust_remote_code:
             As for [`staged_model`].
         target (`str`):
             The new folder.
@@ -167,9 +177,10 @@ def save_published(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} is not empty. Nothing is ever overwritten: choose another folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with staged_model(folder, needles, publication or Publication()) as staging, staged(target.parent) as beside:
+    staging = staged_model(folder, needles, publication or Publication(), in_memory, trust_remote_code)
+    with staging as content, staged(target.parent) as beside:
         # Copies, not links to files of the output directory.
-        shutil.copytree(staging, beside / target.name)
+        shutil.copytree(content, beside / target.name)
         with suppress(FileNotFoundError):
             target.rmdir()
         os.replace(beside / target.name, target)
@@ -181,34 +192,9 @@ def relative_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _published_names(folder: Path) -> list[str]:
-    files = chain(folder.iterdir(), folder.glob("additional_chat_templates/*.jinja"))
-    names = sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
-    unsafe = [name for name in names if matches(name, _UNSAFE_WEIGHTS)]
-    if unsafe:
-        raise ValueError(
-            f"{folder} holds {', '.join(unsafe)}: only safetensors are published, and it is not known which model "
-            "these files belong to. Move them elsewhere."
-        )
-    if not any(matches(name, _WEIGHTS) for name in names):
-        raise FileNotFoundError(
-            f"{folder} holds no weights ({', '.join(_WEIGHTS)}). Pass the output directory of a finished run."
-        )
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        missing = set(json.loads(index.read_text())["weight_map"].values()) - set(names)
-        if missing:
-            raise FileNotFoundError(
-                f"{folder} lacks {', '.join(sorted(missing))}, which {index.name} names. Restore the files, or run "
-                "again."
-            )
-    return [name for name in names if matches(name, _ALLOWED)]
-
-
 def _fill(staging: Path, folder: Path, names: list[str], report: UnlearningReport, publication: Publication) -> None:
     public, plots = _public_report(folder, report, publication), []
     for name in names:
-        (staging / name).parent.mkdir(exist_ok=True)
         _copy(folder / name, staging / name, public.base_model)
     public.save(staging / REPORT_NAME)
     if find_spec("matplotlib") is not None:
@@ -217,26 +203,23 @@ def _fill(staging: Path, folder: Path, names: list[str], report: UnlearningRepor
 
 
 def _copy(source: Path, target: Path, base_model: str | None) -> None:
-    if source.suffix == ".json" and source.stat().st_size < 2**20:
-        content = json.loads(source.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and any(content.get(key) not in (None, base_model) for key in _SOURCES):
-            public = _without_sources(content, base_model)
-            target.write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            return
+    target.parent.mkdir(exist_ok=True)
+    public = public_configuration(source, base_model)
+    if public is not None:
+        target.write_text(public, encoding="utf-8")
+        return
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
 
 
-def _without_sources(content: dict[str, Any], base_model: str | None) -> dict[str, Any]:
-    """Replaces local paths by the original model's Hub id, or removes them. An adapter's key is always kept."""
-    required = "base_model_name_or_path"
-    return {
-        key: base_model if key in _SOURCES else value
-        for key, value in content.items()
-        if key not in _SOURCES or key == required or base_model is not None
-    }
+def _base_of_adapter(folder: Path, publication: Publication) -> str | None:
+    """Where an adapter's base can be loaded from, for the check that the adapter loads."""
+    path = folder / ADAPTER_CONFIG_NAME
+    return (json.loads(path.read_text()).get("base_model_name_or_path") if path.exists() else None) or (
+        publication.base_model
+    )
 
 
 def _public_report(folder: Path, report: UnlearningReport, publication: Publication) -> PublicReport:

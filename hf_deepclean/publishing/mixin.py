@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from ..runtime.processes import on_main_process
+from .contents.load_check import ModelInMemory
 from .folder import Publication, save_published, write_card
 from .leaks import Needles, needles_of_dataset, needles_of_machine
 from .push import PushResult, push_folder_to_hub
@@ -18,11 +19,16 @@ class PublishingMixin:
     Publishes the result of a finished run. Everything is searched for traces of the forget data before it leaves the
     machine.
 
-    The class needs the attributes `args`, `forget_dataset`, `requests` and `processing_class`.
+    The class needs the attributes `args`, `model`, `is_sharded`, `batch_source`, `forget_dataset`, `retain_dataset`,
+    `requests` and `processing_class`.
     """
 
     args: Any
+    model: Any
+    is_sharded: bool
+    batch_source: Any
     forget_dataset: Any
+    retain_dataset: Any
     requests: Any
     processing_class: Any
 
@@ -45,7 +51,9 @@ class PublishingMixin:
         Publishes the cleaned model that [`~FisherUnlearner.unlearn`] has written: weights, configuration, tokenizer or
         processor, card, pictures and the public form of the report, in one commit.
 
-        Before the first request every byte is searched for traces of the forget data and of this machine.
+        Before the first request every byte is searched for traces of the forget data and of this machine, and the
+        files are loaded: they must answer as the model in memory on a batch of retain data. That takes the memory of
+        a second model; with less, only the names and shapes of the weights are checked, and a warning says so.
 
         Args:
             repo_id (`str`):
@@ -66,14 +74,18 @@ class PublishingMixin:
             `FileNotFoundError`: If there is no result of a finished run.
             `FileExistsError`: If the repository holds files and neither `exist_ok` nor `create_pr` is set.
             `LeakError`: If a trace was found. No request was made then.
+            `ValueError`: If the files do not load or answer differently, see [`staged_model`]. No request was made.
             `ConnectionError`: If the Hub fails or refuses. The message says what became of the repository.
         """
+        in_memory = self._in_memory()
         return on_main_process(
             lambda: push_folder_to_hub(
                 self.args.output_dir,
                 repo_id,
                 needles=self._needles(needles),
                 publication=Publication(**publication),
+                in_memory=in_memory,
+                trust_remote_code=self.args.trust_remote_code,
                 private=private,
                 exist_ok=exist_ok,
                 create_pr=create_pr,
@@ -105,8 +117,16 @@ class PublishingMixin:
             `FileExistsError`: If the folder exists and is not empty.
             `LeakError`: If a trace was found. Nothing is written then.
         """
+        in_memory = self._in_memory()
         return on_main_process(
-            lambda: save_published(self.args.output_dir, folder, self._needles(needles), Publication(**publication))
+            lambda: save_published(
+                self.args.output_dir,
+                folder,
+                self._needles(needles),
+                Publication(**publication),
+                in_memory,
+                self.args.trust_remote_code,
+            )
         )
 
     def create_model_card(self, **publication: Any) -> None:  # type: ignore[override]
@@ -122,6 +142,13 @@ class PublishingMixin:
             `FileExistsError`: If there is a README.md that somebody has written.
         """
         on_main_process(lambda: write_card(self.args.output_dir, Publication(**publication)))
+
+    def _in_memory(self) -> ModelInMemory | None:
+        """The model with a small batch of retain data. A sharded model has no forward pass in one process."""
+        if self.is_sharded:
+            return None
+        _, batch = next(self.batch_source.batches(self.retain_dataset, 2, in_turns=False))
+        return ModelInMemory(self.model, batch, self.processing_class)
 
     def _needles(self, further: Needles | None = None) -> Needles:
         """Needles of the forget data and of this run."""

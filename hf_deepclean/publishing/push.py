@@ -19,6 +19,7 @@ from huggingface_hub.hf_api import ModelInfo
 from ..report.report import REPORT_NAME
 from ..runtime.files import matches
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard
+from .contents.load_check import ModelInMemory
 from .folder import Publication, relative_files, staged_model
 from .history import WEIGHT_FILES, HistoryReport, find_old_weights, list_files
 from .leaks import Needles, check_for_leaks
@@ -94,6 +95,8 @@ def push_folder_to_hub(
     *,
     needles: Needles,
     publication: Publication | None = None,
+    in_memory: ModelInMemory | None = None,
+    trust_remote_code: bool = False,
     private: bool = True,
     exist_ok: bool = False,
     create_pr: bool = False,
@@ -118,6 +121,10 @@ def push_folder_to_hub(
             What must not be published.
         publication ([`Publication`], *optional*):
             How the model is presented.
+        in_memory ([`ModelInMemory`], *optional*):
+            The model that the folder must answer like. Without it the folder is only checked to be complete.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with the model may be run, to load the folder before it is sent.
         private (`bool`, *optional*, defaults to `True`):
             Whether a new repository is private. An existing public repository needs `private=False`.
         exist_ok (`bool`, *optional*, defaults to `False`):
@@ -151,7 +158,7 @@ def push_folder_to_hub(
     publication = replace(publication or Publication(), repo_id=repo_id)
     branch = revision or "main"
     _check_words(needles, publication, {"commit message": commit_message, "branch": branch, "repository": repo_id})
-    with staged_model(folder, needles, publication) as staging:
+    with staged_model(folder, needles, publication, in_memory, trust_remote_code) as staging:
         base_model = PublicReport.load(staging / REPORT_NAME).base_model
         with _explain_failures(api, repo_id, branch):
             head, is_new = _open_repo(api, repo_id, branch, private)

@@ -62,9 +62,10 @@ def test_what_belongs_to_the_training_stays_at_home(runs, hub, api, tmp_path):
     for name in ("checkpoint-1", "_unlearning_state", "_fisher", "additional_chat_templates"):
         (folder / name).mkdir()
         (folder / name / "model.safetensors").write_text("x")
+    # The classifier has no tokenizer that would write this.
     (folder / "additional_chat_templates" / "brief.jinja").write_text("{{ messages }}")
     push_folder_to_hub(folder, REPO, needles=unlearner._needles(), api=api)
-    assert head_files(hub) == ALLOWED["classifier"] | {"additional_chat_templates/brief.jinja"}
+    assert head_files(hub) == ALLOWED["classifier"]
 
 
 def test_weights_that_are_no_safetensors_and_unfinished_runs_are_refused(runs, hub, api, tmp_path):

@@ -69,7 +69,10 @@ def plant_in_tokenizer(folder):
 
 
 def plant_in_file_name(folder):
-    (folder / "vocab_PX48213007.txt").write_text("a\n")
+    """As the name of a template, which the tokenizer writes."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = {"default": "{{ messages }}", "for PX48213007": "{{ messages }}"}
+    tokenizer.save_pretrained(folder)
 
 
 PLANTS = {

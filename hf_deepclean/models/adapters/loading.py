@@ -33,7 +33,9 @@ _TASK_CLASSES = {
 }
 
 
-def load_adapted_model(path: str | os.PathLike[str], seed: int = 0, trust_remote_code: bool = False) -> "PeftModel":
+def load_adapted_model(
+    path: str | os.PathLike[str], seed: int = 0, trust_remote_code: bool = False, base: str | None = None
+) -> "PeftModel":
     """
     Loads a saved LoRA adapter, ready to train, on the base model that it names.
 
@@ -49,6 +51,8 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0, trust_remote
             Seed for weights that neither the base model nor the adapter has.
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Whether code that comes with the base model may be run.
+        base (`str`, *optional*):
+            Path or id of the base model. By default the one that the adapter names.
 
     Returns:
         [`~peft.PeftModel`]: The model, whose adapter is named `"default"`.
@@ -68,6 +72,7 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0, trust_remote
             f"The adapter {path} is of type {kind}, but only LoRA adapters are supported. If the method "
             f"supports it, load it with `PeftModel.from_pretrained(base, path)` and {MERGE_ADVICE}"
         )
+    config.base_model_name_or_path = base or config.base_model_name_or_path
     if not config.base_model_name_or_path:
         raise ValueError(
             f"The adapter {path} does not say which base it belongs to (`base_model_name_or_path` is "
@@ -81,10 +86,10 @@ def load_adapted_model(path: str | os.PathLike[str], seed: int = 0, trust_remote
         )
     weights = load_peft_weights(path, device="cpu")
     with seeded(seed):
-        base = _load_base(path, config, weights, trust_remote_code)
-        carried = _not_of_the_base(base, weights)
+        base_model = _load_base(path, config, weights, trust_remote_code)
+        carried = _not_of_the_base(base_model, weights)
         try:
-            model = PeftModel.from_pretrained(base, path, is_trainable=True)
+            model = PeftModel.from_pretrained(base_model, path, is_trainable=True)
             outcome = model.load_adapter(path, "default", is_trainable=True)
         except (RuntimeError, ValueError) as error:
             raise _misfit(path, config, " ".join(str(error).split())) from error
