@@ -102,7 +102,8 @@ def main(
         texts = [text for part in ("forget", "retain") for name in columns for text in data[part][name]]
         tokenizer = train_byte_pair_tokenizer([*ordinary["train"]["text"], *texts], 4000, MAX_LENGTH)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(recipe.model_name_or_path or recipe.base_model_name_or_path)
+        checkpoint = recipe.model_name_or_path or recipe.base_model_name_or_path
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=args.trust_remote_code)
     collator = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)
     splits = {name: tokenize_causal_lm(part, tokenizer, recipe.max_length) for name, part in data.items()}
     ordinary = {name: tokenize_causal_lm(part, tokenizer, MAX_LENGTH) for name, part in ordinary.items()}
@@ -122,11 +123,14 @@ def main(
 
     def load_model(path: str | None) -> Any:
         if add_adapter is not None and path is not None and path != recipe.base_model_name_or_path:
-            check_tokenizer_of_adapter(tokenizer, path)
+            check_tokenizer_of_adapter(tokenizer, path, args.trust_remote_code)
             return path
         if path is None and base_folder.exists():
             path = base_folder
-        model = new_model(tokenizer) if path is None else AutoModelForCausalLM.from_pretrained(path)
+        if path is None:
+            model = new_model(tokenizer)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=args.trust_remote_code)
         check_tokenizer(tokenizer, model)
         return model if add_adapter is None else add_adapter(model)
 
@@ -150,13 +154,14 @@ def main(
     RecipeRun(recipe, args, splits, load_model, collator, tokenizer, train_base, training_data).run()
 
 
-def check_tokenizer_of_adapter(tokenizer: Any, path: str) -> None:
+def check_tokenizer_of_adapter(tokenizer: Any, path: str, trust_remote_code: bool) -> None:
     """Checks that a tokenizer fits the base of an adapter, which is built on the meta device only."""
     from peft import PeftConfig
 
-    config = AutoConfig.from_pretrained(PeftConfig.from_pretrained(path).base_model_name_or_path)
+    base, trust = PeftConfig.from_pretrained(path).base_model_name_or_path, {"trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(base, **trust)
     with torch.device("meta"):
-        check_tokenizer(tokenizer, AutoModelForCausalLM.from_config(config))
+        check_tokenizer(tokenizer, AutoModelForCausalLM.from_config(config, **trust))
 
 
 def new_model(tokenizer: Any) -> PreTrainedModel:

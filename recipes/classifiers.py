@@ -86,19 +86,27 @@ def label_mappings(names: Iterable[str]) -> dict[str, dict[Any, Any]]:
 
 
 def load_classifier(
-    auto_class: Any, path: str, recipe: RecipeArguments, names: list[str], **base_arguments: Any
+    auto_class: Any,
+    path: str,
+    recipe: RecipeArguments,
+    names: list[str],
+    trust_remote_code: bool,
+    **base_arguments: Any,
 ) -> PreTrainedModel:
     """Loads a trained model as it is, or the base that training starts from with a head for these classes."""
+    trust = {"trust_remote_code": trust_remote_code}
     if path == recipe.base_model_name_or_path:
-        return auto_class.from_pretrained(path, **base_arguments, **label_mappings(names))
-    return auto_class.from_pretrained(path)
+        return auto_class.from_pretrained(path, **trust, **base_arguments, **label_mappings(names))
+    return auto_class.from_pretrained(path, **trust)
 
 
-def load_tokenizer(recipe: RecipeArguments, texts: Iterable[str], vocab_size: int) -> Any:
+def load_tokenizer(
+    recipe: RecipeArguments, texts: Iterable[str], vocab_size: int, trust_remote_code: bool = False
+) -> Any:
     """Loads the tokenizer of the model or of the base; if there is none, trains one on texts."""
     checkpoint = recipe.model_name_or_path or recipe.base_model_name_or_path
     if checkpoint is not None:
-        return AutoTokenizer.from_pretrained(checkpoint)
+        return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
     return train_encoder_tokenizer(texts, vocab_size, MAX_LENGTH)
 
 
@@ -108,6 +116,7 @@ def text_model_loader(
     names: list[str],
     auto_class: Any,
     new_model: Callable[[Any, list[str]], PreTrainedModel],
+    trust_remote_code: bool = False,
 ) -> Callable[[str | None], PreTrainedModel]:
     """
     Returns a function that loads a classifier of texts or tokens, or makes a new one.
@@ -123,13 +132,15 @@ def text_model_loader(
             Auto class of the model.
         new_model (`Callable`):
             Makes a model with random weights from the tokenizer and the names.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with the model may be run.
     """
 
     def load_model(path: str | None) -> PreTrainedModel:
         if path is None:
             model = new_model(tokenizer, names)
         else:
-            model = load_classifier(auto_class, path, recipe, names)
+            model = load_classifier(auto_class, path, recipe, names, trust_remote_code)
         check_tokenizer(tokenizer, model)
         return model
 

@@ -48,14 +48,15 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
     checkpoint = recipe.model_name_or_path or recipe.base_model_name_or_path
     processor = None
     if checkpoint is not None and "pixel_values" not in data["retain"].column_names:
-        processor = AutoImageProcessor.from_pretrained(checkpoint)
+        processor = AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=args.trust_remote_code)
     label2id = label_mappings(names)["label2id"]
     splits = {name: prepare_images(part, processor, label2id=label2id) for name, part in data.items()}
 
     def load_model(path: str | None) -> PreTrainedModel:
         if path is None:
             return new_classifier(tuple(splits["retain"][0]["pixel_values"].shape), names)
-        return load_classifier(AutoModelForImageClassification, path, recipe, names, ignore_mismatched_sizes=True)
+        auto_class, trust = AutoModelForImageClassification, args.trust_remote_code
+        return load_classifier(auto_class, path, recipe, names, trust, ignore_mismatched_sizes=True)
 
     RecipeRun(recipe, args, splits, load_model, processing_class=processor).run()
 

@@ -56,13 +56,14 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
     data, names = load_classes(recipe, data_arguments, load_wordnet_glosses, ("label", "labels"), args.seed)
     text_column = "text" if "text" in data["retain"].column_names else "sentence"
     texts = (text for part in ("forget", "retain") for text in data[part][text_column])
-    tokenizer = load_tokenizer(recipe, texts, vocab_size=4000)
+    tokenizer = load_tokenizer(recipe, texts, 4000, args.trust_remote_code)
     label2id = label_mappings(names)["label2id"]
     splits = {
         name: tokenize_text_classification(part, tokenizer, recipe.max_length, label2id=label2id)
         for name, part in data.items()
     }
-    load_model = text_model_loader(recipe, tokenizer, names, AutoModelForSequenceClassification, new_classifier)
+    loading = AutoModelForSequenceClassification, new_classifier, args.trust_remote_code
+    load_model = text_model_loader(recipe, tokenizer, names, *loading)
     RecipeRun(recipe, args, splits, load_model, DataCollatorWithPadding(tokenizer), tokenizer).run()
 
 

@@ -47,13 +47,14 @@ def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnl
     columns = ("tags", "ner_tags", "labels")
     data, names = load_classes(recipe, data_arguments, load_wordnet_examples, columns, args.seed)
     texts = (" ".join(words) for part in ("forget", "retain") for words in data[part]["tokens"])
-    tokenizer = load_tokenizer(recipe, texts, vocab_size=2000)
+    tokenizer = load_tokenizer(recipe, texts, 2000, args.trust_remote_code)
     label2id = label_mappings(names)["label2id"]
     splits = {
         name: tokenize_token_classification(part, tokenizer, recipe.max_length, label2id=label2id)
         for name, part in data.items()
     }
-    load_model = text_model_loader(recipe, tokenizer, names, AutoModelForTokenClassification, new_tagger)
+    loading = AutoModelForTokenClassification, new_tagger, args.trust_remote_code
+    load_model = text_model_loader(recipe, tokenizer, names, *loading)
     RecipeRun(recipe, args, splits, load_model, DataCollatorForTokenClassification(tokenizer), tokenizer).run()
 
 

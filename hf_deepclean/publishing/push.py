@@ -117,14 +117,8 @@ def push_folder_to_hub(
             Output directory of a finished run.
         repo_id (`str`):
             The repository, such as `"me/clean-model"`.
-        needles ([`Needles`]):
-            What must not be published.
-        publication ([`Publication`], *optional*):
-            How the model is presented.
-        in_memory ([`ModelInMemory`], *optional*):
-            The model that the folder must answer like. Without it the folder is only checked to be complete.
-        trust_remote_code (`bool`, *optional*, defaults to `False`):
-            Whether code that comes with the model may be run, to load the folder before it is sent.
+        needles, publication, in_memory, trust_remote_code:
+            As for [`staged_model`].
         private (`bool`, *optional*, defaults to `True`):
             Whether a new repository is private. An existing public repository needs `private=False`.
         exist_ok (`bool`, *optional*, defaults to `False`):

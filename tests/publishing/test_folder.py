@@ -21,6 +21,7 @@ from hf_deepclean import (
 )
 from hf_deepclean.publishing.folder import card_of_run, relative_files
 from tests import published
+from tests.card_checks import assert_is_a_valid_card
 
 
 @pytest.fixture
@@ -115,8 +116,9 @@ def test_trainers_card_is_the_unlearning_card_and_overwrites_none_by_hand(runs):
 def test_the_metadata_of_the_model_from_before_are_on_the_card(tmp_path):
     unlearner = published.RUNS["classifier"](tmp_path / "first")
     unlearner.model.save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "README.md").write_text(
-        "---\nlicense: mit\nlanguage: de\ndatasets: [me/secret]\n---\n\n# It\n"
+    (tmp_path / "model" / "README.md").write_bytes(
+        b"\xef\xbb\xbf---\r\nlicense: mit\r\nlanguage: no\r\ndatasets: [me/secret]\r\nself: 1\r\nto_yaml: 2\r\n"
+        b"base_model: /home/someone/models/x\r\n---\r\n\r\n# It, caf\xe9\r\n"
     )
     again = type(unlearner)(
         str(tmp_path / "model"),
@@ -126,8 +128,11 @@ def test_the_metadata_of_the_model_from_before_are_on_the_card(tmp_path):
     )
     again.unlearn()
     again.save_pretrained(tmp_path / "public")
+    card = (tmp_path / "public" / "README.md").read_text()
+    assert_is_a_valid_card(card)
+    assert "someone" not in card
     data = ModelCard.load(tmp_path / "public" / "README.md").data.to_dict()
-    assert data["license"] == "mit" and data["language"] == "de"
+    assert data["license"] == "mit" and data["language"] == "no"
     assert "datasets" not in data and "base_model" not in data
     assert UnlearningReport.load(tmp_path / "run" / "report.json").provenance.card["license"] == "mit"
 
