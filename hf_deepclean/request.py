@@ -12,8 +12,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .config import FisherUnlearningConfig
-from .data.checks import check_batch_has_labels, check_dataset, check_disjoint, check_requests
+from .data.checks import LABEL_COLUMNS, check_batch_has_labels, check_dataset, check_requests
 from .data.loaders import BatchSource
+from .data.overlaps.checks import check_overlaps
 from .data.streams import is_stream
 from .evaluation.checks import check_quantization, check_relearning
 from .evaluation.stages import AFTER_REPAIR, REFERENCE
@@ -27,7 +28,7 @@ from .models.checks import (
     check_scope_of_model,
     check_sequence_lengths,
 )
-from .models.heads import num_classes
+from .models.heads import forward_arguments, num_classes
 from .models.likelihood import LogLikelihoodFunction
 from .models.loading import load_model
 from .models.scope import parameters_in_scope, warn_of_frozen_weights
@@ -117,7 +118,8 @@ class UnlearningRequest:
             kept_fisher = _load_fisher(kept_fisher)
             arguments = args.fisher_type, args.fisher_max_examples
             check_kept_fisher(kept_fisher, model, scope, *arguments, forget, retain)
-        check_disjoint(forget, retain, disable_tqdm=args.disable_tqdm or not is_main_process())
+        model_columns = [*forward_arguments(model), *LABEL_COLUMNS] if args.remove_unused_columns else None
+        check_overlaps(splits, model_columns, disable_tqdm=args.disable_tqdm or not is_main_process())
         if reference_model is not None:
             reference_model = load_model(reference_model, args.seed, args.trust_remote_code).to(args.device)
             check_reference(model, reference_model)

@@ -36,7 +36,7 @@ def test_everything_is_checked_once_and_in_order(tmp_path, monkeypatch):
     order = [
         *("check_fisher_type", "check_devices", "check_scope_of_model", "load_model", "check_model"),
         *("check_pretrained_model", "check_dataset", "check_sequence_lengths", "check_dataset"),
-        *("check_sequence_lengths", "check_requests", "check_kept_fisher", "check_disjoint", "load_model"),
+        *("check_sequence_lengths", "check_requests", "check_kept_fisher", "check_overlaps", "load_model"),
         *("check_reference", "check_relearning", "check_quantization"),
     ]
     calls = []

@@ -2,21 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refuses data sets that cannot be used, before any heavy work."""
 
-import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..runtime.processes import is_main_process
 from .batches import split_labels
-from .digests import row_digests
 from .row_errors import LABEL_COLUMNS
 from .streams import is_stream
-
-
-logger = logging.getLogger(__name__)
 
 
 def check_requests(requests: Mapping[str, Sequence[int]] | None, forget_dataset: Any) -> None:
@@ -112,44 +105,3 @@ def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:
         split_labels(batch)
     except ValueError as error:
         raise ValueError(f"`{argument}` has no labels. {error}") from None
-
-
-def check_disjoint(forget_dataset: Any, retain_dataset: Any, *, disable_tqdm: bool = True) -> None:
-    """
-    Refuses forget and retain sets that share rows, compared by content.
-
-    Two `datasets.Dataset` are compared by their common columns, files and images by their undecoded bytes. Other
-    map-style data sets are compared by what indexing returns. Streams are not compared; a warning says so.
-
-    Args:
-        forget_dataset, retain_dataset ([`~datasets.Dataset`] or map-style):
-            The two sets.
-        disable_tqdm (`bool`, *optional*, defaults to `True`):
-            Whether to hide the progress bar, which appears after a second.
-
-    Raises:
-        `ValueError`: If rows of the forget set are in the retain set. The message says how many.
-    """
-    if is_stream(forget_dataset) or is_stream(retain_dataset):
-        if is_main_process():
-            logger.warning(
-                "The rows of a stream are not compared. Make sure that no row to forget is in the retain set, or pass "
-                "a `datasets.Dataset`."
-            )
-        return
-    columns = None
-    if hasattr(forget_dataset, "features") and hasattr(retain_dataset, "features"):
-        columns = [name for name in forget_dataset.column_names if name in retain_dataset.column_names]
-        if not columns:
-            return
-    forgotten = Counter(row_digests(forget_dataset, columns, disable_tqdm=disable_tqdm))
-    shared = {
-        digest for digest in row_digests(retain_dataset, columns, disable_tqdm=disable_tqdm) if digest in forgotten
-    }
-    if shared:
-        count = sum(forgotten[digest] for digest in shared)
-        raise ValueError(
-            f"{count} of {len(forget_dataset)} rows of `forget_dataset` are in `retain_dataset` too, so the repair "
-            "would teach the model again what it is to forget. Remove them from the retain set. Equal rows that "
-            "belong to different people must all be in the same set."
-        )

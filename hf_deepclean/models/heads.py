@@ -178,8 +178,13 @@ def _is_one_of(model: nn.Module, *tasks: str) -> bool:
     return any(not names.isdisjoint(class_names_of_task(task)) for task in tasks)
 
 
+def forward_arguments(model: nn.Module) -> list[str]:
+    """Names of the arguments of a model's forward pass; of a [`~peft.PeftModel`] those of its base."""
+    return list(inspect.signature(base_model(model).forward).parameters)
+
+
 def _accepts(model: nn.Module, argument: str) -> bool:
-    return argument in inspect.signature(base_model(model).forward).parameters
+    return argument in forward_arguments(model)
 
 
 def _generates_labels(model: nn.Module, batch: Mapping[str, Any]) -> bool:
