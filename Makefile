@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks recipes-shares coverage golden-record golden-compare model-cards style quality clean
+.PHONY: interval-coverage demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks recipes-shares coverage golden-record golden-compare model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -93,6 +93,10 @@ model-cards: $(INSTALLED)
 
 coverage: $(INSTALLED)
 	$(VENV)/bin/python -m tests.architectures.coverage --output tests/architectures/README.md
+
+# How often the 95 % intervals of simulated data sets cover; ten minutes.
+interval-coverage: $(INSTALLED)
+	$(VENV)/bin/python -m tests.evaluation.figures.simulations --markdown hf_deepclean/evaluation/figures/README.md
 
 # Does a change of the code's shape leave every bit of the results alone? Two minutes each, on one machine.
 golden-record: $(INSTALLED)

@@ -117,7 +117,7 @@ MEMBERSHIP_TPR = Measure(
     "share of examples",
     1,
     "*Membership TPR at 1 % FPR*: share of forgotten examples that the attack recognises when it may be wrong about "
-    "1 % of unseen examples. Lower is better; 1 % is chance. The interval takes the threshold as given.",
+    "1 % of unseen examples. Lower is better; 1 % is chance.",
     needs_unseen=True,
 )
 MIN_K_AUC = Measure(

@@ -45,6 +45,8 @@ class TokenPredictions:
             models, false for masked language models and token classifiers.
         classes (`np.ndarray`, *optional*):
             Class of every scored token, shape `(num_tokens,)`; only for token classification.
+        num_choices (`int`, *optional*):
+            Number of tokens or classes among which the model chooses.
     """
 
     log_probabilities: np.ndarray
@@ -52,6 +54,7 @@ class TokenPredictions:
     counts: np.ndarray
     generated: bool
     classes: np.ndarray | None = None
+    num_choices: int | None = None
 
     def select(self, rows: np.ndarray) -> "TokenPredictions":
         """Returns the answers on some of the examples."""
@@ -59,9 +62,8 @@ class TokenPredictions:
         places = [np.arange(ends[row] - self.counts[row], ends[row]) for row in rows]
         chosen = np.concatenate(places).astype(int)
         classes = None if self.classes is None else self.classes[chosen]
-        return TokenPredictions(
-            self.log_probabilities[chosen], self.correct[chosen], self.counts[rows], self.generated, classes
-        )
+        own = self.log_probabilities[chosen], self.correct[chosen], self.counts[rows]
+        return TokenPredictions(*own, self.generated, classes, self.num_choices)
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def _score_tokens(
         scored.sum(dim=1).cpu().numpy(),
         generates_tokens(model, likelihood, batch),
         targets[scored].cpu().numpy() if classifies_tokens(model) else None,
+        logits.shape[-1],
     )
 
 
@@ -252,6 +255,7 @@ def _join(parts: list[TokenPredictions]) -> TokenPredictions:
         np.concatenate([part.counts for part in parts]),
         parts[0].generated,
         None if parts[0].classes is None else np.concatenate([part.classes for part in parts]),
+        parts[0].num_choices,
     )
 
 

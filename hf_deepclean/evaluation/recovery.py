@@ -45,7 +45,7 @@ class RelearningResult:
             by stage: `"after_repair"` and, with a reference model, `"reference"`. A curve is shorter if the training
             diverged.
         intervals (`dict[str, tuple[tuple[float, float], ...]]`): 95 % intervals of these values by stage. A stage with
-            fewer than two examples may be missing.
+            too few examples is missing.
         num_forget_examples (`int`, *optional*): At most this many forget examples were trained on. `None` if all were.
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .figures.intervals import mean_interval, ratio_interval, share_interval, wilson_interval
+from .figures.intervals import mean_interval, proportion_interval, ratio_interval, share_interval
 from .figures.memorization import extraction_strength, is_verbatim, perplexity
 from .predictions import LOSS_QUANTILES, ExamplePredictions, TokenPredictions
 
@@ -40,12 +40,12 @@ class TokenResult:
             Number of examples in which every scored token is the model's first choice. Greedy decoding from the prompt
             reproduces exactly these, for a model that writes from left to right.
         verbatim_interval (`tuple[float, float]`):
-            95 % interval of their share by Wilson's method.
+            95 % interval of their share.
         extraction_strength (`float`, *optional*):
             Mean extraction strength of the examples; only for a model that writes from left to right.
         accuracy_interval, perplexity_interval (`tuple[float, float]`, *optional*):
             95 % intervals that treat the tokens of one example as dependent; see [`evaluation.figures.intervals`].
-            `None` for fewer than two examples.
+            `None` for too few examples.
         extraction_strength_interval (`tuple[float, float]`, *optional*):
             95 % interval of the extraction strength, if there is one.
     """
@@ -77,7 +77,7 @@ class SplitResult:
         accuracy (`float`, *optional*):
             Share of examples whose most probable class is the label.
         accuracy_interval (`tuple[float, float]`, *optional*):
-            95 % interval of the accuracy by Wilson's method.
+            95 % interval of the accuracy.
         per_class (`dict[str, ClassResult]`, *optional*):
             Accuracy by class name, for the classes that occur.
         metrics (`dict[str, float]`, *optional*):
@@ -85,7 +85,8 @@ class SplitResult:
         tokens ([`TokenResult`], *optional*):
             Results over tokens, for a token-level head.
         mean_loss_interval (`tuple[float, float]`, *optional*):
-            95 % interval of the mean loss by the normal distribution. `None` for fewer than two examples.
+            95 % interval of the mean loss. `None` for too few examples: fewer than two, or fewer than 200 if nothing
+            bounds the loss.
     """
 
     num_examples: int
@@ -125,7 +126,9 @@ def summarize_predictions(
         loss_deciles=tuple(float(value) for value in np.quantile(loss, LOSS_QUANTILES)),
         metrics=dict(metrics or {}),
         # Losses of probabilities are never negative. The caller's likelihood may be a density, whose losses may be.
-        mean_loss_interval=mean_interval(loss, (0.0 if loss.min() >= 0 else -math.inf, math.inf)),
+        mean_loss_interval=mean_interval(
+            loss, (0.0 if loss.min() >= 0 else -math.inf, _largest_loss(predictions, loss))
+        ),
     )
     tokens = predictions.tokens
     if tokens is not None:
@@ -137,7 +140,7 @@ def summarize_predictions(
     return replace(
         result,
         accuracy=float(right.mean()),
-        accuracy_interval=wilson_interval(int(right.sum()), len(right)),
+        accuracy_interval=proportion_interval(float(right.mean()), len(right)),
         per_class=_by_class(right, predictions.labels, class_names),
     )
 
@@ -154,24 +157,45 @@ def _summarize_tokens(tokens: TokenPredictions) -> TokenResult:
         perplexity=perplexity(tokens.log_probabilities),
         accuracy=float(tokens.correct.mean()),
         num_verbatim=num_verbatim,
-        verbatim_interval=wilson_interval(num_verbatim, len(counts)),
+        verbatim_interval=proportion_interval(num_verbatim / len(counts), len(counts)),
         extraction_strength=None if strength is None else float(strength.mean()),
         accuracy_interval=share_interval(num_correct, counts),
-        perplexity_interval=_perplexity_interval(tokens.log_probabilities, starts, counts),
+        perplexity_interval=_perplexity_interval(tokens, starts, counts),
         extraction_strength_interval=None if strength is None else share_interval(strength, np.ones(len(strength))),
     )
 
 
 def _perplexity_interval(
-    log_probabilities: np.ndarray, starts: np.ndarray, counts: np.ndarray
+    tokens: TokenPredictions, starts: np.ndarray, counts: np.ndarray
 ) -> tuple[float, float] | None:
-    interval = ratio_interval(np.add.reduceat(log_probabilities, starts, dtype=np.float64), counts)
+    losses = -np.add.reduceat(tokens.log_probabilities, starts, dtype=np.float64)
+    interval = ratio_interval(losses, counts, (0.0, _largest_loss_of_text(tokens, losses / counts)))
     if interval is None:
         return None
-    high, low = (perplexity(np.array([min(0.0, end)])) for end in interval)
+    low, high = (perplexity(np.array([-max(0.0, end)])) for end in interval)
     # Rounding must not push an end past the perplexity.
-    value = perplexity(log_probabilities)
+    value = perplexity(tokens.log_probabilities)
     return min(low, value), max(high, value)
+
+
+def _largest_loss(predictions: ExamplePredictions, loss: np.ndarray) -> float:
+    """What bounds the loss of an example that was not seen. Infinite if nothing does."""
+    if predictions.tokens is not None:
+        return _largest_loss_of_text(predictions.tokens, loss)
+    if predictions.log_probabilities is None:
+        return math.inf
+    # The loss that the worst of all classes would have had on the worst of all examples.
+    largest = -float(predictions.log_probabilities.min())
+    # The caller's likelihood may be another one.
+    return largest if largest >= loss.max() else math.inf
+
+
+def _largest_loss_of_text(tokens: TokenPredictions, losses: np.ndarray) -> float:
+    """A text that was not seen is predicted no worse than by chance, or than the worst one."""
+    # A short row of classes may be labelled worse than by chance throughout.
+    if tokens.num_choices is None or tokens.classes is not None:
+        return math.inf
+    return max(math.log(tokens.num_choices), float(losses.max()))
 
 
 def _by_class(right: np.ndarray, labels: np.ndarray, class_names: Mapping[int, str] | None) -> dict[str, ClassResult]:

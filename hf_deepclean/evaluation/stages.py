@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names the stages of a run, and holds the results of a model at a stage."""
 
+import math
 from dataclasses import dataclass, field
 
 from .figures.membership import MembershipAttack
@@ -91,7 +92,7 @@ class StageResult:
         requests (`dict[str, RequestResult]`, *optional*):
             Results by request, if the forget data are those of several requests.
         divergence_interval (`tuple[float, float]`, *optional*):
-            95 % interval of the divergence by the normal distribution. `None` for fewer than two examples.
+            95 % interval of the divergence. `None` for fewer than two examples.
     """
 
     splits: dict[str, SplitResult]
@@ -114,6 +115,15 @@ class StageResult:
     def intervals(self) -> dict[str, tuple[float, float]]:
         """The 95 % intervals of the figures by name. Metrics of the caller have none."""
         return {name: interval for name, (_, interval) in self._estimates().items() if interval is not None}
+
+    def too_few_rows(self) -> list[str]:
+        """Names of the figures without an interval, for too few rows. Metrics of the caller never have one."""
+        metrics = {f"{split.replace('_', ' ')} {name}" for split, of in self.splits.items() for name in of.metrics}
+        return [
+            name
+            for name, (value, interval) in self._estimates().items()
+            if interval is None and name not in metrics and math.isfinite(value)
+        ]
 
     def _estimates(self) -> dict[str, Estimate]:
         of_splits = {

@@ -137,11 +137,7 @@ def _context(report: PublicReport, repo_id: str | None, plots: Collection[str]) 
     measured = {stage for measure in report.measures for stage in measure.figures}
     stages = {stage: heading for stage, heading in STAGES.items() if stage in measured}
     rounded = {stage: heading for stage, heading in QUANTIZATION_STAGES.items() if stage in measured}
-    without = [
-        f"{measure.split} {measure.name}"
-        for measure in report.measures
-        if all(figure.interval is None for figure in measure.figures.values())
-    ]
+    without = [f"{measure.split} {measure.name}" for measure in report.measures if measure.name not in MEASURES]
     return {
         "title": card_title(report, repo_id),
         "report": report,

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of a card."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,16 +23,16 @@ def results_table(report: PublicReport, stages: Mapping[str, str]) -> str:
             f"{at_least}{num_examples:,}" + (f" {split}" if len(measure.num_examples) > 1 else "")
             for split, num_examples in measure.num_examples.items()
         )
-        cells = [_cell(measure.figures.get(stage), show) for stage in stages]
+        cells = [_cell(measure.figures.get(stage), show, measure.name in MEASURES) for stage in stages]
         rows.append([f"{measure.split} {measure.name}", count, *cells])
     return format_markdown_table(["n", *stages.values()], rows)
 
 
-def _cell(figure: Any, show: Callable[[float], str]) -> str:
+def _cell(figure: Any, show: Callable[[float], str], has_intervals: bool) -> str:
     if figure is None:
         return ""
     if figure.interval is None:
-        return show(figure.value)
+        return show(figure.value) + " (too few rows)" * (has_intervals and math.isfinite(figure.value))
     low, high = (show(end).removesuffix(" %") for end in figure.interval)
     return f"{show(figure.value)} ({low} to {high})"
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..evaluation.figures.intervals import wilson_interval
+from ..evaluation.figures.intervals import MIN_UNBOUNDED_EXAMPLES, proportion_interval
 from ..evaluation.measures import MEAN_LOSS, MEASURES, Measure, estimates_of_split
 from ..evaluation.predictions import LOSS_QUANTILES
 from ..evaluation.recovery import RelearningResult
@@ -139,14 +139,18 @@ def _widened(
     interval: tuple[float, float],
     numbers: Mapping[str, int],
     public: Mapping[str, int],
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """The interval that the published numbers of examples would have."""
     number, fewest = min(numbers.values()), min(public.values())
     kind = None if measure is None else measure.kind
-    # The variance of an area A under the curve is at most A (1 - A) over the smaller number, like that of a share:
-    # Birnbaum and Klose, Bounds for the variance of the Mann-Whitney statistic (1957).
+    # The threshold of an attack is uncertain too, and no published number tells how far it may lie.
+    if kind == "share of examples" and measure.needs_unseen:
+        return None
+    # Whether there are enough rows is told by the published numbers alone.
+    if kind in ("loss", "perplexity") and fewest < MIN_UNBOUNDED_EXAMPLES:
+        return None
     if kind in ("share of examples", "area"):
-        return wilson_interval(value * fewest, fewest)
+        return proportion_interval(value, fewest)
     factor = math.sqrt(number / fewest)
     if kind == "perplexity":
         # The perplexity of an unlearned language model may overflow.

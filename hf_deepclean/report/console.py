@@ -133,6 +133,7 @@ def _notes(report: "UnlearningReport") -> str:
         *_round_notes(report),
         *report.shortfalls(),
         *_memorization_notes(report),
+        *_interval_notes(report),
         *_fisher_notes(report),
         *_order_notes(report),
         f"Seconds: {seconds}.",
@@ -204,6 +205,11 @@ def _memorization_notes(report: "UnlearningReport") -> list[str]:
             f"{low:.3f} to {high:.3f})."
         )
     return notes
+
+
+def _interval_notes(report: "UnlearningReport") -> list[str]:
+    names = report.stages[AFTER_REPAIR].too_few_rows()
+    return [f"Too few rows for a 95 % interval: {', '.join(names)}."] if names else []
 
 
 def _fisher_notes(report: "UnlearningReport") -> list[str]:

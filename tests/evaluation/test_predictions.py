@@ -1,11 +1,13 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from hf_deepclean.evaluation import predictions as examples
-from hf_deepclean.evaluation.predictions import ExamplePredictions, predict_examples
+from hf_deepclean.evaluation.predictions import ExamplePredictions, TokenPredictions, predict_examples
 from hf_deepclean.evaluation.results import summarize_predictions
 from tests import heads, tiny
 
@@ -27,8 +29,8 @@ def test_figures_equal_those_of_the_model_one_example_at_a_time():
 
 def test_a_loss_that_cannot_be_negative_has_no_interval_that_is():
     for best, is_negative in ((0.0, False), (0.1, True)):
-        log_likelihood = np.array([best, 0.0, 0.0, -4.0])
-        predictions = ExamplePredictions(None, np.zeros(4, int), log_likelihood, None)
+        log_likelihood = np.r_[best, np.zeros(298), -4.0]
+        predictions = ExamplePredictions(None, np.zeros(300, int), log_likelihood, None)
         assert (summarize_predictions(predictions).mean_loss_interval[0] < 0) is is_negative
 
 
@@ -83,7 +85,11 @@ def test_tokens_add_up_to_the_likelihood_whatever_the_batches(name):
     assert result.tokens.perplexity == pytest.approx(np.exp(-whole.log_likelihood.sum() / tokens.counts.sum()))
     assert result.tokens.accuracy == pytest.approx(tokens.correct.mean())
     assert result.accuracy is None
-    measures = ["accuracy", "perplexity"] + ["extraction_strength"] * (result.tokens.extraction_strength is not None)
+    # Nothing bounds the loss of the labels of four rows of tokens.
+    bounded = tokens.classes is None
+    assert (result.tokens.perplexity_interval is not None) == bounded
+    measures = ["accuracy"] + ["perplexity"] * bounded
+    measures += ["extraction_strength"] * (result.tokens.extraction_strength is not None)
     for measure in measures:
         low, high = getattr(result.tokens, f"{measure}_interval")
         assert low <= getattr(result.tokens, measure) <= high and low < high
@@ -122,6 +128,27 @@ def test_a_data_set_without_a_single_scored_token_is_refused():
         predict_examples(tiny.randomized(heads.gpt2()), [batch])
 
 
+def test_a_few_losses_have_an_interval_if_the_model_tells_how_large_one_can_be():
+    log_probabilities = np.log(np.array([[0.9, 0.1], [0.99, 0.01], [0.6, 0.4]]))
+    predictions = ExamplePredictions(None, np.zeros(3, int), log_probabilities[:, 0], log_probabilities)
+    result = summarize_predictions(predictions)
+    # Up to the loss of the worst class of the worst row.
+    assert result.mean_loss < result.mean_loss_interval[1] < -np.log(0.01)
+    for other in (replace(predictions, log_probabilities=None), replace(predictions, log_likelihood=np.full(3, -9.0))):
+        assert summarize_predictions(other).mean_loss_interval is None
+
+
+def test_a_few_texts_have_a_perplexity_between_1_and_chance():
+    tokens = TokenPredictions(-np.full(30, 0.1), np.ones(30, bool), np.full(3, 10), True, num_choices=50)
+    predictions = ExamplePredictions(None, np.zeros(3, int), -np.ones(3), None, tokens)
+    low, high = summarize_predictions(predictions).tokens.perplexity_interval
+    assert 1 < low < np.exp(0.1) < 2 < high < 50
+    # Labels of tokens may be wrong throughout, and nothing bounds their loss.
+    for changes in ({"num_choices": None}, {"classes": np.zeros(30, int)}):
+        other = replace(predictions, tokens=replace(tokens, **changes))
+        assert summarize_predictions(other).tokens.perplexity_interval is None
+
+
 def test_a_single_example_has_no_interval_of_a_mean():
     model, batch = tiny.randomized(heads.gpt2()), heads.text("next")
     result = summarize_predictions(predict_examples(model, [{key: value[:1] for key, value in batch.items()}]))
@@ -135,7 +162,7 @@ def test_a_model_that_is_equally_uncertain_everywhere_has_its_perplexity_inside_
             parameter.zero_()
     tokens = summarize_predictions(predict_examples(model, [heads.text("next")])).tokens
     low, high = tokens.perplexity_interval
-    assert low <= tokens.perplexity <= high < low * (1 + 1e-9)
+    assert low < tokens.perplexity <= high < tokens.perplexity * (1 + 1e-9)
 
 
 def test_the_loss_attack_does_not_tell_long_texts_from_short_ones():

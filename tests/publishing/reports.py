@@ -8,7 +8,7 @@ Makes reports to publish. Every place that can hold one has a word or number tha
 import math
 
 from hf_deepclean import PublicReport
-from hf_deepclean.evaluation.figures.intervals import wilson_interval
+from hf_deepclean.evaluation.figures.intervals import proportion_interval
 from hf_deepclean.evaluation.figures.membership import MembershipAttack
 from hf_deepclean.evaluation.recovery import RelearningResult
 from hf_deepclean.evaluation.results import ClassResult, SplitResult, TokenResult
@@ -26,7 +26,7 @@ def split(number, share=0.5, name="Zweifelsfrei"):
         0.25,
         tuple(0.05 * step for step in range(1, 10)),
         share,
-        wilson_interval(round(share * number), number),
+        proportion_interval(share, number),
         {name: ClassResult(number, 0.5)},
         {f"f1_{name}": 0.123456789},
         mean_loss_interval=(0.25 - half, 0.25 + half),
@@ -41,7 +41,7 @@ def text_split(number, perplexity=3.0):
         perplexity,
         0.75,
         number // 2,
-        wilson_interval(number // 2, number),
+        proportion_interval(0.5, number),
         0.25,
         accuracy_interval=(0.75 - half, 0.75 + half),
         perplexity_interval=(perplexity * math.exp(-half), perplexity * math.exp(half)),
@@ -52,7 +52,7 @@ def text_split(number, perplexity=3.0):
 
 def attack(num_forget, num_unseen):
     half = 0.6 / math.sqrt(num_forget)
-    return MembershipAttack(0.5, (0.5 - half, 0.5 + half), 0.02, num_forget, num_unseen, wilson_interval(2, 100))
+    return MembershipAttack(0.5, (0.5 - half, 0.5 + half), 0.02, num_forget, num_unseen, (0.0, 0.1))
 
 
 def stage(num_forget, num_others=2000, make=split, **kwargs):

@@ -53,6 +53,15 @@ def reports():
     yield replace(public(), plane=None, settings={"reset_scope": "adapter", "max_steps": 7})
 
 
+def test_a_figure_without_an_interval_has_too_few_rows_unless_it_is_a_metric_of_the_owners():
+    text = str(UnlearningCard.from_report(public(), repo_id="me/clean-model"))
+    rows = [line for line in text.splitlines() if line.startswith("| forget mean loss |")]
+    assert len(rows) == 1 and rows[0].count("(too few rows)") == 3
+    assert not [line for line in text.splitlines() if line.startswith("|") and "f1" in line and "too few" in line]
+    overflown = public(make=lambda number: text_split(number, math.inf))
+    assert "| inf | inf | inf |" in str(UnlearningCard.from_report(overflown))
+
+
 @pytest.mark.parametrize("record", list(reports()))
 @pytest.mark.parametrize("plots", [[], PICTURES])
 def test_every_card_is_valid_and_every_number_on_it_is_in_the_report(record, plots):

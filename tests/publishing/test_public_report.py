@@ -81,6 +81,18 @@ def test_the_interval_of_an_area_under_the_curve_covers_it_for_any_distributions
     assert covered / num_draws >= 0.95
 
 
+@pytest.mark.parametrize("make", [split, text_split])
+def test_intervals_that_the_published_numbers_are_too_few_for_are_left_out_and_the_record_loads(make):
+    public = published(400, 2000, make=make)
+    name = "mean loss" if make is split else "perplexity"
+    assert public.measure("forget", name).figures["before"].interval is None
+    assert public.measure("retain", name).figures["before"].interval is not None
+    assert public.measure("forget", "membership TPR at 1 % FPR").figures["before"].interval is None
+    assert PublicReport.from_dict(json.loads(json.dumps(public.to_dict()))) == public
+    told = published(400, 2000, make=make, disclosure="size")
+    assert told.measure("forget", name).figures["before"].interval is not None
+
+
 def test_figures_of_few_forgotten_examples_are_left_out_until_the_size_is_disclosed():
     few = published(49)
     assert few.withheld == ("forget",)

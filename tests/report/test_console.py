@@ -47,6 +47,21 @@ def test_the_report_of_a_language_model_says_how_many_texts_are_still_completed(
     assert "2 of 8 forget examples still have every scored token right (before: 8;" in str(masked)
 
 
+def test_the_report_names_the_figures_that_have_too_few_rows_for_an_interval():
+    before = stage(1.0)
+    assert before.too_few_rows() == ["forget mean loss", "retain mean loss", "membership TPR at 1 % FPR"]
+    note = "Too few rows for a 95 % interval: forget mean loss, retain mean loss, membership TPR at 1 % FPR"
+    assert note in str(report())
+    full = {
+        name: replace(split, mean_loss_interval=(0.2, 0.3), metrics={"f1": 0.5})
+        for name, split in before.splits.items()
+    }
+    known = replace(before, splits=full, membership=replace(before.membership, tpr_interval=(0.0, 0.1)))
+    # Metrics of the caller never have one.
+    assert known.too_few_rows() == []
+    assert "Too few rows" not in str(report(stages={"before": known, "after_repair": known}))
+
+
 def test_figures_are_shown_as_shares_or_as_numbers():
     assert format_figure("forget verbatim", 0.5) == "50.0 %"
     assert format_figure("forget perplexity", 3.21049, signed=True) == "+3.210"

@@ -1,95 +1,90 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Computes confidence intervals of means, ratios and shares."""
+"""
+Computes 95 % intervals of means, ratios and shares, which cover also with few examples and skewed values.
+
+They are Gaffke's: an interval of the mean of values that lie between two bounds. The examples get random weights, and
+one further example lies at the bound. An end is the 2.5 % quantile of the weighted mean. For values of 0 and 1 it is
+the exact interval of Clopper and Pearson, and for many examples the normal one. No distribution is known for which it
+covers less than it says.
+
+Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable (2005).
+"""
 
 import math
 
 import numpy as np
 
+from .saddlepoint import find_end, score_of_beta, score_of_sum
+
 
 # 97.5 % quantile of the standard normal distribution: two-sided intervals of 95 %.
 NORMAL_QUANTILE = 1.959963984540054
 
+# Values without bounds need this many examples: of fewer, all of 2 % of rows that hold most of the sum can be missing.
+MIN_UNBOUNDED_EXAMPLES = 200
+# A value that was not seen is at most this many times as far outside as the outermost values are apart. Chosen on
+# lognormal, Pareto and mixed losses of 200 and 1,000 rows.
+_TAIL_FACTOR = 4
 
-def wilson_interval(num_successes: float, num_trials: float) -> tuple[float, float]:
+
+def proportion_interval(share: float, num_trials: float, rounded_by: float = 0.0) -> tuple[float, float]:
     """
-    Computes the 95 % interval of a share by Wilson's score method. Unlike the normal interval it holds near 0 and 1.
+    Computes the 95 % interval of a share of independent trials, from the share and the number alone.
 
-    Wilson, Probable inference, the law of succession, and statistical inference (1927), equation 5.
+    It is the exact interval, which covers in at least 95 % of draws whatever the true share is. Clopper and Pearson,
+    The use of confidence or fiducial limits illustrated in the case of the binomial (1934).
+
+    It also holds for a mean of values between 0 and 1, and with the smaller number for an area under the curve, whose
+    variance is at most that of a share: Birnbaum and Klose, Bounds for the variance of the Mann-Whitney statistic
+    (1957). There it is wider than an interval from the values.
 
     Args:
-        num_successes (`float`):
-            Number of successes.
+        share (`float`):
+            The share, between 0 and 1.
         num_trials (`float`):
-            Number of independent trials, above 0. An effective number of trials need not be whole.
+            Number of trials, above 0. A smaller number than the true one gives a wider interval.
+        rounded_by (`float`, *optional*, defaults to 0):
+            How far the share may be from the true one by rounding, such as 0.005 for two decimals.
 
     Returns:
         `tuple[float, float]`: Lower and upper end.
     """
-    share, z = num_successes / num_trials, NORMAL_QUANTILE
-    center = (share + z**2 / (2 * num_trials)) / (1 + z**2 / num_trials)
-    half = z / (1 + z**2 / num_trials) * math.sqrt(share * (1 - share) / num_trials + z**2 / (4 * num_trials**2))
-    # Rounding must not push an end past the share.
-    return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
+
+    def lower(share: float) -> float:
+        successes = max(0.0, share - rounded_by) * num_trials
+        if successes == 0:
+            return 0.0
+        failures = max(0.0, num_trials - successes) + 1
+        outside = 1e-12 * share
+        return find_end(lambda p: score_of_beta(p, successes, failures), share * (1 - 1e-9), outside, -NORMAL_QUANTILE)
+
+    low, high = lower(share), 1 - lower(1 - share)
+    return min(low, share), max(high, share)
 
 
 def mean_interval(
     values: np.ndarray, bounds: tuple[float, float] = (-math.inf, math.inf)
 ) -> tuple[float, float] | None:
     """
-    Computes the 95 % interval of a mean over examples, by the normal distribution.
-
-    Cochran, Sampling techniques (1977), chapter 2.
+    Computes the 95 % interval of a mean over independent examples. See [`ratio_interval`].
 
     Args:
         values (`np.ndarray`):
             One value per example, shape `(num_examples,)`.
         bounds (`tuple[float, float]`, *optional*):
-            The smallest and the largest possible value, at which the ends are cut off. By default none.
+            The smallest and the largest possible value. By default none.
 
     Returns:
-        `tuple[float, float]`: Lower and upper end, or `None` for fewer than two examples.
+        `tuple[float, float]`: Lower and upper end, or `None` for too few examples.
     """
-    if len(values) < 2:
-        return None
-    mean = float(np.mean(values))
-    half = NORMAL_QUANTILE * math.sqrt(np.var(values, ddof=1) / len(values))
-    return max(bounds[0], mean - half), min(bounds[1], mean + half)
-
-
-def ratio_interval(numerators: np.ndarray, denominators: np.ndarray) -> tuple[float, float] | None:
-    """
-    Computes the 95 % interval of a ratio of two sums over examples, such as a mean over tokens, by the normal
-    distribution.
-
-    Examples must be independent, but the parts of one example need not be: the variance is that of the ratio's linear
-    approximation over whole examples. Cochran, Sampling techniques (1977), chapter 6.
-
-    Args:
-        numerators (`np.ndarray`):
-            Contribution of every example to the numerator, shape `(num_examples,)`.
-        denominators (`np.ndarray`):
-            Contribution of every example to the denominator, such as its number of tokens, above 0, of the same shape.
-
-    Returns:
-        `tuple[float, float]`: Lower and upper end, or `None` for fewer than two examples.
-    """
-    if len(numerators) < 2:
-        return None
-    ratio = float(np.sum(numerators) / np.sum(denominators))
-    half = NORMAL_QUANTILE * math.sqrt(_ratio_variance(numerators, denominators))
-    return ratio - half, ratio + half
+    return ratio_interval(values, np.ones(len(values)), bounds)
 
 
 def share_interval(num_successes: np.ndarray, num_trials: np.ndarray) -> tuple[float, float] | None:
     """
-    Computes the 95 % interval of a share of trials that come in groups, such as the tokens of texts.
-
-    It is Wilson's interval for an effective number of trials: that number of independent trials would have the
-    variance of [`ratio_interval`]. So the interval also holds near 0 and 1.
-
-    Korn and Graubard, Confidence intervals for proportions with small expected number of positive counts estimated
-    from survey data (1998), with Wilson's interval in the place of Clopper and Pearson's.
+    Computes the 95 % interval of a share of trials that come in groups, such as the tokens of texts. See
+    [`ratio_interval`].
 
     Args:
         num_successes (`np.ndarray`):
@@ -100,16 +95,69 @@ def share_interval(num_successes: np.ndarray, num_trials: np.ndarray) -> tuple[f
     Returns:
         `tuple[float, float]`: Lower and upper end, or `None` for fewer than two groups.
     """
-    if len(num_successes) < 2:
+    return ratio_interval(num_successes, num_trials, (0.0, 1.0))
+
+
+def ratio_interval(
+    numerators: np.ndarray, denominators: np.ndarray, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float] | None:
+    """
+    Computes the 95 % interval of a ratio of two sums over examples, such as a mean over tokens.
+
+    Examples must be independent, but the parts of one example need not be. Each end counts one further example, as
+    large as the largest: at the bound, or as far out as an example that was not seen may be in view of the outermost
+    ones. The second needs 200 examples. It misses groups of examples that are rarer than about 1 in 50.
+
+    Args:
+        numerators (`np.ndarray`):
+            Contribution of every example to the numerator, shape `(num_examples,)`.
+        denominators (`np.ndarray`):
+            Contribution of every example to the denominator, such as its number of tokens, above 0, of the same shape.
+        bounds (`tuple[float, float]`, *optional*):
+            The smallest and the largest possible ratio of an example. By default none.
+
+    Returns:
+        `tuple[float, float]`: Lower and upper end. `None` for fewer than two examples, and on a side without a bound
+            for fewer than 200, or if all are equal.
+    """
+    above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    low, high = bounds
+    if len(above) < 2:
         return None
-    share = float(np.sum(num_successes) / np.sum(num_trials))
-    variance = _ratio_variance(num_successes, num_trials)
-    # If all groups agree, nothing shows how far the trials within a group depend on each other: each counts once.
-    effective = share * (1 - share) / variance if variance > 0 else len(num_trials)
-    return wilson_interval(share * effective, effective)
+    if math.isinf(low) or math.isinf(high):
+        ratios = above / below
+        if len(above) < MIN_UNBOUNDED_EXAMPLES or not np.isfinite(ratios).all() or ratios.min() == ratios.max():
+            return None
+    return _lower_end(above, below, low), -_lower_end(-above, below, -high)
 
 
-def _ratio_variance(numerators: np.ndarray, denominators: np.ndarray) -> float:
-    num_examples, total = len(numerators), np.sum(denominators, dtype=np.float64)
-    residuals = numerators - np.sum(numerators) / total * denominators
-    return float(num_examples / (num_examples - 1) * np.sum(residuals**2) / total**2)
+def _lower_end(numerators: np.ndarray, denominators: np.ndarray, bound: float) -> float:
+    ratio, longest = float(numerators.sum() / denominators.sum()), float(denominators.max())
+    if ratio <= bound:
+        return ratio
+
+    def score(value: float) -> float:
+        differences = numerators - value * denominators
+        return score_of_sum(np.append(differences, _unseen(differences, (bound - value) * longest)))
+
+    # A first guess of the distance, which is doubled as often as needed.
+    residuals = np.abs(numerators - ratio * denominators).sum()
+    step = 2 * float(residuals / denominators.sum()) / math.sqrt(len(numerators)) or (ratio - bound) / 100
+    inside, outside = ratio, max(bound, ratio - step)
+    while outside > bound and score(outside) > -NORMAL_QUANTILE:
+        step *= 2
+        inside, outside = outside, max(bound, ratio - step)
+    return min(ratio, find_end(score, inside, outside, -NORMAL_QUANTILE))
+
+
+def _unseen(differences: np.ndarray, bound: float) -> float:
+    """The further example of a lower end: at the bound, or as low as the lowest examples suggest."""
+    number = len(differences)
+    if number < MIN_UNBOUNDED_EXAMPLES:
+        return bound
+    num_outermost = round(math.sqrt(number))
+    outermost = np.partition(differences, num_outermost - 1)[:num_outermost]
+    lowest, spread = float(outermost.min()), float(outermost.max() - outermost.min())
+    if spread == 0 and math.isfinite(bound):
+        return bound
+    return max(bound, lowest - _TAIL_FACTOR * spread)

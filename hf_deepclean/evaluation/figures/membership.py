@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .intervals import NORMAL_QUANTILE, wilson_interval
+from .attack_intervals import auc_interval, share_below, tpr_interval
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class MembershipAttack:
             confident about them than about unseen data, which gives them away as well. The target is the value of a
             model retrained without the forget data, not 0.
         auc_interval (`tuple[float, float]`):
-            95 % interval of the AUC by DeLong's method.
+            95 % interval of the AUC; see [`evaluation.figures.attack_intervals.auc_interval`].
         tpr_at_1_percent_fpr (`float`):
             Share of forget examples above the threshold that at most 1 % of the unseen examples exceed. 0.01 is no
             better than chance. Above 0.01, some examples can be recognised with near certainty.
@@ -31,8 +31,9 @@ class MembershipAttack:
         num_unseen (`int`):
             Number of unseen examples. With fewer than 100, no unseen example may exceed the threshold.
         tpr_interval (`tuple[float, float]`, *optional*):
-            95 % interval of that share by Wilson's method, for the given threshold. It does not cover that other
-            unseen examples would give another threshold.
+            95 % interval of that share; see [`evaluation.figures.attack_intervals.tpr_interval`]. It covers that other
+            unseen examples would give another threshold. `None` for fewer than 100 unseen examples, which are too few
+            to tell.
     """
 
     auc: float
@@ -47,7 +48,8 @@ def membership_attack(forget_scores: np.ndarray, unseen_scores: np.ndarray) -> M
     """
     Attacks membership by thresholds on a score that is higher for training data, such as the true-class confidence.
 
-    The interval is DeLong's, Comparing the areas under two or more correlated ROC curves (1988), for one curve.
+    Both intervals hold for any two distributions of scores and for few examples, and include that other unseen
+    examples would give other thresholds.
 
     Args:
         forget_scores (`np.ndarray`):
@@ -68,21 +70,15 @@ def membership_attack(forget_scores: np.ndarray, unseen_scores: np.ndarray) -> M
             f"{len(forget)} forget and {len(unseen)} unseen scores, of which "
             f"{int(np.isnan(forget).sum() + np.isnan(unseen).sum())} are NaN."
         )
-    above_unseen = _share_below(forget, unseen)
-    above_forget = _share_below(unseen, forget)
-    auc = float(above_unseen.mean())
-    variance = _variance_of_mean(above_unseen) + _variance_of_mean(above_forget)
-    half = NORMAL_QUANTILE * math.sqrt(variance)
     allowed = math.floor(0.01 * len(unseen))
     threshold = np.sort(unseen)[::-1][allowed]
-    num_recognised = int((forget > threshold).sum())
     return MembershipAttack(
-        auc,
-        (max(0.0, auc - half), min(1.0, auc + half)),
-        num_recognised / len(forget),
+        float(share_below(forget, unseen).mean()),
+        auc_interval(forget, unseen),
+        int((forget > threshold).sum()) / len(forget),
         len(forget),
         len(unseen),
-        wilson_interval(num_recognised, len(forget)),
+        tpr_interval(forget, unseen),
     )
 
 
@@ -289,14 +285,3 @@ def _log_ratios(likelihood: np.ndarray, references: np.ndarray, offline_a: float
     if offline_a < 1:
         line = np.logaddexp(line, math.log((1 - offline_a) / 2))
     return own - line
-
-
-def _share_below(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Computes for every score the share of `others` below it, with ties counted half."""
-    ordered = np.sort(others)
-    below = np.searchsorted(ordered, scores, side="left") + np.searchsorted(ordered, scores, side="right")
-    return below / (2 * len(others))
-
-
-def _variance_of_mean(values: np.ndarray) -> float:
-    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.25

@@ -30,8 +30,9 @@ class MembershipAttack(evaluate.Metric):
         return evaluate.MetricInfo(
             description=description_of(membership_attack),
             citation=(
-                "DeLong et al., "
-                "Comparing the areas under two or more correlated receiver operating characteristic curves (1988)"
+                "Gaffke, "
+                "Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable "
+                "(2005)"
             ),
             inputs_description=_INPUTS,
             features=datasets.Features(

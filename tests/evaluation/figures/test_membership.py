@@ -6,7 +6,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from hf_deepclean import lira_scores, logit_scaled_confidence, membership_attack, rmia_scores
-from hf_deepclean.evaluation.figures.intervals import wilson_interval
+from hf_deepclean.evaluation.figures.intervals import proportion_interval
 
 
 def scores(num_forget=80, num_unseen=150, shift=0.7):
@@ -28,10 +28,56 @@ def test_true_positive_rate_is_the_largest_with_at_most_one_percent_false_positi
     assert membership_attack(forget, unseen).tpr_at_1_percent_fpr == pytest.approx(expected)
 
 
-def test_the_interval_of_the_true_positive_rate_is_that_of_a_share_of_the_forget_examples():
-    attack = membership_attack(*scores(shift=2.5))
-    assert attack.tpr_at_1_percent_fpr > 0
-    assert attack.tpr_interval == wilson_interval(round(attack.tpr_at_1_percent_fpr * 80), 80)
+def test_the_interval_of_the_true_positive_rate_includes_that_of_the_threshold():
+    forget, unseen = scores(num_unseen=2000, shift=2.5)
+    attack = membership_attack(forget, unseen)
+    low, high = attack.tpr_interval
+    given = proportion_interval(attack.tpr_at_1_percent_fpr, len(forget))
+    assert 0 < low < given[0] < attack.tpr_at_1_percent_fpr < given[1] < high < 1
+    # If the threshold does not matter, only the share is uncertain.
+    apart = membership_attack(np.where(np.arange(80) < 30, 9.0, -9.0), unseen)
+    assert apart.tpr_interval == pytest.approx(proportion_interval(30 / 80, 80), abs=1e-6)
+
+
+def test_fewer_than_100_unseen_examples_give_no_interval_of_the_true_positive_rate():
+    forget, unseen = scores(num_unseen=100, shift=9)
+    assert membership_attack(forget, unseen[:99]).tpr_interval is None
+    # The threshold may lie above all of them.
+    low, high = membership_attack(forget, unseen).tpr_interval
+    assert (low, high) == (0, 1)
+
+
+@pytest.mark.parametrize("num_unseen", [1, 50, 1000])
+@pytest.mark.parametrize("num_forget", [1, 2, 5, 10, 50])
+def test_the_interval_of_the_area_collapses_nowhere_and_contains_the_area(num_forget, num_unseen):
+    generator = np.random.default_rng(num_forget)
+    unseen = generator.normal(size=num_unseen)
+    for forget in (unseen.max() + 1, unseen.min() - 1, np.median(unseen), 0.0, generator.normal(size=num_forget)):
+        values = np.broadcast_to(forget, num_forget)
+        attack = membership_attack(values, unseen)
+        low, high = attack.auc_interval
+        assert 0 <= low <= attack.auc <= high <= 1
+        # Not narrower than that of a share of as many rows as there are forget rows, if all are on one side.
+        if attack.auc in (0, 1):
+            assert high - low > 0.9 * np.subtract(*proportion_interval(attack.auc, num_forget)[::-1])
+        # Exchanging the two mirrors it.
+        assert membership_attack(unseen, values).auc_interval == pytest.approx((1 - high, 1 - low), abs=1e-9)
+        if attack.tpr_interval is not None:
+            assert attack.tpr_interval[0] <= attack.tpr_at_1_percent_fpr <= attack.tpr_interval[1]
+
+
+def test_few_forget_examples_that_all_stand_out_tell_the_two_apart_from_six_on():
+    unseen = np.arange(200.0)
+    lows = {number: membership_attack(np.full(number, 999.0), unseen).auc_interval[0] for number in (5, 6, 10)}
+    assert lows[5] < 0.5 < lows[6] < 0.66 < lows[10]
+
+
+def test_of_many_examples_the_interval_of_the_area_is_delongs():
+    forget, unseen = scores(4000, 6000)
+    attack = membership_attack(forget, unseen)
+    above, below = (unseen[:, None] < forget[::2]).mean(0), (unseen[::3, None] < forget).mean(1)
+    half = 1.96 * np.sqrt(above.var() / 4000 + below.var() / 6000)
+    assert attack.auc_interval == pytest.approx((attack.auc - half, attack.auc + half), abs=0.1 * half)
 
 
 def test_direction_more_confident_forget_data_score_above_one_half():
@@ -42,12 +88,12 @@ def test_direction_more_confident_forget_data_score_above_one_half():
     assert same.tpr_at_1_percent_fpr == 0
 
 
-def test_interval_covers_one_half_in_about_95_percent_of_draws_without_signal():
+def test_interval_covers_one_half_in_95_percent_of_draws_and_not_many_more_without_signal():
     generator = np.random.default_rng(1)
     intervals = [
-        membership_attack(generator.normal(size=60), generator.normal(size=90)).auc_interval for _ in range(2000)
+        membership_attack(generator.normal(size=60), generator.normal(size=90)).auc_interval for _ in range(1000)
     ]
-    assert 0.93 < np.mean([low <= 0.5 <= high for low, high in intervals]) < 0.97
+    assert 0.95 < np.mean([low <= 0.5 <= high for low, high in intervals]) < 0.99
 
 
 @pytest.mark.parametrize(("forget", "unseen"), [([], [1.0]), ([1.0], []), ([np.nan], [1.0])])
