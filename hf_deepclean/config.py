@@ -9,15 +9,13 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from .config_checks import check_numbers, check_training_arguments
-from .evaluation.checks import check_measurements
+from .config_checks import check_options
 from .evaluation.recovery import RELEARNING_DATA
-from .fisher.checks import FISHER_TYPES, check_fisher_type
-from .models.scope import RESET_SCOPES, check_reset_scope
-from .publishing.redaction import FORGET_DISCLOSURES, check_disclosure
-from .repair.plan import check_repair_options
-from .reset.values import RESET_VALUES, check_reset_value
-from .selection.knowledge import TARGETS, check_target
+from .fisher.checks import FISHER_TYPES
+from .models.scope import RESET_SCOPES
+from .publishing.redaction import FORGET_DISCLOSURES
+from .reset.values import RESET_VALUES
+from .selection.knowledge import TARGETS
 from .selection.rules import SELECTION_RULES, check_selection_rule
 from .selection.sweep import check_gammas
 
@@ -161,6 +159,13 @@ class FisherUnlearningConfig(TrainingArguments):
 
         trust_remote_code (`bool`, *optional*, defaults to `False`):
             Whether code that comes with a model may be run if the model is given as a path or Hub id. Read it first.
+
+        > Parameters that control the checks before a run
+
+        dress_rehearsal (`bool`, *optional*, defaults to `True`):
+            Whether the constructor tries every step of the run on two rows of every data set, so that what cannot work
+            is told before the run and not at its end; see [`rehearse`]. It changes nothing. Switch it off if two rows
+            already take too long.
     """
 
     save_strategy: str = field(
@@ -291,6 +296,10 @@ class FisherUnlearningConfig(TrainingArguments):
         metadata={"help": "Also evaluate the result with weights rounded to 4 or 8 bits.", "choices": [4, 8]},
     )
 
+    dress_rehearsal: bool = field(
+        default=True, metadata={"help": "Try every step on two rows of every data set before the run."}
+    )
+
     forget_disclosure: str = field(
         default="withheld",
         metadata={
@@ -311,27 +320,14 @@ class FisherUnlearningConfig(TrainingArguments):
         if str(self.resume_from_checkpoint).lower() in ("true", "false"):
             # The command line gives a string.
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
-        check_fisher_type(self.fisher_type, None)
         self.selection = check_selection_rule(self.selection, self.gamma, self.reset_fraction, by_trials=True)
-        check_target(self.target, self.selection)
         if self.forget_penalty is None and self.selection != "auto":
             self.forget_penalty = 0.0
-        check_repair_options(
-            self.forget_penalty, self.hard_example_share, self.selection, str(self.train_sampling_strategy)
-        )
-        check_reset_scope(self.reset_scope)
         if self.reset_value is None and self.pretrained_model is not None:
             self.reset_value = "pretrained"
-        if self.reset_value is not None:
-            check_reset_value(self.reset_value, self.pretrained_model, self.reset_scope)
-        check_numbers(self)
-        check_disclosure(self.forget_disclosure, self.forget_description)
         if self.gamma_sweep is not None:
             self.gamma_sweep = check_gammas(self.gamma_sweep)
-        check_measurements(
-            self.relearning_steps, self.relearning_learning_rate, self.relearning_data, self.quantization_bits
-        )
-        check_training_arguments(self)
+        check_options(self)
 
     def reported_settings(self) -> dict[str, Any]:
         """The settings that enter the report: all of unlearning, and those that determine the repair."""

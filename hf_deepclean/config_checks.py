@@ -1,16 +1,59 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Refuses options that no phase can check alone: numbers, and training arguments that the repair cannot honour."""
+"""Refuses options of a run: each by the module that uses it, and here those that no phase can check alone."""
+
+import math
+from numbers import Real
 
 from transformers import TrainingArguments
 
+from .evaluation.checks import check_measurements
+from .fisher.checks import check_fisher_type
+from .models.scope import check_reset_scope
+from .publishing.redaction import check_disclosure
+from .repair.plan import check_repair_options
+from .reset.values import check_reset_value
 from .runtime.processes import check_parallelism
+from .selection.knowledge import check_target
 
 
 _COUNTS = (
     *("per_device_fisher_batch_size", "fisher_max_examples", "num_selection_trials", "num_selection_examples"),
     *("relearning_num_examples", "max_repair_rounds"),
 )
+
+# The range of numbers of the repair: at least the first, and below the second.
+_RANGES = {
+    **dict.fromkeys(("num_train_epochs", "learning_rate", "weight_decay", "adam_epsilon"), (0, math.inf)),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), (0, 1)),
+}
+
+
+def check_options(args: TrainingArguments) -> None:
+    """
+    Refuses options that cannot be used, once the defaults that depend on others are filled in.
+
+    Args:
+        args ([`FisherUnlearningConfig`]):
+            The configuration.
+
+    Raises:
+        `ValueError`: If one of them cannot be used.
+    """
+    check_fisher_type(args.fisher_type, None)
+    check_target(args.target, args.selection)
+    check_repair_options(
+        args.forget_penalty, args.hard_example_share, args.selection, str(args.train_sampling_strategy)
+    )
+    check_reset_scope(args.reset_scope)
+    if args.reset_value is not None:
+        check_reset_value(args.reset_value, args.pretrained_model, args.reset_scope)
+    check_numbers(args)
+    check_disclosure(args.forget_disclosure, args.forget_description)
+    check_measurements(
+        args.relearning_steps, args.relearning_learning_rate, args.relearning_data, args.quantization_bits
+    )
+    check_training_arguments(args)
 
 
 def check_numbers(args: TrainingArguments) -> None:
@@ -36,6 +79,11 @@ def check_numbers(args: TrainingArguments) -> None:
             f"`unseen_share_of_eval` is {args.unseen_share_of_eval} but must be a share of the evaluation data, above "
             "0 and below 1."
         )
+    for name, (least, end) in _RANGES.items():
+        value = getattr(args, name)
+        if not isinstance(value, Real) or not least <= value < end:
+            bounds = "a finite number of at least 0" if end == math.inf else f"at least {least} and below {end}"
+            raise ValueError(f"`{name}` is {value!r} but must be {bounds}.")
     for name in _COUNTS:
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -22,8 +22,7 @@ from .fisher.checkpoint import FisherCheckpoint
 from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import FisherPass
 from .models.adapters.parameters import ADAPTER_CONFIG_NAME
-from .models.adapters.saving import save_adapter
-from .models.custom_code import save_code
+from .models.adapters.saving import save_model
 from .models.heads import model_class_name
 from .models.scope import frozen_share
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
@@ -36,7 +35,6 @@ from .report.results import IntegrityResult, SelectionResult
 from .request import UnlearningRequest
 from .reset.freeze_guard import FreezeGuard
 from .reset.resetter import Reset, Resetter
-from .runtime.attributes import overridden
 from .runtime.clock import PhaseClock
 from .runtime.processes import is_main_process, on_main_process, run_once
 from .selection.fisher_plane import fisher_plane
@@ -366,13 +364,7 @@ class Phases:
         def write(folder: Path) -> None:
             # All processes take part in writing a sharded model; the main process writes the files.
             if is_main_process() or self.trainer.is_sharded:
-                if self.request.has_adapter:
-                    save_adapter(self.model, folder)
-                else:
-                    with overridden(self.model, **self.trainer.original_configs):
-                        self.model.save_pretrained(folder)
-                        if is_main_process():
-                            save_code(self.model, folder)
+                save_model(self.model, folder, **self.trainer.original_configs)
             if not is_main_process():
                 return
             if self.trainer.processing_class is not None:

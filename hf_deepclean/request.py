@@ -3,7 +3,7 @@
 """Loads and checks once what a run is asked to do: the model, the data sets and a kept Fisher."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from .models.heads import forward_arguments, num_classes
 from .models.likelihood import LogLikelihoodFunction
 from .models.loading import load_model
 from .models.scope import parameters_in_scope, warn_of_frozen_weights
+from .repair.checks import check_repair_steps
 from .reset.pretrained import check_pretrained_model
 from .reset.values import default_reset_value
 from .runtime.processes import is_main_process
@@ -180,20 +181,23 @@ class UnlearningRequest:
         """
         return _parameters_in_scope(self.model, args)
 
-    def check_batches(self, source: BatchSource) -> None:
+    def first_batches(self, source: BatchSource, size: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """
-        Checks that the first batch of every data set has labels.
+        Yields the first batch of every data set, with the name of the data set.
 
         Args:
             source ([`BatchSource`]):
                 Makes the batches.
+            size (`int`):
+                Number of rows of a batch.
 
         Raises:
             `ValueError`: If a batch has no labels.
         """
         for split, dataset in self.splits.items():
-            _, batch = next(source.batches(dataset, 1, in_turns=False))
+            _, batch = next(source.batches(dataset, size, in_turns=False))
             check_batch_has_labels(batch, f"{split}_dataset")
+            yield split, batch
 
 
 def name_splits(
@@ -262,6 +266,7 @@ def _check_splits(
     for split, dataset in splits.items():
         check_dataset(dataset, f"{split}_dataset", num_labels)
         check_sequence_lengths(model, dataset, f"{split}_dataset")
+    check_repair_steps(args, splits["retain"])
     if not is_stream(splits["retain"]):
         return
     if args.max_steps <= 0 and args.num_train_epochs > 0:

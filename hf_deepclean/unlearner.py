@@ -22,6 +22,7 @@ from .models.loading import name_of_model
 from .phases import Phases
 from .planning.preview import PreviewRun, TimedCollator, UnlearningPreview, check_no_streams
 from .publishing.mixin import PublishingMixin
+from .rehearsal.rehearsal import rehearse
 from .repair.trainer import RepairTrainer
 from .repair_rounds import repair_in_rounds
 from .report.report import UnlearningReport
@@ -162,7 +163,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         self.unseen_dataset, self.reference_model = unseen_dataset, request.reference_model
         self.kept_fisher, self.requests, self.reset_value = request.kept_fisher, request.requests, request.reset_value
         self._request, self._reference_answers = request, None
-        self.request.check_batches(self.batch_source)
+        rehearse(self._phases)
 
     @classmethod
     def from_trainer(

@@ -98,3 +98,21 @@ def test_a_warm_up_takes_no_step_of_very_few_and_one_of_none_is_not_taken_over(t
         plain = TrainingArguments(str(tmp_path), warmup_steps=given)
         assert FisherUnlearningConfig.from_training_arguments(plain).warmup_steps == taken_over
     assert FisherUnlearningConfig.from_training_arguments(plain, warmup_steps=0).warmup_steps == 0
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"learning_rate": float("nan")},
+        {"learning_rate": -1e-3},
+        {"num_train_epochs": -1},
+        {"num_train_epochs": float("inf")},
+        {"adam_beta1": 1.0},
+        {"label_smoothing_factor": 1.5},
+        {"weight_decay": "0.1"},
+    ],
+)
+def test_numbers_of_the_repair_that_are_out_of_range_are_refused_by_name(tmp_path, values):
+    ((name, _),) = values.items()
+    with pytest.raises((ValueError, TypeError), match=f"`?{name}"):
+        FisherUnlearningConfig(str(tmp_path), **values)

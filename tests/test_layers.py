@@ -34,6 +34,7 @@ LAYERS = [
     "state",
     "repair_rounds",
     "phases",
+    "rehearsal",
     "planning",
     "trainers",
     "unlearner",

@@ -150,6 +150,23 @@ class Evaluator:
         end = first + self.batch_size if is_stream(dataset) else min(first + self.batch_size, len(dataset))
         return name_rows(positions_in(dataset, range(first, end)), self.source.name_of(dataset, description))
 
+    def metrics_of(self, predictions: ExamplePredictions) -> dict[str, float]:
+        """
+        Computes the caller's metrics.
+
+        Args:
+            predictions ([`ExamplePredictions`]):
+                The model's answers on a data set, with their logits.
+
+        Raises:
+            `TypeError`: If `compute_metrics` does not return one number per metric.
+        """
+        if self.compute_metrics is None:
+            return {}
+        arguments = {"compute_result": True} if self.batch_eval_metrics else {}
+        outcome = EvalPrediction(predictions=predictions.logits, label_ids=predictions.labels)
+        return metric_values(self.compute_metrics(outcome, **arguments))
+
     def _predict_splits(self, model: nn.Module) -> dict[str, ExamplePredictions]:
         with self.clock.phase("evaluation"):
             return {split: self.predict(model, dataset, f"evaluate {split}") for split, dataset in self.splits.items()}
@@ -172,14 +189,7 @@ class Evaluator:
         )
 
     def _summarize_split(self, predictions: ExamplePredictions) -> SplitResult:
-        return summarize_predictions(predictions, self.class_names, self._metrics(predictions))
-
-    def _metrics(self, predictions: ExamplePredictions) -> dict[str, float]:
-        if self.compute_metrics is None:
-            return {}
-        arguments = {"compute_result": True} if self.batch_eval_metrics else {}
-        outcome = EvalPrediction(predictions=predictions.logits, label_ids=predictions.labels)
-        return metric_values(self.compute_metrics(outcome, **arguments))
+        return summarize_predictions(predictions, self.class_names, self.metrics_of(predictions))
 
     def _divergence(self, forget: ExamplePredictions) -> tuple[float | None, tuple[float, float] | None]:
         """The mean divergence to the reference model's answers, and its interval."""

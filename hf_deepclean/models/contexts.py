@@ -16,6 +16,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
+from transformers import TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..runtime.sharded_models import reshard
@@ -242,21 +243,28 @@ def restoring(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def checkpointing_activations(model: nn.Module, enabled: bool) -> Iterator[None]:
+def checkpointing_activations(model: nn.Module, args: TrainingArguments) -> Iterator[None]:
     """
-    Switches activation checkpointing on inside the block only; Trainer would leave it on.
+    Switches activation checkpointing on inside the block only, if the arguments ask for it; Trainer would leave it on.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
             The model.
-        enabled (`bool`):
-            Whether to switch it on. If not, the model stays as it is.
+        args ([`~transformers.TrainingArguments`]):
+            The training arguments.
+
+    Raises:
+        `ValueError`: If the model does not support it.
     """
-    # transformers renamed these methods, and warns if the old names are used.
+    # transformers renamed these methods and arguments, and warns if the old names are used.
     kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    renamed = "activation" if hasattr(args, "activation_checkpointing") else "gradient"
+    enabled = getattr(args, f"{renamed}_checkpointing")
     enabled = enabled and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     if enabled:
-        getattr(model, f"{kind}_checkpointing_enable")()
+        options = dict(getattr(args, f"{renamed}_checkpointing_kwargs", None) or {})
+        further = {name: options.pop(name) for name in ("every_n_layers", "offload") if name in options}
+        getattr(model, f"{kind}_checkpointing_enable")(**{f"{kind}_checkpointing_kwargs": options or None}, **further)
     try:
         yield
     finally:

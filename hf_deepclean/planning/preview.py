@@ -196,7 +196,7 @@ class PreviewRun:
         batches = chain.from_iterable(source.batches(sample, args.train_batch_size) for _ in count())
         with (
             trainer.only_selected_trainable(),
-            checkpointing_activations(model, args.gradient_checkpointing),
+            checkpointing_activations(model, args),
         ):
             optimizer = trainer.create_optimizer()
             for group in optimizer.param_groups:

@@ -19,7 +19,7 @@ _WITHOUT_EFFECT = (
     *("output_dir", "resume_from_checkpoint", "state_save_seconds", "disable_tqdm", "run_name", "report_to"),
     *("project", "logging_", "log_", "save_", "hub_", "push_to_hub", "dataloader_num_workers"),
     *("dataloader_pin_memory", "ddp_", "local_rank", "trackio_", "do_", "skip_memory_metrics"),
-    *("enable_jit_checkpoint", "forget_disclosure", "forget_description", "trust_remote_code"),
+    *("enable_jit_checkpoint", "forget_disclosure", "forget_description", "trust_remote_code", "dress_rehearsal"),
 )
 
 

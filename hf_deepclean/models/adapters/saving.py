@@ -1,6 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""Saves the active adapter without the weights of its base model."""
+"""Saves a model, or its active adapter without the weights of its base model."""
 
 import logging
 import os
@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import AutoConfig
 
+from ...runtime.attributes import overridden
+from ...runtime.processes import is_main_process
+from ..custom_code import save_code
 from .parameters import active_adapter, is_adapted
 
 
@@ -20,6 +23,27 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+
+def save_model(model: nn.Module, directory: str | os.PathLike[str], **configs: Any) -> None:
+    """
+    Writes a model with the configurations and the code that it came with, or the active adapter alone.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model.
+        directory (`str`):
+            The folder to write to.
+        configs:
+            Attributes that the model has while it is saved, such as `config` and `generation_config`.
+    """
+    if is_adapted(model):
+        save_adapter(model, directory)
+        return
+    with overridden(model, **configs):
+        model.save_pretrained(directory)
+        if is_main_process():
+            save_code(model, Path(directory))
 
 
 def save_adapter(model: "PeftModel", directory: str | os.PathLike[str]) -> None:

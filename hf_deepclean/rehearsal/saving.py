@@ -1,0 +1,69 @@
+# Copyright 2026 The hf_deepclean authors
+# SPDX-License-Identifier: Apache-2.0
+"""Tries to save the result of a run, without the bytes of its weights."""
+
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from ..models.adapters.saving import save_model
+from ..phases import Phases
+from ..report.provenance import Provenance
+from ..runtime.attributes import overridden
+from .errors import explained
+
+
+def try_saving(phases: Phases) -> None:
+    """
+    Saves everything but the weights' bytes to a temporary folder: configurations, the names of the weights (which must
+    not share memory in a way that cannot be saved), tokenizer or processor. Reads the card of the original model.
+
+    Of a model that is sharded over several processes only the tokenizer is saved, since its weights would be gathered.
+
+    Args:
+        phases ([`Phases`]):
+            The phases of the run.
+    """
+    with tempfile.TemporaryDirectory() as folder, _quiet(), _without_bytes():
+        if not phases.trainer.is_sharded:
+            with explained("saving the model with its configurations at the end"):
+                save_model(phases.model, folder, **phases.trainer.original_configs)
+        if phases.trainer.processing_class is not None:
+            with explained("saving the `processing_class` at the end"):
+                phases.trainer.processing_class.save_pretrained(folder)
+    source = phases.request.source
+    name = str(source if isinstance(source, (str, Path)) else getattr(source, "name_or_path", None) or "")
+    # A card on the Hub is read at the end: no request before the run.
+    if name and (Path(name) / "README.md").is_file():
+        Provenance.of(source)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What saving warns of is told when the result is saved."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _without_bytes() -> Iterator[None]:
+    """Inside the block, transformers and peft save a model without the file of its weights."""
+    modules = [sys.modules.get(name) for name in ("transformers.modeling_utils", "peft.peft_model")]
+    with ExitStack() as stack:
+        for module in modules:
+            if hasattr(module, "safe_save_file"):
+                stack.enter_context(overridden(module, safe_save_file=lambda *args, **kwargs: None))
+        yield
