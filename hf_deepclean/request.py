@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .config import FisherUnlearningConfig
-from .data.checks import LABEL_COLUMNS, check_batch_has_labels, check_dataset, check_requests
+from .data.checks import LABEL_COLUMNS, check_batch_has_labels, check_dataset, check_requests, check_stream_starts_anew
 from .data.loaders import BatchSource
 from .data.overlaps.checks import check_overlaps
 from .data.streams import is_stream
@@ -192,9 +192,10 @@ class UnlearningRequest:
                 Number of rows of a batch.
 
         Raises:
-            `ValueError`: If a batch has no labels.
+            `ValueError`: If a batch has no labels, or a stream can be read only once. No row of it is read then.
         """
         for split, dataset in self.splits.items():
+            check_stream_starts_anew(dataset, f"{split}_dataset")
             _, batch = next(source.batches(dataset, size, in_turns=False))
             check_batch_has_labels(batch, f"{split}_dataset")
             yield split, batch

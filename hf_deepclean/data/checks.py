@@ -94,6 +94,20 @@ def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
             )
 
 
+def check_stream_starts_anew(dataset: Any, argument: str) -> None:
+    """
+    Refuses a stream that gives the same iterator every time, without reading a row.
+
+    Raises:
+        `ValueError`: If the stream can be read only once.
+    """
+    if is_stream(dataset) and iter(dataset) is iter(dataset):
+        raise ValueError(
+            f"`{argument}` is a stream that can be read only once, and a run reads every data set several times. Let "
+            "its `__iter__` start anew, for example with `IterableDataset.from_generator(function)`."
+        )
+
+
 def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:
     """
     Refuses a collated batch without labels.

@@ -266,3 +266,21 @@ def test_models_of_every_kind_of_head_pass_the_rehearsal(tmp_path, kind):
 
 def batch_dtype(batch):
     return next((value.dtype for value in batch.values() if value.is_floating_point()), torch.float32)
+
+
+class Once(torch.utils.data.IterableDataset):
+    """A stream whose rows are used up by the first reading."""
+
+    def __init__(self, rows):
+        self.rows = iter(rows)
+
+    def __iter__(self):
+        return self.rows
+
+
+@pytest.mark.parametrize("rehearsed", [True, False])
+def test_a_stream_that_can_be_read_only_once_is_refused_and_keeps_its_rows(tmp_path, rehearsed):
+    stream = Once([tiny.digits()[row] for row in range(4)])
+    with pytest.raises(ValueError, match="`unseen_dataset` is a stream that can be read only once"):
+        unlearner_for(tmp_path / "a", data=splits(unseen_dataset=stream), dress_rehearsal=rehearsed)
+    assert len(list(stream)) == 4

@@ -77,6 +77,9 @@ def test_mixed_precision_is_for_training_alone(tmp_path, monkeypatch):
     unlearner = FisherUnlearner(
         model, config(tmp_path / "a", bf16=True, use_cpu=True, random_mask_control=True), **splits()
     )
+    # The rehearsal trains in the precision of the repair.
+    assert dtypes == {torch.float32, torch.bfloat16}
+    dtypes.clear()
     train = RepairTrainer.train
 
     def train_apart(trainer, *args, **kwargs):
