@@ -110,6 +110,8 @@ def _memory_remedy(args: FisherUnlearningConfig, kind: str) -> str:
 @contextmanager
 def _as_before(trainer: RepairTrainer) -> Iterator[None]:
     """What the trainer notes inside the block is forgotten."""
+    # Trainer would note these with the first batch that it makes.
+    trainer._set_signature_columns_if_needed()
     before = dict(vars(trainer))
     try:
         yield
