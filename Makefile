@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: interval-coverage demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks recipes-shares coverage golden-record golden-compare model-cards style quality clean
+.PHONY: benchmark-small interval-coverage demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks recipes-shares coverage golden-record golden-compare model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -19,6 +19,10 @@ demo-seeds: $(INSTALLED)
 # Does the selection by trials ever destroy a model without a word? Two hundred requests, about a quarter of an hour.
 benchmark-safety: $(INSTALLED)
 	$(VENV)/bin/python recipes/benchmark/safety.py --output_dir outputs/safety
+
+# How well are requests of 1 to 50 rows answered? About an hour.
+benchmark-small: $(INSTALLED)
+	$(VENV)/bin/python recipes/benchmark/small_requests.py --output_dir outputs/small
 
 # Every recipe over three seeds, each with a reference, a random mask and plain fine-tuning beside it; about an hour.
 recipes-seeds: $(INSTALLED)

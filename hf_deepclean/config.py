@@ -107,10 +107,11 @@ class FisherUnlearningConfig(TrainingArguments):
         > Parameters that control the repair
 
         forget_penalty (`float`, *optional*):
-            Weight of a penalty on forget examples that the model knows better than unseen ones, taken in every fourth
-            to eighth step of the repair; see [`ForgetPenalty`]. It needs `selection="auto"`, the target `"unseen"` and
-            an `unseen_dataset`. By default 1.5 for classifiers, 1 for language models and other heads without a class
-            per example, and 0 with the other rules. Set it to 0 if the repair must read retain data alone.
+            Weight of a penalty on forget examples that the model knows better than unseen ones (at most 50 of them:
+            better or less), taken in every fourth to eighth step of the repair; see [`ForgetPenalty`]. It needs
+            `selection="auto"`, the target `"unseen"` and an `unseen_dataset`. By default 1.5 for classifiers, 1 for
+            language models and other heads without a class per example, and 0 with the other rules. Set it to 0 if the
+            repair must read retain data alone.
         hard_example_share (`float`, *optional*):
             After the first epoch the repair reads only this share of the retain set, the rows with the largest losses,
             repeated until an epoch is full; see [`HardExampleSampler`]. 1 reads all rows. By default 0.5 with

@@ -14,6 +14,7 @@ from ..report.json_record import JsonRecord
 from ..report.report import UnlearningReport
 from ..report.results import IntegrityResult
 from ..selection.fisher_plane import FisherPlane
+from ..selection.search import SMALL_REQUEST
 from .public_records import PublicMeasure, PublicRelearning, PublicTrial, ResetShare
 from .redaction import (
     Redaction,
@@ -158,7 +159,7 @@ class PublicReport(JsonRecord):
             disclosure=disclosure,
             description=description if disclosure == "description" else None,
             model_class=report.model_class,
-            settings=_public_settings(report),
+            settings=_public_settings(report, policy),
             rule=None if policy.withholds else selection.rule,
             # Infinite if the retain Fisher of all selected weights is 0.
             gamma=round_to_digits(gamma, 4) if gamma is not None and math.isfinite(gamma) else None,
@@ -203,12 +204,14 @@ def _public_names(report: UnlearningReport) -> dict[str, str]:
     return {split: numbered.get(split, split) for split in splits}
 
 
-def _public_settings(report: UnlearningReport) -> dict[str, Any]:
+def _public_settings(report: UnlearningReport, policy: Redaction) -> dict[str, Any]:
     settings = {name: report.settings[name] for name in _SETTINGS if name in report.settings}
     if "forget_penalty" in settings:
         settings["forget_penalty"] = report.forget_penalty()
     if len(report.retained_by_round) > 1:
         settings["repair_rounds"] = len(report.retained_by_round)
+    if not policy.withholds and report.stages[BEFORE].splits["forget"].num_examples <= SMALL_REQUEST:
+        settings["small_request"] = True
     return settings
 
 

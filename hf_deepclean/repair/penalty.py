@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from torch.utils.data import Subset
 
 from ..data.loaders import seeded_batches
@@ -15,6 +16,9 @@ from ..data.loaders import seeded_batches
 
 # The penalty is taken in every fourth to every eighth step.
 MIN_STEPS_PER_PENALTY, MAX_STEPS_PER_PENALTY = 4, 8
+
+# A smaller loss counts as this one where losses are compared on the scale of odds.
+_LEAST_LOSS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ class ForgetPenalty:
     Here `l_i` is the loss of an example and `t_i` its target. The target is a quantile of the losses of unseen
     examples before the reset, at the rank of `l_i` in its batch. So the hardest forget examples are held to the losses
     of the hardest unseen ones, and examples that any model would know may be known.
+
+    A few forget examples are easily pushed too far, and then stand out as forgotten. So if there are `few`, they are
+    held to their targets from both sides, by the Huber loss of the log odds of the two losses (of the losses
+    themselves for heads with densities). The targets are then quantiles of the losses of unseen examples under the
+    current model, and what follows does not apply.
 
     The targets rise during the repair, from one half of these quantiles towards the whole, because an example that was
     pushed away drifts further while the repair goes on. The penalty is 0 as soon as the mean loss of the batch reaches
@@ -52,6 +61,10 @@ class ForgetPenalty:
             the quantiles.
         seed (`int`):
             Seed of the order of the examples.
+        few (`bool`, *optional*, defaults to `False`):
+            Whether there are few forget examples.
+        on_odds (`bool`, *optional*, defaults to `False`):
+            Whether a few examples are compared by log odds, for which losses must not be negative.
     """
 
     forget_rows: Any
@@ -63,6 +76,8 @@ class ForgetPenalty:
     period: int
     rise: float
     seed: int
+    few: bool = False
+    on_odds: bool = False
 
     def batch(
         self, rows: Any, step: int, process_index: int = 0, num_processes: int = 1
@@ -83,7 +98,9 @@ class ForgetPenalty:
                 the last processes get a batch that does not count.
         """
         number, num_rows = step // self.period, len(rows)
-        size = min(self.batch_size * num_processes, num_rows)
+        # No gradient is taken of unseen examples, so twice as many fit, and quantiles of them are less noisy.
+        batches = 2 if self.few and rows is self.unseen_rows else 1
+        size = min(batches * self.batch_size * num_processes, num_rows)
         positions = range(number * size, (number + 1) * size)
         orders = {
             turn: torch.randperm(num_rows, generator=torch.Generator().manual_seed(self.seed + turn)).tolist()
@@ -118,14 +135,39 @@ class ForgetPenalty:
         if number == 0:
             return None
         middles = (np.arange(number) + 0.5) / number
+        ranks = np.argsort(np.argsort(forget_losses, kind="stable"), kind="stable")
+        if self.few and len(unseen_losses):
+            return np.quantile(unseen_losses, middles)[ranks]
         quantiles = np.interp(middles, np.linspace(0, 1, len(self.unseen_losses)), self.unseen_losses)
         # Losses of densities may be negative.
         quantiles = quantiles - max(0.0, 1 - progress / self.rise) / 2 * np.abs(quantiles)
         enough = min(quantiles.mean(), np.mean(unseen_losses)) if len(unseen_losses) else quantiles.mean()
         if np.mean(forget_losses) >= enough:
             return None
-        ranks = np.argsort(np.argsort(forget_losses, kind="stable"), kind="stable")
         return quantiles[ranks]
+
+    def excess(self, losses: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """
+        Sums how far the losses of examples are below their targets, or for a few examples, how far from them.
+
+        Args:
+            losses, targets (`torch.Tensor` of shape `(num_examples,)`):
+                The losses and their targets, in nats.
+
+        Returns:
+            `torch.Tensor`: The sum, a scalar.
+        """
+        if not self.few:
+            return (targets - losses).clamp_min(0).sum()
+        if self.on_odds:
+            losses, targets = (_log_odds(values) for values in (losses, targets))
+        return functional.huber_loss(losses, targets, reduction="sum")
+
+
+def _log_odds(losses: torch.Tensor) -> torch.Tensor:
+    """The log odds against the label, for its loss `-log p`."""
+    losses = losses.clamp_min(_LEAST_LOSS)
+    return losses + (-(-losses).expm1()).log()
 
 
 def penalty_period(num_steps: int, num_batches: int) -> int:

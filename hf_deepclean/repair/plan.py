@@ -13,9 +13,10 @@ from transformers import TrainingArguments
 from ..data.loaders import BatchSource
 from ..data.streams import first_rows, is_stream
 from ..runtime.processes import num_processes
-from ..selection.search import SelectionSearch
+from ..selection.knowledge import LOSS_MEASURE
+from ..selection.search import SelectionSearch, is_small_request
 from .hard_examples import HardExampleSampler
-from .penalty import ForgetPenalty, penalty_period
+from .penalty import MIN_STEPS_PER_PENALTY, ForgetPenalty, penalty_period
 
 
 # At most this many unseen examples give the losses that forget examples are held to.
@@ -91,7 +92,10 @@ class RepairPlan:
         share = _hard_example_share(args, splits["retain"], search, hard_example_share)
         if search is None or search.unseen_losses is None or weight == 0:
             return cls(None, weight, share)
-        return cls(partial(_make_penalty, source, args, splits, search.unseen_losses, weight, rise), weight, share)
+        on_odds = search.measure != LOSS_MEASURE
+        return cls(
+            partial(_make_penalty, source, args, splits, search.unseen_losses, weight, rise, on_odds), weight, share
+        )
 
     def new_row_order(self, num_rows: int) -> HardExampleSampler | None:
         """
@@ -178,6 +182,7 @@ def _make_penalty(
     unseen_losses: tuple[float, ...],
     weight: float,
     rise: float,
+    on_odds: bool,
 ) -> ForgetPenalty:
     def rows(dataset: Any) -> Any:
         # A stream cannot be read in another order, so its first rows are kept in memory.
@@ -186,6 +191,7 @@ def _make_penalty(
     (forget, collator), (unseen, _) = (
         source.rows_and_collator(rows(splits[name]), "penalty") for name in ("forget", "unseen")
     )
+    few = is_small_request(splits["forget"])
     num_batches = math.ceil(len(forget) / (args.train_batch_size * num_processes()))
     return ForgetPenalty(
         forget,
@@ -194,9 +200,13 @@ def _make_penalty(
         unseen_losses,
         weight=weight,
         batch_size=args.train_batch_size,
-        period=penalty_period(num_steps_per_epoch(args, splits["retain"]), num_batches),
+        period=MIN_STEPS_PER_PENALTY
+        if few
+        else penalty_period(num_steps_per_epoch(args, splits["retain"]), num_batches),
         rise=rise,
         seed=args.seed,
+        few=few,
+        on_odds=few and on_odds,
     )
 
 

@@ -320,9 +320,9 @@ class RepairTrainer(Trainer):
         if targets is None:
             return
         first = sum(map(len, forget[: process_index()]))
-        excess = torch.as_tensor(targets[first : first + len(own)]).to(own) - own
+        wanted = torch.as_tensor(targets[first : first + len(own)]).to(own)
         # Gradients are averaged over the processes.
-        total = num_processes() * penalty.weight * excess.clamp_min(0).sum() / len(targets)
+        total = num_processes() * penalty.weight * penalty.excess(own, wanted) / len(targets)
         self.accelerator.backward(total)
 
     def _repair_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:

@@ -5,9 +5,11 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ..data.streams import is_stream
 from ..evaluation.predictions import ExamplePredictions
 from .knowledge import CLASS_MEASURE, knowledge, measure_of_knowledge
 from .weight_selection import WeightSelection
@@ -24,6 +26,10 @@ MIN_KNOWLEDGE_LEFT_OF_LANGUAGE = 0.6
 # forget data and of unseen data, down to the least share.
 _LESS_PER_KNOWN_BY_HEART = 1.5
 LEAST_KNOWLEDGE_LEFT = 0.15
+# A request of at most this many examples is small. Only weights that hardly matter to the retain data are reset then,
+# because the penalty of the repair brings the few examples to their losses by any weights that may move.
+SMALL_REQUEST = 50
+MIN_KNOWLEDGE_LEFT_OF_SMALL = 0.95
 # Before a repair with fewer steps than this, at least one half must be left.
 _FEW_REPAIR_STEPS = 100
 
@@ -113,6 +119,7 @@ def search_selection(
     num_repair_steps: int,
     unseen: ExamplePredictions | None = None,
     base: ExamplePredictions | None = None,
+    is_small: bool = False,
 ) -> tuple[WeightSelection, SelectionSearch]:
     """
     Finds the deepest reset that a repair can recover from.
@@ -143,6 +150,9 @@ def search_selection(
             The model's answers on a sample of unseen data.
         base ([`ExamplePredictions`], *optional*):
             For an adapter: the answers of its base on the sample of `"retain"`, which no reset can take away.
+        is_small (`bool`, *optional*, defaults to `False`):
+            Whether the request is small; see [`is_small_request`]. With unseen data and the target `"unseen"` it needs
+            a shallow reset, or else the shallowest of the trials.
 
     Returns:
         `tuple[WeightSelection, SelectionSearch]`: The selected weights, and the record of the search.
@@ -163,23 +173,37 @@ def search_selection(
     min_left = min_knowledge_left(target, num_repair_steps, before["forget"], unseen)
     if base is not None:
         chance = min(max(chance, knowledge(base)), as_it_is.retain)
-    enough = chance + min_left * (as_it_is.retain - chance)
-    trials, chosen, selected = _bisect(num_candidates, num_trials, select, evaluate, enough)
+    is_shallow = is_small and unseen is not None and target == "unseen"
+    shares = [MIN_KNOWLEDGE_LEFT_OF_SMALL, min_left] if is_shallow else [min_left]
+    enough = [chance + share * (as_it_is.retain - chance) for share in shares]
+    trials, chosen, selected = _bisect(num_candidates, num_trials, select, evaluate, enough[0])
+    if chosen is None and trials[-1].retain >= enough[-1]:
+        chosen = len(trials) - 1
+    else:
+        min_left = shares[0]
     sizes = {split: len(answers.labels) for split, answers in before.items()}
     losses = None
     if unseen is not None and target == "unseen":
-        quantiles = np.quantile(-unseen.confidence(), np.linspace(0, 1, _NUM_LOSS_QUANTILES))
-        losses, sizes["unseen"] = tuple(quantiles.tolist()), len(unseen.labels)
+        losses, sizes["unseen"] = _loss_quantiles(unseen), len(unseen.labels)
     search = SelectionSearch(target, measure, chance, min_left, as_it_is, tuple(trials), chosen, sizes, losses)
     if chosen is None:
-        table = "\n".join("  ".join(row) for row in search.rows(selected.num_in_scope))
-        raise UnrecoverableResetError(
-            f"Every reset that was tried, down to {min(trial.num_selected for trial in trials):,} weights, leaves "
-            f"too little of what the model knows of the retain data, and nothing was changed:\n{table}\n"
-            "All answers depend on the weights that matter to the forget data. Name modules that must not be reset in "
-            "`exclude_modules`, or choose a `reset_fraction` or `gamma` yourself."
-        )
+        raise _unrecoverable(search, selected.num_in_scope)
     return selected, search
+
+
+def _loss_quantiles(unseen: ExamplePredictions) -> tuple[float, ...]:
+    return tuple(np.quantile(-unseen.confidence(), np.linspace(0, 1, _NUM_LOSS_QUANTILES)).tolist())
+
+
+def _unrecoverable(search: SelectionSearch, num_in_scope: int) -> UnrecoverableResetError:
+    table = "\n".join("  ".join(row) for row in search.rows(num_in_scope))
+    fewest = min(trial.num_selected for trial in search.trials)
+    return UnrecoverableResetError(
+        f"Every reset that was tried, down to {fewest:,} weights, leaves too little of what the model knows of the "
+        f"retain data, and nothing was changed:\n{table}\n"
+        "All answers depend on the weights that matter to the forget data. Name modules that must not be reset in "
+        "`exclude_modules`, or choose a `reset_fraction` or `gamma` yourself."
+    )
 
 
 def _bisect(
@@ -205,6 +229,17 @@ def _bisect(
         else:
             low, chosen, selected = middle, number, selection
     return trials, chosen, selection if selected is None else selected
+
+
+def is_small_request(forget_dataset: Any) -> bool:
+    """
+    Whether there are at most 50 examples to forget. A stream has an unknown number of them, and counts as large.
+
+    Args:
+        forget_dataset ([`~datasets.Dataset`], map-style or iterable):
+            The forget set.
+    """
+    return not is_stream(forget_dataset) and len(forget_dataset) <= SMALL_REQUEST
 
 
 def min_knowledge_left(

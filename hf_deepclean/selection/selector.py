@@ -19,7 +19,7 @@ from ..runtime.processes import on_main_process, run_once
 from .knowledge import target_of_request
 from .largest import LargestRatios
 from .rules import select_weights
-from .search import SelectionSearch, search_selection
+from .search import SelectionSearch, is_small_request, search_selection
 from .subtraction import KeptFisherResult, cancellation_error
 from .weight_selection import WeightSelection
 
@@ -220,4 +220,5 @@ class WeightSelector:
             num_repair_steps=self.num_repair_steps,
             unseen=unseen,
             base=base,
+            is_small=is_small_request(splits["forget"]),
         )

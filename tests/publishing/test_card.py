@@ -263,6 +263,13 @@ def test_a_card_tells_of_the_penalty_that_the_repair_had_and_of_none_that_it_had
     penalised = report(search=search, settings={"reset_value": "zero", "forget_penalty": 1.0})
     text = str(UnlearningCard.from_report(PublicReport.of(penalised)))
     assert ("a penalty on them was added (weight 1)" in text) == (losses is not None)
+    splits = {name: stage.splits for name, stage in penalised.stages.items()}
+    few = {name: parts | {"forget": replace(parts["forget"], num_examples=12)} for name, parts in splits.items()}
+    stages = {name: replace(stage, splits=few[name]) for name, stage in penalised.stages.items()}
+    few = replace(penalised, stages=stages)
+    text = str(UnlearningCard.from_report(PublicReport.of(few, "size")))
+    assert ("(weight 1), which holds them from both sides" in text) == (losses is not None)
+    assert "from both sides" not in str(UnlearningCard.from_report(PublicReport.of(few)))
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
@@ -270,6 +277,8 @@ def test_card_and_report_tell_which_rows_the_later_epochs_of_the_repair_read(sha
     settings = {"reset_value": "zero", "num_train_epochs": 3, "hard_example_share": share}
     ordered = report(settings=settings)
     text = str(UnlearningCard.from_report(PublicReport.of(ordered)))
-    assert "3 epochs" in text
+    assert ": 3 epochs" in text
+    again = PublicReport.of(replace(ordered, retained_by_round=(0.5, 0.9)))
+    assert ": 2 times 3 epochs" in str(UnlearningCard.from_report(again))
     assert ("only on the 50 % of the retained data with the largest losses" in text) == (share < 1)
     assert ("read 50 % of the retained data, those with the largest losses" in str(ordered)) == (share < 1)

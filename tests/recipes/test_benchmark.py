@@ -18,6 +18,7 @@ import torch
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "benchmark"
 MODULES = ["task_data", "tasks", "train_models", "methods", "choose", "figures", "jobs", "records", "run", "tables"]
+MODULES += ["small_requests"]
 
 
 @pytest.fixture(scope="module")
@@ -351,3 +352,27 @@ def test_what_does_not_apply_or_fails_is_said_in_the_tables(benchmark):
         found["failure"] = "It diverged.\nMore."
     text = tables.markdown(results, tables.summarize(results))
     assert "| SubspaceForgetting | does not apply |" in text and "| FineTuning | fails: It diverged. |" in text
+
+
+def test_small_requests_share_no_row_and_the_reference_saw_none_of_them(benchmark, source):
+    module = benchmark["small_requests"]
+    data = module.small_task("digits-random").data(0, source)
+    total, pool = len(data.forget) + len(data.retain), {id(row) for row in data.forget}
+    assert len(data.reference_rows) == total - len(pool) and not pool & {id(row) for row in data.reference_rows}
+    by_size = {}
+    for size, _, request in module.requests(data):
+        rows = [id(row) for row in request.forget]
+        assert len(rows) == size and len(request.retain) == total - size
+        assert not set(rows) & {id(row) for row in request.retain}
+        by_size.setdefault(size, []).extend(rows)
+    assert by_size and all(len(rows) == len(set(rows)) and set(rows) <= pool for rows in by_size.values())
+
+
+def test_small_requests_are_summed_up_by_model_and_size(benchmark):
+    stage = {"auc": 0.6, "retain": 0.9, "eval": 0.8, "seconds": 2.0, "share": 0.1}
+    result = {"task": "digits-random", "seed": 0, "unseen": True, "before": stage, "reference": stage}
+    results = [result | {"size": 3, "after": stage | {"auc": auc}} for auc in (0.4, 0.6)]
+    results.append(result | {"size": 1, "after": {"refused": True}})
+    lines = benchmark["small_requests"].summarize(results).splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| digits | yes | 3 | 2 | 0.600 | 0.500 ± 0.196 | 0.600 |")

@@ -96,3 +96,39 @@ def test_forget_data_are_read_as_often_as_retained_ones_within_bounds():
     assert penalty_period(60, 10) == 6
     assert penalty_period(60, 60) == penalty_period(0, 3) == MIN_STEPS_PER_PENALTY
     assert penalty_period(10_000, 1) == MAX_STEPS_PER_PENALTY
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_a_few_examples_are_held_to_what_unseen_ones_are_now_also_if_they_are_known_less(size):
+    unseen = np.linspace(1.0, 2.0, 41)
+    for losses in (np.linspace(0.0, 0.1, size), np.linspace(8.0, 9.0, size)):
+        targets = penalty(few=True).targets(losses, unseen, 0.0)
+        assert targets == pytest.approx(np.quantile(unseen, (np.arange(size) + 0.5) / size))
+
+
+@pytest.mark.parametrize("on_odds", [False, True])
+def test_a_few_examples_are_moved_towards_their_targets_from_both_sides_and_not_beyond(on_odds):
+    logits = torch.tensor([[9.0, 0.0], [2.0, 0.0], [0.5, 0.0], [-1.0, 0.0], [-9.0, 0.0]], requires_grad=True)
+    losses = torch.nn.functional.cross_entropy(logits, torch.zeros(5, dtype=torch.long), reduction="none")
+    target = losses[2].detach()
+    one = penalty(few=True, on_odds=on_odds)
+    one.excess(losses, target.expand(5)).backward()
+    direction = logits.grad[:, 0]
+    assert (direction[:2] > 0).all() and direction[2].abs() < 1e-6 and (direction[3:] < 0).all()
+    # The example that is known by heart is moved as fast as any other on the scale of odds alone.
+    assert direction[0] > 0.99 if on_odds else direction[0] < 1e-3
+    assert penalty().excess(losses.detach(), target.expand(5)) == (target - losses.detach()).clamp_min(0).sum()
+
+
+def test_losses_of_zero_and_of_densities_have_finite_gradients():
+    for on_odds, values in ((True, [0.0, 1e-9, 200.0]), (False, [-3.0, 0.0, 2.0])):
+        losses = torch.tensor(values, requires_grad=True)
+        penalty(few=True, on_odds=on_odds).excess(losses, torch.tensor([0.5, 0.0, 1.0])).backward()
+        assert losses.grad.isfinite().all()
+
+
+def test_a_few_examples_are_compared_with_twice_as_many_unseen_ones():
+    one = penalty(num_forget=5, few=True)
+    assert [len(one.batch(rows, 0)[0]["rows"]) for rows in (one.forget_rows, one.unseen_rows)] == [5, 16]
+    parts = [one.batch(one.unseen_rows, 0, index, 2)[0]["rows"] for index in range(2)]
+    assert len({*parts[0], *parts[1]}) == 32

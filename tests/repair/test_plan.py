@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hf_deepclean.repair.penalty import MIN_STEPS_PER_PENALTY
 from hf_deepclean.repair.plan import RepairPlan, check_repair_options, num_repair_steps, num_steps_per_epoch
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 from tests import tiny
@@ -53,6 +54,23 @@ def test_the_penalty_depends_on_the_kind_of_model(tmp_path, measure, scope, weig
     given = plan_of(tmp_path, search_of(measure), reset_scope=scope, forget_penalty=3.0)
     penalty = given.make_penalty()
     assert (given.penalty_weight, penalty.weight, penalty.rise) == (3.0, 3.0, rise)
+
+
+@pytest.mark.parametrize(
+    ("num_forget", "measure", "few", "on_odds"),
+    [
+        (50, "accuracy", True, True),
+        (51, "accuracy", False, False),
+        (1, "token accuracy", True, True),
+        (1, "1 / (1 + loss)", True, False),
+    ],
+)
+def test_few_examples_are_held_from_both_sides_in_every_fourth_step(tmp_path, num_forget, measure, few, on_odds):
+    trainer, data = trainer_for(tmp_path, model=resnet()), splits()
+    data["forget"] = tiny.digits().select(range(200, 200 + num_forget))
+    penalty = RepairPlan.of(trainer.batch_source, trainer.args, data, search_of(measure)).make_penalty()
+    assert (penalty.few, penalty.on_odds) == (few, on_odds)
+    assert penalty.period == MIN_STEPS_PER_PENALTY or not few
 
 
 def test_without_a_weight_or_without_unseen_losses_there_is_no_penalty(tmp_path):

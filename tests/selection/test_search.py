@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -17,8 +18,11 @@ from hf_deepclean.selection.search import (
     MIN_KNOWLEDGE_LEFT,
     MIN_KNOWLEDGE_LEFT_FOR_CHANCE,
     MIN_KNOWLEDGE_LEFT_OF_LANGUAGE,
+    MIN_KNOWLEDGE_LEFT_OF_SMALL,
+    SMALL_REQUEST,
     SelectionSearch,
     UnrecoverableResetError,
+    is_small_request,
     min_knowledge_left,
     search_selection,
 )
@@ -50,9 +54,9 @@ class Model:
         self.tried.append(selection.num_selected)
         return both(self.forget(selection), self.retain(selection))
 
-    def search(self, num_trials=6, before=None, target="unseen", unseen=None, num_candidates=NUM_WEIGHTS):
+    def search(self, num_trials=6, before=None, target="unseen", unseen=None, num_candidates=NUM_WEIGHTS, **kwargs):
         before = before or both(1.0, 1.0)
-        return search_selection(num_candidates, select, before, self, target, num_trials, MANY, unseen)
+        return search_selection(num_candidates, select, before, self, target, num_trials, MANY, unseen, **kwargs)
 
 
 def collapsing_above(limit):
@@ -263,3 +267,36 @@ def test_unseen_data_let_the_search_go_deeper():
     (shallow, first), (deep, second) = (model.search(unseen=unseen) for unseen in (None, answers(0.2)))
     assert (first.min_left, second.min_left) == (MIN_KNOWLEDGE_LEFT, LEAST_KNOWLEDGE_LEFT)
     assert shallow.num_selected < deep.num_selected
+
+
+def test_a_request_of_at_most_fifty_examples_is_small():
+    assert is_small_request(range(1)) and is_small_request(range(SMALL_REQUEST))
+    assert not is_small_request(range(SMALL_REQUEST + 1))
+    assert not is_small_request(datasets.Dataset.from_dict({"x": [1]}).to_iterable_dataset())
+
+
+def fading():
+    """A model that knows less with every further weight that is reset."""
+    return Model(lambda selection: 1 - 0.9 * selection.num_selected / NUM_WEIGHTS)
+
+
+def test_the_reset_of_a_small_request_is_shallow():
+    large, small = (fading().search(unseen=answers(0.9), num_trials=12, is_small=few)[1] for few in (False, True))
+    assert (large.min_left, small.min_left) == (pytest.approx(0.35), MIN_KNOWLEDGE_LEFT_OF_SMALL)
+    left = [search.trials[search.chosen].retain for search in (large, small)]
+    assert left[0] < 0.5 and 0.95 <= left[1] < 0.97
+
+
+def test_without_unseen_data_and_if_classes_are_to_go_a_small_request_is_like_any_other():
+    for arguments in ({}, {"target": "chance"}, {"target": "chance", "unseen": answers(0.0)}):
+        large, small = (fading().search(**arguments, is_small=few)[1] for few in (False, True))
+        assert large == small
+
+
+def test_if_no_reset_is_shallow_enough_a_small_request_gets_the_shallowest_that_a_repair_recovers_from():
+    model = Model(lambda selection: 0.8)
+    selection, search = model.search(unseen=answers(0.9), is_small=True)
+    assert selection.num_selected == min(model.tried) == search.trials[search.chosen].num_selected
+    assert search.min_left == pytest.approx(0.35)
+    with pytest.raises(UnrecoverableResetError):
+        Model(lambda selection: 0.3).search(unseen=answers(0.9), is_small=True)

@@ -169,7 +169,9 @@ def test_a_run_by_trials_reports_how_it_chose_and_its_sweep_beside(tmp_path):
     assert "the target was 'chance'." in text and text.count("(chosen)") == 1
 
 
-def test_what_a_repair_did_not_bring_back_is_warned_of_and_in_the_report(tmp_path, caplog):
+def test_what_a_repair_did_not_bring_back_is_warned_of_and_in_the_report(tmp_path, caplog, monkeypatch):
+    # The reset of a small request is shallow.
+    monkeypatch.setattr("hf_deepclean.selection.search.SMALL_REQUEST", 0)
     report = auto_unlearner_for(tmp_path / "a", num_train_epochs=0).unlearn()
     before, after = (report.stages[stage].splits["retain"].accuracy for stage in ("before", "after_repair"))
     assert before - after > MAX_RETAIN_DROP
@@ -216,7 +218,8 @@ def test_a_run_by_trials_that_is_interrupted_ends_in_the_same_bits(tmp_path, mon
 
 
 def test_a_model_that_no_reset_spares_is_left_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_deepclean.selection.search.MIN_KNOWLEDGE_LEFT", 1.5)
+    for name in ("MIN_KNOWLEDGE_LEFT", "MIN_KNOWLEDGE_LEFT_OF_SMALL"):
+        monkeypatch.setattr(f"hf_deepclean.selection.search.{name}", 1.5)
     unlearner = auto_unlearner_for(tmp_path / "a")
     before = tiny.parameters_and_buffers(unlearner.model)
     with pytest.raises(ValueError, match="Every reset that was tried, down to .* and nothing was changed:\nreset"):
