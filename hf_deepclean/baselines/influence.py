@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..data.batches import LABELS, select_examples
+from ..data.batches import LABELS
 from ..models.contexts import differentiable_mode, evaluation_mode
 from ..models.likelihood import Likelihood
+from ..models.rows import select_examples
 from .data import UnlearningData
 from .method import UnlearningMethod
 from .scoring import check_positive, scored_batches, scored_choices, summed_gradients, trainable_parameters
@@ -140,7 +141,7 @@ class SecondOrderInfluence(UnlearningMethod):
 
         def hessian_product(vector: Sequence[torch.Tensor]) -> list[torch.Tensor]:
             likelihood, inputs, labels = next(batches)
-            parts = _parts(inputs, labels, self.per_device_batch_size)
+            parts = _parts(model, inputs, labels, self.per_device_batch_size)
             product = _hessian_product(model, likelihood, parts, parameters, vector)
             return [total * (full_size / len(labels)) for total in product]
 
@@ -245,10 +246,10 @@ def _hessian_product(
 
 
 def _parts(
-    inputs: Mapping[str, Any], labels: torch.Tensor, size: int
+    model: nn.Module, inputs: Mapping[str, Any], labels: torch.Tensor, size: int
 ) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
     for start in range(0, len(labels), size):
-        part = select_examples({**inputs, LABELS: labels}, range(start, min(start + size, len(labels))))
+        part = select_examples(model, {**inputs, LABELS: labels}, range(start, min(start + size, len(labels))))
         yield part, part.pop(LABELS)
 
 

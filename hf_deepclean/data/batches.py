@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A batch of model inputs: its labels, its examples and its device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,15 +45,6 @@ def split_labels(batch: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor
 def num_examples(batch: Mapping[str, Any]) -> int:
     """Number of examples in a batch, which is the length of its labels."""
     return len(split_labels(batch)[1])
-
-
-def select_examples(batch: Mapping[str, Any], indices: Sequence[int]) -> dict[str, Any]:
-    """A batch of the examples at `indices`, which may repeat."""
-    size = num_examples(batch)
-    return {
-        key: value[list(indices)] if isinstance(value, torch.Tensor) and value.ndim and len(value) == size else value
-        for key, value in batch.items()
-    }
 
 
 def move_batch(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

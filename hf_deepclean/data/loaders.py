@@ -22,6 +22,10 @@ from .row_errors import DataError, Failure, collated, positions_in
 from .streams import first_rows, is_stream, read_rows, read_stream
 
 
+# Rows that are collated alone to see whether they are padded to one length.
+_NUM_COMPARED = 8
+
+
 def seeded_batches(
     dataset: Any,
     batch_size: int,
@@ -213,6 +217,22 @@ class BatchSource:
                 if one is dataset:
                     return f"`{name}[{key!r}]`"
         return "the data set" if description is None else f'the data set of "{description}"'
+
+    def has_fixed_length(self, dataset: Any) -> bool:
+        """
+        Whether the collator pads every row to one length, also a row alone. Judged by the first rows.
+
+        Args:
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set. Of a stream it is not known, and the answer is no.
+        """
+        if is_stream(dataset):
+            return False
+        rows = Subset(dataset, range(min(_NUM_COMPARED, len(dataset))))
+        masks = [batch.get("attention_mask") for _, batch in self.batches(rows, 1, in_turns=False)]
+        if not all(isinstance(mask, torch.Tensor) and mask.ndim == 2 for mask in masks):
+            return False
+        return len({mask.shape[1] for mask in masks}) == 1 and any(not mask.all() for mask in masks)
 
     def rows_and_collator(self, dataset: Any, description: str | None) -> tuple[Any, Callable[[list[Any]], Any]]:
         """

@@ -5,6 +5,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -136,6 +137,7 @@ class Evaluator:
             self.log_likelihood_func,
             self.preprocess_logits,
             keep_logits=self.compute_metrics is not None,
+            has_fixed_length=partial(self.source.has_fixed_length, dataset),
         )
         with locating_errors(lambda: self._rows_of(places, dataset, description)):
             own = list(predictions)

@@ -5,6 +5,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ import torch
 from torch import nn
 
 from ..data.batches import IGNORED, move_batch, split_labels
+from ..models.company import Company
 from ..models.contexts import evaluation_mode
 from ..models.heads import classifies_tokens, find_likelihood, generates_tokens, num_classes, prepare_batch
 from ..models.label_alignment import logits_of
 from ..models.likelihood import TOKEN_KINDS, Likelihood, LogLikelihoodFunction, check_finite_log_likelihood
+from ..runtime.shards import is_sharded
 from .figures.memorization import mean_log_probability, min_k_score
 
 
@@ -120,6 +123,7 @@ def predict_examples(
     log_likelihood_func: LogLikelihoodFunction | None = None,
     preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     keep_logits: bool = True,
+    has_fixed_length: Callable[[], bool] | None = None,
 ) -> ExamplePredictions:
     """
     Runs a model over a data set in eval mode. The model's training flags are restored afterwards.
@@ -136,6 +140,8 @@ def predict_examples(
         keep_logits (`bool`, *optional*, defaults to `True`):
             Whether to keep logits. A language model has as many logits per token as tokens in its vocabulary, so let
             `preprocess_logits` reduce them, for example by `logits.argmax(-1)`.
+        has_fixed_length (`Callable`, *optional*):
+            As for [`~models.company.Company`], which keeps rows apart that would change each other's answers.
 
     Returns:
         [`ExamplePredictions`]
@@ -144,7 +150,9 @@ def predict_examples(
         `ValueError`: If the likelihood is not the one that the model was trained on, if a log-likelihood is not finite
             (names the position of the example), or if no example has a scored token.
     """
-    return join_predictions(list(predict_batches(model, batches, log_likelihood_func, preprocess_logits, keep_logits)))
+    return join_predictions(
+        list(predict_batches(model, batches, log_likelihood_func, preprocess_logits, keep_logits, has_fixed_length))
+    )
 
 
 @torch.no_grad()
@@ -154,38 +162,33 @@ def predict_batches(
     log_likelihood_func: LogLikelihoodFunction | None = None,
     preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     keep_logits: bool = True,
+    has_fixed_length: Callable[[], bool] | None = None,
 ) -> Iterator[ExamplePredictions]:
     """Yields the answers on every batch; the arguments are those of [`predict_examples`]."""
     device = next(model.parameters()).device
     position, num_bytes, likelihood = 0, 0, None
     with evaluation_mode(model):
+        company, in_step = Company(model, has_fixed_length), any(map(is_sharded, model.parameters()))
         for batch in batches:
             batch = move_batch(prepare_batch(model, batch), device)
             if likelihood is None:
                 likelihood = find_likelihood(model, batch, log_likelihood_func)
-            inputs, labels = split_labels(batch)
-            outputs = model(**inputs)
-            tokens = log_probabilities = logits = None
-            if likelihood.kind in TOKEN_KINDS:
-                tokens = _score_tokens(model, likelihood, batch, outputs)
-                scores = _sum_by_example(tokens)
-            else:
-                scores = likelihood(inputs, outputs, labels).double().cpu()
-            check_finite_log_likelihood(scores, position)
-            position += len(scores)
-            if likelihood.kind == "classification" or _classifies(model, likelihood, outputs, labels):
-                log_probabilities = torch.log_softmax(logits_of(outputs).double(), dim=-1).cpu().numpy()
-            if keep_logits:
-                kept = _all_logits(likelihood, outputs)
-                logits = _to_numpy(kept if preprocess_logits is None else preprocess_logits(kept, labels))
-                num_bytes += logits.nbytes
-                if num_bytes >= _MANY_BYTES > num_bytes - logits.nbytes and preprocess_logits is None:
+            answer = partial(_answer, model, likelihood, preprocess_logits=preprocess_logits, keep_logits=keep_logits)
+            answers = _by_parts(company, batch, answer)
+            if not in_step and company.wants(batch) and len(company.parts(batch)) == 1:
+                company.look(batch, likelihood, torch.from_numpy(answers.log_likelihood))
+                answers = answers if company.reason is None else _by_parts(company, batch, answer)
+            check_finite_log_likelihood(torch.from_numpy(answers.log_likelihood), position)
+            position += len(answers.log_likelihood)
+            if answers.logits is not None:
+                num_bytes += answers.logits.nbytes
+                if num_bytes >= _MANY_BYTES > num_bytes - answers.logits.nbytes and preprocess_logits is None:
                     logger.warning(
                         f"The logits kept for `compute_metrics` fill {num_bytes / 2**30:.1f} GiB after {position} "
                         "examples. Pass `preprocess_logits_for_metrics`, for example "
                         "`lambda logits, labels: logits.argmax(-1)`."
                     )
-            yield ExamplePredictions(logits, _to_numpy(labels), scores.numpy(), log_probabilities, tokens)
+            yield answers
 
 
 def join_predictions(parts: Sequence[ExamplePredictions]) -> ExamplePredictions:
@@ -206,6 +209,11 @@ def join_predictions(parts: Sequence[ExamplePredictions]) -> ExamplePredictions:
             "label is -100, except perhaps the first label of a causal model, which nothing predicts. Check the "
             "masking of the prompts, and whether truncation cut off the answers."
         )
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[ExamplePredictions]) -> ExamplePredictions:
+    first = parts[0]
     return ExamplePredictions(
         None if first.logits is None else _concatenate([part.logits for part in parts]),
         _concatenate([part.labels for part in parts]),
@@ -222,6 +230,44 @@ def _classifies(model: nn.Module, likelihood: Likelihood, outputs: Any, labels: 
         return False
     in_range = bool(((labels >= 0) & (labels < classes)).all())
     return classes > 1 and in_range and logits_of(outputs).shape == (len(labels), classes)
+
+
+def _by_parts(
+    company: Company, batch: Mapping[str, Any], answer: Callable[[Mapping[str, Any]], ExamplePredictions]
+) -> ExamplePredictions:
+    """The answers on a batch, whose rows run together as far as they do not change each other's."""
+    parts = company.parts(batch)
+    if len(parts) > 1 and any(map(is_sharded, company.model.parameters())):
+        raise ValueError(
+            f"The answers of {type(company.model).__name__} on a row depend on the longest row of its batch, and the "
+            "processes of a sharded model must all run equally many batches. Use batches of one row "
+            "(`per_device_eval_batch_size=1`)."
+        )
+    answers = [answer(company.take(batch, rows)) for rows in parts]
+    return answers[0] if len(parts) == 1 else _joined(answers).select(np.argsort(np.concatenate(parts)))
+
+
+def _answer(
+    model: nn.Module,
+    likelihood: Likelihood,
+    batch: Mapping[str, Any],
+    preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None,
+    keep_logits: bool,
+) -> ExamplePredictions:
+    inputs, labels = split_labels(batch)
+    outputs = model(**inputs)
+    tokens = log_probabilities = logits = None
+    if likelihood.kind in TOKEN_KINDS:
+        tokens = _score_tokens(model, likelihood, batch, outputs)
+        scores = _sum_by_example(tokens)
+    else:
+        scores = likelihood(inputs, outputs, labels).double().cpu()
+    if likelihood.kind == "classification" or _classifies(model, likelihood, outputs, labels):
+        log_probabilities = torch.log_softmax(logits_of(outputs).double(), dim=-1).cpu().numpy()
+    if keep_logits:
+        kept = _all_logits(likelihood, outputs)
+        logits = _to_numpy(kept if preprocess_logits is None else preprocess_logits(kept, labels))
+    return ExamplePredictions(logits, _to_numpy(labels), scores.numpy(), log_probabilities, tokens)
 
 
 def _score_tokens(

@@ -30,7 +30,9 @@ def accumulate_fisher_diagonal(
     Computes the exact diagonal of the Fisher information, `1/N sum_n (d log p(y_n | x_n, w) / dw)^2`.
 
     Gradients are squared per example and then summed, with dropout off and normalisation layers in eval mode. The
-    result does not depend on how the examples are batched. The model is afterwards what it was before.
+    result does not depend on how the examples are batched: examples that would change each other's results run alone,
+    with a warning, or in groups of their own; see [`~models.company.Company`]. The model is afterwards what it was
+    before.
 
     If the model is sharded with `torch.distributed.fsdp.fully_shard`, all processes must call this, each with its own
     batches, of any number and size. Every process gets the diagonal on the examples of all processes, with sums that
@@ -44,7 +46,9 @@ def accumulate_fisher_diagonal(
             wrapped for data parallelism, which averages gradients.
         batches (`Iterable[dict[str, Any]]`):
             Batches of model inputs, with the targets under `"labels"` (or `"start_positions"` and `"end_positions"`)
-            and the example axis first in every tensor. Packed documents count as one example each.
+            and the example axis first in every tensor. Tensors of images, videos and sounds may have an entry for
+            every image or patch instead; see [`~models.rows.select_examples`]. Packed documents count as one example
+            each.
         fisher_type (`str`, *optional*, defaults to `"empirical"`):
             `"empirical"` (the given labels), `"sampled"` (labels drawn from the model, seeded by example position) or
             `"expected"` (the exact expectation over classes; one backward pass per class).

@@ -32,6 +32,8 @@ class PassRecord:
             the range of examples that did.
         output_bytes (`int`): Size of an example's largest output.
         fallback (`dict[str, str]`): Parameters that took the one-example path, with the reason.
+        apart (`str`, *optional*): Why every example runs alone.
+        longest (`int`): The longest batch whose examples were run alone and together.
     """
 
     position: int = 0
@@ -41,6 +43,8 @@ class PassRecord:
     probed: list[tuple[int, int, int]] = field(default_factory=list)
     output_bytes: int = 0
     fallback: dict[str, str] = field(default_factory=dict)
+    apart: str | None = None
+    longest: int = 0
 
 
 class FisherCheckpoint:

@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A batch whose examples belong to groups, each of which has sums of its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..data.batches import num_examples, select_examples
+from ..data.batches import num_examples
+from ..models.rows import select_examples
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,14 @@ class GroupedBatch:
             The position of every example in the data set.
         groups (`dict[int, range]`):
             The examples of every group.
+        runs (`list[range]`):
+            The examples that may run together.
     """
 
     batch: dict[str, Any]
     positions: Sequence[int]
     groups: dict[int, range]
+    runs: Sequence[range]
 
     @property
     def size(self) -> int:
@@ -35,35 +41,50 @@ class GroupedBatch:
         return len(self.positions)
 
 
-def group_examples(batch: dict[str, Any], groups: list[int] | None, start: int) -> GroupedBatch:
+def group_examples(
+    model: nn.Module,
+    batch: dict[str, Any],
+    groups: list[int] | None,
+    start: int,
+    kinds: Sequence[Hashable] | None = None,
+) -> GroupedBatch:
     """
-    Sorts the examples of a batch by group.
+    Sorts the examples of a batch by group, and within a group by kind.
 
     Args:
+        model (`torch.nn.Module`):
+            The model.
         batch (`dict[str, Any]`):
             Model inputs and labels.
         groups (`list[int]`, *optional*):
             The group of every example. By default all examples belong to group 0.
         start (`int`):
             The position of the first example in the data set.
+        kinds (`Sequence`, *optional*):
+            A value for every example. Only examples of equal kinds run together, by default all.
 
     Raises:
         `ValueError`: If the batch has another number of examples than of groups.
     """
     size = num_examples(batch)
-    if groups is None:
-        return GroupedBatch(batch, range(start, start + size), {0: range(size)})
+    if groups is None and (kinds is None or len(set(kinds)) == 1):
+        return GroupedBatch(batch, range(start, start + size), {0: range(size)}, [range(size)])
+    groups = [0] * size if groups is None else groups
     if len(groups) != size:
         raise ValueError(
             f"A batch holds {size} documents in {len(groups)} rows; packed rows have no single group. Do not pack."
         )
-    order = sorted(range(size), key=groups.__getitem__)
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds or [None]))}
+    numbered = [numbers[kind] for kind in kinds or [None] * size]
+    order = sorted(range(size), key=lambda example: (groups[example], numbered[example]))
     ends = dict(zip(sorted(groups), range(1, size + 1), strict=True))
     starts = [0, *ends.values()]
+    runs = [list(run) for _, run in groupby(range(size), key=lambda place: numbered[order[place]])]
     return GroupedBatch(
-        select_examples(batch, order),
+        select_examples(model, batch, order),
         [start + index for index in order],
         {group: range(first, end) for (group, end), first in zip(ends.items(), starts, strict=False)},
+        [range(run[0], run[-1] + 1) for run in runs],
     )
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..data.batches import move_batch, select_examples
+from ..data.batches import move_batch
+from ..models.rows import select_examples
 from ..runtime.shards import Processes
 from .groups import GroupedBatch
 
@@ -21,11 +23,14 @@ class Lockstep:
     and its batches stay as they are.
 
     Args:
+        model (`torch.nn.Module`):
+            The model.
         processes ([`~runtime.shards.Processes`]):
             The processes that hold the shards.
     """
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, model: nn.Module, processes: Processes) -> None:
+        self.model = model
         self.processes = processes
         self._spare: dict[str, Any] | None = None
 
@@ -65,7 +70,7 @@ class Lockstep:
         own_groups = {} if examples is None else examples.groups
         found = self.processes.gather((size, list(own_groups), needs_example))
         if examples is not None:
-            self._spare = select_examples(examples.batch, [0])
+            self._spare = select_examples(self.model, examples.batch, [0])
         if any(needs for *_, needs in found):
             spares = self.processes.gather(self._spare and move_batch(self._spare, torch.device("cpu")))
             if needs_example:
@@ -73,7 +78,10 @@ class Lockstep:
         num_added = max(other for other, *_ in found) - size
         groups = sorted({group for _, others, _ in found for group in others})
         return GroupedBatch(
-            select_examples(self._spare if examples is None else examples.batch, [*range(size), *[0] * num_added]),
+            select_examples(
+                self.model, self._spare if examples is None else examples.batch, [*range(size), *[0] * num_added]
+            ),
             [*([] if examples is None else examples.positions), *[0] * num_added],
             {group: own_groups.get(group, range(0)) for group in groups},
+            [range(size + num_added)],
         )

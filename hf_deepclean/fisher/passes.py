@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,6 +86,7 @@ class FisherPass:
         def batches(start: int, earlier: Collection[int]) -> Iterable[tuple[int, Mapping[str, Any]]]:
             return self.source.batches(dataset, self.batch_size, description, start=start, earlier=earlier)
 
+        has_fixed_length = getattr(self.source, "has_fixed_length", None)
         return accumulate_over_processes(
             model,
             batches,
@@ -95,6 +97,7 @@ class FisherPass:
             parameters=parameters,
             seed=self.seed,
             accumulator_device=self.accumulator_device,
+            has_fixed_length=None if has_fixed_length is None else partial(has_fixed_length, dataset),
         )
 
 

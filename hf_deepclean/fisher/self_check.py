@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def find_differing_parameters(
-    model: TappedModel, batch: dict[str, Any], differences: Mapping[str, torch.Tensor]
-) -> dict[str, str]:
+    model: TappedModel, batch: dict[str, Any], differences: Mapping[str, torch.Tensor], own_padding: bool = False
+) -> list[str]:
     """
-    Compares the squared gradients of a few examples with the one-example reference, and warns if they differ.
+    Compares the squared gradients of a few examples with the one-example reference.
 
     Args:
         model ([`TappedModel`]):
@@ -28,16 +28,18 @@ def find_differing_parameters(
         batch (`dict[str, Any]`):
             The examples to compare.
         differences (`dict[str, torch.Tensor]`):
-            Sums of zeros, one per parameter. They hold the differences afterwards.
+            Sums of zeros, one per parameter. They are zeros again afterwards.
+        own_padding (`bool`, *optional*, defaults to `False`):
+            Whether the reference runs examples without the padding that they have beside the others.
 
     Returns:
-        `dict[str, str]`: The parameters that differ by more than rounding, with the reason to exclude them.
+        `list[str]`: The parameters that differ by more than rounding.
     """
     examples = range(num_examples(batch))
     untapped = model.add_tapped_squares_(batch, examples, [(examples, differences)])
     checked = [name for name, p in model.parameters.items() if name not in untapped and p.numel()]
     if not checked:
-        return {}
+        return []
     largest = dict.fromkeys(checked, 0.0)
 
     # Subtracting the reference from the sums leaves the difference, without a second set of sums.
@@ -46,7 +48,8 @@ def find_differing_parameters(
         largest[name] = max(largest[name], square.max().item())
         add_full_tensor_(differences[name], -square)
 
-    model.visit_example_gradients(subtract, batch, examples, checked, together=model.processes.are_several)
+    together = model.processes.are_several
+    model.visit_example_gradients(subtract, batch, examples, checked, together=together, own_padding=own_padding)
     remaining = {name: local_part(differences[name])[0].abs() for name in checked}
     remaining = {name: value.max().item() if value.numel() else 0.0 for name, value in remaining.items()}
     figures = torch.tensor([list(largest.values()), list(remaining.values())], dtype=torch.float64)
@@ -63,6 +66,13 @@ def find_differing_parameters(
         # A reference that is not finite cannot be compared; the pass itself reports it.
         if remaining[name] > min(0.5, 1e4 * precision) * size:
             wrong.append(name)
+    for total in differences.values():
+        total.zero_()
+    return wrong
+
+
+def excluded_parameters(wrong: Sequence[str]) -> dict[str, str]:
+    """Parameters that differ from the reference, with the reason to exclude them, and a warning."""
     if wrong:
         logger.warning(
             f"The batched Fisher of {len(wrong)} parameters differs from the one-example reference on the first "

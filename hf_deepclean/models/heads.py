@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from transformers.models.auto import modeling_auto
 
-from ..data.batches import IGNORED, LABELS, SPAN_LABELS, select_examples, split_labels
+from ..data.batches import IGNORED, LABELS, SPAN_LABELS, num_examples, split_labels
 from ..data.packing import cut_padding, pad_labels_right, pad_right, unpack_documents
 from ..runtime.sharded_models import plain_class
 from .contexts import differentiable_mode, evaluation_mode
 from .likelihood import Likelihood, LogLikelihoodFunction, built_in_kind
+from .rows import OWN_ROWS_HINT, select_examples, unexplained_tensors
 
 
 # Collators make a decoder's inputs with this method of the model. Some models rely on that and make none themselves.
@@ -64,6 +65,11 @@ def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, An
     return {**batch, LABELS: labels, "decoder_input_ids": _decoder_input_ids(model, labels)}
 
 
+def without_padding(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A prepared batch without the columns at the right that are padding in every row."""
+    return cut_padding(batch, labels_follow_inputs=not _generates_labels(model, batch))
+
+
 def find_likelihood(
     model: nn.Module, batch: Mapping[str, Any], log_likelihood_func: LogLikelihoodFunction | None = None
 ) -> Likelihood:
@@ -97,7 +103,7 @@ def find_likelihood(
         kind = built_in_kind(log_likelihood_func)
         likelihood = Likelihood("custom", log_likelihood_func) if kind is None else Likelihood(kind)
         with evaluation_mode(model), differentiable_mode(model), torch.no_grad():
-            outputs = model(**inputs)
+            outputs = _outputs(model, inputs, batch)
         with torch.enable_grad():
             differentiable = [tensor.requires_grad_() for tensor in _float_tensors(outputs)]
             log_likelihood = likelihood(inputs, outputs, labels)
@@ -112,7 +118,7 @@ def find_likelihood(
     example = _with_every_class(model, example, len(labels_of_batch))
     inputs, labels = split_labels(example)
     with evaluation_mode(model), differentiable_mode(model), torch.no_grad():
-        outputs = model(**inputs)
+        outputs = _outputs(model, inputs, batch)
         ours = {candidates[0]: _mean_loss(candidates[0], inputs, outputs, labels)}
         for candidate in candidates[1:]:
             # A candidate may not fit the shapes; with the virtual tokens of prompt tuning only the shifted one does.
@@ -252,7 +258,20 @@ def _example_to_check(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str
         index = int(labels.amax(dim=1).argmin())
     elif labels.ndim == 2:
         index = int((labels[:, 1:] != IGNORED).sum(dim=1).argmax())
-    return cut_padding(select_examples(batch, [index]), labels_follow_inputs=not _generates_labels(model, batch))
+    return without_padding(model, select_examples(model, batch, [index]))
+
+
+def _outputs(model: nn.Module, inputs: Mapping[str, Any], batch: Mapping[str, Any]) -> Any:
+    try:
+        return model(**inputs)
+    except Exception as error:
+        names = unexplained_tensors(model, batch)
+        if not names or num_examples(batch) == 1:
+            raise
+        raise ValueError(
+            f"{type(model).__name__} does not run on one row of a batch. It is not known which entries of {names} "
+            f"belong to the row, because their number is not that of the rows. {OWN_ROWS_HINT}"
+        ) from error
 
 
 def _with_every_class(model: nn.Module, example: Mapping[str, Any], batch_size: int) -> Mapping[str, Any]:
@@ -272,7 +291,7 @@ def _with_every_class(model: nn.Module, example: Mapping[str, Any], batch_size: 
         return example
     others = torch.linspace(0, classes - 1, min(classes, _MAX_CHECKED_CLASSES), device=labels.device)
     labels = torch.cat([labels, others.round().to(labels)])
-    return {**select_examples(example, [0] * len(labels)), LABELS: labels}
+    return {**select_examples(model, example, [0] * len(labels)), LABELS: labels}
 
 
 def _own_loss(model: nn.Module, example: Mapping[str, Any]) -> torch.Tensor | None:

@@ -10,10 +10,11 @@ import transformers as hf
 from torch import nn
 
 from hf_deepclean import next_token_log_likelihood, token_log_likelihood
-from hf_deepclean.data.batches import select_examples, split_labels
+from hf_deepclean.data.batches import split_labels
 from hf_deepclean.data.packing import cut_padding
 from hf_deepclean.fisher.engine.scores import fisher_scores
 from hf_deepclean.models.heads import find_likelihood, prepare_batch
+from hf_deepclean.models.rows import select_examples
 from tests import tiny
 from tests.heads import HEADS, VOCABULARY, fsmt, gpt2, mixtral, text, translation, waveform, xlnet
 
@@ -90,7 +91,7 @@ def test_sums_to_the_model_own_loss_of_every_unpadded_example(name, monkeypatch)
     monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
     ours = log_likelihood(model, batch)
     for index, value in enumerate(ours):
-        example = select_examples(batch, [index])
+        example = select_examples(model, batch, [index])
         if not name.startswith(("whisper", "vit", "wav2vec2")):
             example = cut_padding(example, labels_follow_inputs="generation" not in name)
         with torch.no_grad():
@@ -181,7 +182,7 @@ def test_virtual_tokens_of_prompt_tuning_are_not_scored_and_predict_the_first_to
     model, batch = tiny.randomized(model), text("next")
     ours = log_likelihood(model, batch)
     for index, value in enumerate(ours):
-        example = cut_padding(select_examples(batch, [index]))
+        example = cut_padding(select_examples(model, batch, [index]))
         count = int((example["labels"] != -100).sum())
         assert -value.item() == pytest.approx(model(**example).loss.item() * count, rel=1e-6)
 
@@ -261,7 +262,7 @@ def test_a_batch_without_a_scored_token_takes_the_kind_of_the_class():
 def test_sampled_labels_depend_on_neither_batches_nor_padding(name):
     model, batch, _ = make(name)
     together = sampled_scores(model, batch, 10)
-    alone = torch.cat([sampled_scores(model, select_examples(batch, [i]), 10 + i) for i in range(4)])
+    alone = torch.cat([sampled_scores(model, select_examples(model, batch, [i]), 10 + i) for i in range(4)])
     assert torch.allclose(alone, together, rtol=1e-12)
     assert torch.allclose(sampled_scores(model, widened(batch, 5), 10), together, rtol=1e-12)
     assert not torch.allclose(sampled_scores(model, batch, 10, seed=4), together)

@@ -3,7 +3,7 @@
 """Finds out from two small forward passes where the examples lie in the tensors that parameters meet."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ...data.batches import num_examples, select_examples, split_labels
+from ...data.batches import num_examples, split_labels
+from ...models.rows import select_examples
 from .layouts import UNKNOWN, UnknownLayout, layout_of
 from .ops import COMPOSITE, has_no_gradient, shapes_in, tensors_in
 from .values import ParameterValue, ParameterValues
@@ -34,18 +35,27 @@ CallKey = tuple[Callable[..., Any], tuple[str, ...]]
 Layouts = dict[CallKey, list[Record | None]]
 
 
-class _Shapes(TorchFunctionMode):
-    """Records the shapes of all ops in order."""
+# An op of the first run: the shapes of its inputs and outputs.
+_Shaped = tuple[Callable[..., Any], list[torch.Size], list[torch.Size]]
 
-    def __init__(self) -> None:
+
+class _Shapes(TorchFunctionMode):
+    """Records the shapes of all ops in order, and which of them parameters enter as they are."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         super().__init__()
-        self.calls: list[tuple[Callable[..., Any], list[torch.Size], list[torch.Size]]] = []
+        self.ids = {id(parameter) for parameter in parameters.values()}
+        self.calls: list[_Shaped] = []
+        self.places: dict[Any, list[int]] = defaultdict(list)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if func in COMPOSITE:
             with self:
                 return COMPOSITE[func](*args, **(kwargs or {}))
         output = func(*args, **(kwargs or {}))
+        own = _own(self.ids, (args, kwargs or {}))
+        if own:
+            self.places[func, own].append(len(self.calls))
         self.calls.append((func, shapes_in((args, kwargs)), shapes_in(output)))
         return output
 
@@ -53,14 +63,12 @@ class _Shapes(TorchFunctionMode):
 class _LayoutProbe(TorchFunctionMode):
     """Compares the shapes of all ops with their shapes at another batch size, and follows parameters through ops."""
 
-    def __init__(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        calls: list[tuple[Callable[..., Any], list[torch.Size], list[torch.Size]]],
-    ) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], shapes: _Shapes) -> None:
         super().__init__()
         self.values = ParameterValues(parameters)
-        self.calls = iter(calls)
+        self.shapes = shapes
+        self._next = 0
+        self._places = {key: iter(places) for key, places in shapes.places.items()}
         self.records: Layouts = defaultdict(list)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
@@ -68,7 +76,7 @@ class _LayoutProbe(TorchFunctionMode):
         if func in COMPOSITE:
             with self:
                 return COMPOSITE[func](*args, **kwargs)
-        other, other_inputs, other_outputs = next(self.calls, (None, [], []))
+        other, other_inputs, other_outputs = self._counterpart(func, args, kwargs)
         values = self.values.among((args, kwargs))
         if not values or has_no_gradient(func, args, [value.tensor for value in values]):
             return func(*args, **kwargs)
@@ -93,6 +101,18 @@ class _LayoutProbe(TorchFunctionMode):
         self.records[key].append(Record(operands, outputs))
         return output
 
+    def _counterpart(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same op in the first run. Loops over images run more often here, so parameters tell where this is."""
+        own = _own(self.shapes.ids, (args, kwargs))
+        self._next = next(self._places.get((func, own), iter(())), self._next) if own else self._next
+        calls, self._next = self.shapes.calls, self._next + 1
+        return calls[self._next - 1] if self._next <= len(calls) else (None, [], [])
+
+
+def _own(ids: Collection[int], values: Any) -> tuple[int, ...]:
+    """The parameters that enter an op as they are."""
+    return tuple(id(tensor) for tensor in tensors_in(values) if id(tensor) in ids)
+
 
 def probe_layouts(model: nn.Module, batch: Mapping[str, Any], parameters: Mapping[str, nn.Parameter]) -> Layouts:
     """
@@ -103,13 +123,13 @@ def probe_layouts(model: nn.Module, batch: Mapping[str, Any], parameters: Mappin
     first = _most_padded(batch)
     second = next((example for example in range(num_examples(batch)) if example != first), first)
     two, three = (
-        split_labels(select_examples(batch, examples))[0] for examples in ([first, second], [first, second, first])
+        split_labels(select_examples(model, batch, rows))[0] for rows in ([first, second], [first, second, first])
     )
     # Nothing requires gradients here, so no graph is built. But ops under the model's own `no_grad` can be told apart.
     with torch.enable_grad():
-        with _Shapes() as shapes:
+        with _Shapes(parameters) as shapes:
             model(**two)
-        with _LayoutProbe(parameters, shapes.calls) as probe:
+        with _LayoutProbe(parameters, shapes) as probe:
             model(**three)
     return dict(probe.records)
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...data.batches import num_examples, select_examples, split_labels
+from ...data.batches import num_examples, split_labels
 from ...models.contexts import checkpointing_mode, differentiable_mode, evaluation_mode, only_trainable
-from ...models.heads import find_likelihood
+from ...models.heads import find_likelihood, without_padding
 from ...models.likelihood import Likelihood
+from ...models.rows import select_examples
 from ...runtime.sharded_models import held_parameters
 from ...runtime.shards import Turns
 from .scores import fisher_scores
@@ -32,6 +33,7 @@ def visit_example_gradients(
     seed: int = 0,
     examples: Collection[int] | None = None,
     together: bool = False,
+    own_padding: bool = False,
 ) -> None:
     """
     Computes the gradients whose squares add up to the Fisher diagonal, by a forward and backward pass per example.
@@ -56,6 +58,8 @@ def visit_example_gradients(
         together (`bool`, *optional*, defaults to `False`):
             Whether the processes of a sharded model run `visit` together. It is then called for every parameter, in
             the same order in all processes, with a gradient of zeros if the score does not depend on the parameter.
+        own_padding (`bool`, *optional*, defaults to `False`):
+            Whether examples run without the padding that other examples of the batch gave them.
     """
     likelihood = find_likelihood(model, batch) if likelihood is None else likelihood
     positions = range(num_examples(batch)) if positions is None else positions
@@ -66,7 +70,8 @@ def visit_example_gradients(
         only_trainable(model, list(held_parameters(model, parameters).values())),
     ):
         for example in range(num_examples(batch)) if examples is None else examples:
-            inputs, labels = split_labels(select_examples(batch, [example]))
+            one = select_examples(model, batch, [example])
+            inputs, labels = split_labels(without_padding(model, one) if own_padding else one)
             with torch.enable_grad():
                 outputs = model(**inputs)
                 scores = list(

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The entrance of the engine: adds the squared per-example gradients of a batch to sums."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from ...data.batches import num_examples, split_labels
 from ...models.heads import find_likelihood
-from ...models.likelihood import LogLikelihoodFunction
+from ...models.likelihood import Likelihood, LogLikelihoodFunction
+from ...models.rows import row_signatures
 from ...runtime.shards import Processes, add_full_tensor_
 from .probe import CallKey, Layouts, probe_layouts
 from .reference import visit_example_gradients
@@ -39,7 +41,8 @@ class TappedModel:
             As for [`accumulate_fisher_diagonal`].
 
     Attributes:
-        likelihood ([`~models.likelihood.Likelihood`]): How examples are scored. Known after [`~TappedModel.prepare`].
+        likelihood ([`~models.likelihood.Likelihood`]): How examples are scored. Known after
+            [`~TappedModel.find_likelihood`].
         excluded (`dict[str, str]`): Parameters that always take the one-example path, with the reason.
         taps: The taps of the last forward pass. A checkpointed layer runs again in them.
         output_bytes (`int`): Size of an example's largest output in the last forward pass.
@@ -67,18 +70,36 @@ class TappedModel:
         self.taps: AbstractContextManager[Any] = nullcontext()
         self.output_bytes = 0
         self.num_probes = 0
-        self._layouts: Layouts = {}
-        self._not_probed: set[CallKey] = set()
+        self.likelihood: Likelihood | None = None
+        # By the images of an example: with other images, ops have other shapes.
+        self._layouts: dict[Hashable, Layouts] = {}
+        self._not_probed: dict[Hashable, set[CallKey]] = defaultdict(set)
 
     @property
     def device(self) -> torch.device:
         """The device that batches must be on."""
         return next(iter(self.parameters.values())).device
 
-    def prepare(self, batch: dict[str, Any]) -> None:
-        """Finds out on a first batch how examples are scored and where they lie in the tensors of ops."""
+    def find_likelihood(self, batch: dict[str, Any]) -> None:
+        """Finds out on a first batch how examples are scored."""
         self.likelihood = find_likelihood(self.model, batch, self.log_likelihood_func)
-        self._layouts = probe_layouts(self.model, batch, self.parameters)
+
+    def prepare(self, batch: dict[str, Any]) -> None:
+        """Finds out on a first batch of its kind where examples lie in the tensors of ops."""
+        self._layouts[self._kind(batch)] = probe_layouts(self.model, batch, self.parameters)
+
+    @property
+    def num_kinds(self) -> int:
+        """Number of kinds of examples that were prepared for."""
+        return len(self._layouts)
+
+    def is_prepared(self, batch: dict[str, Any]) -> bool:
+        """Whether an earlier batch had examples with images like those of this batch."""
+        return self._kind(batch) in self._layouts
+
+    def _kind(self, batch: dict[str, Any]) -> Hashable:
+        signatures = row_signatures(self.model, batch)
+        return None if signatures is None else signatures[0]
 
     def forward(self, batch: dict[str, Any]) -> tuple[FisherTaps, Any]:
         """
@@ -87,18 +108,18 @@ class TappedModel:
         Returns:
             `tuple[FisherTaps, Any]`: The taps, and the model's outputs.
         """
-        inputs, _ = split_labels(batch)
+        inputs, kind = split_labels(batch)[0], self._kind(batch)
         tapped = {name: p for name, p in self.parameters.items() if name not in self.excluded}
         while True:
-            taps = self.taps = FisherTaps(tapped, self._layouts, num_examples(batch), self.product_dtype)
+            taps = self.taps = FisherTaps(tapped, self._layouts.get(kind, {}), num_examples(batch), self.product_dtype)
             with taps:
                 outputs = self.model(**inputs)
-            if all(self.processes.gather(taps.missing <= self._not_probed)):
+            if all(self.processes.gather(taps.missing <= self._not_probed[kind])):
                 taps.agree(self.processes)
                 self.output_bytes = max(map(_num_bytes, tree_leaves(outputs))) // num_examples(batch)
                 return taps, outputs
-            self._layouts = probe_layouts(self.model, batch, tapped) | self._layouts
-            self._not_probed |= taps.missing
+            self._layouts[kind] = probe_layouts(self.model, batch, tapped) | self._layouts.get(kind, {})
+            self._not_probed[kind] |= taps.missing
             self.num_probes += 1
 
     def add_tapped_squares_(self, batch: dict[str, Any], positions: Sequence[int], parts: Parts) -> dict[str, str]:
@@ -153,6 +174,7 @@ class TappedModel:
         *,
         examples: Collection[int] | None = None,
         together: bool = False,
+        own_padding: bool = False,
     ) -> None:
         """Runs the one-example reference for the named parameters; see [`visit_example_gradients`]."""
         visit_example_gradients(
@@ -166,6 +188,7 @@ class TappedModel:
             seed=self.seed,
             examples=examples,
             together=together,
+            own_padding=own_padding,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ....models.company import MIXES_EXAMPLES
 from ..calls import Call, Contact, Use
 from ..layouts import upcast
 
@@ -81,10 +82,7 @@ def batch_norm_rule(
     eps: float = 1e-5,
 ) -> Contact | None:
     if training:
-        raise ValueError(
-            "A batch normalisation layer without running statistics (`track_running_stats=False`) mixes the examples "
-            "of a batch, so that the model has no per-example log-likelihood and no Fisher information."
-        )
+        raise ValueError(MIXES_EXAMPLES)
     return _affine_channels(call, input, weight, bias, lambda x: F.batch_norm(x, running_mean, running_var, eps=eps))
 
 
