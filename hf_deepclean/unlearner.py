@@ -225,7 +225,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         check_overrides(self, FisherUnlearner)
         state = RunState(self.args.output_dir, self.args.state_save_seconds, self.interruption)
         with state.held(resuming=bool(resume_from_checkpoint)):
-            identity = identity_of_run(self.request, self.args)
+            identity = identity_of_run(self.request, self.args, self)
             if self.kept_fisher is not None:
                 self.kept_fisher.check_fresh(identity["model"])
             state.open(identity, num_bytes_to_write(self.request, self.args))

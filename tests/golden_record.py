@@ -25,7 +25,7 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 from transformers.utils import logging
 
 import hf_deepclean
@@ -186,19 +186,11 @@ def run_by_percentile(folder: Path) -> None:
     FisherUnlearner(tiny.trained(), args, **splits()).unlearn()
 
 
-class StopAt(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
 def run_interrupted(folder: Path) -> None:
     further = {"save_strategy": "steps", "save_steps": 5, "random_mask_control": True}
     try:
-        FisherUnlearner(tiny.trained(), config_for(folder, **further), **splits(), callbacks=[StopAt(13)]).unlearn()
+        stopped = FisherUnlearner(tiny.trained(), config_for(folder, **further), **splits())
+        tiny.interrupt_after(stopped, step=13).unlearn()
     except KeyboardInterrupt:
         pass
     FisherUnlearner(tiny.trained(), config_for(folder, **further), **splits()).unlearn(resume_from_checkpoint=True)

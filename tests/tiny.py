@@ -150,3 +150,16 @@ class Rows(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return self.rows[index]
+
+
+def interrupt_after(trainer, step: int):
+    """Makes a trainer stop after a step, as by Ctrl-C. A callback would belong to the run."""
+    training_step = trainer.training_step
+
+    def stopping(*args, **kwargs):
+        if trainer.state.global_step == step:
+            raise KeyboardInterrupt
+        return training_step(*args, **kwargs)
+
+    trainer.training_step = stopping
+    return trainer

@@ -14,7 +14,8 @@ from torch import nn
 
 from ..models.fingerprint import weights_fingerprint
 from ..runtime.files import check_new_file, replaced
-from ..runtime.sealed_files import write_tensors
+from ..runtime.sealed_files import digest_of_tensors, write_tensors
+from ..runtime.shards import local_part
 from ..version import __version__
 from .kept_files import check_no_fisher, read_files, read_sums, write_sums
 
@@ -133,6 +134,12 @@ class FisherDiagonal:
                 "again at the weights of the other."
             )
         return self.weights_fingerprint
+
+    def digest(self) -> str:
+        """A digest of the sums and of what they are sums of. Sums that are sharded are not gathered."""
+        sums = {name: local_part(total)[0].detach().cpu().contiguous() for name, total in self.sums.items()}
+        about = {"num_examples": str(self.num_examples), "fisher_type": self.fisher_type}
+        return digest_of_tensors(sums, about)
 
     def is_fresh(self, model: nn.Module) -> bool:
         """Whether the diagonal belongs to a model's present weights, by their fingerprint."""

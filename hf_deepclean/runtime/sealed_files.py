@@ -47,7 +47,7 @@ def write_tensors(
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {**(metadata or {}), _FORMAT: _SEALED, _OWNER: owner}
-    digest = _digest_of_tensors(tensors, metadata)
+    digest = digest_of_tensors(tensors, metadata)
     save_file(tensors, path, {**metadata, _DIGEST: digest})
     return digest
 
@@ -83,7 +83,7 @@ def read_tensors(
         warn_of_no_digest(path)
         return tensors, metadata
     digest = metadata.pop(_DIGEST, None)
-    if digest != _digest_of_tensors(tensors, metadata):
+    if digest != digest_of_tensors(tensors, metadata):
         raise ValueError(f"{path} is damaged: its content does not have the digest that it was written with. {remedy}")
     check_owner(path, metadata[_OWNER], owner, remedy)
     return tensors, {**metadata, _DIGEST: digest}
@@ -131,6 +131,16 @@ def unsealed(record: Mapping[str, Any]) -> dict[str, Any]:
     if record[_DIGEST] != digest_of_json(content):
         raise ValueError("its content does not have the digest that it was written with, so it is damaged or edited")
     return content
+
+
+def digest_of_tensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """A digest of contiguous tensors on the CPU and of what is said of them, 32 hexadecimal digits."""
+    digest = xxhash.xxh3_128(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def digest_of_json(record: Mapping[str, Any]) -> str:
@@ -187,15 +197,6 @@ def check_manifest(folder: Path, owner: str, remedy: str) -> None:
                 f"{MANIFEST_NAME}. {remedy}"
             )
     check_owner(folder, record[_OWNER], owner, remedy)
-
-
-def _digest_of_tensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
-    digest = xxhash.xxh3_128(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _digest_of_file(path: Path) -> str:

@@ -12,7 +12,7 @@ from ..report.report import REPORT_NAME
 from ..request import UnlearningRequest
 from ..runtime.files import INCOMPLETE, STATE_FOLDER
 from ..runtime.lock import LOCK_NAME, check_not_held
-from ..runtime.processes import num_processes
+from ..runtime.processes import is_main_process, num_processes
 from .progress import PROGRESS_NAME, load_progress
 
 
@@ -51,7 +51,9 @@ def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> N
         return
     if not path.is_dir():
         raise FileExistsError(f"The output directory {path} is a file. Choose another `output_dir`.")
-    check_not_held(path)
+    # The main process may hold the directory already, while others of its launch still look at it.
+    if is_main_process():
+        check_not_held(path)
     found = sorted(
         entry.name
         for entry in path.iterdir()

@@ -9,10 +9,23 @@ from typing import Any
 from ..config import FisherUnlearningConfig
 from ..data.digests import dataset_fingerprint
 from ..models.fingerprint import weights_fingerprint
+from ..repair.trainer import RepairTrainer
 from ..report.provenance import library_versions
 from ..request import UnlearningRequest
 from ..runtime.processes import num_processes, on_main_process
+from .fingerprints import Fingerprints
+from .settings import callbacks_of, settings_of_model, settings_of_torch, transforms_of
 
+
+# The key of what matters for the result and cannot be compared.
+NOT_COMPARED = "not compared"
+
+# The attributes of a trainer that hold functions of the caller.
+_FUNCTIONS = (
+    *("data_collator", "compute_metrics", "preprocess_logits_for_metrics", "log_likelihood_func", "processing_class"),
+)
+# The keys whose values are fingerprints by name.
+_FINGERPRINTED = ("callback", "transform")
 
 # Arguments, or their beginnings, that may differ in a resumed run.
 _WITHOUT_EFFECT = (
@@ -23,7 +36,9 @@ _WITHOUT_EFFECT = (
 )
 
 
-def identity_of_run(request: UnlearningRequest, args: FisherUnlearningConfig) -> dict[str, Any]:
+def identity_of_run(
+    request: UnlearningRequest, args: FisherUnlearningConfig, trainer: RepairTrainer | None = None
+) -> dict[str, Any]:
     """
     Returns what a resumed run must share with the interrupted run to end in the same bits.
 
@@ -32,14 +47,21 @@ def identity_of_run(request: UnlearningRequest, args: FisherUnlearningConfig) ->
             The request of the run.
         args ([`FisherUnlearningConfig`]):
             The configuration.
+        trainer ([`RepairTrainer`], *optional*):
+            The trainer of the run, whose functions, callbacks and model belong to it too.
+
+    Returns:
+        `dict[str, Any]`: JSON types. The list `NOT_COMPARED` in it says what else matters and cannot be compared.
     """
     weights = {"model": weights_fingerprint(request.model)}
     if request.reference_model is not None:
         weights["reference_model"] = weights_fingerprint(request.reference_model)
     rows = {f"{split}_dataset": dataset for split, dataset in request.splits.items()}
     settings = args.to_dict() | {"reset_value": request.reset_value}
+    kept = {} if request.kept_fisher is None else {"kept_fisher_sums": request.kept_fisher.digest()}
     return (
         weights
+        | kept
         | on_main_process(lambda: {name: dataset_fingerprint(dataset) for name, dataset in rows.items()})
         | {
             "num_processes": num_processes(),
@@ -48,26 +70,59 @@ def identity_of_run(request: UnlearningRequest, args: FisherUnlearningConfig) ->
             "settings": {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_EFFECT)},
             "versions": library_versions(with_peft=request.has_adapter),
         }
+        | ({} if trainer is None else on_main_process(lambda: _surroundings(request, trainer)))
     )
 
 
+def _surroundings(request: UnlearningRequest, trainer: RepairTrainer) -> dict[str, Any]:
+    """Functions and settings that a run is given, and no argument names."""
+    known = {"model": request.model, "reference_model": request.reference_model, **request.splits}
+    fingerprints = Fingerprints(known)
+    functions = {name: fingerprints.of(getattr(trainer, name)) for name in _FUNCTIONS}
+    return {
+        **functions,
+        "class of the trainer": fingerprints.of(type(trainer)),
+        "transform": transforms_of(request.splits, fingerprints),
+        "callback": callbacks_of(trainer, fingerprints),
+        "settings of the model": settings_of_model(request.model, trainer.original_configs.get("config")),
+        "settings of torch": settings_of_torch(trainer.args.device),
+        NOT_COMPARED: sorted(fingerprints.opaque),
+    }
+
+
 def check_same_run(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """
+    Refuses to continue a run with something else than it was started with.
+
+    Args:
+        folder (`Path`):
+            The state of the run.
+        before, now (`dict[str, Any]`):
+            The identities of the interrupted run and of this one.
+
+    Raises:
+        `ValueError`: If they differ. Names the differences.
+    """
     differences = []
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) == now.get(key):
+    for key in sorted((before.keys() | now.keys()) - {NOT_COMPARED}):
+        old, new = before.get(key), now.get(key)
+        if old == new:
             continue
-        if isinstance(before.get(key), dict) and isinstance(now.get(key), dict):
-            differences += [
-                f"{key}: {name} {before[key].get(name)!r}, now {now[key].get(name)!r}"
-                for name in sorted(before[key].keys() | now[key].keys())
-                if before[key].get(name) != now[key].get(name)
-            ]
+        if isinstance(old, dict) and isinstance(new, dict):
+            names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+            differences += [_difference(key, name, old.get(name), new.get(name)) for name in names]
         else:
-            differences.append(
-                f"{key} {before.get(key)!r}, now {now.get(key)!r}" if key == "num_processes" else f"another {key}"
-            )
+            differences.append(f"{key} {old!r}, now {new!r}" if key == "num_processes" else f"another {key}")
     if differences:
         raise ValueError(
             f"{folder} is the state of another run: {'; '.join(differences)}. Continue with what that run was started "
             "with, or choose another `output_dir`."
         )
+
+
+def _difference(key: str, name: str, old: Any, new: Any) -> str:
+    if key not in _FINGERPRINTED:
+        return f"{key}: {name} {old!r}, now {new!r}"
+    if old is None or new is None:
+        return f"the {key} {name} was {'not there' if old is None else 'there'}, and now is{' not' * (new is None)}"
+    return f"another {key} {name}" if key == "callback" else f"another {key} of {name}"

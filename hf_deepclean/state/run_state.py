@@ -3,6 +3,7 @@
 """Keeps what a run has done in its output directory, so that an interrupted run can continue."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,9 +30,11 @@ from ..runtime.processes import broadcast_object, is_main_process, num_processes
 from ..runtime.sealed_files import has_digest, read_tensors, warn_of_no_digest, write_tensors
 from ..selection.weight_selection import WeightSelection
 from .directory import check_output_directory
-from .identity import check_same_run
+from .identity import NOT_COMPARED, check_same_run
 from .progress import PROGRESS_NAME, RunProgress, load_progress, save_progress
 
+
+logger = logging.getLogger(__name__)
 
 _SELECTION = "selection.safetensors"
 _REPAIRED = "repaired.safetensors"
@@ -83,7 +86,7 @@ class RunState:
             # Another run may have begun or ended meanwhile.
             try:
                 check_output_directory(self.output, resuming=resuming)
-            except FileExistsError:
+            except BaseException:
                 lock.release()
                 raise
 
@@ -124,7 +127,14 @@ class RunState:
             progress = load_progress(record)
             if not has_digest(json.loads(record.read_bytes())):
                 warn_of_no_digest(record)
+                # An earlier version compared less.
+                identity = {name: identity[name] for name in progress.identity if name in identity}
             check_same_run(self.folder, progress.identity, identity)
+            if identity.get(NOT_COMPARED):
+                logger.warning(
+                    f"Continuing the run in {self.output}. These cannot be compared with what it was started with, "
+                    f"and must be the same for the same result: {'; '.join(identity[NOT_COMPARED])}."
+                )
             self._check_files(progress.files)
             remove_incomplete(self.folder)
             shutil.rmtree(self.folder / STAGING_FOLDER, ignore_errors=True)

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
-from transformers import TrainerCallback
 
 from hf_deepclean.repair.hard_examples import HardExampleSampler
 from tests import tiny
@@ -118,15 +117,9 @@ def test_streams_are_held_to_unseen_data_too(tmp_path):
 def test_a_penalised_run_that_is_interrupted_in_any_epoch_ends_in_the_same_bits(tmp_path, step):
     whole, _ = penalised(tmp_path / "a", num_train_epochs=3, hard_example_share=0.5)
 
-    class Interrupts(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == step:
-                raise KeyboardInterrupt
-
     arguments = {"num_train_epochs": 3, "learning_rate": 2e-2, "save_strategy": "steps", "save_steps": 2}
     arguments["hard_example_share"] = 0.5
-    unlearner = auto_unlearner_for(tmp_path / "b", **arguments)
-    unlearner.add_callback(Interrupts())
+    unlearner = tiny.interrupt_after(auto_unlearner_for(tmp_path / "b", **arguments), step)
     with pytest.raises(KeyboardInterrupt):
         unlearner.unlearn()
     resumed = auto_unlearner_for(tmp_path / "b", **arguments)

@@ -85,12 +85,7 @@ def test_resumed_from_a_checkpoint_it_ends_in_the_same_bits_with_nothing_else_ch
     whole = unlearner_for(tmp_path / "whole", resnet(), **arguments)
     whole_report = whole.unlearn()
 
-    class Interrupt(TrainerCallback):
-        def on_save(self, args, state, control, **kwargs):
-            raise KeyboardInterrupt
-
-    interrupted = unlearner_for(tmp_path / "parts", resnet(), **arguments)
-    interrupted.add_callback(Interrupt)
+    interrupted = tiny.interrupt_after(unlearner_for(tmp_path / "parts", resnet(), **arguments), step=4)
     with pytest.raises(KeyboardInterrupt):
         interrupted.unlearn()
     assert {path.name for path in (tmp_path / "parts").iterdir()} == {"checkpoint-4", "_unlearning_state"}
@@ -116,7 +111,7 @@ def test_a_checkpoint_of_another_model_is_noticed_and_not_saved(tmp_path):
     for name in ("config.json", "forget_commitment.json", "model.safetensors", "report.json"):
         (tmp_path / "clean" / name).unlink()
     resumed = unlearner_for(tmp_path / "clean", other, save_strategy="steps", save_steps=4, num_train_epochs=2)
-    with pytest.raises((RuntimeError, ValueError), match="not what was asked for|another selection"):
+    with pytest.raises(ValueError, match="belongs to another run"):
         resumed.unlearn(resume_from_checkpoint=True)
     assert not (tmp_path / "clean" / "model.safetensors").exists()
 

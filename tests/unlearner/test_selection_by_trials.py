@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
-from transformers import TrainerCallback
 
 from hf_deepclean import FisherUnlearner, UnlearningReport, accumulate_fisher_diagonal
 from hf_deepclean.evaluation.evaluator import Evaluator
@@ -199,12 +198,7 @@ def test_a_run_by_trials_that_is_interrupted_ends_in_the_same_bits(tmp_path, mon
             first.unlearn()
     assert all(torch.equal(value, before[name]) for name, value in tiny.parameters_and_buffers(first.model).items())
 
-    class Interrupt(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            raise KeyboardInterrupt
-
-    second = auto_unlearner_for(tmp_path / "parts")
-    second.add_callback(Interrupt)
+    second = tiny.interrupt_after(auto_unlearner_for(tmp_path / "parts"), step=1)
     with pytest.raises(KeyboardInterrupt):
         second.unlearn(resume_from_checkpoint=True)
     assert second.search == report.search

@@ -11,12 +11,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from hf_deepclean import FisherUnlearner, UnlearningReport
 from hf_deepclean.models.adapters.loading import load_adapted_model
 from hf_deepclean.models.adapters.parameters import adapter_parameters
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
+from tests import tiny
 from tests.models.adapters.examples import (
     BASES,
     FILES,
@@ -123,11 +124,6 @@ def test_the_trials_count_what_the_base_of_an_adapter_knows_as_given(tmp_path):
     assert unlearner.search.chance == pytest.approx(known)
 
 
-class Interrupt(TrainerCallback):
-    def on_save(self, args, state, control, **kwargs):
-        raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("name", ["default", "second"])
 def test_resumed_from_a_checkpoint_it_ends_in_the_same_bits(tmp_path, name):
     def model():
@@ -140,8 +136,7 @@ def test_resumed_from_a_checkpoint_it_ends_in_the_same_bits(tmp_path, name):
     arguments = {"save_strategy": "steps", "save_steps": 2, "weight_decay": 0.1, "num_train_epochs": 2}
     whole = unlearner_for(tmp_path / "whole", model(), **arguments)
     whole_report = whole.unlearn()
-    interrupted = unlearner_for(tmp_path / "parts", model(), **arguments)
-    interrupted.add_callback(Interrupt)
+    interrupted = tiny.interrupt_after(unlearner_for(tmp_path / "parts", model(), **arguments), step=2)
     with pytest.raises(KeyboardInterrupt):
         interrupted.unlearn()
     checkpoint = tmp_path / "parts" / "checkpoint-2"
