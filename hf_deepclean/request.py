@@ -12,7 +12,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .config import FisherUnlearningConfig
-from .data.checks import LABEL_COLUMNS, check_batch_has_labels, check_dataset, check_requests, check_stream_starts_anew
+from .data.checks import (
+    LABEL_COLUMNS,
+    check_batch_has_labels,
+    check_class_names,
+    check_dataset,
+    check_requests,
+    check_stream_starts_anew,
+)
 from .data.loaders import BatchSource
 from .data.overlaps.checks import check_overlaps
 from .data.streams import is_stream
@@ -28,7 +35,7 @@ from .models.checks import (
     check_scope_of_model,
     check_sequence_lengths,
 )
-from .models.heads import forward_arguments, num_classes
+from .models.heads import class_numbers, forward_arguments, num_classes
 from .models.likelihood import LogLikelihoodFunction
 from .models.loading import load_model
 from .models.scope import parameters_in_scope, warn_of_frozen_weights
@@ -266,6 +273,7 @@ def _check_splits(
     num_labels = None if log_likelihood_func is not None else num_classes(model)
     for split, dataset in splits.items():
         check_dataset(dataset, f"{split}_dataset", num_labels)
+        check_class_names(dataset, f"{split}_dataset", class_numbers(model))
         check_sequence_lengths(model, dataset, f"{split}_dataset")
     check_repair_steps(args, splits["retain"])
     if not is_stream(splits["retain"]):

@@ -143,8 +143,10 @@ def prepare_inputs(
 
     from ..data import preprocessing
     from ..models.adapters.parameters import is_adapted
+    from ..models.heads import class_numbers
 
-    name, length, label2id = arguments.model_name_or_path, arguments.max_length, model.config.label2id
+    name, length = arguments.model_name_or_path, arguments.max_length
+    label2id = class_numbers(model) or model.config.label2id
     if arguments.task == "image-classification":
         return _prepare_images(arguments, label2id, splits, trust_remote_code)
     if is_adapted(model) and not (Path(name) / "tokenizer_config.json").exists():
@@ -169,7 +171,7 @@ def prepare_inputs(
 
 
 def _prepare_images(
-    arguments: ModelArguments, label2id: dict[str, int], splits: dict[str, "Dataset"], trust_remote_code: bool
+    arguments: ModelArguments, label2id: dict[str, int] | None, splits: dict[str, "Dataset"], trust_remote_code: bool
 ) -> tuple[dict[str, "Dataset"], Any, Any]:
     from transformers import AutoImageProcessor
 

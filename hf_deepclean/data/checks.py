@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from datasets import ClassLabel
 
 from .batches import split_labels
 from .row_errors import LABEL_COLUMNS
@@ -106,6 +107,92 @@ def check_stream_starts_anew(dataset: Any, argument: str) -> None:
             f"`{argument}` is a stream that can be read only once, and a run reads every data set several times. Let "
             "its `__iter__` start anew, for example with `IterableDataset.from_generator(function)`."
         )
+
+
+def match_classes(names: Sequence[str], numbers: Mapping[str, int]) -> list[int | None] | None:
+    """
+    Finds the model's number of every class of a data set by its name, as transformers' `run_classification.py` does.
+    Case, spaces, hyphens and underscores do not count, unless only they tell two classes apart.
+
+    Args:
+        names (`Sequence[str]`):
+            The classes of the data set, in the order of its numbers.
+        numbers (`dict[str, int]`):
+            The model's number of every class.
+
+    Returns:
+        `list[int]`, *optional*: With `None` for a class that the model does not name. `None` if the classes of one of
+        the two have no names but their numbers, such as `"LABEL_0"`.
+    """
+    if _are_numbers(names) or _are_numbers(sorted(numbers, key=numbers.get)):
+        return None
+    found = [numbers.get(name) for name in names]
+    plain = {_plain(name): number for name, number in numbers.items()}
+    if len(plain) == len(numbers) and len(set(map(_plain, names))) == len(names):
+        found = [plain.get(_plain(name)) for name in names]
+    return found
+
+
+def class_names(dataset: Any, column: str) -> list[str] | None:
+    """The class names of a column, of one class or a list of classes per row; `None` if it states none."""
+    features = getattr(dataset, "features", None)
+    feature = features.get(column) if isinstance(features, Mapping) else None
+    feature = getattr(feature, "feature", feature)
+    return list(feature.names) if isinstance(feature, ClassLabel) and feature.names else None
+
+
+def describe_classes(names: Sequence[str], numbers: Mapping[str, int]) -> str:
+    """Lists the classes of a data set and those of the model, in the order of their numbers."""
+    both = {"the column": list(names), "the model": sorted(numbers, key=numbers.get)}
+    listed = {of: ", ".join([*some[:20], *["..."] * (len(some) > 20)]) for of, some in both.items()}
+    return "; ".join(f"{of}: {classes or 'no names'}" for of, classes in listed.items())
+
+
+def check_class_names(dataset: Any, argument: str, numbers: Mapping[str, int] | None) -> None:
+    """
+    Refuses a data set that numbers its classes in another way than the model.
+
+    Args:
+        dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data set. It is checked if a column of labels names its classes ([`~datasets.ClassLabel`]).
+        argument (`str`):
+            Name of the argument it was passed as.
+        numbers (`dict[str, int]`, *optional*):
+            The model's number of every class. `None` for a head without classes.
+
+    Raises:
+        `ValueError`: If a class has another number in the data set than in the model, or a name that the model does
+            not have.
+    """
+    column = next((name for name in LABEL_COLUMNS if class_names(dataset, name) is not None), None)
+    if numbers is None or column is None:
+        return
+    names = class_names(dataset, column)
+    found = match_classes(names, numbers)
+    # Numbers outside the head's range are refused as such, if they occur.
+    if found is None or all(given in (own, None if own >= len(numbers) else own) for own, given in enumerate(found)):
+        return
+    advice = "rename its classes to the model's names, and map its numbers to the model's"
+    if None not in found and isinstance(dataset.features[column], ClassLabel):
+        advice = (
+            "map its numbers: `dataset.align_labels_with_mapping({name: number for number, name in "
+            f"model.config.id2label.items()}}, {column!r})`"
+        )
+    raise ValueError(
+        f"`{argument}` numbers its classes in another way than the model, so its labels would be read as other "
+        f"classes. In the order of the numbers, {describe_classes(names, numbers)}. If the names of the column "
+        f"{column!r} are right, {advice}. If its numbers are those that the model was trained on, the model's names "
+        "are wrong: set `model.config.id2label = dict(enumerate(names_of_the_column))`, and `label2id` to match."
+    )
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Whether class names only repeat the numbers, as those that transformers and datasets make up."""
+    return all(name in (str(number), f"LABEL_{number}") for number, name in enumerate(names))
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:

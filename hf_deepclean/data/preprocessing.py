@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, List
 from datasets.fingerprint import generate_random_fingerprint
 from torch import nn
 
 from .batches import IGNORED, LABELS
+from .checks import class_names, describe_classes, match_classes
 from .progress_bars import progress_bars_on_main_process
 
 
@@ -69,7 +70,8 @@ def tokenize_text_classification(
         text_column (`str`, *optional*):
             Name of the text column, if it has another name.
         label2id (`dict[str, int]`, *optional*):
-            The model's `config.label2id`, for classes that are given by name.
+            The model's number of every class. Classes are matched by name if the data set names them, by strings or
+            by a [`~datasets.ClassLabel`].
 
     Returns:
         [`~datasets.Dataset`]: The tokenizer's columns and `labels`. Collate with
@@ -109,7 +111,8 @@ def tokenize_token_classification(
         max_length (`int`, *optional*):
             Number of tokens to cut longer sentences to. By default none is cut.
         label2id (`dict[str, int]`, *optional*):
-            The model's `config.label2id`, for classes that are given by name.
+            The model's number of every class. Classes are matched by name if the data set names them, by strings or
+            by a [`~datasets.ClassLabel`].
 
     Returns:
         [`~datasets.Dataset`]: The tokenizer's columns and `labels`. Collate with
@@ -205,7 +208,8 @@ def prepare_images(
         image_column (`str`, *optional*):
             Name of the image column, if it has another name.
         label2id (`dict[str, int]`, *optional*):
-            The model's `config.label2id`, for classes that are given by name.
+            The model's number of every class. Classes are matched by name if the data set names them, by strings or
+            by a [`~datasets.ClassLabel`].
 
     Returns:
         [`~datasets.Dataset`]: `pixel_values` of shape `(num_channels, height, width)` and `labels`.
@@ -245,24 +249,44 @@ def _column(dataset: Dataset, what: str, names: Sequence[str]) -> str:
 
 
 def _with_labels(dataset: Dataset, names: Sequence[str], label2id: Mapping[str, int] | None) -> Dataset:
-    """Puts the classes, as numbers, into the column `labels`."""
+    """Puts the classes, by the model's numbers, into the column `labels`."""
     name = _column(dataset, "classes", names)
     if name != LABELS:
         dataset = dataset.rename_column(name, LABELS)
-    first = dataset.select_columns(LABELS)[0][LABELS] if len(dataset) else None
-    nested = isinstance(first, list)
-    if not isinstance(first[0] if nested and first else first, str):
-        return dataset
     known = label2id or {}
-    values = dataset[LABELS][:]
-    unknown = sum(label not in known for row in values for label in (row if nested else [row]))
+    values = dataset.select_columns(LABELS).with_format(None)
+    first = values[0][LABELS] if len(dataset) else None
+    nested = isinstance(first, list)
+    if stated := class_names(dataset, LABELS):
+        matched = match_classes(stated, known) if known else None
+        if matched is None or matched == list(range(len(stated))):
+            return dataset
+        numbers = dict(enumerate(matched))
+    elif isinstance(first[0] if nested and first else first, str):
+        given = {label for row in values[LABELS][:] for label in (row if nested else [row])}
+        stated = sorted(given - {None})
+        numbers = dict(zip(stated, match_classes(stated, known) or map(known.get, stated), strict=True))
+    else:
+        return dataset
+
+    def number(label: Any) -> int | None:
+        # -1 and an empty entry stand for no class.
+        return label if label is None or label == -1 else numbers[label]
+
+    mapped = [[number(label) for label in row] if nested else number(row) for row in values[LABELS][:]]
+    unknown = sum(label is None for row in mapped for label in (row if nested else [row]))
     if unknown:
         raise ValueError(
             f"The column {name!r} names classes, and {unknown} of its entries are not among the model's "
-            f"(`config.label2id`): {', '.join(known) or 'no names were given'}. Map them to numbers."
+            f"(`config.label2id`). In the order of the numbers, {describe_classes(stated, known)}. Rename the classes "
+            "of the data set, or if their numbers are those that the model was trained on, those in the model's "
+            "configuration (`id2label` and `label2id`)."
         )
-    numbers = [[known[label] for label in row] if nested else known[row] for row in values]
-    return dataset.remove_columns(LABELS).add_column(LABELS, numbers)
+    if dataset._indices is not None:
+        # Else `add_column` would write the rows to a file.
+        dataset = dataset.flatten_indices(keep_in_memory=True, new_fingerprint=generate_random_fingerprint())
+    classes = ClassLabel(names=sorted(known, key=known.get))
+    return dataset.remove_columns(LABELS).add_column(LABELS, mapped, feature=List(classes) if nested else classes)
 
 
 def _check_strings(dataset: Dataset, columns: Sequence[str]) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 from pyarrow.types import is_large_list, is_list
 from torch import nn
 
+from ..data.checks import match_classes
 from ..runtime.processes import check_launch
 from .adapters.checks import check_adapter
 from .adapters.parameters import MERGE_ADVICE, is_adapted, is_adapter_path
+from .heads import class_numbers
 
 
 def check_devices(world_size: int, num_devices: int, model: Any) -> None:
@@ -115,10 +117,11 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
 
 def check_reference(model: nn.Module, reference_model: nn.Module) -> None:
     """
-    Refuses a reference model that shares weights with the model, such as two adapters on the same base object.
+    Refuses a reference model that shares weights with the model, such as two adapters on the same base object, or that
+    numbers its classes in another way.
 
     Raises:
-        `ValueError`: If the two models share a parameter.
+        `ValueError`: If the two models share a parameter, or have the same class under different numbers.
     """
     own = set(model.parameters())
     shared = [name for name, parameter in reference_model.named_parameters() if parameter in own]
@@ -126,6 +129,18 @@ def check_reference(model: nn.Module, reference_model: nn.Module) -> None:
         raise ValueError(
             f"`reference_model` shares {len(shared)} parameters with the model, such as {shared[0]}, and would change "
             "with it. Load it separately; two adapters need a base each."
+        )
+    numbers, others = class_numbers(model), class_numbers(reference_model)
+    if not numbers or not others:
+        return
+    names = sorted(others, key=others.get)
+    found = match_classes(names, numbers) or []
+    moved = [name for own, (name, given) in enumerate(zip(names, found, strict=False)) if given not in (own, None)]
+    if moved:
+        raise ValueError(
+            f"`reference_model` gives {len(moved)} classes other numbers than the model, such as {moved[0]!r}: "
+            f"{others[moved[0]]} instead of {numbers.get(moved[0])}. Its answers would be compared with those for "
+            "other classes. Train it with the model's `config.label2id`, or correct its `config.id2label`."
         )
 
 

@@ -151,6 +151,14 @@ def num_classes(model: nn.Module) -> int | None:
     return model.config.num_labels if _is_one_of(model, *tasks) else None
 
 
+def class_numbers(model: nn.Module) -> dict[str, int] | None:
+    """The number of every class by its name in the model's configuration; `None` for a head without classes."""
+    if num_classes(model) is None and not classifies_tokens(model):
+        return None
+    # Some configurations have no `label2id`, and transformers ranks the other above it.
+    return {name: int(number) for number, name in model.config.id2label.items()}
+
+
 def classifies_tokens(model: nn.Module) -> bool:
     """Whether the labels of tokens are classes, not tokens of a vocabulary."""
     return _is_one_of(model, "TOKEN_CLASSIFICATION")

@@ -4,7 +4,13 @@
 import numpy as np
 import pytest
 
-from hf_deepclean.data.checks import check_dataset, check_requests, check_rows_of_request
+from hf_deepclean.data.checks import (
+    check_class_names,
+    check_dataset,
+    check_requests,
+    check_rows_of_request,
+    match_classes,
+)
 from tests import tiny
 
 
@@ -50,3 +56,74 @@ def test_requests_need_rows_that_can_be_indexed():
     check_requests({}, stream)
     with pytest.raises(ValueError, match="`forget_dataset`, which is a stream"):
         check_requests({"Ada": [0]}, stream)
+
+
+NUMBERS = {"good": 0, "bad": 1}
+
+
+def named_rows(*names, nested=False, column="label"):
+    feature = datasets.ClassLabel(names=list(names))
+    rows = {column: [[0, 1]] * 3 if nested else [0, 1, 1]}
+    return datasets.Dataset.from_dict(
+        rows, features=datasets.Features({column: datasets.List(feature) if nested else feature})
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers", "found"),
+    [
+        (["bad", "good"], NUMBERS, [1, 0]),
+        (["bad"], NUMBERS, [1]),
+        (["Bad", " GOOD "], NUMBERS, [1, 0]),
+        (["B-PER", "sea lion"], {"sea_lion": 0, "b_per": 1}, [1, 0]),
+        # Only the case tells two classes apart.
+        (["a", "A"], {"A": 0, "a": 1}, [1, 0]),
+        (["a", "B"], {"A": 0, "a": 1, "b": 2}, [1, None]),
+        (["bad", "neutral"], NUMBERS, [1, None]),
+        (["0", "1"], NUMBERS, None),
+        (["LABEL_0", "LABEL_1"], NUMBERS, None),
+        (["bad", "good"], {"LABEL_0": 0, "LABEL_1": 1}, None),
+    ],
+)
+def test_classes_are_matched_by_name_and_numbers_state_nothing(names, numbers, found):
+    assert match_classes(names, numbers) == found
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_data_set_that_orders_its_classes_in_another_way_is_refused_and_the_advice_helps(nested):
+    numbers = dict(NUMBERS)
+    for rows in (named_rows("good", "bad", nested=nested), named_rows("Good", "BAD", nested=nested)):
+        check_class_names(rows, "eval_dataset", numbers)
+    wrong = named_rows("bad", "good", nested=nested)
+    with pytest.raises(ValueError, match="`eval_dataset` .*column: bad, good; the model: good, bad") as caught:
+        check_class_names(wrong, "eval_dataset", numbers)
+    # The method of datasets 5.2 fails for lists.
+    assert ("dataset.align_labels_with_mapping(" in str(caught.value)) is not nested
+    if not nested:
+        aligned = wrong.align_labels_with_mapping(numbers, "label")
+        check_class_names(aligned, "eval_dataset", numbers)
+        assert aligned["label"][:] == [1, 0, 0]
+    # Or the model's names are wrong.
+    check_class_names(wrong, "eval_dataset", {"bad": 0, "good": 1})
+
+
+def test_names_that_match_in_no_way_are_refused_with_both_lists():
+    with pytest.raises(
+        ValueError, match=r"the column: neg, pos; the model: good, bad\..*rename its classes"
+    ) as caught:
+        check_class_names(named_rows("neg", "pos"), "unseen_dataset", NUMBERS)
+    assert "align_labels_with_mapping" not in str(caught.value)
+    with pytest.raises(ValueError, match="numbers its classes in another way"):
+        check_class_names(named_rows("good", "pos"), "unseen_dataset", NUMBERS)
+    # A class that the head has no number for is refused by its number, if it occurs.
+    check_class_names(named_rows("good", "bad", "ugly"), "unseen_dataset", NUMBERS)
+
+
+def test_data_sets_and_models_without_class_names_are_not_compared():
+    check_class_names(named_rows("bad", "good"), "forget_dataset", None)
+    check_class_names(named_rows("bad", "good", column="topic"), "forget_dataset", NUMBERS)
+    check_class_names(datasets.Dataset.from_dict({"label": [0, 1]}), "forget_dataset", NUMBERS)
+    check_class_names(tiny.Rows([{"label": 0}]), "forget_dataset", NUMBERS)
+    stream = named_rows("bad", "good").to_iterable_dataset()
+    with pytest.raises(ValueError, match="numbers its classes in another way"):
+        check_class_names(stream, "forget_dataset", NUMBERS)

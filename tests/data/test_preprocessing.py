@@ -216,3 +216,36 @@ def test_prepared_images_go_through_the_unlearner(tmp_path):
     assert unlearner.compute_fisher(prepared).num_examples == 3
     with pytest.raises(ValueError, match="1 of 1 rows of `forget_dataset` are in `retain_dataset`"):
         FisherUnlearner(tiny.vit(), arguments, forget_dataset=prepared.select([0]), retain_dataset=prepared)
+
+
+@pytest.mark.parametrize("chosen", [None, [2, 0]])
+def test_class_labels_of_another_order_become_the_numbers_of_the_model(chosen):
+    rows = classification_rows() if chosen is None else classification_rows().select(chosen)
+    label2id = {"Bad": 0, "Good": 1}
+    prepared = tokenize_text_classification(rows, byte_tokenizer(), label2id=label2id)
+    assert prepared["labels"][:] == [1 - label for label in rows["label"][:]]
+    assert prepared.features["labels"].names == ["Bad", "Good"]
+    same = tokenize_text_classification(rows, byte_tokenizer(), label2id={"good": 0, "bad": 1})
+    assert same["labels"][:] == rows["label"][:]
+    with pytest.raises(ValueError, match=r"are not among the model's .*column: good, bad; the model: up, down"):
+        tokenize_text_classification(rows, byte_tokenizer(), label2id={"up": 0, "down": 1})
+    # A model without names states nothing.
+    numbered = tokenize_text_classification(rows, byte_tokenizer(), label2id={"LABEL_0": 0, "LABEL_1": 1})
+    assert numbered["labels"][:] == rows["label"][:]
+
+
+def test_class_labels_of_words_and_images_become_the_numbers_of_the_model():
+    tags = datasets.Features(
+        {
+            "tokens": datasets.List(datasets.Value("string")),
+            "tags": datasets.List(datasets.ClassLabel(names=["O", "B-PER", "unused"])),
+        }
+    )
+    words = Dataset.from_dict({"tokens": [["a", "b"], ["c"]], "tags": [[0, 1], [1]]}, features=tags)
+    prepared = tokenize_token_classification(words, byte_tokenizer(), label2id={"B-PER": 0, "O": 1})
+    assert [[label for label in row if label != -100] for row in prepared["labels"]] == [[1, 0], [0]]
+    images = tiny.digits().select(range(4)).cast_column("labels", datasets.ClassLabel(names=[*"abcdefghij"]))
+    before = images["labels"][:].tolist()
+    prepared = prepare_images(images, label2id={name: 9 - number for number, name in enumerate("abcdefghij")})
+    assert prepared["labels"][:].tolist() == [9 - label for label in before]
+    assert torch.equal(prepared["pixel_values"][:], images["pixel_values"][:])

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
-from hf_deepclean.models.checks import check_model, check_sequence_lengths, max_sequence_length
+from hf_deepclean.models.checks import check_model, check_reference, check_sequence_lengths, max_sequence_length
 from tests import tiny
 
 
@@ -40,6 +40,17 @@ def test_quantised_meta_and_adapted_models_are_refused():
     adapted._hf_peft_config_loaded = True
     with pytest.raises(ValueError, match="pass its folder as the model.*merge_and_unload"):
         check_model(adapted)
+
+
+def test_a_reference_model_that_numbers_its_classes_in_another_way_is_refused():
+    names = ["owl", "cat", "dog", "elk"]
+    model, reference = tiny.bert(id2label=dict(enumerate(names))), tiny.bert()
+    check_reference(model, reference)
+    reference.config.id2label = dict(enumerate(["Owl", "Cat", "dog", "moose"]))
+    check_reference(model, reference)
+    reference.config.id2label = dict(enumerate(["owl", "dog", "cat", "elk"]))
+    with pytest.raises(ValueError, match="gives 2 classes other numbers .* such as 'dog': 1 instead of 2"):
+        check_reference(model, reference)
 
 
 SIZES = {

@@ -1,5 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import datasets
 import pytest
 import torch
 
@@ -56,6 +57,21 @@ def test_rewinding_to_a_checkpoint_runs_end_to_end(tmp_path):
 def test_labels_outside_the_head_are_refused(tmp_path):
     with pytest.raises(ValueError, match="outside the head's range 0 to 3"):
         unlearner_for(tmp_path / "a", tiny.vit(num_labels=4))
+
+
+@pytest.mark.parametrize("split", ["forget_dataset", "retain_dataset", "eval_dataset", "unseen_dataset"])
+def test_classes_that_the_model_orders_in_another_way_are_refused_in_every_data_set(tmp_path, split):
+    names = [*"abcdefghij"]
+    model = vit()
+    model.config.id2label = dict(enumerate(names))
+    data = splits(eval_dataset=tiny.digits().select(range(160, 170)))
+    feature = datasets.ClassLabel(names=names)
+    FisherUnlearner(
+        model, config(tmp_path), **{name: rows.cast_column("labels", feature) for name, rows in data.items()}
+    )
+    data[split] = data[split].cast_column("labels", datasets.ClassLabel(names=names[::-1]))
+    with pytest.raises(ValueError, match=f"`{split}` numbers its classes in another way than the model"):
+        FisherUnlearner(model, config(tmp_path), **data)
 
 
 def test_an_output_directory_in_use_is_refused_and_left_alone(tmp_path):
