@@ -126,8 +126,9 @@ class UnlearningReport(JsonRecord):
 
     def shortfalls(self) -> list[str]:
         """
-        Sentences about what the run did not reach: retained data that the repair did not bring back, and a missed
-        target of the selection `"auto"`. Empty if nothing fell short.
+        Sentences about what the run did not reach, whatever the rule of selection: retained data, or a class of them,
+        that the repair did not bring back, a mean loss of them that rose, and forget data that do not look like unseen
+        data, or as if their classes were unknown. Empty if nothing fell short.
         """
         return find_shortfalls(self.stages, self.search)
 

@@ -15,6 +15,12 @@ TARGETS = ("unseen", "chance")
 
 # The measure of knowledge of a model that gives a class per example.
 CLASS_MEASURE = "accuracy"
+# The measure if some classes are rare: the mean of the accuracies of the classes. A mean over examples would hide the
+# loss of a rare class.
+BALANCED_MEASURE = "balanced accuracy"
+# Standard deviations from equal classes: one in a thousand samples of equal classes passes for uneven.
+_MIN_DEVIATIONS = 3.09
+
 # The measure for a likelihood without classes, with the mean loss in nats.
 LOSS_MEASURE = "1 / (1 + loss)"
 
@@ -60,7 +66,7 @@ def check_target(target: str | None, rule: str = "auto") -> None:
         )
 
 
-def knowledge(predictions: ExamplePredictions) -> float:
+def knowledge(predictions: ExamplePredictions, measure: str | None = None) -> float:
     """
     Measures how much a model knows of a data set, from 0 to 1.
 
@@ -70,9 +76,16 @@ def knowledge(predictions: ExamplePredictions) -> float:
     Args:
         predictions ([`ExamplePredictions`]):
             The model's answers on the data set.
+        measure (`str`, *optional*):
+            The measure by [`measure_of_knowledge`]. `"balanced accuracy"` takes the mean over the classes. By default
+            all examples count the same.
     """
     if predictions.log_probabilities is not None:
-        return float((predictions.log_probabilities.argmax(axis=1) == predictions.labels).mean())
+        right = predictions.log_probabilities.argmax(axis=1) == predictions.labels
+        if measure != BALANCED_MEASURE:
+            return float(right.mean())
+        _, classes, sizes = np.unique(predictions.labels, return_inverse=True, return_counts=True)
+        return float((np.bincount(classes, right) / sizes).mean())
     if predictions.tokens is not None:
         return float(predictions.tokens.correct.mean())
     return knowledge_of_loss(-float(np.mean(predictions.log_likelihood)))
@@ -84,8 +97,11 @@ def knowledge_of_loss(loss: float) -> float:
 
 
 def measure_of_knowledge(predictions: ExamplePredictions) -> tuple[str, float]:
-    """Returns the name of the measure that [`knowledge`] takes, and its value for a model with a constant answer."""
+    """Returns the name of the measure for [`knowledge`], and its value for a model with a constant answer."""
     if predictions.log_probabilities is not None:
+        sizes = np.unique(predictions.labels, return_counts=True)[1]
+        if _are_uneven(sizes):
+            return BALANCED_MEASURE, 1 / len(sizes)
         return CLASS_MEASURE, _largest_share(predictions.labels)
     if predictions.tokens is None:
         return LOSS_MEASURE, 0.0
@@ -93,6 +109,18 @@ def measure_of_knowledge(predictions: ExamplePredictions) -> tuple[str, float]:
     return "token accuracy", _largest_share(
         predictions.labels[predictions.labels != IGNORED] if classes is None else classes
     )
+
+
+def _are_uneven(sizes: np.ndarray) -> bool:
+    """Whether the sizes of the classes in a sample differ more than chance explains if all were equally frequent."""
+    if len(sizes) < 2:
+        return False
+    expected = sizes.mean()
+    excess = float(((sizes - expected) ** 2 / expected).sum())
+    # Wilson and Hilferty's approximation of the chi-square distribution (1931), which is near to normal.
+    freedom = len(sizes) - 1
+    spread = 2 / (9 * freedom)
+    return ((excess / freedom) ** (1 / 3) - (1 - spread)) / spread**0.5 > _MIN_DEVIATIONS
 
 
 def _largest_share(classes: np.ndarray) -> float:

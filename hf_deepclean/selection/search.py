@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.streams import is_stream
 from ..evaluation.predictions import ExamplePredictions
-from .knowledge import CLASS_MEASURE, knowledge, measure_of_knowledge
+from .knowledge import BALANCED_MEASURE, CLASS_MEASURE, knowledge, measure_of_knowledge
 from .weight_selection import WeightSelection
 
 
@@ -67,7 +67,8 @@ class SelectionSearch:
 
     Args:
         target (`str`): `"unseen"` or `"chance"`.
-        measure (`str`): The measure of knowledge: `"accuracy"`, `"token accuracy"` or `"1 / (1 + loss)"`.
+        measure (`str`): The measure of knowledge: `"accuracy"`, `"balanced accuracy"`, `"token accuracy"` or
+            `"1 / (1 + loss)"`.
         chance (`float`): The knowledge of a collapsed model. For an adapter, that of its base if it is more.
         min_left (`float`): The share of the knowledge of the retain data beyond chance that a reset had to leave.
         before ([`ResetTrial`]): The model before any reset.
@@ -93,7 +94,7 @@ class SelectionSearch:
     @property
     def is_of_classes(self) -> bool:
         """Whether the model gives a class per example."""
-        return self.measure == CLASS_MEASURE
+        return self.measure in (CLASS_MEASURE, BALANCED_MEASURE)
 
     def rows(self, num_in_scope: int) -> list[list[str]]:
         """Returns the trials as rows of a table, in the order of their numbers of weights."""
@@ -162,7 +163,7 @@ def search_selection(
         [`UnrecoverableResetError`]: If every trial was rejected. The message holds the table of the trials.
     """
     measure, chance = measure_of_knowledge(before["retain"])
-    as_it_is = _trial(None, before)
+    as_it_is = _trial(None, before, measure)
     if not as_it_is.retain > chance:
         raise ValueError(
             f"The model's {measure} on a sample of {len(before['retain'].labels)} retain examples is "
@@ -172,11 +173,11 @@ def search_selection(
         )
     min_left = min_knowledge_left(target, num_repair_steps, before["forget"], unseen)
     if base is not None:
-        chance = min(max(chance, knowledge(base)), as_it_is.retain)
+        chance = min(max(chance, knowledge(base, measure)), as_it_is.retain)
     is_shallow = is_small and unseen is not None and target == "unseen"
     shares = [MIN_KNOWLEDGE_LEFT_OF_SMALL, min_left] if is_shallow else [min_left]
     enough = [chance + share * (as_it_is.retain - chance) for share in shares]
-    trials, chosen, selected = _bisect(num_candidates, num_trials, select, evaluate, enough[0])
+    trials, chosen, selected = _bisect(num_candidates, num_trials, select, evaluate, enough[0], measure)
     if chosen is None and trials[-1].retain >= enough[-1]:
         chosen = len(trials) - 1
     else:
@@ -212,6 +213,7 @@ def _bisect(
     select: Callable[[int], WeightSelection],
     evaluate: Callable[[WeightSelection], Mapping[str, ExamplePredictions]],
     enough: float,
+    measure: str,
 ) -> tuple[list[ResetTrial], int | None, WeightSelection]:
     """
     Tries numbers of weights. Returns the trials, the index of the deepest trial that leaves enough knowledge of the
@@ -223,7 +225,7 @@ def _bisect(
     for number in range(num_trials):
         middle = (low + high) / 2
         selection = select(max(1, round(math.exp(middle))))
-        trials.append(_trial(selection, evaluate(selection)))
+        trials.append(_trial(selection, evaluate(selection), measure))
         if trials[-1].retain < enough:
             high = middle
         else:
@@ -271,8 +273,8 @@ def min_knowledge_left(
     return max(LEAST_KNOWLEDGE_LEFT, left)
 
 
-def _trial(selection: WeightSelection | None, answers: Mapping[str, ExamplePredictions]) -> ResetTrial:
-    known = {split: knowledge(answer) for split, answer in answers.items()}
+def _trial(selection: WeightSelection | None, answers: Mapping[str, ExamplePredictions], measure: str) -> ResetTrial:
+    known = {split: knowledge(answer, measure) for split, answer in answers.items()}
     if selection is None:
         return ResetTrial(0, None, **known)
     return ResetTrial(selection.num_selected, selection.gamma, **known)

@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 
+import datasets
 import numpy as np
 import pytest
 
