@@ -113,13 +113,20 @@ def _check_model(folder: Path, in_memory: ModelInMemory | None, trust_remote_cod
             f"the code can load the model. `{kind.__name__}.register_for_auto_class(...)` before the run adds it."
         )
     arguments = {"dtype": "auto", "output_loading_info": True, **trusting(trust_remote_code)}
-    _load(kind, folder, device_map="meta", **arguments)
+    outline = _load(kind, folder, device_map="meta", **arguments)
     if in_memory is None or not _has_room(in_memory.model):
         return
-    attention = getattr(in_memory.model.config, "_attn_implementation", None)
-    if attention is not None:
-        arguments["attn_implementation"] = attention
-    loaded = _load(kind, folder, **arguments)
+    # The kernels of the model in memory, which its configuration does not save.
+    kernels = {}
+    for name in ("attn_implementation", "experts_implementation"):
+        used = getattr(in_memory.model.config, f"_{name}", None)
+        if used is not None and used != getattr(outline.config, f"_{name}", None):
+            kernels[name] = used
+    try:
+        loaded = _load(kind, folder, **arguments, **kernels)
+    except ValueError:
+        # A model of several parts may not take one kernel for all of them.
+        loaded = _load(kind, folder, **arguments)
     _compare(loaded, in_memory)
 
 
@@ -181,7 +188,18 @@ def _has_room(model: nn.Module) -> bool:
 def _compare(loaded: nn.Module, in_memory: ModelInMemory) -> None:
     model = in_memory.model
     loaded.to(next(model.parameters()).device)
-    expected = _answers(model, in_memory.batch)
+    precisions = {name: buffer.dtype for name, buffer in model.named_buffers()}
+    for name, buffer in loaded.named_buffers():
+        # `model.half()` also rounds buffers that are not saved, which loading makes in full precision.
+        buffer.data = buffer.data.to(precisions.get(name, buffer.dtype))
+    try:
+        expected = _answers(model, in_memory.batch)
+    except Exception as error:
+        logger.warning(
+            f"Whether the folder answers as the model was not checked: the model in memory fails on a batch of retain "
+            f"data ({type(error).__name__})."
+        )
+        return
     try:
         found = _answers(loaded, in_memory.batch)
     except Exception as error:
