@@ -359,6 +359,8 @@ class FisherUnlearningConfig(TrainingArguments):
             overrides:
                 Fields that get another value.
         """
+        if not isinstance(args, TrainingArguments):
+            raise TypeError(f"`args` is a {type(args).__name__} but must be a `FisherUnlearningConfig`.")
         known = {item.name for item in fields(cls) if item.init}
         if args.warmup_steps == 0:
             # The default of a training, which does not start from weights that were just reset.

@@ -3,7 +3,7 @@
 """Refuses options of a run: each by the module that uses it, and here those that no phase can check alone."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 from transformers import TrainingArguments
 
@@ -22,6 +22,8 @@ _COUNTS = (
     *("relearning_num_examples", "max_repair_rounds"),
 )
 
+# What the random states of numpy and torch take.
+_SEEDS = {"seed": (0, 2**32 - 1), "data_seed": (-(2**63), 2**63 - 1)}
 # The range of numbers of the repair: at least the first, and below the second.
 _RANGES = {
     **dict.fromkeys(("num_train_epochs", "learning_rate", "weight_decay", "adam_epsilon"), (0, math.inf)),
@@ -84,6 +86,15 @@ def check_numbers(args: TrainingArguments) -> None:
         if not isinstance(value, Real) or not least <= value < end:
             bounds = "a finite number of at least 0" if end == math.inf else f"at least {least} and below {end}"
             raise ValueError(f"`{name}` is {value!r} but must be {bounds}.")
+    for name, (lowest, highest) in _SEEDS.items():
+        value = getattr(args, name)
+        if value is None and name == "data_seed":
+            continue
+        if not isinstance(value, Integral) or isinstance(value, bool) or not lowest <= value <= highest:
+            raise ValueError(
+                f"`{name}` is {value!r} but must be a whole number from {lowest} to {highest}. Equal seeds give equal "
+                "results, so a run needs one: leave it at its default if any will do."
+            )
     for name in _COUNTS:
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -5,6 +5,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +203,10 @@ class UnlearningRequest:
             `ValueError`: If a batch has no labels, or a stream can be read only once. No row of it is read then.
         """
         for split, dataset in self.splits.items():
+            source.check_no_none(dataset)
             check_stream_starts_anew(dataset, f"{split}_dataset")
             _, batch = next(source.batches(dataset, size, in_turns=False))
-            check_batch_has_labels(batch, f"{split}_dataset")
+            check_batch_has_labels(batch, f"{split}_dataset", partial(source.why_without_labels, dataset))
             yield split, batch
 
 

@@ -16,7 +16,7 @@ from .data.held_out import hold_out_unseen
 from .evaluation.evaluator import Evaluator
 from .evaluation.stages import AFTER_RESET, BEFORE, REFERENCE, StageResult
 from .fisher.diagonal import FisherDiagonal
-from .models.contexts import keep_base_differentiable
+from .models.contexts import keep_base_differentiable, with_gradients
 from .models.likelihood import LogLikelihoodFunction
 from .models.loading import name_of_model
 from .phases import Phases
@@ -109,6 +109,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
     selection: WeightSelection | None = None
     search: SelectionSearch | None = None
 
+    @with_gradients
     def __init__(
         self,
         model: str | PreTrainedModel,
@@ -197,6 +198,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         compared = {"reference_model": reference_model, "kept_fisher": kept_fisher}
         return cls(**data, **compared, **read_trainer(trainer, log_likelihood_func, **config_overrides))
 
+    @with_gradients
     def unlearn(self, resume_from_checkpoint: str | bool | None = None) -> UnlearningReport:
         """
         Runs all phases, writes the cleaned model and `report.json` to the output directory, and returns the report.
@@ -269,6 +271,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         phases.save_result(state, report)
         return report
 
+    @with_gradients
     def preview(self, num_examples: int = 64) -> UnlearningPreview:
         """
         A dry run on samples: what would be reset, and what the run would cost. Nothing is written. Model, gradients,

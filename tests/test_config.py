@@ -116,3 +116,21 @@ def test_numbers_of_the_repair_that_are_out_of_range_are_refused_by_name(tmp_pat
     ((name, _),) = values.items()
     with pytest.raises((ValueError, TypeError), match=f"`?{name}"):
         FisherUnlearningConfig(str(tmp_path), **values)
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        *({"seed": seed} for seed in (None, -1, 2**32, "42", 1.5, True)),
+        *({"data_seed": seed} for seed in (2**63, "42", 1.5)),
+    ],
+)
+def test_a_seed_that_a_random_state_cannot_take_is_refused(tmp_path, seeds):
+    ((name, value),) = seeds.items()
+    with pytest.raises(ValueError, match=f"`{name}` is {value!r} but must be a whole number from"):
+        FisherUnlearningConfig(str(tmp_path), **seeds)
+
+
+def test_the_outermost_seeds_are_taken(tmp_path):
+    for seeds in ({"seed": 0}, {"seed": 2**32 - 1}, {"data_seed": None}, {"data_seed": -1}):
+        FisherUnlearningConfig(str(tmp_path), **seeds)

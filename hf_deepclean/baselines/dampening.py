@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..fisher.accumulate import accumulate_fisher_diagonal
-from ..models.contexts import differentiable_mode, evaluation_mode
+from ..models.contexts import differentiable_mode, evaluation_mode, with_gradients
 from ..selection.rules import adaptive_percentile
 from .data import UnlearningData
 from .method import UnlearningMethod
@@ -56,6 +56,7 @@ class SelectiveSynapticDampening(UnlearningMethod):
     def __post_init__(self) -> None:
         check_positive(self, "selection_weighting", "dampening_constant", "per_device_batch_size")
 
+    @with_gradients
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
         """Changes the model in place. See [`UnlearningMethod.unlearn`]; nothing is random."""
         share = data.num_examples("forget") / data.num_examples("all")
@@ -95,6 +96,7 @@ class AdaptiveDampening(UnlearningMethod):
     def __post_init__(self) -> None:
         check_positive(self, "dampening_constant", "per_device_batch_size")
 
+    @with_gradients
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
         """Changes the model in place. See [`UnlearningMethod.unlearn`]; nothing is random."""
         forget, whole = _fishers(model, data, self.per_device_batch_size)
@@ -138,6 +140,7 @@ class LossFreeDampening(UnlearningMethod):
     def __post_init__(self) -> None:
         check_positive(self, "selection_weighting", "dampening_constant", "per_device_batch_size")
 
+    @with_gradients
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
         """Changes the model in place. See [`UnlearningMethod.unlearn`]; nothing is random."""
         forget, retain = (self._importances(model, data, split) for split in ("forget", "retain"))

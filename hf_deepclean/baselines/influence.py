@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..data.batches import LABELS
-from ..models.contexts import differentiable_mode, evaluation_mode
+from ..models.contexts import differentiable_mode, evaluation_mode, with_gradients
 from ..models.likelihood import Likelihood
 from ..models.rows import select_examples
 from .data import UnlearningData
@@ -58,6 +58,7 @@ class FirstOrderInfluence(UnlearningMethod):
     def __post_init__(self) -> None:
         check_positive(self, "unlearning_rate", "per_device_batch_size")
 
+    @with_gradients
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
         """Changes the model in place. See [`UnlearningMethod.unlearn`]; nothing is random."""
         difference = _gradient_difference(model, data, self.corrected_dataset, self.per_device_batch_size)
@@ -124,6 +125,7 @@ class SecondOrderInfluence(UnlearningMethod):
                 "published values are 1e-4, 1e-2 and 0.1."
             )
 
+    @with_gradients
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
         """Changes the model in place. See [`UnlearningMethod.unlearn`]; the batches of the Hessian are random."""
         difference = _gradient_difference(model, data, self.corrected_dataset, self.per_device_batch_size)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..fisher.engine.layouts import sum_dtype
-from ..models.contexts import differentiable_mode, evaluation_mode
+from ..models.contexts import differentiable_mode, evaluation_mode, with_gradients
 from ..models.heads import num_classes
 from .data import UnlearningData
 from .layer_inputs import input_covariances, multiply_inputs, projectable_layers
@@ -94,6 +94,7 @@ class ProjectedGradientUnlearning(UnlearningMethod):
                 "but neither can be negative. The published values are 0.2 and 0.05."
             )
 
+    @with_gradients
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
         """Changes the model in place. See [`UnlearningMethod.unlearn`]; samples and batches are random."""
         layers = projectable_layers(model)
@@ -201,6 +202,7 @@ class SubspaceForgetting(UnlearningMethod):
     def __post_init__(self) -> None:
         check_positive(self, "retain_alpha", "forget_alpha", "num_samples", "max_rows", "per_device_batch_size")
 
+    @with_gradients
     def unlearn(self, model: nn.Module, data: UnlearningData, seed: int = 0) -> None:
         """Changes the model in place. See [`UnlearningMethod.unlearn`]; the samples are random."""
         if num_classes(model) is None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..data.batches import IGNORED, move_batch, split_labels
 from ..fisher.engine.layouts import sum_dtype
-from ..models.contexts import differentiable_mode, evaluation_mode
+from ..models.contexts import differentiable_mode, evaluation_mode, with_gradients
 from ..models.heads import find_likelihood, prepare_batch
 from ..models.likelihood import Likelihood, LogLikelihoodFunction
 
@@ -86,6 +86,7 @@ def noting_classes(batches: Iterable[Mapping[str, Any]], classes: set[int]) -> I
         yield batch
 
 
+@with_gradients
 def summed_gradients(
     model: nn.Module,
     batches: Iterable[Mapping[str, Any]],

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..data.batches import IGNORED
 from ..data.loaders import seed_of_batch
-from ..models.contexts import evaluation_mode, freeze_running_statistics, only_trainable
+from ..models.contexts import evaluation_mode, freeze_running_statistics, only_trainable, with_gradients
 from ..models.likelihood import TOKEN_KINDS, Likelihood
 from ..repair.optimizer import SparseAdamW
 from ..runtime.choices import check_choice
@@ -140,6 +140,7 @@ class BatchLoss:
         return total, (targets != IGNORED).sum().clamp_min(1)
 
 
+@with_gradients
 def train(
     model: nn.Module,
     method: TrainingMethod,

@@ -2,11 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refuses data sets that cannot be used, before any heavy work."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import ClassLabel
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from .batches import split_labels
 from .row_errors import LABEL_COLUMNS
@@ -20,6 +25,11 @@ def check_requests(requests: Mapping[str, Sequence[int]] | None, forget_dataset:
     Raises:
         `ValueError`: If a request is empty, if a row is out of range, or if the forget data are a stream.
     """
+    if requests is not None and not isinstance(requests, Mapping):
+        raise TypeError(
+            f"`requests` is of type {type(requests).__name__} but must be a dictionary: rows of `forget_dataset` by "
+            "the name of the request."
+        )
     if not requests:
         return
     if is_stream(forget_dataset):
@@ -45,6 +55,12 @@ def check_rows_of_request(number: int, rows: Sequence[int], num_rows: int, argum
     Raises:
         `ValueError`: If the request is empty, or if a row is out of range.
     """
+    if not isinstance(rows, Collection) or not all(
+        isinstance(row, Integral) and not isinstance(row, bool) for row in rows
+    ):
+        raise TypeError(
+            f"The rows of request {number} must be a list of whole numbers, the positions of rows of `{argument}`."
+        )
     if len(rows) == 0 or not 0 <= min(rows) <= max(rows) < num_rows:
         raise ValueError(
             f"The rows of request {number} must be among the {num_rows} of `{argument}`, and at least one; they are "
@@ -71,6 +87,9 @@ def check_dataset(dataset: Any, argument: str, num_labels: int | None) -> None:
         `TypeError`: If the data set has no length or cannot be indexed.
         `ValueError`: If the data set is empty, or has labels outside the range.
     """
+    remedy = _remedy_of_type(dataset)
+    if remedy is not None:
+        raise TypeError(f"`{argument}` is a {type(dataset).__name__}. {remedy}")
     if is_stream(dataset):
         return
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
@@ -195,9 +214,44 @@ def _plain(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
-def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:
+def _remedy_of_type(dataset: Any) -> str | None:
+    """What to pass instead of a container of rows that is no data set; `None` for any other object."""
+    library = type(dataset).__module__.partition(".")[0]
+    if isinstance(dataset, Mapping):
+        inner = list(dataset.values())
+        if inner and all(hasattr(one, "features") or isinstance(one, TorchDataset) for one in inner):
+            return f"Pass one of its {len(inner)} data sets, or join them (`datasets.concatenate_datasets`)."
+        return "Make a data set of its columns: `datasets.Dataset.from_dict(columns)`."
+    if library in ("pandas", "polars"):
+        return f"Make a data set of it: `datasets.Dataset.from_{library}(frame)`."
+    if library == "pyarrow":
+        return "Make a data set of it: `datasets.Dataset(table)`."
+    if isinstance(dataset, (np.ndarray, torch.Tensor)):
+        return 'Rows have names: `datasets.Dataset.from_dict({"input_ids": ids, "labels": labels})`.'
+    if isinstance(dataset, (str, bytes, os.PathLike)):
+        return "Load it: `datasets.load_dataset(path)`."
+    if isinstance(dataset, DataLoader):
+        return "Pass its `dataset`, and its `collate_fn` as `data_collator`."
+    if isinstance(dataset, Iterator):
+        return "It can be read only once. Pass a list of its rows, or `IterableDataset.from_generator(function)`."
+    if isinstance(dataset, (list, tuple)) and dataset and hasattr(dataset[0], "features"):
+        return "Join the data sets in it: `datasets.concatenate_datasets(data_sets)`."
+    return None
+
+
+def check_batch_has_labels(
+    batch: Mapping[str, Any], argument: str, reason: Callable[[], str | None] | None = None
+) -> None:
     """
     Refuses a collated batch without labels.
+
+    Args:
+        batch (`dict[str, Any]`):
+            The batch.
+        argument (`str`):
+            Name of the argument that the data set was passed as.
+        reason (`Callable`, *optional*):
+            Looks for the reason if there are none, as [`BatchSource.why_without_labels`] does.
 
     Raises:
         `ValueError`: If the batch has no labels, see [`split_labels`].
@@ -205,4 +259,5 @@ def check_batch_has_labels(batch: Mapping[str, Any], argument: str) -> None:
     try:
         split_labels(batch)
     except ValueError as error:
-        raise ValueError(f"`{argument}` has no labels. {error}") from None
+        found = None if reason is None else reason()
+        raise ValueError(f"`{argument}` has no labels. {found or error}") from None

@@ -18,8 +18,9 @@ from transformers import Trainer
 
 from ..runtime.processes import is_main_process, num_processes, process_index
 from ..runtime.random_state import all_seeded
-from .row_errors import DataError, Failure, collated, positions_in
-from .streams import first_rows, is_stream, read_rows, read_stream
+from .batches import LABELS, split_labels
+from .row_errors import DataError, Failure, collated, fault_of_labels, positions_in, rows_with_none
+from .streams import first_rows, is_stream, read_rows, read_stream, rows_at
 
 
 # Rows that are collated alone to see whether they are padded to one length.
@@ -233,6 +234,64 @@ class BatchSource:
         if not all(isinstance(mask, torch.Tensor) and mask.ndim == 2 for mask in masks):
             return False
         return len({mask.shape[1] for mask in masks}) == 1 and any(not mask.all() for mask in masks)
+
+    def check_no_none(self, dataset: Any) -> None:
+        """
+        Refuses a data set with None in its rows, before any is used, unless the collator can take it.
+
+        Args:
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set. See [`rows_with_none`] for those that are looked through.
+
+        Raises:
+            [`DataError`]: If there is None. Says in which rows.
+        """
+        rows, collator = self.rows_and_collator(dataset, None)
+        kept = getattr(collator, "signature_columns", None)
+        for column, positions in rows_with_none(rows).items():
+            if kept is not None and column not in kept:
+                continue
+            others = set(range(len(positions) + 1)).difference(positions)
+            pair = [*([min(others)] if min(others) < len(rows) else []), positions[0]]
+            seed = seed_of_batch(self.trainer.args.seed, 0)
+            try:
+                with all_seeded(seed):
+                    _, labels = split_labels(_collated(collator, rows_at(rows, pair), seed, pair, ""))
+                if labels.isnan().any():
+                    raise ValueError("The format of the data set turns None into NaN.")
+            except Exception as error:
+                listed = ", ".join(map(str, positions[:10])) + (", ..." if len(positions) > 10 else "")
+                raise DataError(
+                    f"{len(positions)} of {len(rows)} rows of {self.name_of(dataset)} have None as `{column}`, or in "
+                    f"it, at the positions {listed}. Give every row a value, or leave these rows out (`filter`)."
+                ) from (error.__cause__ or error)
+
+    def why_without_labels(self, dataset: Any) -> str | None:
+        """
+        Looks at the first row of a data set whose batches have no labels.
+
+        Args:
+            dataset ([`~datasets.Dataset`], map-style or iterable):
+                The data set.
+
+        Returns:
+            `str`, *optional*: Why there are none, and what to do. `None` if the row does not show it.
+        """
+        name = self.name_of(dataset)
+        with all_seeded(seed_of_batch(self.trainer.args.seed, 0)):
+            row = next(read_stream(dataset, name)) if is_stream(dataset) else read_rows(dataset, [0], name)[0]
+        rows, collator = self.rows_and_collator(dataset, None)
+        kept = rows.column_names if rows is not dataset else getattr(collator, "signature_columns", None)
+        if kept is not None and isinstance(row, Mapping) and LABELS in row and LABELS not in kept:
+            model = type(self.trainer.model).__name__
+            return (
+                f"The column `{LABELS}` was left out, because `{model}.forward` takes no labels: this model has no "
+                "head. Load the trained model with the auto class of its task, such as "
+                "`AutoModelForSequenceClassification`. If it has a head of your own, name the column `label`, or set "
+                "`label_names`."
+            )
+        fault = fault_of_labels(row, 0)
+        return None if fault is None else f"{fault[0].upper()}{fault[1:]}."
 
     def rows_and_collator(self, dataset: Any, description: str | None) -> tuple[Any, Callable[[list[Any]], Any]]:
         """

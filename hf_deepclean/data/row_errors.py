@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
+import pyarrow as pa
 import torch
+from pyarrow import compute
 from torch.utils.data import Subset
 
 from .batches import LABELS
@@ -136,6 +139,47 @@ def collated(
             "Leave rows out of the data set instead (`filter`), so that every batch has an example."
         )
     return batch
+
+
+def rows_with_none(dataset: Any) -> dict[str, list[int]]:
+    """
+    Finds None without making the rows: in a list, and in the columns of numbers and texts of a data set.
+
+    Args:
+        dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data set.
+
+    Returns:
+        `dict[str, list[int]]`: The positions of the rows with None, by column. Empty for any other data set, and for
+        one with a transform.
+    """
+    found: dict[str, list[int]] = {}
+    if isinstance(dataset, (list, tuple)):
+        for position, row in enumerate(dataset):
+            for key in row if isinstance(row, Mapping) else ():
+                if row[key] is None:
+                    found.setdefault(key, []).append(position)
+    elif isinstance(dataset, datasets.Dataset) and dataset.format["type"] != "custom":
+        columns = [field.name for field in dataset.features.arrow_schema if _is_flat(field.type)]
+        start = 0
+        for table in dataset.with_format("arrow").select_columns(columns).iter(batch_size=10_000):
+            for name in columns:
+                column = table[name].combine_chunks()
+                places = set(compute.indices_nonzero(column.is_null()).to_pylist())
+                if not pa.types.is_primitive(column.type) and not pa.types.is_string(column.type):
+                    inner = compute.list_flatten(column).is_null()
+                    places |= set(compute.list_parent_indices(column).filter(inner).to_pylist())
+                if places:
+                    found.setdefault(name, []).extend(start + place for place in sorted(places))
+            start += len(table)
+    return found
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    """Whether a type is that of a number, a text, or a list of either."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    return pa.types.is_primitive(kind) or pa.types.is_string(kind)
 
 
 def fault_of_labels(row: Any, position: int) -> str | None:

@@ -74,9 +74,9 @@ def read_stream(dataset: Any, name: str) -> Iterator[Any]:
         raise reading_error(name, [position], None, error) from error
     if position == 0:
         raise DataError(
-            f"The stream {name} gave no row. It is empty, or it can be read only once: a run reads every data "
-            "set several times. A generator is used up by the first reading, so let `__iter__` make a new one, for "
-            "example with `IterableDataset.from_generator(function)`."
+            f"The stream {name} gave no row: it is empty, or can be read only once. A run reads every data set "
+            "several times. A generator is used up by the first reading, so let `__iter__` make a new "
+            "one, for example with `IterableDataset.from_generator(function)`."
         )
 
 

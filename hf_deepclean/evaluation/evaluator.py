@@ -177,6 +177,12 @@ class Evaluator:
         forget, unseen = predictions["forget"], predictions.get("unseen")
         membership, min_k_membership = _attack(forget, unseen)
         divergence, divergence_interval = self._divergence(forget)
+        if self.requests and len(forget.log_likelihood) != len(self.splits["forget"]):
+            raise ValueError(
+                f"`forget_dataset` has {len(self.splits['forget'])} rows, and its batches have "
+                f"{len(forget.log_likelihood)} examples, so `requests` do not tell which are theirs. Pass a "
+                "`data_collator` that makes one example of every row."
+            )
         of_requests = {name: forget.select(rows) for name, rows in self.requests.items()}
         return StageResult(
             {split: self._summarize_split(answers) for split, answers in predictions.items()},

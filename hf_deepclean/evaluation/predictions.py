@@ -16,7 +16,7 @@ from ..data.batches import IGNORED, move_batch, split_labels
 from ..models.company import Company
 from ..models.contexts import evaluation_mode
 from ..models.heads import classifies_tokens, find_likelihood, generates_tokens, num_classes, prepare_batch
-from ..models.label_alignment import logits_of
+from ..models.label_alignment import explaining_inputs, logits_of
 from ..models.likelihood import TOKEN_KINDS, Likelihood, LogLikelihoodFunction, check_finite_log_likelihood
 from ..runtime.shards import is_sharded
 from .figures.memorization import mean_log_probability, min_k_score
@@ -170,14 +170,17 @@ def predict_batches(
     with evaluation_mode(model):
         company, in_step = Company(model, has_fixed_length), any(map(is_sharded, model.parameters()))
         for batch in batches:
-            batch = move_batch(prepare_batch(model, batch), device)
-            if likelihood is None:
-                likelihood = find_likelihood(model, batch, log_likelihood_func)
-            answer = partial(_answer, model, likelihood, preprocess_logits=preprocess_logits, keep_logits=keep_logits)
-            answers = _by_parts(company, batch, answer)
-            if not in_step and company.wants(batch) and len(company.parts(batch)) == 1:
-                company.look(batch, likelihood, torch.from_numpy(answers.log_likelihood))
-                answers = answers if company.reason is None else _by_parts(company, batch, answer)
+            with explaining_inputs(model, batch):
+                batch = move_batch(prepare_batch(model, batch), device)
+                if likelihood is None:
+                    likelihood = find_likelihood(model, batch, log_likelihood_func)
+                answer = partial(
+                    _answer, model, likelihood, preprocess_logits=preprocess_logits, keep_logits=keep_logits
+                )
+                answers = _by_parts(company, batch, answer)
+                if not in_step and company.wants(batch) and len(company.parts(batch)) == 1:
+                    company.look(batch, likelihood, torch.from_numpy(answers.log_likelihood))
+                    answers = answers if company.reason is None else _by_parts(company, batch, answer)
             check_finite_log_likelihood(torch.from_numpy(answers.log_likelihood), position)
             position += len(answers.log_likelihood)
             if answers.logits is not None:
@@ -266,7 +269,7 @@ def _answer(
         log_probabilities = torch.log_softmax(logits_of(outputs).double(), dim=-1).cpu().numpy()
     if keep_logits:
         kept = _all_logits(likelihood, outputs)
-        logits = _to_numpy(kept if preprocess_logits is None else preprocess_logits(kept, labels))
+        logits = _to_numpy(kept if preprocess_logits is None else _preprocessed(preprocess_logits, kept, labels))
     return ExamplePredictions(logits, _to_numpy(labels), scores.numpy(), log_probabilities, tokens)
 
 
@@ -311,9 +314,22 @@ def _all_logits(likelihood: Likelihood, outputs: Any) -> torch.Tensor:
     return torch.stack([logits_of(outputs, "start_logits"), logits_of(outputs, "end_logits", 1)], dim=1)
 
 
+def _preprocessed(
+    preprocess_logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], logits: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    kept = preprocess_logits(logits, labels)
+    if not isinstance(kept, torch.Tensor) or kept.ndim == 0 or len(kept) != len(logits):
+        returned = f"shape {tuple(kept.shape)}" if isinstance(kept, torch.Tensor) else f"a {type(kept).__name__}"
+        raise ValueError(
+            f"`preprocess_logits_for_metrics` returned {returned} for {len(logits)} examples. It must return one "
+            "tensor whose first axis is that of the examples, for example `logits.argmax(-1)`."
+        )
+    return kept
+
+
 def _concatenate(arrays: list[np.ndarray]) -> np.ndarray:
     shape = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
-    padded = np.full((sum(map(len, arrays)), *shape), IGNORED, dtype=np.result_type(*arrays))
+    padded = np.full((sum(map(len, arrays)), *shape), IGNORED, dtype=np.result_type(*arrays, np.int8))
     start = 0
     for array in arrays:
         padded[(slice(start, start + len(array)), *map(slice, array.shape[1:]))] = array

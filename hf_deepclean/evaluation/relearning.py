@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..data.batches import move_batch, split_labels
-from ..models.contexts import evaluation_mode, freeze_running_statistics, only_trainable
+from ..models.contexts import evaluation_mode, freeze_running_statistics, only_trainable, with_gradients
 from ..models.heads import find_likelihood, prepare_batch
 from ..models.likelihood import LogLikelihoodFunction
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+@with_gradients
 def relearning_curve(
     model: nn.Module,
     names: Collection[str],

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..models.contexts import with_gradients
 from ..models.likelihood import LogLikelihoodFunction
 from .accumulation import FisherAccumulation
 from .diagonal import FisherDiagonal
 from .groups import split_groups
 
 
+@with_gradients
 def accumulate_fisher_diagonal(
     model: nn.Module,
     batches: Iterable[Mapping[str, Any]],
@@ -94,6 +96,7 @@ def accumulate_fisher_diagonal(
     return accumulation.diagonals()[0]
 
 
+@with_gradients
 def accumulate_fisher_diagonals(
     model: nn.Module,
     batches: Iterable[Mapping[str, Any]],

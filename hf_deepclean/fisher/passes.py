@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..data.loaders import BatchSource
+from ..models.contexts import with_gradients
 from ..models.likelihood import LogLikelihoodFunction
 from ..runtime.processes import gather_objects, sum_over_processes_
 from .accumulation import FisherAccumulation
@@ -101,6 +102,7 @@ class FisherPass:
         )
 
 
+@with_gradients
 def accumulate_over_processes(
     model: nn.Module,
     batches: Callable[[int, Collection[int]], Iterable[tuple[int, Mapping[str, Any]]]],

@@ -13,7 +13,7 @@ from ..data.checks import match_classes
 from ..runtime.processes import check_launch
 from .adapters.checks import check_adapter
 from .adapters.parameters import MERGE_ADVICE, is_adapted, is_adapter_path
-from .heads import class_numbers
+from .heads import class_numbers, num_classes
 
 
 def check_devices(world_size: int, num_devices: int, model: Any) -> None:
@@ -107,6 +107,11 @@ def check_model(model: nn.Module, reset_scope: str = "full", reset_value: str = 
                 f"The parameter {name} is on the meta device, so it has no values. Load the model's weights, for "
                 "example with `from_pretrained` and without a `device_map` that offloads to disk."
             )
+        if parameter.is_inference():
+            raise ValueError(
+                f"The parameter {name} was made within `torch.inference_mode`, so it can have no gradient. Load the "
+                "model outside of it."
+            )
         frozen = reset_scope == "adapter" and not parameter.requires_grad
         if not frozen and (not parameter.is_floating_point() or parameter.itemsize < 2):
             raise ValueError(
@@ -123,6 +128,12 @@ def check_reference(model: nn.Module, reference_model: nn.Module) -> None:
     Raises:
         `ValueError`: If the two models share a parameter, or have the same class under different numbers.
     """
+    counts = num_classes(model), num_classes(reference_model)
+    if None not in counts and counts[0] != counts[1]:
+        raise ValueError(
+            f"`reference_model` has {counts[1]} classes and the model {counts[0]}, so their answers cannot be "
+            "compared. Pass a model that was retrained for the same task."
+        )
     own = set(model.parameters())
     shared = [name for name, parameter in reference_model.named_parameters() if parameter in own]
     if shared:

@@ -46,6 +46,15 @@ class _WithoutDropout(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def with_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Decorates a function that computes gradients, so that it does so also for a caller who switched them off
+    (`torch.no_grad`, `torch.inference_mode`).
+    """
+    # This ends both modes within the function; `torch.enable_grad` ends only the first.
+    return torch.inference_mode(False)(function)
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """

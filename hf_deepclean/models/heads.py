@@ -5,7 +5,7 @@
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -16,7 +16,8 @@ from transformers.models.auto import modeling_auto
 from ..data.batches import IGNORED, LABELS, SPAN_LABELS, num_examples, split_labels
 from ..data.packing import cut_padding, pad_labels_right, pad_right, unpack_documents
 from ..runtime.sharded_models import plain_class
-from .contexts import differentiable_mode, evaluation_mode
+from .contexts import differentiable_mode, evaluation_mode, with_gradients
+from .label_alignment import fault_of_class_labels, fault_of_token_labels
 from .likelihood import Likelihood, LogLikelihoodFunction, built_in_kind
 from .rows import OWN_ROWS_HINT, select_examples, unexplained_tensors
 
@@ -26,6 +27,9 @@ _PREPARE = "prepare_decoder_input_ids_from_labels"
 
 # At most so many classes are compared with the model's own loss.
 _MAX_CHECKED_CLASSES = 8
+
+# Tasks whose heads give every example a class, or several, or a number.
+_EXAMPLE_TASKS = ("SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION")
 
 
 def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -70,6 +74,7 @@ def without_padding(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, 
     return cut_padding(batch, labels_follow_inputs=not _generates_labels(model, batch))
 
 
+@with_gradients
 def find_likelihood(
     model: nn.Module, batch: Mapping[str, Any], log_likelihood_func: LogLikelihoodFunction | None = None
 ) -> Likelihood:
@@ -117,7 +122,12 @@ def find_likelihood(
     candidates = _candidates(model, batch)
     example = _with_every_class(model, example, len(labels_of_batch))
     inputs, labels = split_labels(example)
-    with evaluation_mode(model), differentiable_mode(model), torch.no_grad():
+    with (
+        _explaining_labels(model, batch),
+        evaluation_mode(model),
+        differentiable_mode(model),
+        torch.no_grad(),
+    ):
         outputs = _outputs(model, inputs, batch)
         ours = {candidates[0]: _mean_loss(candidates[0], inputs, outputs, labels)}
         for candidate in candidates[1:]:
@@ -147,8 +157,11 @@ def num_classes(model: nn.Module) -> int | None:
 
     `config.num_labels` alone is not enough: it is 2 for every language model and every multiple-choice head.
     """
-    tasks = ("SEQUENCE_CLASSIFICATION", "IMAGE_CLASSIFICATION", "AUDIO_CLASSIFICATION", "VIDEO_CLASSIFICATION")
-    return model.config.num_labels if _is_one_of(model, *tasks) else None
+    if not _is_one_of(model, *_EXAMPLE_TASKS) or model.config.num_labels == 1:
+        return None
+    if getattr(model.config, "problem_type", None) in ("multi_label_classification", "regression"):
+        return None
+    return model.config.num_labels
 
 
 def class_numbers(model: nn.Module) -> dict[str, int] | None:
@@ -302,11 +315,30 @@ def _with_every_class(model: nn.Module, example: Mapping[str, Any], batch_size: 
     return {**select_examples(model, example, [0] * len(labels)), LABELS: labels}
 
 
+@contextmanager
+def _explaining_labels(model: nn.Module, batch: Mapping[str, Any]) -> Iterator[None]:
+    """Turns an error that labels of another kind cause, in the likelihood or in the model, into one that says so."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        fault = None
+        if LABELS in batch and _is_one_of(model, *_EXAMPLE_TASKS):
+            fault = fault_of_class_labels(base_model(model), batch)
+        elif _is_one_of(model, "CAUSAL_LM", "MASKED_LM", "TOKEN_CLASSIFICATION"):
+            fault = fault_of_token_labels(base_model(model), batch)
+        if fault is None:
+            raise
+        raise ValueError(fault) from error
+
+
 def _own_loss(model: nn.Module, example: Mapping[str, Any]) -> torch.Tensor | None:
     keys = [LABELS] if LABELS in example else list(SPAN_LABELS)
     if not all(_accepts(model, key) for key in keys):
         return None
     inputs = dict(example)
+    if LABELS in inputs and num_classes(model) is not None and not inputs[LABELS].is_floating_point():
+        # transformers takes bools for several labels, and torch takes no smaller integers.
+        inputs[LABELS] = inputs[LABELS].long()
     own_shift = _generates_labels(model, example) and not hasattr(base_model(model), _PREPARE)
     if own_shift and "decoder_input_ids" in inputs:
         # Let the model shift the labels itself, so that the comparison covers the inputs made for it.

@@ -26,6 +26,7 @@ from ..models.contexts import (
     freeze_running_statistics,
     only_trainable,
     restoring_unsaved_buffers,
+    with_gradients,
 )
 from ..models.heads import find_likelihood, prepare_batch
 from ..models.likelihood import Likelihood, LogLikelihoodFunction
@@ -160,6 +161,7 @@ class RepairTrainer(Trainer):
         """Whether the model is sharded over several processes."""
         return processes_of(named_parameters(self.model).values()).are_several
 
+    @with_gradients
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput | None:
         """
         Repairs the selected weights on the retain set, and verifies that nothing else changed.

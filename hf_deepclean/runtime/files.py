@@ -31,18 +31,35 @@ def explain_write_errors(folder: Path) -> Iterator[None]:
             The folder that the block writes into.
 
     Raises:
-        `OSError`: If the block cannot write.
+        `OSError`: If the block cannot write. Says how much room there is.
+        `MemoryError`: If the block lacks memory.
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except MemoryError as error:
+        raise MemoryError(
+            f"There was not enough memory to write to {folder}, and nothing that was there has changed. Free memory, "
+            "for example by fewer processes on this machine, and continue (an unlearning run with "
+            "`resume_from_checkpoint=True`)."
+        ) from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch tells a full disk in this way.
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
         number = getattr(error, "errno", None)
         remedy = "Free space there" if number in (errno.ENOSPC, errno.EDQUOT) else "Make room, or make it writable"
         raise OSError(
             number or errno.EIO,
-            f"Writing to {folder} failed ({error}), and nothing that was there has changed. {remedy}, and continue "
-            "(an unlearning run with `resume_from_checkpoint=True`)",
+            f"Writing to {folder} failed ({error}; {_free_space(folder)}), and nothing that was there has changed. "
+            f"{remedy}, and continue (an unlearning run with `resume_from_checkpoint=True`)",
         ) from error
+
+
+def _free_space(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB are free"
+    except OSError:
+        return "its free space is not known"
 
 
 @contextmanager

@@ -5,6 +5,7 @@
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,14 @@ def write_tensors(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {**(metadata or {}), _FORMAT: _SEALED, _OWNER: owner}
     digest = digest_of_tensors(tensors, metadata)
-    save_file(tensors, path, {**metadata, _DIGEST: digest})
+    try:
+        save_file(tensors, path, {**metadata, _DIGEST: digest})
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        size = sum(tensor.nbytes for tensor in tensors.values()) / 2**20
+        raise OSError(int(found[1]), f"{os.strerror(int(found[1]))}, and {path.name} needs {size:.1f} MiB") from error
     return digest
 
 

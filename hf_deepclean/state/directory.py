@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looks at an output directory before a run: what is there, and whether there is room."""
 
+import errno
 import os
 import re
+import tempfile
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -38,15 +41,39 @@ def belongs_to_run(output: Path, name: str) -> bool:
     return record.exists() and name in load_progress(record).result_files
 
 
+def _check_can_be_written(path: Path) -> None:
+    """Makes a folder in an output directory, and takes it away again with all that had to be made for it."""
+    absent = []
+    try:
+        absent = [folder for folder in (path, *path.parents) if not folder.exists()]
+        if path.is_file():
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(prefix=INCOMPLETE, dir=path))
+    except (OSError, ValueError) as error:
+        raise OSError(
+            getattr(error, "errno", None) or errno.EINVAL,
+            f"The output directory {path} cannot be written ({getattr(error, 'strerror', None) or error}). Choose "
+            "another `output_dir`, or make it writable",
+        ) from error
+    finally:
+        for folder in absent:
+            with suppress(OSError, ValueError):
+                folder.rmdir()
+
+
 def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> None:
     """
     Refuses an output directory that is not empty. If a run is resumed, what an interrupted run left is allowed.
 
     Raises:
         `FileExistsError`: If the directory holds anything else.
+        `OSError`: If it cannot be made or written.
         `BlockingIOError`: If another run holds the directory.
     """
     path = Path(path)
+    if is_main_process():
+        _check_can_be_written(path)
     if not path.exists():
         return
     if not path.is_dir():

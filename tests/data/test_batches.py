@@ -18,3 +18,17 @@ def test_start_and_end_positions_are_stacked():
 def test_a_batch_without_labels_is_refused_by_its_keys(keys):
     with pytest.raises(ValueError, match=r"""start_positions" and "end_positions"\) but has only the keys .*'x'"""):
         split_labels({key: torch.ones(2) for key in [*keys, "x"]})
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (None, "the data collator returned a value of type NoneType"),
+        ([1], "the data collator returned a value of type list"),
+        ({"labels": [0, 1]}, 'must hold a tensor under "labels".* a value of type list'),
+        ({"labels": torch.tensor(1)}, "one label per example, and the data collator returned a single one"),
+    ],
+)
+def test_what_is_no_batch_is_refused_as_what_it_is(batch, message):
+    with pytest.raises(ValueError, match=message):
+        split_labels(batch)

@@ -3,7 +3,10 @@
 
 import datasets
 import numpy as np
+import pandas
+import pyarrow
 import pytest
+import torch
 
 from hf_deepclean.data.checks import (
     check_class_names,
@@ -37,6 +40,28 @@ def test_what_is_empty_or_cannot_be_read_is_refused_and_a_stream_is_not():
     with pytest.raises(TypeError, match="`retain_dataset` is a generator"):
         check_dataset((row for row in tiny.digits()), "retain_dataset", 10)
     check_dataset(tiny.digits().to_iterable_dataset(), "retain_dataset", 10)
+
+
+CONTAINERS = {
+    "DataFrame": (pandas.DataFrame({"labels": [0]}), r"Dataset.from_pandas\(frame\)"),
+    "Table": (pyarrow.table({"labels": [0]}), r"Dataset\(table\)"),
+    "DatasetDict": (datasets.DatasetDict(train=tiny.digits()), "Pass one of its 1 data sets"),
+    "dict": ({"labels": [0]}, r"Dataset.from_dict\(columns\)"),
+    "ndarray": (np.zeros((2, 3)), r"Rows have names: .*from_dict"),
+    "Tensor": (torch.zeros(2, 3), r"Rows have names: .*from_dict"),
+    "str": ("data.json", "load_dataset"),
+    "DataLoader": (torch.utils.data.DataLoader([1]), "Pass its `dataset`"),
+    "generator": ((row for row in [1]), "can be read only once. Pass a list"),
+    "list": ([tiny.digits()], "concatenate_datasets"),
+    "NoneType": (None, "cannot be indexed"),
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_a_container_that_is_no_data_set_is_refused_with_how_to_make_one(kind):
+    dataset, message = CONTAINERS[kind]
+    with pytest.raises(TypeError, match=f"`eval_dataset` is a {kind}.*{message}"):
+        check_dataset(dataset, "eval_dataset", None)
 
 
 @pytest.mark.parametrize("rows", [[], [20], [-1, 3], [0, 7, 25]])

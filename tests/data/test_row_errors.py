@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import Subset
-from transformers import default_data_collator
+from transformers import Trainer, TrainingArguments, default_data_collator
 
-from hf_deepclean.data.loaders import seeded_batches
+from hf_deepclean.data.loaders import BatchSource, seeded_batches
 from hf_deepclean.data.row_errors import DataError, locating_errors
+from tests import tiny
 from tests.data.examples import Stream
 from tests.tiny import Rows
 
@@ -115,7 +116,7 @@ CASES = {
     "a collator that drops all rows": ((Rows(good()), dropping), "Rows 8 to 11 .* became a batch without examples"),
     "a sample": (Subset(with_row(None), [1, 3, 7, 9]), "^4 rows from 1 to 9 of .*: row 7 is None"),
     "a stream that raises": (Function(stream_that_raises), "Row 7 of .* raised OSError"),
-    "an empty stream": (Stream([]), "gave no row. It is empty, or it can be read only once"),
+    "an empty stream": (Stream([]), "gave no row: it is empty, or can be read only once"),
     "a stream of None": (Stream([*good(7), None]), "Rows 4 to 7 of .*: row 7 is None"),
 }
 
@@ -148,7 +149,7 @@ def test_a_worker_whose_error_cannot_be_sent_names_its_type():
 def test_a_generator_is_read_only_once():
     rows = Function(partial(next, iter([iter(good())]), iter([])))
     assert len(list(seeded_batches(rows, 4, default_data_collator, 0))) == 3
-    with pytest.raises(DataError, match=r"Let `__iter__`|let `__iter__` make a new one"):
+    with pytest.raises(DataError, match=r"let `__iter__` make a new one"):
         list(seeded_batches(rows, 4, default_data_collator, 0))
 
 
@@ -161,3 +162,57 @@ def test_plain_errors_get_a_place_and_lack_of_memory_passes_as_it_is():
         with pytest.raises(type(error)) as caught, locating_errors(lambda: "Row 3 of it"):
             raise error
         assert caught.value is error
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    args = TrainingArguments(str(tmp_path_factory.mktemp("run")), report_to="none")
+    return BatchSource(Trainer(tiny.bert(), args))
+
+
+def listed(labels, format=None):
+    dataset = datasets.Dataset.from_dict({"input_ids": [[1, 2]] * len(labels), "labels": labels})
+    return dataset.with_format(format)
+
+
+NONE = [*range(3), None, 0, None]
+INCOMPLETE = {
+    "a column": listed(NONE),
+    "a list": listed([[0, label] for label in NONE]),
+    "a selection": listed([None, *NONE]).select(range(1, 7)),
+    "tensors": listed(NONE, "torch"),
+    "rows": [{"input_ids": [1, 2], "labels": label} for label in NONE],
+}
+
+
+@pytest.mark.parametrize("kind", INCOMPLETE)
+def test_none_is_found_in_all_rows_before_any_is_used(source, kind):
+    with pytest.raises(DataError, match="2 of 6 rows of the data set have None as `labels`.* positions 3, 5. "):
+        source.check_no_none(INCOMPLETE[kind])
+
+
+def test_none_that_reaches_no_model_or_that_the_collator_takes_is_no_fault(source):
+    source.check_no_none(listed([0, 1, 2]).add_column("unused", [None, "a", None]))
+    source.check_no_none(listed([0, 1]).with_transform(lambda rows: {**rows, "labels": [None, None]}))
+    filling = BatchSource(
+        source.trainer, lambda rows: {"labels": torch.tensor([-100 if r["labels"] is None else 0 for r in rows])}
+    )
+    filling.check_no_none(listed(NONE))
+
+
+MODEL_WITHOUT_HEAD = "`BertModel.forward` takes no labels: this model has no head"
+
+
+@pytest.mark.parametrize(
+    ("model", "labels", "reason"),
+    [
+        (tiny.bert(), ["a", "b"], "Row 0 has text as `labels`. Map it to the numbers of `model.config.label2id`"),
+        (tiny.bert(), [None, 0], "Row 0 has None as `labels`"),
+        (tiny.bert().bert, [0, 1], MODEL_WITHOUT_HEAD),
+    ],
+)
+def test_rows_tell_why_a_batch_has_no_labels(tmp_path, model, labels, reason):
+    source = BatchSource(Trainer(model, TrainingArguments(str(tmp_path), report_to="none")))
+    for dataset in (listed(labels), list(listed(labels)), listed(labels).to_iterable_dataset()):
+        assert reason in source.why_without_labels(dataset)
+        assert source.why_without_labels(listed(labels).rename_column("labels", "target")) is None

@@ -13,6 +13,7 @@ from hf_deepclean.models.contexts import (
     differentiable_mode,
     evaluation_mode,
     restoring_unsaved_buffers,
+    with_gradients,
 )
 from tests import tiny
 
@@ -101,3 +102,15 @@ def test_biases_that_levit_keeps_in_eval_mode_have_a_gradient_every_time():
             gradients = torch.autograd.grad(model(images).logits[0, 0], biases, allow_unused=True)
             assert all(gradient is not None for gradient in gradients)
     assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_function_that_needs_gradients_has_them_for_every_caller(mode):
+    @with_gradients
+    def slope(weight):
+        return torch.autograd.grad((weight**2).sum(), weight)[0]
+
+    weight = torch.ones(2, requires_grad=True)
+    with mode():
+        assert torch.equal(slope(weight), 2 * weight)
+        assert not torch.is_grad_enabled() and torch.is_inference_mode_enabled() == (mode is torch.inference_mode)

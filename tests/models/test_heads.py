@@ -337,9 +337,9 @@ def test_what_the_caller_returns_must_depend_on_the_model():
     [
         ("gpt2 causal", torch.full((4, 7), VOCABULARY), "7 labels of a batch lie outside the head's range 0 to 49"),
         ("bert tokens", torch.full((4, 7), -1), "7 labels of a batch lie outside the head's range 0 to 3"),
-        ("bert tokens", torch.zeros(4, 5, dtype=torch.long), r"Labels of shape \(1, 5\)"),
+        ("bert tokens", torch.zeros(4, 5, dtype=torch.long), "5 labels for 7 tokens"),
         ("bert tokens", torch.zeros(4, 7), r"logits of shape \(1, 7, 4\).*Pass a `log_likelihood_func"),
-        ("bert sequence", torch.zeros(4, 4), "Multi-label and regression heads need a `log_likelihood_func`"),
+        ("bert sequence", torch.zeros(4, 4), "a value for each of the 4 classes"),
         ("wav2vec2 ctc", torch.full((4, 3), 10), "3 labels of a batch lie outside the head's range 0 to 9"),
         ("wav2vec2 ctc", torch.zeros(4), "not token ids for CTC logits"),
     ],

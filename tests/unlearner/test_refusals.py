@@ -159,3 +159,14 @@ def test_a_phase_of_ones_own_that_a_run_would_leave_out_is_refused(tmp_path, pha
     with pytest.raises(TypeError, match=f"Own overrides `{phase}`"):
         getattr(Own(vit(), config(tmp_path / "a"), **data), work)()
     assert not (tmp_path / "a").exists()
+
+
+def test_a_run_within_inference_mode_has_its_gradients_and_a_model_made_there_is_refused(tmp_path):
+    with torch.inference_mode():
+        made_there = tiny.vit(num_labels=10)
+    with pytest.raises(ValueError, match="was made within `torch.inference_mode`"):
+        unlearner_for(tmp_path / "a", made_there)
+    model = vit()
+    with torch.inference_mode():
+        report = unlearner_for(tmp_path / "a", model, num_train_epochs=1).unlearn()
+    assert "after_repair" in report.stages
