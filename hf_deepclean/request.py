@@ -19,6 +19,7 @@ from .data.checks import (
     check_class_names,
     check_dataset,
     check_requests,
+    check_scored_labels,
     check_stream_starts_anew,
 )
 from .data.loaders import BatchSource
@@ -276,6 +277,7 @@ def _check_splits(
     for split, dataset in splits.items():
         check_dataset(dataset, f"{split}_dataset", num_labels)
         check_class_names(dataset, f"{split}_dataset", class_numbers(model))
+        check_scored_labels(dataset, f"{split}_dataset")
         check_sequence_lengths(model, dataset, f"{split}_dataset")
     check_repair_steps(args, splits["retain"])
     if not is_stream(splits["retain"]):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refuses data sets that cannot be used, before any heavy work."""
 
+import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from numbers import Integral
@@ -10,12 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import ClassLabel
+from pyarrow.types import is_integer, is_large_list, is_list
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from .batches import split_labels
+from ..runtime.processes import is_main_process
+from .batches import IGNORED, LABELS, split_labels
 from .row_errors import LABEL_COLUMNS
 from .streams import is_stream
+
+
+logger = logging.getLogger(__name__)
 
 
 def check_requests(requests: Mapping[str, Sequence[int]] | None, forget_dataset: Any) -> None:
@@ -237,6 +243,50 @@ def _remedy_of_type(dataset: Any) -> str | None:
     if isinstance(dataset, (list, tuple)) and dataset and hasattr(dataset[0], "features"):
         return "Join the data sets in it: `datasets.concatenate_datasets(data_sets)`."
     return None
+
+
+def check_scored_labels(dataset: Any, argument: str) -> None:
+    """
+    Refuses a data set in which no row has a label that is scored, and warns of rows that have none. Truncation that
+    cuts off the answers leaves such rows.
+
+    Only stored lists of labels of a [`~datasets.Dataset`] are checked.
+
+    Args:
+        dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data set.
+        argument (`str`):
+            Name of the argument it was passed as.
+
+    Raises:
+        `ValueError`: If every label of every row is -100.
+    """
+    formatted = getattr(dataset, "format", None)
+    if not isinstance(formatted, dict) or formatted["type"] == "custom" or LABELS not in dataset.column_names:
+        return
+    labels = dataset.with_format("arrow").select_columns(LABELS)
+    without: list[int] = []
+    for number, table in enumerate(labels.iter(batch_size=1000)):
+        column = table[LABELS].combine_chunks()
+        if not (is_list(column.type) or is_large_list(column.type)) or not is_integer(column.type.value_type):
+            return
+        is_scored = np.asarray(column.values.fill_null(IGNORED)) != IGNORED
+        ends = column.offsets.to_numpy()
+        counts = np.diff(np.concatenate([[0], np.cumsum(is_scored)])[ends])
+        without += (1000 * number + np.flatnonzero(counts == 0)).tolist()
+    if not without:
+        return
+    if len(without) == len(dataset):
+        raise ValueError(
+            f"No row of `{argument}` has a label that is scored: all of them are {IGNORED}. Check the masking of the "
+            "prompts, and whether truncation (`max_length`) cut off the answers."
+        )
+    if is_main_process():
+        logger.warning(
+            f"{len(without)} of {len(dataset)} rows of `{argument}` have no label that is scored (all are {IGNORED}), "
+            f"the first at place {without[0]}. They count as examples and have no part in anything. Leave them out, "
+            "or truncate so that the answers stay (`max_length`)."
+        )
 
 
 def check_batch_has_labels(

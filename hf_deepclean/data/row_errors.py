@@ -90,8 +90,18 @@ def reading_error(name: str, positions: Sequence[int], num_rows: int | None, err
             "number of rows that can be read."
         )
     return DataError(
-        f"{rows} cannot be read: the data set, or its transform, raised {kind}, which is shown above. Mend what is "
-        "there, or leave it out."
+        f"{rows} cannot be read: the data set, or its transform, raised {kind}, which is shown above. "
+        f"{_hint_at_columns(error)}Mend what is there, or leave it out."
+    )
+
+
+def _hint_at_columns(error: Exception) -> str:
+    """How a column may have gone missing, if that can be the cause of an error."""
+    if not isinstance(error, (KeyError, IndexError)):
+        return ""
+    return (
+        "If it misses a column: columns that are no arguments of the model's forward pass are left out before. Set "
+        "`remove_unused_columns=False` to keep them. "
     )
 
 
@@ -129,7 +139,8 @@ def collated(
         batch = collator(rows)
     except Exception as error:
         reason = _fault_of_rows(collator, rows, positions, columns) or (
-            f"the data collator raised {type(error).__name__}, which is shown above. Call it on these rows"
+            f"the data collator raised {type(error).__name__}, which is shown above. {_hint_at_columns(error)}Call it "
+            "on these rows"
         )
         raise DataError(f"{name_rows(positions, name)} cannot be made into a batch: {reason}.") from error
     labels = batch.get(LABELS) if isinstance(batch, Mapping) else None

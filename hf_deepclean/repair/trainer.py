@@ -340,7 +340,8 @@ class RepairTrainer(Trainer):
             # Without a key "labels" Trainer counts no items, and this loss must account for the accumulation.
             num_accumulated = self.current_gradient_accumulation_steps if self.model.training else 1
             num_items_in_batch = len(log_likelihood) * num_accumulated
-        loss = -log_likelihood.sum() / num_items_in_batch
+        # A batch without a scored label has no part in the repair.
+        loss = -log_likelihood.sum() / torch.as_tensor(num_items_in_batch).clamp_min(1)
         if self.model.training and num_processes() > 1:
             # Gradients are averaged over the processes. Trainer compensates if `average_tokens_across_devices` is set.
             loss = loss * (1 if self.args.average_tokens_across_devices else num_processes()) * (not self._is_idle())

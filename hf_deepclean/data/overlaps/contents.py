@@ -158,7 +158,8 @@ def _row(dataset: Any, place: int, name: str) -> Any:
 
 
 def _without_padding(value: Any, kept: np.ndarray) -> Any:
-    if not isinstance(value, (list, tuple, np.ndarray, torch.Tensor)) or len(value) != len(kept):
+    is_list = isinstance(value, (list, tuple)) or isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim > 0
+    if not is_list or len(value) != len(kept):
         return value
     array = _array(value)
     return value if array is None else array[kept]
