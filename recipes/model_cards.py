@@ -10,6 +10,9 @@ except for weights, configurations and tokenizers. Takes half an hour on two cor
 ```shell
 python recipes/model_cards.py --output_dir outputs/cards
 ```
+
+With `--render` nothing runs: the cards and pictures are made again from the reports beside them, which lose what this
+version no longer publishes.
 """
 
 import argparse
@@ -18,10 +21,11 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from hf_deepclean import PublicReport, UnlearningCard
+from hf_deepclean import PublicReport, UnlearningCard, UnlearningReport, save_plots
 
 
 FOLDER = Path(__file__).parent
@@ -37,13 +41,15 @@ RUNS = {
 }
 OPTIONS = "--train_reference true --random_mask_control true --fine_tuning_control true --relearning_steps 32 --seed 0"
 
+# The picture of the main page, and the run that it is of.
+PLANE, PLANE_OF = "fisher_plane.png", "digits-class"
+
 # Values that differ between runs without meaning.
 MASK = "masked"
 _VOLATILE = {
     r"SHA-256 of all above: [0-9a-f]{64}": f"SHA-256 of all above: {MASK}",
     r"commitment: '?[0-9a-f]{64}'?": f"commitment: {MASK}",
     r"keyed commitment, `[0-9a-f]{64}`": f"keyed commitment, `{MASK}`",
-    r"Wall-clock time of the run: .*": f"Wall-clock time of the run: {MASK}.",
     r"; python .*": f"; {MASK} versions.",
     r"  hf_deepclean: .*": f"  hf_deepclean: {MASK}",
 }
@@ -58,7 +64,7 @@ def mask_card(card: str) -> str:
 
 def mask_report(record: dict[str, Any]) -> dict[str, Any]:
     """Masks the values in a public report that differ between runs."""
-    return record | {"commitment": "0" * 64, "seconds": 0.0, "versions": {"python": MASK, "hf-deepclean": MASK}}
+    return record | {"commitment": "0" * 64, "versions": {"python": MASK, "hf-deepclean": MASK}}
 
 
 def render(name: str) -> str:
@@ -90,16 +96,40 @@ def keep(name: str, public: Path) -> None:
     (target / "README.md").write_text(render(name))
 
 
+def keep_plane(folder: Path) -> None:
+    """Replaces the picture of the main page: the plane of a run, which its withheld card does not show."""
+    report = PublicReport.of(UnlearningReport.load(folder / "report.json"), "size")
+    with tempfile.TemporaryDirectory() as directory:
+        save_plots(report, directory)
+        shutil.copy(Path(directory) / PLANE, CARDS / PLANE)
+
+
+def render_again(name: str) -> None:
+    """Makes report, card and pictures in `model_cards/` again from the report that is there."""
+    target = CARDS / name
+    report = PublicReport.load(target / "report.json").as_withheld()
+    shutil.rmtree(target)
+    save_plots(report, target / "plots")
+    (target / "report.json").write_text(json.dumps(mask_report(report.to_dict()), indent=2) + "\n")
+    (target / "README.md").write_text(render(name))
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="The cards in model_cards/, from real runs of the recipes.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/cards"), help="Folder of the runs.")
     parser.add_argument("--names", nargs="+", choices=list(RUNS), default=list(RUNS), help="Only these cards.")
+    parser.add_argument("--render", action="store_true", help="Only render again what is there.")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     for name in args.names:
+        if args.render:
+            render_again(name)
+            continue
         keep(name, run(name, args.output_dir))
+        if name == PLANE_OF:
+            keep_plane(args.output_dir / name)
         print(f"{CARDS / name}: card, report and pictures of the run")
 
 

@@ -16,7 +16,6 @@ from huggingface_hub import ModelCard
 from ..evaluation.measures import MEASURES, MEMBERSHIP_AUC
 from ..evaluation.recovery import RELEARNING_DATA
 from ..evaluation.stages import QUANTIZATION_STAGES, STAGES
-from ..report.results import IntegrityResult
 from ..selection.fisher_plane import FisherPlane
 from .card_metadata import PIPELINES, TAGS, card_metadata, card_title
 from .card_tables import (
@@ -31,7 +30,7 @@ from .card_tables import (
     shares_by_gamma_table,
     trials_table,
 )
-from .public_records import PublicMeasure, PublicRelearning, PublicTrial, ResetShare
+from .public_records import PublicIntegrity, PublicMeasure, PublicRelearning, PublicTrial, ResetShare
 from .public_report import PublicReport
 
 
@@ -88,6 +87,7 @@ class UnlearningCard(ModelCard):
         Returns:
             [`UnlearningCard`]
         """
+        report = report.as_withheld() if report.disclosure == "withheld" else report
         data = card_metadata(report, base_metadata or {}, repo_id)
         if gated_prompt is not None:
             data.extra_gated_prompt = gated_prompt
@@ -106,7 +106,7 @@ class UnlearningCard(ModelCard):
 
 def static_text() -> str:
     """The words that are on cards whatever was forgotten: of the template, the measures and the settings."""
-    kinds = (PublicReport, PublicMeasure, ResetShare, PublicTrial, PublicRelearning, FisherPlane, IntegrityResult)
+    kinds = (PublicReport, PublicMeasure, ResetShare, PublicTrial, PublicRelearning, FisherPlane, PublicIntegrity)
     names = [item.name for kind in kinds for item in fields(kind)]
     stages = STAGES | QUANTIZATION_STAGES
     explanations = [measure.explanation for measure in MEASURES.values()]
@@ -141,6 +141,7 @@ def _context(report: PublicReport, repo_id: str | None, plots: Collection[str]) 
     return {
         "title": card_title(report, repo_id),
         "report": report,
+        "hides": report.disclosure == "withheld",
         "plots": list(plots),
         "stages": stages,
         "results": results_table(report, stages),
@@ -172,6 +173,8 @@ def _repair(settings: Mapping[str, Any]) -> str:
     length = f"{steps:,} steps" if steps > 0 else f"{settings.get('num_train_epochs', 0):g} epochs"
     if settings.get("repair_rounds", 1) > 1:
         length = f"{settings['repair_rounds']} times {length}"
+    if settings.get("max_repair_rounds", 1) > 1:
+        length = f"up to {settings['max_repair_rounds']} times {length}"
     batch = settings.get("per_device_train_batch_size", 1) * settings.get("gradient_accumulation_steps", 1)
     schedule = settings.get("lr_scheduler_type", "linear")
     rate = format_number(settings.get("learning_rate", 0.0))

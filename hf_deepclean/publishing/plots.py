@@ -52,6 +52,7 @@ def save_plots(report: UnlearningReport | PublicReport, directory: str | os.Path
         `FileExistsError`: If a file of the same name exists. Nothing is written then.
     """
     public = report if isinstance(report, PublicReport) else PublicReport.of(report)
+    public = public.as_withheld() if public.disclosure == "withheld" else public
     drawings = {f"{name}.png": draw for name, (is_there, draw) in _DRAWINGS.items() if is_there(public)}
     directory = Path(directory)
     taken = [name for name in drawings if (directory / name).exists()]
@@ -230,7 +231,7 @@ def _has_plane(report: PublicReport) -> bool:
 _DRAWINGS: dict[str, tuple[Callable[[PublicReport], bool], Callable[["Figure", PublicReport], None]]] = {
     "results": (_has_successes, _draw_results),
     "loss": (lambda report: bool(report.loss_quantiles), _draw_loss),
-    "reset_share": (lambda report: True, _draw_reset_share),
+    "reset_share": (lambda report: bool(report.modules), _draw_reset_share),
     "fisher_plane": (_has_plane, _draw_fisher_plane),
     "gamma": (_has_plane, _draw_gamma),
     "relearning": (_has_relearning, _draw_relearning),

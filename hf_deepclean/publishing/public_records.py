@@ -60,6 +60,27 @@ class ResetShare:
 
 
 @dataclass(frozen=True)
+class PublicIntegrity:
+    """
+    The published form of an [`IntegrityResult`].
+
+    Args:
+        num_selected_changed (`int`, *optional*): Selected weights that have another value than before; none if
+            withheld.
+        num_frozen_weights (`int`, *optional*): Weights outside the selection, none of which changed; none if withheld.
+        num_buffer_entries (`int`): Entries of buffers, none of which changed.
+        frozen_checksum (`str`): SHA-256 over the frozen weights and the buffers.
+        num_base_weights (`int`, *optional*): In adapter scope, the number of weights of the base model.
+    """
+
+    num_selected_changed: int | None
+    num_frozen_weights: int | None
+    num_buffer_entries: int
+    frozen_checksum: str
+    num_base_weights: int | None = None
+
+
+@dataclass(frozen=True)
 class PublicTrial:
     """
     Results at another threshold.

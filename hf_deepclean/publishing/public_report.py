@@ -12,10 +12,9 @@ from ..evaluation.measures import Measure, trial_measure
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES, StageResult
 from ..report.json_record import JsonRecord
 from ..report.report import UnlearningReport
-from ..report.results import IntegrityResult
 from ..selection.fisher_plane import FisherPlane
 from ..selection.search import SMALL_REQUEST
-from .public_records import PublicMeasure, PublicRelearning, PublicTrial, ResetShare
+from .public_records import PublicIntegrity, PublicMeasure, PublicRelearning, PublicTrial, ResetShare
 from .redaction import (
     Redaction,
     check_disclosure,
@@ -24,6 +23,8 @@ from .redaction import (
     public_relearning,
     public_trial_figures,
     round_to_digits,
+    rounded_relearning,
+    withheld_measure,
 )
 
 
@@ -47,12 +48,16 @@ class PublicReport(JsonRecord):
 
     With `disclosure="withheld"` it does not tell the number of forgotten examples either:
 
-    - Numbers of examples are lower bounds: 50 for the forgotten examples, else the next lower of 1, 2 and 5 times a
-      power of ten.
-    - Intervals are computed for that few examples. They are valid and do not give the number away.
-    - Figures are rounded so that the number cannot be read off them.
+    - Numbers of examples are lower bounds: 50 for the forgotten examples; for the retained ones half of the power of
+      ten below the number of all training examples; else the next lower of 1, 2 and 5 times a power of ten.
+    - Shares and areas of the forgotten and the retained examples are rounded to 2 points, others to one; all other
+      figures to two digits.
+    - Intervals of shares and areas are computed from the rounded figure and that few examples alone.
+    - Which weights were reset, and how many, is left out: counts, modules, the plane of both Fishers, thresholds and
+      results at other thresholds. Weights without a forget Fisher are the words that no forgotten example has, and
+      their number is as good as the number of examples.
     - Figures of fewer than 50 forgotten examples are left out, and so are the rule of the selection, the seed and the
-      seconds of the phases.
+      seconds.
 
     Args:
         disclosure (`str`): `"withheld"`, `"size"` or `"description"`.
@@ -60,22 +65,23 @@ class PublicReport(JsonRecord):
         model_class (`str`): Class of the model.
         settings (`dict[str, Any]`): Settings of the Fisher pass, the reset and the repair.
         rule (`str`, *optional*): The rule of the selection; none if withheld.
-        gamma (`float`, *optional*): The ratio of forget to retain Fisher above which weights were reset.
+        gamma (`float`, *optional*): The ratio of forget to retain Fisher above which weights were reset; none if
+            withheld.
         num_in_scope (`int`): Weights that could be reset.
-        num_selected (`int`): Weights that were reset.
-        share (`float`): `num_selected / num_in_scope`.
-        modules (`tuple[ResetShare, ...]`): The same counts by layer and kind of module.
+        num_selected (`int`, *optional*): Weights that were reset; none if withheld.
+        share (`float`, *optional*): `num_selected / num_in_scope`; none if withheld.
+        modules (`tuple[ResetShare, ...]`): The same counts by layer and kind of module; empty if withheld.
         measures (`tuple[PublicMeasure, ...]`): The results.
         withheld (`tuple[str, ...]`): Data sets whose results are left out because they have too few examples.
         loss_quantiles (`dict[str, dict[str, dict[str, float]]]`): Quantiles of the losses by stage and data set.
         loss_unit (`str`): The unit of the losses.
-        integrity ([`IntegrityResult`]): Which weights changed and which did not.
+        integrity ([`PublicIntegrity`]): Which weights changed and which did not.
         versions (`dict[str, str]`): Versions of the libraries.
-        seconds (`float`): Wall-clock seconds of the run.
+        seconds (`float`, *optional*): Wall-clock seconds of the run; none if withheld.
         seed (`int`, *optional*): The seed; none if withheld, because it may have drawn the forget data.
-        plane ([`FisherPlane`], *optional*): Numbers of weights by both Fishers.
+        plane ([`FisherPlane`], *optional*): Numbers of weights by both Fishers; none if withheld.
         trial_measure (`str`, *optional*): The measure of the trials.
-        trials (`tuple[PublicTrial, ...]`): Results at other thresholds.
+        trials (`tuple[PublicTrial, ...]`): Results at other thresholds; empty if withheld.
         relearning ([`PublicRelearning`], *optional*): How fast training on the forgotten data brings them back.
         further_relearning (`dict[str, PublicRelearning]`): The same for training on other data; `RELEARNING_DATA`
             lists them.
@@ -92,16 +98,16 @@ class PublicReport(JsonRecord):
     rule: str | None
     gamma: float | None
     num_in_scope: int
-    num_selected: int
-    share: float
+    num_selected: int | None
+    share: float | None
     modules: tuple[ResetShare, ...]
     measures: tuple[PublicMeasure, ...]
     withheld: tuple[str, ...]
     loss_quantiles: dict[str, dict[str, dict[str, float]]]
     loss_unit: str
-    integrity: IntegrityResult
+    integrity: PublicIntegrity
     versions: dict[str, str]
-    seconds: float
+    seconds: float | None
     seed: int | None = None
     plane: FisherPlane | None = None
     trial_measure: str | None = None
@@ -144,7 +150,9 @@ class PublicReport(JsonRecord):
             if description is None:
                 description = report.settings.get("forget_description")
         check_disclosure(disclosure, description)
-        policy = Redaction(disclosure == "withheld")
+        splits = report.stages[BEFORE].splits
+        num_training = sum(splits[split].num_examples for split in ("forget", "retain") if split in splits)
+        policy = Redaction(disclosure == "withheld", num_training)
         names = _public_names(report)
         stages = {stage: report.stages[stage] for stage in STAGES | QUANTIZATION_STAGES if stage in report.stages}
         left_out = tuple(
@@ -155,7 +163,7 @@ class PublicReport(JsonRecord):
         forget = stages[BEFORE].splits["forget"]
         relearning = {} if "forget" in left_out else report.relearning_by_data()
         relearning = {data: public_relearning(found, policy) for data, found in relearning.items()}
-        return cls(
+        public = cls(
             disclosure=disclosure,
             description=description if disclosure == "description" else None,
             model_class=report.model_class,
@@ -171,9 +179,9 @@ class PublicReport(JsonRecord):
             withheld=left_out,
             loss_quantiles=_loss_quantiles(stages, policy),
             loss_unit="nats" if forget.tokens is None else "nats per token",
-            integrity=report.integrity,
+            integrity=PublicIntegrity(**vars(report.integrity)),
             versions=dict(report.versions),
-            seconds=round_to_digits(sum(report.seconds.values()), 1 if policy.withholds else 3),
+            seconds=round_to_digits(sum(report.seconds.values()), 3),
             seed=None if policy.withholds else report.seed,
             plane=None if selection.plane is None else _rounded(selection.plane),
             trial_measure=trial_measure(forget).name if report.gamma_trials else None,
@@ -184,6 +192,37 @@ class PublicReport(JsonRecord):
             base_model_revision=report.provenance.revision,
             commitment=commitment,
             frozen_share=round(selection.frozen_share, 4),
+        )
+        return public._without_selection() if policy.withholds else public
+
+    def as_withheld(self) -> "PublicReport":
+        """
+        What this version publishes of a report that an earlier version has published as `"withheld"`. Of a report of
+        this version it is the same.
+        """
+        policy = Redaction(True)
+        return replace(
+            self._without_selection(),
+            measures=tuple(withheld_measure(measure, policy) for measure in self.measures),
+            relearning=None if self.relearning is None else rounded_relearning(self.relearning, policy),
+            further_relearning={
+                data: rounded_relearning(found, policy) for data, found in self.further_relearning.items()
+            },
+        )
+
+    def _without_selection(self) -> "PublicReport":
+        """Without what follows from the selected weights and from the time, which follow from the forgotten rows."""
+        return replace(
+            self,
+            gamma=None,
+            num_selected=None,
+            share=None,
+            modules=(),
+            integrity=replace(self.integrity, num_selected_changed=None, num_frozen_weights=None),
+            seconds=None,
+            plane=None,
+            trial_measure=None,
+            trials=(),
         )
 
     def relearning_by_data(self) -> dict[str, PublicRelearning]:
@@ -208,7 +247,11 @@ def _public_settings(report: UnlearningReport, policy: Redaction) -> dict[str, A
     settings = {name: report.settings[name] for name in _SETTINGS if name in report.settings}
     if "forget_penalty" in settings:
         settings["forget_penalty"] = report.forget_penalty()
-    if len(report.retained_by_round) > 1:
+    most = report.settings.get("max_repair_rounds", 1)
+    if policy.withholds and most > 1 and settings.get("max_steps", -1) <= 0:
+        # Many forgotten rows need more rounds.
+        settings["max_repair_rounds"] = most
+    elif not policy.withholds and len(report.retained_by_round) > 1:
         settings["repair_rounds"] = len(report.retained_by_round)
     if not policy.withholds and report.stages[BEFORE].splits["forget"].num_examples <= SMALL_REQUEST:
         settings["small_request"] = True

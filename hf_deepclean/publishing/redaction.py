@@ -3,9 +3,9 @@
 """Rounds figures and counts, so that they do not tell which data were forgotten, or how many."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..evaluation.figures.intervals import MIN_UNBOUNDED_EXAMPLES, proportion_interval
@@ -55,9 +55,11 @@ class Redaction:
 
     Args:
         withholds (`bool`): Whether the numbers of examples are withheld.
+        num_training (`int`, *optional*): Number of forgotten and retained examples together.
     """
 
     withholds: bool
+    num_training: int | None = None
 
     def is_too_small(self, split: str, result: SplitResult) -> bool:
         """Whether a data set has so few examples that its figures are left out."""
@@ -67,7 +69,13 @@ class Redaction:
         """The published number of examples, at most the true one."""
         if not self.withholds:
             return number
-        return MIN_FORGET_EXAMPLES if split == "forget" else _rung(number)
+        if split == "forget":
+            return MIN_FORGET_EXAMPLES
+        if split != "retain":
+            return _rung(number, (1, 2, 5))
+        # The training data less the forgotten ones: only the size of both together may decide.
+        of_all = number if self.num_training is None else 10 ** (len(str(self.num_training)) - 1) // 2
+        return min(max(1, of_all), _rung(number, (5,)))
 
     def figure(
         self,
@@ -76,22 +84,36 @@ class Redaction:
         interval: tuple[float, float] | None,
         numbers: Mapping[str, int],
     ) -> Figure:
-        """A figure of `numbers` examples, with the interval that the published numbers would have."""
+        """A figure of `numbers` examples, with the interval that the published value and numbers would have."""
         if not math.isfinite(value):
             interval = None
+        rounded = self.rounding(measure, numbers)
+        published = rounded(value)
         if self.withholds and interval is not None:
             public = {split: self.count(split, number) for split, number in numbers.items()}
-            interval = _widened(measure, value, interval, numbers, public)
-        rounded = self.rounding(measure, min(self.count(split, number) for split, number in numbers.items()))
-        return Figure(rounded(value), None if interval is None else (rounded(interval[0]), rounded(interval[1])))
+            if measure is not None and _has_grid(measure):
+                return Figure(published, _interval_on_grid(measure, published, _grid(numbers), min(public.values())))
+            interval = _widened(measure, value, interval, min(numbers.values()), min(public.values()))
+        return Figure(published, None if interval is None else (rounded(interval[0]), rounded(interval[1])))
 
-    def rounding(self, measure: Measure | None, number: int) -> Callable[[float], float]:
-        """How to round. A share of few examples in tenths of a percent would tell how many they were."""
-        if measure is not None and (measure.is_share or measure.kind == "area"):
-            decimals = 2 if self.withholds and number < 1000 else 3
-            return lambda value: round(value, decimals)
-        digits = 2 if self.withholds and number < 1000 else 3
-        return lambda value: round_to_digits(value, digits)
+    def rounding(self, measure: Measure | None, splits: Collection[str]) -> Callable[[float], float]:
+        """How to round. It does not depend on the numbers of examples, which a share may tell."""
+        if measure is not None and _has_grid(measure):
+            steps = _grid(splits)
+            return lambda value: round(value * steps) / steps if self.withholds else round(value, 3)
+        return lambda value: round_to_digits(value, 2 if self.withholds else 3)
+
+
+def _has_grid(measure: Measure) -> bool:
+    return measure.is_share or measure.kind == "area"
+
+
+def _grid(splits: Collection[str]) -> int:
+    """
+    Into how many steps shares are rounded. Every step of 2 points can be a share of 50 rows, so it tells of no number.
+    The sizes of evaluation and unseen data have nothing to do with what was forgotten.
+    """
+    return MIN_FORGET_EXAMPLES if {"forget", "retain"} & set(splits) else 100
 
 
 def public_measures(
@@ -133,24 +155,40 @@ def public_measures(
     return list(found.values())
 
 
-def _widened(
-    measure: Measure | None,
-    value: float,
-    interval: tuple[float, float],
-    numbers: Mapping[str, int],
-    public: Mapping[str, int],
-) -> tuple[float, float] | None:
-    """The interval that the published numbers of examples would have."""
-    number, fewest = min(numbers.values()), min(public.values())
-    kind = None if measure is None else measure.kind
+def withheld_measure(measure: PublicMeasure, policy: Redaction) -> PublicMeasure:
+    """The withheld form of a published measure. Of one that is withheld already it is the same."""
+    kind = MEASURES.get(measure.name)
+    # Published names of evaluation sets are no data set of their own.
+    figures = {
+        stage: policy.figure(kind, figure.value, figure.interval, measure.num_examples)
+        for stage, figure in measure.figures.items()
+    }
+    numbers = {split: policy.count(split, number) for split, number in measure.num_examples.items()}
+    return replace(measure, num_examples=numbers, figures=figures)
+
+
+def _interval_on_grid(measure: Measure, value: float, steps: int, number: int) -> tuple[float, float] | None:
+    """The interval of a share or area on a grid: from what is published alone, and rounded outward."""
     # The threshold of an attack is uncertain too, and no published number tells how far it may lie.
-    if kind == "share of examples" and measure.needs_unseen:
+    if measure.kind == "share of examples" and measure.needs_unseen:
         return None
+    low, high = proportion_interval(value, number, 0.5 / steps)
+    return math.floor(low * steps + 1e-9) / steps, math.ceil(high * steps - 1e-9) / steps
+
+
+def _widened(
+    measure: Measure | None, value: float, interval: tuple[float, float], number: int, fewest: int
+) -> tuple[float, float] | None:
+    """The interval that fewer examples would have."""
+    kind = None if measure is None else measure.kind
+    if kind == "divergence":
+        # A mean of values from 0 to log 2, like a share; from the two digits that are published.
+        share = round_to_digits(value, 2) / math.log(2)
+        low, high = proportion_interval(min(1.0, share), fewest, 0.05 * share)
+        return low * math.log(2), high * math.log(2)
     # Whether there are enough rows is told by the published numbers alone.
     if kind in ("loss", "perplexity") and fewest < MIN_UNBOUNDED_EXAMPLES:
         return None
-    if kind in ("share of examples", "area"):
-        return proportion_interval(value, fewest)
     factor = math.sqrt(number / fewest)
     if kind == "perplexity":
         # The perplexity of an unlearned language model may overflow.
@@ -158,16 +196,14 @@ def _widened(
             return tuple(value * (end / value) ** factor for end in interval)  # type: ignore[return-value]
         return interval[0], math.inf
     low, high = (value + (end - value) * factor for end in interval)
-    if kind == "share of tokens":
-        return max(0.0, low), min(1.0, high)
-    # The interval of a figure that cannot be negative, such as a divergence, must not be negative.
+    # The interval of a figure that cannot be negative must not be negative.
     return max(0.0, low) if interval[0] >= 0 else low, high
 
 
-def _rung(number: int) -> int:
-    """The largest of 1, 2 and 5 times a power of ten that is not above a number."""
+def _rung(number: int, steps: tuple[int, ...]) -> int:
+    """The largest of some steps times a power of ten that is not above a number; at least 1."""
     power = 10 ** (len(str(number)) - 1)
-    return max(step * power for step in (1, 2, 5) if step * power <= number)
+    return max([1, *(step * part for step in steps for part in (power, power // 10) if step * part <= number)])
 
 
 def round_to_digits(value: float, digits: int) -> float:
@@ -190,7 +226,7 @@ def public_quantiles(result: StageResult, policy: Redaction) -> dict[str, dict[s
     levels = [f"{100 * level:.0f} %" for level in LOSS_QUANTILES[step - 1 :: step]]
     quantiles = {}
     for split, of_split in shown.items():
-        rounded = policy.rounding(MEAN_LOSS, numbers[split])
+        rounded = policy.rounding(MEAN_LOSS, {split})
         quantiles[split] = dict(zip(levels, map(rounded, of_split.loss_deciles[step - 1 :: step]), strict=True))
     return quantiles
 
@@ -202,7 +238,7 @@ def public_trial_figures(
     figures = {}
     for split, of_split in result.splits.items():
         if not policy.is_too_small(split, of_split):
-            rounded = policy.rounding(measure, policy.count(split, of_split.num_examples))
+            rounded = policy.rounding(measure, {split})
             value, _ = estimates_of_split(of_split)[measure.name]
             figures[names[split]] = rounded(value)
     return figures
@@ -210,11 +246,17 @@ def public_trial_figures(
 
 def public_relearning(found: RelearningResult, policy: Redaction) -> PublicRelearning:
     """The published form of a relearning result."""
-    rounded = policy.rounding(MEASURES[found.measure], MIN_FORGET_EXAMPLES)
-    curves = {stage: tuple(map(rounded, curve)) for stage, curve in found.curves.items()}
-    excess, number = found.excess(), found.num_forget_examples
+    number = found.num_forget_examples
     # The number of the few examples is at most the number of all, which it would tell.
     if policy.withholds and number is not None and number > MIN_FORGET_EXAMPLES:
         number = None
-    excess = None if excess is None else rounded(excess)
-    return PublicRelearning(found.measure, found.learning_rate, found.steps, curves, excess, number)
+    curves = {stage: tuple(curve) for stage, curve in found.curves.items()}
+    public = PublicRelearning(found.measure, found.learning_rate, found.steps, curves, found.excess(), number)
+    return rounded_relearning(public, policy)
+
+
+def rounded_relearning(found: PublicRelearning, policy: Redaction) -> PublicRelearning:
+    """A relearning result with rounded figures."""
+    rounded = policy.rounding(MEASURES[found.measure], {"forget"})
+    curves = {stage: tuple(map(rounded, curve)) for stage, curve in found.curves.items()}
+    return replace(found, curves=curves, excess=None if found.excess is None else rounded(found.excess))

@@ -13,7 +13,7 @@ from tests.publishing.reports import report, split, text_split
 
 def full(make=split):
     return replace(
-        PublicReport.of(report(make=make), "withheld"),
+        PublicReport.of(report(make=make), "size"),
         trial_measure="accuracy",
         trials=(PublicTrial(0.5, 0.4, {"forget": 0.2, "retain": 0.9}), PublicTrial(9.0, 0.0, {})),
         relearning=PublicRelearning(
@@ -48,10 +48,22 @@ def test_leaves_out_what_was_not_measured(tmp_path):
     stages = {"before": StageResult({"forget": losses_alone, "retain": losses_alone})}
     bare = replace(report(stages=stages | {"after_repair": stages["before"]}))
     bare = replace(bare, selection=replace(bare.selection, plane=None))
-    assert [path.name for path in save_plots(bare, tmp_path / "bare")] == ["loss.png", "reset_share.png"]
+    assert [path.name for path in save_plots(bare, tmp_path / "bare")] == ["loss.png"]
+    told = PublicReport.of(bare, "size")
+    assert [path.name for path in save_plots(told, tmp_path / "told")] == ["loss.png", "reset_share.png"]
     few = replace(report(12), selection=bare.selection)
     few = [path.name for path in save_plots(few, tmp_path / "few")]
     assert "relearning.png" not in few
+
+
+def test_withheld_pictures_show_nothing_of_the_selection_and_are_the_same_for_every_size(tmp_path):
+    sizes = {"few": (60, 1940), "many": (430, 1570)}
+    drawn = {
+        name: save_plots(PublicReport.of(report(*size), "withheld"), tmp_path / name) for name, size in sizes.items()
+    }
+    assert [path.name for path in drawn["few"]] == ["results.png", "loss.png"]
+    for few, many in zip(drawn["few"], drawn["many"], strict=True):
+        assert few.read_bytes() == many.read_bytes()
 
 
 def test_relearning_has_a_panel_for_every_kind_of_data(tmp_path):

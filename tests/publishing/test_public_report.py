@@ -2,17 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from hf_deepclean import PublicReport
+from hf_deepclean import PublicReport, UnlearningCard
 from hf_deepclean.evaluation.results import SplitResult
 from hf_deepclean.evaluation.stages import StageResult
+from hf_deepclean.publishing.public_records import PublicIntegrity, PublicMeasure, PublicRelearning
 from hf_deepclean.publishing.redaction import FORGET_DISCLOSURES, check_disclosure
-from hf_deepclean.report.results import SelectionResult
-from tests.publishing.reports import published, relearning, report, split, stage, text_split
+from hf_deepclean.report.results import IntegrityResult, SelectionResult
+from hf_deepclean.selection.sweep import GammaTrial
+from tests.publishing.reports import plane, published, relearning, report, split, stage, text_split
 
 
 @pytest.mark.parametrize("disclosure", FORGET_DISCLOSURES)
@@ -37,18 +39,139 @@ def test_of_what_a_report_holds_only_the_listed_fields_get_out(disclosure):
 
 
 @pytest.mark.parametrize("make", [split, text_split])
-@pytest.mark.parametrize("sizes", [((100, 1000), (400, 1800)), ((50, 200), (40_000, 499)), ((64, 64), (6400, 98))])
+@pytest.mark.parametrize("sizes", [((100, 1900), (450, 1550)), ((50, 950), (500, 500)), ((64, 35), (50, 49))])
 def test_withheld_runs_that_differ_in_their_sizes_alone_look_the_same(make, sizes):
-    """Runs with the same shares and spreads differ only in their numbers of examples, which must not show."""
-    first, second = (published(*size, make=make).to_dict() for size in sizes)
+    """
+    Runs with the same shares and spreads differ only in their numbers of examples, of one training set whose size is
+    known. These must not show, neither in the record nor on the card. Evaluation data do not depend on what is
+    forgotten.
+    """
+    first, second = (withheld_run(*size, make=make) for size in sizes)
+    assert first.to_dict() == second.to_dict()
+    assert str(UnlearningCard.from_report(first)) == str(UnlearningCard.from_report(second))
+
+
+def withheld_run(num_forget, num_retain, make=split, **changes):
+    stages = {}
+    for name in ("before", "after_repair", "reference"):
+        made = stage(num_forget, 200, make)
+        stages[name] = replace(made, splits=made.splits | {"retain": make(num_retain)})
+    return PublicReport.of(report(num_forget, num_retain, stages=stages, **changes), "withheld")
+
+
+def test_a_withheld_report_holds_nothing_of_the_selected_weights():
+    """Two selections that the words of the forgotten rows decide, and two durations, look the same."""
+    few = SelectionResult("gamma", 2.0, 1000, 120, 3, {"embeddings": (20, 600), "head": (100, 400)}, plane())
+    zeros = replace(plane(), counts=((200,), (400,)), forget_zero=(0, 400))
+    many = SelectionResult("auto", 0.3, 1000, 480, 0, {"embeddings": (400, 600), "head": (80, 400)}, zeros)
+    first, second = (
+        withheld_run(
+            *size,
+            selection=selection,
+            integrity=IntegrityResult(selection.num_selected - 1, 1000 - selection.num_selected, 12, "ab" * 32),
+            seconds={"forget Fisher": size[0] / 10},
+            gamma_trials=(GammaTrial(1.0, selection.num_selected, stage(size[0])),),
+        )
+        for size, selection in (((60, 1940), few), ((430, 1570), many))
+    )
     assert first == second
+    assert first.integrity.num_frozen_weights is first.integrity.num_selected_changed is None
+    hidden = ("num_selected", "share", "gamma", "plane", "seconds", "seed", "rule", "trial_measure")
+    assert [getattr(first, name) for name in hidden] == [None] * len(hidden)
+    assert first.modules == first.trials == ()
+    text = str(UnlearningCard.from_report(first))
+    assert "num_reset" not in text
+    for line in (
+        "Some of the 1,000 weights in scope were reset",
+        "Outside the selection 0 weights and 0 of 12 buffer entries changed",
+        "results at other thresholds: **withheld**",
+        "Wall-clock time of the run: withheld.",
+    ):
+        assert line in text, line
+
+
+def test_of_withheld_repairs_only_the_largest_number_of_rounds_is_told():
+    settings = {"num_train_epochs": 2, "max_repair_rounds": 3}
+    once, thrice = (
+        withheld_run(400, 1600, settings=settings, retained_by_round=rounds) for rounds in ((0.9,), (0.5, 0.8, 0.9))
+    )
+    assert once == thrice
+    assert "with all other weights frozen: up to 3 times 2 epochs" in str(UnlearningCard.from_report(thrice))
+    told = published(disclosure="size", settings=settings, retained_by_round=(0.5, 0.9))
+    assert "frozen: 2 times 2 epochs" in str(UnlearningCard.from_report(told))
+    fixed = withheld_run(400, 1600, settings=settings | {"max_steps": 7}, retained_by_round=(0.9,))
+    assert "up to" not in str(UnlearningCard.from_report(fixed)).split("frozen: ")[1][:20]
+
+
+def test_which_class_was_forgotten_does_not_show():
+    """A class that is forgotten resets its row of the head, and has figures of its own."""
+    first, second = (
+        withheld_run(
+            200,
+            1800,
+            make=lambda number, name=name: replace(split(number, name=name), metrics={}),
+            selection=SelectionResult("gamma", 2.0, 100, 8, 3, {"head.0": chosen[0], "head.1": chosen[1]}),
+        )
+        for name, chosen in (("cat", ((8, 50), (0, 50))), ("dog", ((0, 50), (8, 50))))
+    )
+    assert first == second
+
+
+def test_a_withheld_report_has_these_fields_and_no_others():
+    """A new field must be checked for what it tells of the forgotten rows before it comes into this list."""
+    assert {item.name for item in fields(PublicReport)} == {
+        *("disclosure", "description", "model_class", "settings", "rule", "gamma", "num_in_scope", "num_selected"),
+        *("share", "modules", "measures", "withheld", "loss_quantiles", "loss_unit", "integrity", "versions"),
+        *("seconds", "seed", "plane", "trial_measure", "trials", "relearning", "base_model", "base_model_revision"),
+        *("commitment", "further_relearning", "frozen_share"),
+    }
+    assert {item.name for item in fields(PublicIntegrity)} == {
+        *("num_selected_changed", "num_frozen_weights", "num_buffer_entries", "frozen_checksum", "num_base_weights"),
+    }
+    assert {item.name for item in fields(PublicMeasure)} == {"split", "name", "unit", "num_examples", "figures"}
+
+
+@pytest.mark.parametrize("num_forget", [50, 53, 197, 199, 450, 999])
+def test_no_withheld_share_has_a_fraction_that_tells_its_number_of_rows(num_forget):
+    for successes in range(0, num_forget + 1, num_forget // 8):
+        public = withheld_run(
+            num_forget, 2000 - num_forget, lambda number, part=successes: split(number, part / num_forget)
+        )
+        for name in ("forget", "retain"):
+            figure = public.measure(name, "accuracy").figures["before"]
+            for value in (figure.value, *figure.interval):
+                assert value == round(50 * value) / 50
+            # Runs of another size publish the same interval beside the same value.
+            same = withheld_run(64, 1936, lambda number, share=figure.value: split(number, share))
+            assert same.measure(name, "accuracy").figures["before"] == figure
+            assert figure.interval[0] <= successes / num_forget <= figure.interval[1]
+
+
+def test_a_report_that_an_earlier_version_published_is_brought_to_what_is_published_now(tmp_path):
+    """Earlier versions published the plane, modules, thresholds, counts and seconds of withheld runs."""
+    earlier = replace(
+        published(disclosure="size"),
+        disclosure="withheld",
+        seconds=20.0,
+        relearning=PublicRelearning("accuracy", 1e-3, (0, 1), {"after_repair": (0.13, 0.8)}, 0.29),
+    )
+    earlier.save(tmp_path / "report.json")
+    now = PublicReport.load(tmp_path / "report.json").as_withheld()
+    assert now.plane is now.gamma is now.seconds is None and now.modules == now.trials == ()
+    assert now.measure("retain", "accuracy").num_examples == {"retain": 500}
+    assert now.relearning.curves == {"after_repair": (0.12, 0.8)}
+    assert now.as_withheld() == now
+    assert str(UnlearningCard.from_report(earlier)) == str(UnlearningCard.from_report(now))
+    new = published()
+    assert new.as_withheld() == new
 
 
 def test_withheld_counts_are_lower_bounds_and_intervals_contain_the_true_ones():
     original = report(400, 2900)
     public = PublicReport.of(original, "withheld")
     assert public.measure("forget", "accuracy").num_examples == {"forget": 50}
-    assert public.measure("retain", "accuracy").num_examples == {"retain": 2000}
+    # Half of a thousand: there are 3,300 training rows.
+    assert public.measure("retain", "accuracy").num_examples == {"retain": 500}
     assert public.measure("forget", "membership AUC").num_examples == {"forget": 50, "unseen": 2000}
     true = original.stages["before"].intervals()
     seen = 0
@@ -112,8 +235,8 @@ def test_relearning_is_rounded_and_told_of_by_the_rules_of_other_figures():
     public = published(relearning=relearning(), further_relearning=further)
     assert list(public.relearning_by_data()) == ["forget", "retain", "few_forget"]
     for found in public.relearning_by_data().values():
-        assert found.curves == {"after_repair": (0.12, 0.8), "reference": (0.11, 0.5)}
-        assert found.excess == 0.29
+        assert found.curves == {"after_repair": (0.12, 0.8), "reference": (0.12, 0.5)}
+        assert found.excess == 0.28
     told = published(disclosure="size", further_relearning=further).further_relearning["few_forget"]
     assert (told.curves["after_repair"], told.excess) == ((0.123, 0.8), 0.288)
     assert PublicReport.from_dict(json.loads(json.dumps(public.to_dict()))) == public
@@ -169,7 +292,7 @@ def test_modules_are_added_up_by_layer_and_kind():
         "lm_head": (5, 50),
     }
     selection = SelectionResult("gamma", 1.0, 80, 9, 0, per_module)
-    rows = PublicReport.of(report(selection=selection), "withheld").modules
+    rows = PublicReport.of(report(selection=selection), "size").modules
     assert [(row.layer, row.kind, row.num_selected, row.num_in_scope) for row in rows] == [
         ("0", "mlp.experts.*.up", 4, 20),
         ("1", "mlp.experts.*.up", 0, 10),
