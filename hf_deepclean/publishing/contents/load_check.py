@@ -4,9 +4,10 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ from .allow_list import ADAPTER_WEIGHTS_NAME, processing_classes
 
 logger = logging.getLogger(__name__)
 
-# Largest difference of the answers, as a share of the largest answer. Other kernels round differently; on the same
-# device with the same kernels the answers have the same bits.
+# Largest difference of the answers, as a share of the answer or of a usual one. Other kernels round differently; on
+# the same device with the same kernels the answers have the same bits.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 # A copy of the model must leave some of the memory free.
 _ROOM = 1.2
@@ -116,6 +117,9 @@ def _check_model(folder: Path, in_memory: ModelInMemory | None, trust_remote_cod
     outline = _load(kind, folder, device_map="meta", **arguments)
     if in_memory is None or not _has_room(in_memory.model):
         return
+    if _warn_of_other_precision(outline, in_memory.model):
+        # The widest precision holds what the folder does; `_compare` rounds it as the model in memory is.
+        arguments["dtype"] = reduce(torch.promote_types, _precisions(in_memory.model.named_parameters()).values())
     # The kernels of the model in memory, which its configuration does not save.
     kernels = {}
     for name in ("attn_implementation", "experts_implementation"):
@@ -164,13 +168,8 @@ def _check_adapter(folder: Path, base: str | None, in_memory: ModelInMemory | No
     if in_memory is not None and not _has_room(in_memory.model):
         return
     loaded = load_adapted_model(folder, trust_remote_code=trust_remote_code, base=base)
-    if in_memory is None:
-        return
-    live = in_memory.model.get_base_model()
-    for name, parameter in loaded.named_parameters():
-        if "lora_" not in name:
-            parameter.data = parameter.data.to(live.dtype)
-    _compare(loaded, in_memory)
+    if in_memory is not None:
+        _compare(loaded, in_memory)
 
 
 def _has_room(model: nn.Module) -> bool:
@@ -188,10 +187,10 @@ def _has_room(model: nn.Module) -> bool:
 def _compare(loaded: nn.Module, in_memory: ModelInMemory) -> None:
     model = in_memory.model
     loaded.to(next(model.parameters()).device)
-    precisions = {name: buffer.dtype for name, buffer in model.named_buffers()}
-    for name, buffer in loaded.named_buffers():
-        # `model.half()` also rounds buffers that are not saved, which loading makes in full precision.
-        buffer.data = buffer.data.to(precisions.get(name, buffer.dtype))
+    precisions = _precisions(_tensors(model))
+    for name, tensor in _tensors(loaded):
+        # `model.half()` also rounds weights and buffers that loading makes in full precision.
+        tensor.data = tensor.data.to(precisions.get(name, tensor.dtype))
     try:
         expected = _answers(model, in_memory.batch)
     except Exception as error:
@@ -205,8 +204,14 @@ def _compare(loaded: nn.Module, in_memory: ModelInMemory) -> None:
     except Exception as error:
         raise ValueError(
             "The folder to publish loads but does not answer as the model in memory does "
-            f"({type(error).__name__}: {' '.join(str(error).split()):.300}), so nothing is published."
+            f"({type(error).__name__}: {' '.join(str(error).split()):.300}), so nothing is published. "
+            f"{_what_differs(loaded, model)}"
         ) from error
+    if not any(answer.isfinite().any() for answer in expected.values()):
+        logger.warning(
+            f"Whether the folder answers as the model was not checked: the model in memory answers a batch of retain "
+            f"data with no finite number, in {model.dtype}."
+        )
     for name, answer in expected.items():
         other = found.get(name)
         if other is not None and torch.equal(answer, other):
@@ -214,8 +219,9 @@ def _compare(loaded: nn.Module, in_memory: ModelInMemory) -> None:
         if other is None or other.shape != answer.shape or not _is_close(answer, other):
             raise ValueError(
                 f"The folder to publish answers differently than the model in memory (`{name}` of a batch), so "
-                "nothing is published. If the model was changed after the run, `push_folder_to_hub` publishes what "
-                "the run has written; else the folder or the model's `save_pretrained` is at fault."
+                f"nothing is published. {_what_differs(loaded, model)} If the model was changed after the run, "
+                "`push_folder_to_hub` publishes what the run has written; else the folder, or how the model "
+                "is saved or loaded, is at fault."
             )
 
 
@@ -233,9 +239,53 @@ def _answers(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, torch.Tens
 
 
 def _is_close(answer: torch.Tensor, other: torch.Tensor) -> bool:
-    scale = answer.double().abs().nan_to_num(0.0).max().item() if answer.numel() else 0.0
-    tolerance = _TOLERANCE.get(answer.dtype, 1e-2) * scale
-    return torch.allclose(answer.double(), other.double(), rtol=0.0, atol=tolerance, equal_nan=True)
+    tolerance = _TOLERANCE.get(answer.dtype, 1e-2)
+    # A usual answer among those that differ: masked ones may be the least number that there is, with the same bits.
+    usual = answer.double().abs()[(answer != other) & answer.isfinite() & other.isfinite()]
+    scale = usual.median().item() if usual.numel() else 0.0
+    return torch.allclose(other.double(), answer.double(), rtol=tolerance, atol=tolerance * scale, equal_nan=True)
+
+
+def _what_differs(loaded: nn.Module, model: nn.Module) -> str:
+    """What explains that a loaded model answers otherwise than the one in memory."""
+    found = dict(_tensors(loaded))
+    changed = [
+        name
+        for name, tensor in _tensors(model)
+        if name in found and (found[name].dtype != tensor.dtype or not torch.equal(found[name], tensor))
+    ]
+    if changed:
+        return f"`{changed[0]}` has other values after loading ({len(changed)} such)."
+    if any("forward" in vars(module) for module in model.modules()):
+        return "All weights are the same, but a `forward` was replaced on the model in memory, and no file holds it."
+    return "All weights are the same: the configuration or the code differs."
+
+
+def _warn_of_other_precision(outline: nn.Module, model: nn.Module) -> bool:
+    """Whether loading the folder rounds weights otherwise than they are in memory."""
+    precisions = _precisions(model.named_parameters())
+    loaded = _precisions(outline.named_parameters())
+    other = [name for name in precisions if loaded.get(name, precisions[name]) != precisions[name]]
+    if other:
+        advice = "Put the model into one precision before the run"
+        if len(set(precisions.values())) == 1:
+            advice = f"Whoever loads it needs `model.to({precisions[other[0]]})` afterwards"
+        logger.warning(
+            f"`{other[0]}` is {precisions[other[0]]} in memory and {loaded[other[0]]} where the folder is loaded "
+            f"({len(other)} of {len(precisions)} weights), so that the loaded model rounds otherwise, or fails if "
+            f"its layers do not take several precisions. The saved weights are right. {advice}."
+        )
+    return bool(other)
+
+
+def _precisions(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.dtype]:
+    return {name: tensor.dtype for name, tensor in tensors if tensor.is_floating_point()}
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The parameters and buffers of a model, by name."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
 @contextmanager
