@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hf_deepclean import PublicReport, UnlearningCard
-from tests.publishing.size_attack import KINDS, PUBLICATIONS, attack, chance, features, numbers, run, sizes
+from tests.publishing.size_attack import KINDS, PUBLICATIONS, attack, chance, features, guesses, numbers, run, sizes
 
 
 NUM_RUNS = 10
@@ -81,3 +81,12 @@ def test_the_attack_guesses_the_number_from_a_report_that_withholds_nothing_else
     show("size, without stated numbers of rows", found)
     assert chance(tables, truths) <= 0.01
     assert min(error for error, _ in found.values()) < found["prior"][0] / 2
+
+
+@pytest.mark.slow
+def test_the_figures_tell_whether_a_whole_class_was_forgotten_as_the_page_says(reports):
+    tables, _ = attacked(reports, (0, 1))
+    # Every second run forgets a class.
+    is_class = np.arange(NUM_RUNS) % 2
+    right = [(guesses(table, is_class.astype(float))["ridge"] > 0.5) == is_class for table in tables]
+    assert np.sum(right) == 2 * NUM_RUNS
