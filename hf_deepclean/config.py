@@ -120,7 +120,8 @@ class FisherUnlearningConfig(TrainingArguments):
 
         max_repair_rounds (`int`, *optional*, defaults to `3`):
             If the repair of `num_train_epochs` did not bring the retained data back, it is repeated up to this many
-            times in all, as long as each round brings back more. 1 never repeats it, and neither does `max_steps`.
+            times in all, as long as each round brings back more. 1 never repeats it, and neither does a run with
+            `max_steps`, `load_best_model_at_end` or an [`~transformers.EarlyStoppingCallback`].
 
         > Parameters that control what is published
 

@@ -5,6 +5,8 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from transformers import EarlyStoppingCallback
+
 from .evaluation.stages import AFTER_REPAIR, BEFORE
 from .repair.trainer import RepairTrainer
 from .report.shortfalls import MAX_RETAIN_DROP, retained_knowledge
@@ -24,7 +26,8 @@ def repair_in_rounds(
 
     Args:
         trainer ([`RepairTrainer`]):
-            The trainer, whose `args.max_repair_rounds` bounds the number of rounds. With `max_steps` there is one.
+            The trainer, whose `args.max_repair_rounds` bounds the number of rounds. There is one with `max_steps`, and
+            if evaluations meanwhile choose its end: `load_best_model_at_end` or an early stop.
         state ([`RunState`]):
             The state of the run.
         checkpoint (`str` or `bool`, *optional*):
@@ -59,7 +62,7 @@ def _train(trainer: RepairTrainer, state: RunState, checkpoint: str | bool | Non
     if is_first:
         trainer.train(state.last_checkpoint() if checkpoint is True else checkpoint)
         return
-    args = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
+    args = {"save_strategy": "no", "eval_strategy": "no"}
     with ExitStack() as stack:
         # A checkpoint would be taken for one of the first round.
         stack.enter_context(overridden(trainer.args, **args))
@@ -71,5 +74,11 @@ def _needs_another_round(trainer: RepairTrainer, progress: RunProgress) -> bool:
     args, done = trainer.args, progress.retained_by_round
     if args.max_steps > 0 or args.num_train_epochs <= 0 or len(done) >= args.max_repair_rounds:
         return False
+    if args.load_best_model_at_end or _stops_early(trainer):
+        return False
     _, before, now = retained_knowledge(progress.stages[BEFORE], progress.stages[AFTER_REPAIR])
     return before - now > MAX_RETAIN_DROP and (len(done) == 1 or now > done[-2])
+
+
+def _stops_early(trainer: RepairTrainer) -> bool:
+    return any(isinstance(callback, EarlyStoppingCallback) for callback in trainer.callback_handler.callbacks)

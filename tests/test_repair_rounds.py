@@ -4,14 +4,15 @@ import signal
 
 import pytest
 import torch
+from transformers import EarlyStoppingCallback
 
-from hf_deepclean import UnlearningReport
+from hf_deepclean import FisherUnlearner, UnlearningReport
 from hf_deepclean.repair import trainer as trainer_module
 from hf_deepclean.repair.trainer import RepairTrainer
 from hf_deepclean.runtime.files import STATE_FOLDER
 from hf_deepclean.state.run_state import RunState
 from tests import tiny
-from tests.unlearner.runs import splits, unlearner_for
+from tests.unlearner.runs import config, splits, unlearner_for
 
 
 # One epoch at this rate does not bring back what these weights of a trained model knew.
@@ -61,6 +62,16 @@ def test_a_repair_that_suffices_or_whose_steps_are_fixed_has_one_round(tmp_path,
     assert len(first.retained_by_round) == len(report.retained_by_round) == 1
     assert is_same(weights(once), weights(again))
     assert first.stages == report.stages
+
+
+@pytest.mark.parametrize("loads_best", [True, False])
+def test_a_repair_whose_end_evaluations_choose_has_one_round(tmp_path, loads_best):
+    kwargs = {"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "eval_loss"}
+    callbacks = [] if loads_best else [EarlyStoppingCallback(2)]
+    args = config(tmp_path / "a", load_best_model_at_end=loads_best, **(SHORT | kwargs))
+    data = splits(eval_dataset=tiny.digits().select(range(200, 232)))
+    report = FisherUnlearner(tiny.trained(), args, callbacks=callbacks, **data).unlearn()
+    assert report.shortfalls() and len(report.retained_by_round) == 1
 
 
 def test_rounds_that_bring_back_nothing_more_end(tmp_path):

@@ -9,6 +9,7 @@ numbers, or the order of sets and dictionaries. What an installed library define
 
 import abc
 import argparse
+import datetime
 import dis
 import enum
 import functools
@@ -21,6 +22,7 @@ import re
 import sys
 import sysconfig
 import threading
+import time
 import types
 import typing
 from collections import deque
@@ -30,9 +32,11 @@ from typing import Any
 
 import datasets
 import numpy as np
+import psutil
 import torch
 from accelerate import Accelerator
 from torch import nn
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from ..models.fingerprint import weights_fingerprint
@@ -66,7 +70,7 @@ _METHODS_ASIDE = {
 }
 _METHODS_ASIDE |= {"__getstate__", "__setstate__", "__reduce__", "__lt__", "__le__", "__gt__", "__ge__", "__delattr__"}
 _WITHOUT_CONTENT = (Trainer, TrainingArguments, Accelerator, logging.Logger, logging.Handler)
-_WITHOUT_CONTENT += (type(threading.Lock()), type(threading.RLock()))
+_WITHOUT_CONTENT += (type(threading.Lock()), type(threading.RLock()), tqdm)
 
 # What a class holds besides what its author wrote. The fields of a dataclass are in its `__init__`.
 _OF_EVERY_CLASS = {
@@ -141,6 +145,8 @@ class Fingerprints:
         kind = type(value).__name__
         if isinstance(value, enum.Enum):
             return (type(value).__qualname__, value.name)
+        if is_clock_reading(value):
+            return ("a time of this process",)
         if isinstance(value, _PLAIN):
             return (kind, str(value) if isinstance(value, PurePath) else repr(value))
         if isinstance(value, (list, tuple, deque)) and type(value).__module__ in ("builtins", "collections", "torch"):
@@ -286,6 +292,19 @@ class Fingerprints:
         kind = type(value)
         self.opaque.add(f"{kind.__module__}.{kind.__qualname__}")
         return ("opaque", kind.__module__, kind.__qualname__)
+
+
+def is_clock_reading(value: Any) -> bool:
+    """
+    Whether a value is a time at which this process ran, as code notes it that shows how long something takes. Of a
+    clock that starts with the machine only long times are recognised, since short ones may be settings.
+    """
+    if isinstance(value, datetime.datetime):
+        value = value.timestamp()
+    elif type(value) is not float:
+        return False
+    age = 1 + time.time() - psutil.Process().create_time()
+    return any(1000 < now - age <= value <= now for now in (time.time(), time.perf_counter(), time.monotonic()))
 
 
 def is_installed(value: Any) -> bool:

@@ -3,6 +3,7 @@
 """Functions and classes of a user, whose fingerprints are taken: in a module of its own for other processes."""
 
 import argparse
+import datetime
 import functools
 import re
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from tqdm import tqdm
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerFast, TrainerCallback
 
 
@@ -70,6 +72,18 @@ class Rate(TrainerCallback):
                 group["lr"] *= self.share
 
 
+class Progress(TrainerCallback):
+    """Shows how long a repair has taken."""
+
+    def __init__(self):
+        self.started, self.day = time.time(), datetime.datetime.now()
+        self.bar = tqdm(total=10, disable=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(1)
+        self.bar.set_postfix_str(f"{time.time() - self.started:.1f} s since {self.day}")
+
+
 def examples():
     """Values by name. Calling this twice makes equal values of different identity."""
     tokenizer = word_tokenizer(["a b c", "d e f"])
@@ -78,6 +92,7 @@ def examples():
         "partial": functools.partial(scale_of, name="a"),
         "instance": Metric({"b": 2, "a": 1}),
         "callback": Rate(3),
+        "progress": Progress(),
         "set": {"x", "y", "z", 1, 2.5, None},
         "arrays": [np.arange(6).reshape(2, 3), torch.linspace(0, 1, 5), torch.Generator().manual_seed(3)],
         "lambda": lambda outputs, labels: outputs.logits.argmax(-1),

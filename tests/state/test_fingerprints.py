@@ -1,9 +1,11 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import datetime
 import json
 import os
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -111,6 +113,12 @@ def test_calls_and_the_place_that_it_was_loaded_from_do_not_change_a_tokenizer(t
     tokenizer.save_pretrained(tmp_path / "a")
     tokenizer.save_pretrained(tmp_path / "b")
     assert of(type(tokenizer).from_pretrained(tmp_path / "a")) == of(type(tokenizer).from_pretrained(tmp_path / "b"))
+
+
+def test_a_time_of_this_process_is_no_setting_and_other_numbers_are():
+    assert of(time.time()) == of(datetime.datetime.now())
+    for value in (time.time() - 1e6, 0.5, 1e3, 3600.25, int(time.time()), time.time() + 60):
+        assert of(value) != of(time.time())
 
 
 class Raising:
