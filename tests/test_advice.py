@@ -43,7 +43,7 @@ LIBRARIES = [
 ]
 # Arguments that libraries take as keywords of any name, or that belong to libraries that are not installed.
 OF_KEYWORDS = {"use_fast", "trust_remote_code", "device_map", "distributed_config", "num_labels", "fsdp_size"}
-OF_KEYWORDS |= {"loss_type"}
+OF_KEYWORDS |= {"loss_type", "problem_type", "persistent"}
 
 
 def literals(tree):

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainingArguments
 from hf_deepclean import FisherUnlearner, UnlearningReport
 from hf_deepclean.models.adapters.loading import load_adapted_model
 from hf_deepclean.models.adapters.parameters import adapter_parameters
+from hf_deepclean.repair import plan
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 from tests import tiny
 from tests.models.adapters.examples import (
@@ -37,7 +38,11 @@ from tests.models.adapters.examples import (
 )
 
 
-def test_a_penalty_on_an_adapter_is_whole_before_the_repair_ends_and_one_on_a_language_model_weighs_less(tmp_path):
+def test_a_penalty_on_an_adapter_is_whole_before_the_repair_ends_and_one_on_a_language_model_weighs_less(
+    tmp_path, monkeypatch
+):
+    # Small requests have a penalty of their own.
+    monkeypatch.setattr(plan, "is_small_request", lambda dataset: False)
     models = {"adapter": adapted("bert"), "full": base_model("bert")}
     trial = ResetTrial(1, 1.0, 0.5, 0.5)
     search = SelectionSearch("unseen", "accuracy", 0.1, 0.5, trial, (trial,), 0, {}, (1.0, 2.0))
