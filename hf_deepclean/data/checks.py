@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from datasets import ClassLabel
 from pyarrow.types import is_integer, is_large_list, is_list
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
 
 from ..runtime.processes import is_main_process
@@ -179,7 +179,8 @@ def check_class_names(dataset: Any, argument: str, numbers: Mapping[str, int] | 
 
     Args:
         dataset ([`~datasets.Dataset`], map-style or iterable):
-            The data set. It is checked if a column of labels names its classes ([`~datasets.ClassLabel`]).
+            The data set. It is checked if a column of labels names its classes ([`~datasets.ClassLabel`]), also
+            within torch's `Subset` and `ConcatDataset`.
         argument (`str`):
             Name of the argument it was passed as.
         numbers (`dict[str, int]`, *optional*):
@@ -189,6 +190,8 @@ def check_class_names(dataset: Any, argument: str, numbers: Mapping[str, int] | 
         `ValueError`: If a class has another number in the data set than in the model, or a name that the model does
             not have.
     """
+    for part in _parts(dataset):
+        check_class_names(part, argument, numbers)
     column = next((name for name in LABEL_COLUMNS if class_names(dataset, name) is not None), None)
     if numbers is None or column is None:
         return
@@ -209,6 +212,13 @@ def check_class_names(dataset: Any, argument: str, numbers: Mapping[str, int] | 
         f"{column!r} are right, {advice}. If its numbers are those that the model was trained on, the model's names "
         "are wrong: set `model.config.id2label = dict(enumerate(names_of_the_column))`, and `label2id` to match."
     )
+
+
+def _parts(dataset: Any) -> Sequence[Any]:
+    """The data sets that torch's wrappers take their rows from."""
+    if isinstance(dataset, Subset):
+        return [dataset.dataset]
+    return dataset.datasets if isinstance(dataset, ConcatDataset) else ()
 
 
 def _are_numbers(names: Sequence[str]) -> bool:

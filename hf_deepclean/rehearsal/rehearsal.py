@@ -94,7 +94,7 @@ def _try_repair_plan(trainer: RepairTrainer, source: BatchSource, retain_dataset
     if not is_stream(retain_dataset):
         rows = range(min(NUM_ROWS, len(retain_dataset)))
         first = retain_dataset.select(rows) if isinstance(retain_dataset, Dataset) else Subset(retain_dataset, rows)
-        with explained("the order of the rows (`train_sampling_strategy`)"):
+        with explained("the loader of the retain rows (`train_sampling_strategy`, `dataloader_*`)"):
             trainer._get_train_sampler(source.rows_and_collator(first, None)[0])
 
 

@@ -14,7 +14,7 @@ from ..report.provenance import library_versions
 from ..request import UnlearningRequest
 from ..runtime.processes import num_processes, on_main_process
 from .fingerprints import Fingerprints
-from .settings import callbacks_of, settings_of_model, settings_of_torch, transforms_of
+from .settings import callbacks_of, code_of_model, settings_of_model, settings_of_torch, transforms_of
 
 
 # The key of what matters for the result and cannot be compared.
@@ -25,7 +25,7 @@ _FUNCTIONS = (
     *("data_collator", "compute_metrics", "preprocess_logits_for_metrics", "log_likelihood_func", "processing_class"),
 )
 # The keys whose values are fingerprints by name.
-_FINGERPRINTED = ("callback", "transform")
+_FINGERPRINTED = ("callback", "transform", "code of the model")
 
 # Arguments, or their beginnings, that may differ in a resumed run.
 _WITHOUT_EFFECT = (
@@ -84,6 +84,7 @@ def _surroundings(request: UnlearningRequest, trainer: RepairTrainer) -> dict[st
         "class of the trainer": fingerprints.of(type(trainer)),
         "transform": transforms_of(request.splits, fingerprints),
         "callback": callbacks_of(trainer, fingerprints),
+        "code of the model": code_of_model(request.model, fingerprints),
         "settings of the model": settings_of_model(request.model, trainer.original_configs.get("config")),
         "settings of torch": settings_of_torch(trainer.args.device),
         NOT_COMPARED: sorted(fingerprints.opaque),
@@ -123,6 +124,7 @@ def check_same_run(folder: Path, before: Mapping[str, Any], now: Mapping[str, An
 def _difference(key: str, name: str, old: Any, new: Any) -> str:
     if key not in _FINGERPRINTED:
         return f"{key}: {name} {old!r}, now {new!r}"
+    of = {"callback": f"callback {name}", "transform": f"transform of {name}"}.get(key, f"{key} ({name})")
     if old is None or new is None:
-        return f"the {key} {name} was {'not there' if old is None else 'there'}, and now is{' not' * (new is None)}"
-    return f"another {key} {name}" if key == "callback" else f"another {key} of {name}"
+        return f"the {of} was {'not there' if old is None else 'there'}, and now is{' not' * (new is None)}"
+    return f"another {of}"

@@ -62,6 +62,29 @@ def settings_of_model(model: nn.Module, config: Any) -> dict[str, str]:
     return found | {name: text for name, text in shown.items() if len(values[name]) <= 8}
 
 
+def code_of_model(model: nn.Module, fingerprints: Fingerprints) -> dict[str, str]:
+    """
+    Returns the fingerprints of the code of a model that is in no installed library: classes of modules, hooks, and
+    forward functions set on a module.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model.
+        fingerprints ([`Fingerprints`]):
+            Makes the fingerprints.
+    """
+    found: dict[str, list[str]] = {}
+    classes = {type(module): None for module in model.modules() if not is_installed(type(module))}
+    for kind in classes:
+        found.setdefault(kind.__name__, []).append(fingerprints.of(kind))
+    for name, module in model.named_modules():
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), vars(module).get("forward")]
+        for hook in hooks:
+            if hook is not None and not is_installed(hook):
+                found.setdefault(f"hooks of {name or 'the model'}", []).append(fingerprints.of(hook))
+    return {name: " ".join(sorted(values)) for name, values in found.items()}
+
+
 def settings_of_torch(device: torch.device) -> dict[str, str]:
     """
     Returns the settings of torch that decide the last bits of a result.

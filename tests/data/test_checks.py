@@ -7,6 +7,7 @@ import pandas
 import pyarrow
 import pytest
 import torch
+from torch.utils.data import ConcatDataset, Subset
 
 from hf_deepclean.data.checks import (
     check_class_names,
@@ -143,6 +144,16 @@ def test_names_that_match_in_no_way_are_refused_with_both_lists():
         check_class_names(named_rows("good", "pos"), "unseen_dataset", NUMBERS)
     # A class that the head has no number for is refused by its number, if it occurs.
     check_class_names(named_rows("good", "bad", "ugly"), "unseen_dataset", NUMBERS)
+
+
+def test_classes_are_also_compared_within_wrappers_of_torch():
+    rows = datasets.Dataset.from_dict({"x": [1, 2], "label": [0, 1]})
+    right, wrong = (rows.cast_column("label", datasets.ClassLabel(names=names)) for names in (["a", "b"], ["b", "a"]))
+    numbers = {"a": 0, "b": 1}
+    check_class_names(ConcatDataset([Subset(right, [0]), right]), "retain_dataset", numbers)
+    for wrapped in (Subset(wrong, [0]), ConcatDataset([right, Subset(Subset(wrong, [0, 1]), [1])])):
+        with pytest.raises(ValueError, match="`retain_dataset` numbers its classes in another way than the model"):
+            check_class_names(wrapped, "retain_dataset", numbers)
 
 
 def test_data_sets_and_models_without_class_names_are_not_compared():

@@ -184,7 +184,7 @@ def test_a_card_that_cannot_be_read_never_ends_a_run(tmp_path):
         ),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr.*tried the schedule of the learning rate"),
         ({"lr_scheduler_kwargs": {"no_such_argument": 1}}, "no_such_argument.*tried the schedule"),
-        ({"train_sampling_strategy": "group_by_length"}, "tried the order of the rows"),
+        ({"train_sampling_strategy": "group_by_length"}, "tried the loader of the retain rows"),
         ({"gradient_checkpointing": True}, "(?s)heckpoint.*tried the repair's loss"),
         ({"metric_for_best_model": "acuracy", "eval_strategy": "epoch"}, "'acuracy'.*eval_accuracy, eval_loss"),
     ],

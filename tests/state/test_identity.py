@@ -14,7 +14,7 @@ from transformers import DefaultDataCollator, TrainerCallback
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, weights_fingerprint
 from hf_deepclean.state.fingerprints import Fingerprints
-from hf_deepclean.state.identity import identity_of_run
+from hf_deepclean.state.identity import check_same_run, identity_of_run
 from hf_deepclean.state.settings import transforms_of
 from tests import tiny
 from tests.state.damages import stop_in, unlearner_for
@@ -105,6 +105,22 @@ def freeze_the_classifier(made):
     made.model.classifier.requires_grad_(False)
 
 
+def scale_by(factor):
+    """A change of a model's code: of the class of its head, or of a hook on it."""
+
+    class Scaled(torch.nn.Linear):
+        def forward(self, states):
+            return factor * super().forward(states)
+
+    def of_class(made):
+        made.model.classifier.__class__ = Scaled
+
+    def of_hook(made):
+        made.model.classifier.register_forward_hook(lambda module, inputs, output: factor * output)
+
+    return of_class, of_hook
+
+
 class OtherUnlearner(FisherUnlearner):
     def compute_loss(self, model, inputs, *args, **kwargs):
         return super().compute_loss(model, inputs, *args, **kwargs)
@@ -139,6 +155,22 @@ def test_a_run_that_is_resumed_with_something_else_is_refused_by_its_name(stoppe
     with pytest.raises(ValueError, match=rf"is the state of another run: .*{message}"):
         unlearner(stopped, **DIFFERENT[message]).unlearn(resume_from_checkpoint=True)
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_another_code_of_the_model_is_another_run(tmp_path, place):
+    plain, twice, again, thrice = (
+        identity_of_run(made.request, made.args, made)
+        for made in (
+            unlearner(tmp_path / "a", change=None if factor is None else scale_by(factor)[place])
+            for factor in (None, 2, 2, 3)
+        )
+    )
+    assert twice == again
+    with pytest.raises(ValueError, match=r"another code of the model \((Scaled|hooks of classifier)\)"):
+        check_same_run(tmp_path, twice, thrice)
+    with pytest.raises(ValueError, match=r"the code of the model \(.*(Scaled|classifier)\) was not there, and now is"):
+        check_same_run(tmp_path, plain, twice)
 
 
 def test_another_number_of_threads_and_other_settings_of_torch_are_refused(stopped):
