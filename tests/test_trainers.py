@@ -74,6 +74,7 @@ def test_the_repair_keeps_a_rare_class_if_it_is_given_the_weighted_likelihood(tm
         num_train_epochs=3,
         learning_rate=1e-2,
         per_device_train_batch_size=30,
+        per_device_eval_batch_size=250,
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,

@@ -9,7 +9,7 @@ from tests import tiny
 from tests.unlearner.runs import auto_unlearner_for
 
 
-@pytest.mark.parametrize("number", [1, 3, 10, 25, 50])
+@pytest.mark.parametrize("number", [1, 10, 50, *(pytest.param(number, marks=pytest.mark.slow) for number in (3, 25))])
 def test_a_few_examples_end_like_unseen_ones_and_the_retained_data_stay(tmp_path, number):
     digits = tiny.digits()
     data = {
