@@ -22,7 +22,8 @@ TAGS = ("machine-unlearning", "fisher-unlearning", "hf_deepclean")
 
 _SET_ANEW = ("base_model", "base_model_relation", "tags")
 
-# Pipelines of the Hub, with the name of their task in `transformers`.
+# Pipelines of the Hub, with the name of their task in `transformers`. It has none any more for encoder-decoder models
+# in general: their cards name translation or summarisation, or nothing.
 PIPELINES = {
     "text-classification": "SEQUENCE_CLASSIFICATION",
     "token-classification": "TOKEN_CLASSIFICATION",
@@ -33,7 +34,6 @@ PIPELINES = {
     "image-classification": "IMAGE_CLASSIFICATION",
     "audio-classification": "AUDIO_CLASSIFICATION",
     "automatic-speech-recognition": "CTC",
-    "text2text-generation": "SEQ_TO_SEQ_CAUSAL_LM",
 }
 
 
@@ -106,6 +106,9 @@ def _metric_type(name: str) -> str:
 
 
 def _pipeline_tag(model_class: str) -> str | None:
+    if model_class in class_names_of_task("SEQ_TO_SEQ_CAUSAL_LM"):
+        # transformers also counts BART among the masked language models.
+        return None
     return next((tag for tag, task in PIPELINES.items() if model_class in class_names_of_task(task)), None)
 
 

@@ -13,10 +13,13 @@ from hf_deepclean import PublicReport, UnlearningCard
 from hf_deepclean.evaluation.stages import StageResult
 from hf_deepclean.fisher.checks import FISHER_TYPES
 from hf_deepclean.publishing.card import _template
+from hf_deepclean.publishing.card_metadata import PIPELINES
 from hf_deepclean.publishing.redaction import FORGET_DISCLOSURES
+from hf_deepclean.report import base_card
 from hf_deepclean.reset.values import RESET_VALUES
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 from tests.card_checks import assert_is_a_valid_card, numbers_missing_in
+from tests.hub.front_matter import PIPELINE_TAGS
 from tests.publishing.reports import relearning, report, split, stage, text_split
 
 
@@ -191,6 +194,17 @@ def test_the_metadata_are_those_of_the_hub():
         "text-generation",
         "adapter",
     )
+
+
+def test_every_pipeline_of_a_card_is_one_that_the_hub_takes():
+    assert PIPELINES.keys() <= set(PIPELINE_TAGS) == base_card._PIPELINES
+
+
+@pytest.mark.parametrize("model_class", ["T5ForConditionalGeneration", "BartForConditionalGeneration"])
+def test_the_card_of_an_encoder_and_decoder_is_valid(model_class):
+    card = UnlearningCard.from_report(replace(public(), model_class=model_class))
+    assert_is_a_valid_card(str(card))
+    assert card.data.pipeline_tag is None
 
 
 def test_a_model_is_not_its_own_base():
