@@ -27,7 +27,7 @@ def explained(step: str, memory_remedy: str = "Free memory, or use a smaller mod
     except Exception as error:
         remedy = f" {memory_remedy}" if _is_of_memory(error) else ""
         told = f"{_message(error)}{remedy} (The dress rehearsal tried {step}, and the run would have ended there.)"
-        raise _same_kind(error, told) from error
+        raise same_kind(error, told) from error
 
 
 def _is_of_memory(error: Exception) -> bool:
@@ -40,7 +40,16 @@ def _message(error: Exception) -> str:
     return text or type(error).__name__
 
 
-def _same_kind(error: Exception, told: str) -> Exception:
+def same_kind(error: Exception, told: str) -> Exception:
+    """
+    An error of the same type with another message, or a `RuntimeError` if its type cannot be made of one.
+
+    Args:
+        error (`Exception`):
+            The error.
+        told (`str`):
+            The message, which names the dress rehearsal.
+    """
     with suppress(Exception):
         again = type(error)(told)
         if type(again) is type(error) and "dress rehearsal" in str(again):

@@ -14,7 +14,7 @@ from ..data.streams import is_stream
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.predictions import ExamplePredictions, join_predictions, predict_batches
 from ..runtime.processes import is_main_process
-from .errors import explained
+from .errors import explained, same_kind
 
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,8 @@ _MISTAKES = (TypeError, AttributeError, NameError, ImportError, NotImplementedEr
 
 # A function that fails on a few rows is tried again on this many.
 _MORE_ROWS = 64
+
+_REMEDY = "Make it return nan for what rows that are few or of one class do not show."
 
 # The measures that Trainer adds to those of the caller.
 _OF_TRAINER = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
@@ -69,15 +71,16 @@ def try_metrics(
             try:
                 with explained(f"`compute_metrics` on {len(more.labels)} rows of `{split}_dataset`"):
                     return evaluator.metrics_of(more)
+            except _MISTAKES:
+                raise
             except Exception as error:
-                if is_whole or isinstance(error, _MISTAKES):
-                    raise
+                if is_whole:
+                    raise same_kind(error, f"{error} {_REMEDY}") from error.__cause__
                 failure = error.__cause__ or error
     if is_main_process():
         logger.warning(
             f"`compute_metrics` failed on some rows of `{split}_dataset` ({type(failure).__name__}: {failure}). If it "
-            "fails on all of them too, the run will end in its first evaluation. Make it return nan for what too few "
-            "rows do not show."
+            f"fails on all of them too, the run will end in its first evaluation. {_REMEDY}"
         )
     return None
 
