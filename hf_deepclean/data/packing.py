@@ -151,7 +151,7 @@ def _sequence_keys(batch: Mapping[str, Any], mask: torch.Tensor, labels_follow_i
         if isinstance(value, torch.Tensor)
         and value.shape[: mask.ndim] == mask.shape
         # Images whose number of channels happens to equal the length are not sequences.
-        and (value.ndim == mask.ndim or not value.is_floating_point() or key == "inputs_embeds")
+        and (value.ndim == mask.ndim or not value.is_floating_point() or key in ("inputs_embeds", "bbox"))
         and not key.startswith("decoder_")
         and (key != LABELS or labels_follow_inputs)
     ]

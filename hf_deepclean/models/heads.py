@@ -71,7 +71,11 @@ def prepare_batch(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, An
 
 def without_padding(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
     """A prepared batch without the columns at the right that are padding in every row."""
-    return cut_padding(batch, labels_follow_inputs=not _generates_labels(model, batch))
+    generates = _generates_labels(model, batch)
+    if batch.get("decoder_input_ids") is not None and not generates:
+        # The head reads a decoder whose given tokens stand for those of the input.
+        return batch
+    return cut_padding(batch, labels_follow_inputs=not generates)
 
 
 @with_gradients

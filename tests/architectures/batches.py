@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from hf_deepclean.models.likelihood import Likelihood
 from tests.architectures.entries import Entry
 from tests.architectures.overrides import overrides_for
 from tests.architectures.tiny_configs import EOS, FIRST_TOKEN, LAST_TOKEN, LENGTH, NUM_LABELS, PAD
@@ -17,12 +18,11 @@ def batch(entry: Entry, model: PreTrainedModel, size: int = 5) -> dict[str, Any]
     """
     Makes distinct examples for a model, with repeated tokens, some padding on the right and some masked labels.
 
-    The first axis of every tensor is the example axis. `labels` has one row per example; for question answering the
-    row is the start and the end position.
+    The first axis of every tensor is the example axis.
     """
     generator = torch.Generator().manual_seed(2)
     maker = _Batch(entry, model, size, generator)
-    return maker.inputs() | {"labels": maker.labels()}
+    return maker.inputs() | maker.labels()
 
 
 class _Batch:
@@ -91,19 +91,26 @@ class _Batch:
         height, width = (size, size) if isinstance(size, int) else size
         return self.normal(self.size, getattr(vision, "num_channels", 3), height, width)
 
-    def labels(self) -> torch.Tensor:
+    def labels(self) -> dict[str, torch.Tensor]:
         head = self.entry.head
         if head in ("sequence classification", "image classification", "audio classification", "multiple choice"):
-            return torch.arange(self.size) % self.overrides.get("num_labels", NUM_LABELS)
+            return {"labels": torch.arange(self.size) % self.overrides.get("num_labels", NUM_LABELS)}
         if head == "question answering":
             start = torch.arange(self.size) % 3
-            return torch.stack([start, start + 2], dim=1)
+            return {"start_positions": start, "end_positions": start + 2}
         high = NUM_LABELS if head == "token classification" else LAST_TOKEN
         labels = torch.randint(0, high, (self.size, self.length), generator=self.generator)
         for example in range(self.size):
             labels[example, self.length - (example % 3) :] = -100
         labels[::2, 1] = -100
-        return labels
+        return {"labels": labels}
+
+
+def likelihood_for(entry: Entry) -> Likelihood:
+    """What a head is scored by. The package's own likelihood of spans leaves padding out."""
+    # LXMERT answers questions about images by a class.
+    has_spans = entry.head == "question answering" and entry.model_type != "lxmert"
+    return Likelihood("span") if has_spans else Likelihood("custom", log_likelihood)
 
 
 def log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -113,9 +120,6 @@ def log_likelihood(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
     It is the log-probability of the labels if logits and labels correspond. Otherwise (frames, image tokens) it is a
     fixed functional of all log-probabilities.
     """
-    if "start_logits" in outputs:
-        starts, ends = (outputs[f"{which}_logits"].log_softmax(-1) for which in ("start", "end"))
-        return starts.gather(1, labels[:, :1])[:, 0] + ends.gather(1, labels[:, 1:])[:, 0]
     logits = (outputs["logits"] if "logits" in outputs else outputs[0]).log_softmax(-1)
     if logits.shape[:-1] == labels.shape:
         scored = logits.gather(-1, labels.clamp_min(0)[..., None])[..., 0].masked_fill(labels < 0, 0.0)

@@ -29,9 +29,9 @@ from hf_deepclean.data.batches import num_examples, split_labels
 from hf_deepclean.fisher.engine.calls import Call
 from hf_deepclean.fisher.engine.reference import add_reference_squares_
 from hf_deepclean.fisher.engine.rules.any_op import any_op
-from hf_deepclean.models.likelihood import Likelihood
+from hf_deepclean.models.likelihood import Likelihood, span_log_likelihood
 from hf_deepclean.models.rows import select_examples
-from tests.architectures.batches import batch, log_likelihood
+from tests.architectures.batches import batch, likelihood_for
 from tests.architectures.entries import HEADS, Entry, entries
 from tests.architectures.tiny_models import build
 
@@ -63,6 +63,11 @@ in `overrides.py`. If it brings a new kind of computation, add it to `KINDS` in 
 
 - **Exact by rules**: no parameter took the one-example path, on which the whole model runs for every example. Ops
   without a closed form run again by themselves for every example; they are named.
+- **On the length to which they are padded**: the result of a row really changes with padding, so rows run alone and
+  without it, here and in the definition. Convolutions and pools read neighbours (CANINE, ConvBERT, Funnel,
+  MobileBERT), landmarks and hashes read all positions (Nyströmformer, YOSO), and heads read the last position
+  (RoFormer's multiple choice; XLNet, which is padded at the left in use and then runs by rules). CPM-Ant and
+  ProphetNet's decoder do not mask padding at the right. With a collator that pads to one length all run by rules.
 - **Not built**: followed by the message of transformers. For some models of images and text the cause is only that no
   tiny configuration or batch was written for them here.
 - **No reference**: a backward pass through the model in eval mode fails without this library too.
@@ -136,27 +141,27 @@ def compare(entry: Entry) -> Result:
     result, started = Result(*entry), time.perf_counter()
     try:
         model = build(entry)
-        examples = batch(entry, model)
-        _check_independent(model, examples)
+        examples, likelihood = batch(entry, model), likelihood_for(entry)
+        _check_independent(model, examples, likelihood)
         result.status = "no reference"
         parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point() and p.numel()}
         reference = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
-        add_reference_squares_(reference, model, examples, parameters, likelihood=Likelihood("custom", log_likelihood))
+        add_reference_squares_(reference, model, examples, parameters, likelihood=likelihood)
         result.status = "engine failed"
-        _compare_pass(result, model, examples, parameters, reference)
+        _compare_pass(result, model, examples, likelihood, parameters, reference)
     except Exception as error:  # noqa: BLE001
         result.reason = f"{type(error).__name__}: {_first_line(error)}"
     result.seconds = round(time.perf_counter() - started, 2)
     return result
 
 
-def _check_independent(model: nn.Module, examples: dict[str, Any]) -> None:
+def _check_independent(model: nn.Module, examples: dict[str, Any], likelihood: Likelihood) -> None:
     """Refuses a batch without a finite log-likelihood per example, because nothing could be compared."""
     scores = []
     with torch.no_grad():
         for indices in [range(num_examples(examples)), *([i] for i in range(num_examples(examples)))]:
             inputs, labels = split_labels(select_examples(model, examples, indices))
-            scores.append(log_likelihood(model(**inputs), labels))
+            scores.append(likelihood(inputs, model(**inputs), labels))
     together, alone = scores[0], torch.cat(scores[1:])
     if not together.isfinite().all():
         raise ValueError("the log-likelihoods are not finite")
@@ -168,6 +173,7 @@ def _compare_pass(
     result: Result,
     model: Any,
     examples: dict[str, Any],
+    likelihood: Likelihood,
     parameters: dict[str, Any],
     reference: dict[str, torch.Tensor],
 ) -> None:
@@ -184,7 +190,7 @@ def _compare_pass(
     try:
         with mock.patch("hf_deepclean.fisher.engine.taps.any_op", recorded):
             fisher = accumulate_fisher_diagonal(
-                model, [examples], log_likelihood_func=log_likelihood, parameters=parameters
+                model, [examples], log_likelihood_func=likelihood.func or span_log_likelihood, parameters=parameters
             )
     finally:
         logger.removeHandler(handler)
@@ -194,7 +200,6 @@ def _compare_pass(
     result.num_parameters = len(parameters)
     if any("padded" in reason for reason in fisher.fallback_parameters.values()):
         reference = {name: torch.zeros_like(total) for name, total in reference.items()}
-        likelihood = Likelihood("custom", log_likelihood)
         add_reference_squares_(reference, model, examples, parameters, likelihood=likelihood, own_padding=True)
     for name, expected in reference.items():
         largest = expected.max().item()
@@ -253,8 +258,9 @@ def _outcome(result: Result) -> str:
     partly = f" ({result.reached} of {result.num_parameters} parameters reached)" if few else ""
     if not result.one_example:
         return _cell(f"exact by rules{', op by op for ' * bool(result.op_by_op)}{', '.join(result.op_by_op)}{partly}")
-    reasons = sorted(set(result.one_example.values()))
-    return _cell(f"exact{partly}, {len(result.one_example)} parameters one example at a time: {'; '.join(reasons)}")
+    reasons = sorted({reason.replace(result.class_name, "the model") for reason in result.one_example.values()})
+    number = "all" if len(result.one_example) == result.num_parameters else len(result.one_example)
+    return _cell(f"exact{partly}, {number} parameters one example at a time: {'; '.join(reasons)}")
 
 
 def _cell(text: str) -> str:

@@ -128,7 +128,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         }
     },
     "blip": _PIXELS,
-    "blip-2": _PIXELS | {"config": {"num_query_tokens": 4}},
+    # Its labels count as those of a decoder, so that padding is not cut from them; the batch has none.
+    "blip-2": {
+        "config": {"num_query_tokens": 4},
+        "inputs": _PIXELS["inputs"] | {"attention_mask": lambda maker: None},
+    },
     "bros": {"config": {"hidden_size": 64}, "inputs": {"bbox": _boxes}},
     "canine": {"config": {"num_hash_buckets": 64}},
     "cohere_compass_text": {

@@ -78,6 +78,8 @@ def test_only_columns_that_are_padding_in_every_row_are_cut():
     assert cut_padding(alone)["input_ids"].tolist() == [[1, 2]]
     assert cut_padding(alone)["labels"].tolist() == [[1, 2]]
     assert cut_padding(alone, labels_follow_inputs=False)["labels"].tolist() == [[1, 2, -100, -100]]
+    assert cut_padding(alone | {"bbox": torch.rand(1, 4, 4)})["bbox"].shape == (1, 2, 4)
+    assert cut_padding(alone | {"pixel_values": torch.rand(1, 4, 4)})["pixel_values"].shape == (1, 4, 4)
 
 
 DOCUMENTS = [[5, 6, 7], [8], [9, 10]]

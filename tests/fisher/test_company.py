@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import FNetConfig, FNetForMaskedLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    FNetConfig,
+    FNetForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from hf_deepclean import accumulate_fisher_diagonal, next_token_log_likelihood, token_log_likelihood
 from hf_deepclean.evaluation.predictions import predict_examples
@@ -149,6 +156,43 @@ def test_padding_to_one_length_is_a_part_of_a_row(caplog):
     fixed = predict_examples(model, batches, token_log_likelihood, has_fixed_length=lambda: True)
     single = predict_examples(model, in_batches(chosen, 1, length=12), token_log_likelihood)
     assert np.allclose(fixed.log_likelihood, single.log_likelihood)
+    assert not caplog.records
+
+
+def bart():
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+             "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}  # fmt: skip
+    config = BartConfig(**sizes, vocab_size=50, pad_token_id=0, eos_token_id=2, num_labels=2)
+    return tiny.randomized(BartForSequenceClassification(config))
+
+
+class TakesNoShortRows(nn.Module):
+    """Fails below a number of positions, as a convolution does whose kernel is longer than the row."""
+
+    def __init__(self, model, minimum):
+        super().__init__()
+        self.model, self.config, self.minimum = model, model.config, minimum
+
+    def forward(self, **inputs):
+        if inputs["input_ids"].shape[1] < self.minimum:
+            raise RuntimeError("Kernel size can't be greater than actual input size")
+        return self.model(**inputs)
+
+
+def test_rows_that_cannot_run_without_their_padding_keep_it(caplog):
+    given = collate([row + [2] for row in rows(6, 3, 5)]) | {"labels": torch.tensor([0, 1, 1])}
+    # The head reads the decoder at the place where the input ends.
+    given["decoder_input_ids"] = given["input_ids"].clone()
+    short = collate(rows(6, 2, 9))
+    cases = [(bart(), given, None), (TakesNoShortRows(llama(), 4), short, next_token_log_likelihood)]
+    for model, batch, function in cases:
+        sums = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+        likelihood = find_likelihood(model, batch, function)
+        add_reference_squares_(sums, model, batch, dict(model.named_parameters()), likelihood=likelihood)
+        fisher = accumulate_fisher_diagonal(model, [batch], log_likelihood_func=function)
+        assert worst_relative_difference(fisher.sums, sums) <= 1e-9
+        assert fisher.fallback_parameters == {}
     assert not caplog.records
 
 
