@@ -77,6 +77,8 @@ def run_unlearn(arguments: Sequence[str]) -> None:
     outcome = unlearner.preview() if run_arguments.dry_run else unlearner.unlearn(resume)
     if is_main_process():
         print(outcome)
+        if not run_arguments.dry_run:
+            print(f"The cleaned model and report.json are in {config.output_dir}.")
     if config.hub_model_id is None or run_arguments.dry_run:
         return
     needles = None

@@ -56,7 +56,10 @@ def hold_out_unseen(
         raise ValueError(f"{asked}, but these are {len(parts)} data sets. Pass an `unseen_dataset` instead.")
     ((name, evaluation),) = parts.items()
     if evaluation is None:
-        raise ValueError(f"{asked}, and there is none. Pass evaluation data, or an `unseen_dataset`.")
+        raise ValueError(
+            f"{asked}, and there is none. Pass evaluation data, or an `unseen_dataset` (on the command line "
+            "`--eval_split` or `--unseen_split`)."
+        )
     if is_stream(evaluation):
         raise ValueError(f"{asked}, which is a stream. Pass a `datasets.Dataset`, or an `unseen_dataset`.")
     candidates = _rows_of_same_classes(forget_dataset, evaluation, asked)

@@ -186,8 +186,8 @@ def _largest_loss(predictions: ExamplePredictions, loss: np.ndarray) -> float:
         return math.inf
     # The loss that the worst of all classes would have had on the worst of all examples.
     largest = -float(predictions.log_probabilities.min())
-    # The caller's likelihood may be another one.
-    return largest if largest >= loss.max() else math.inf
+    # The caller's likelihood may be another one. Rounding alone makes none.
+    return max(largest, float(loss.max())) if largest >= loss.max() * (1 - 1e-4) else math.inf
 
 
 def _largest_loss_of_text(tokens: TokenPredictions, losses: np.ndarray) -> float:

@@ -36,7 +36,8 @@ def check_trainer_loss(trainer: Trainer, log_likelihood_func: LogLikelihoodFunct
             "can be computed. The repair would train another loss. Pass the `log_likelihood_func(outputs, labels)` "
             "whose negative mean it is, with one log-likelihood per example. With class weights it is `lambda "
             "outputs, labels: weights.to(labels.device)[labels] * "
-            "hf_deepclean.classification_log_likelihood(outputs, labels)`. If the loss is that of the head after all, "
+            "hf_deepclean.classification_log_likelihood(outputs, labels)`; divide the weights by their mean over the "
+            "training rows before, as `cross_entropy` does in every batch. If the loss is that of the head after all, "
             "pass `hf_deepclean.classification_log_likelihood` itself, or `token_log_likelihood`, "
             "`next_token_log_likelihood` or `span_log_likelihood`."
         )

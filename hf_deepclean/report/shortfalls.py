@@ -87,8 +87,8 @@ def _class_shortfall(before: StageResult, after: StageResult) -> str | None:
     others = f", and {len(drops) - _MAX_NAMED} more" if len(drops) > _MAX_NAMED else ""
     return (
         f"The repair did not bring all classes of the retained data back: accuracy on {'; on '.join(named)}{others}. "
-        "If the training weighed classes or drew rare ones more often, pass that loss as `log_likelihood_func`; else "
-        "repair longer (`num_train_epochs`), or set a smaller `reset_fraction`."
+        "Repair longer (`num_train_epochs`), or set a smaller `reset_fraction`. If the training weighed classes or "
+        "drew rare ones more often, the repair needs that too (`log_likelihood_func`)."
     )
 
 

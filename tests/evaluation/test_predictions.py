@@ -8,7 +8,7 @@ import torch
 
 from hf_deepclean.evaluation import predictions as examples
 from hf_deepclean.evaluation.predictions import ExamplePredictions, TokenPredictions, predict_examples
-from hf_deepclean.evaluation.results import summarize_predictions
+from hf_deepclean.evaluation.results import _largest_loss, summarize_predictions
 from tests import heads, tiny
 
 
@@ -186,3 +186,13 @@ def test_many_logits_kept_for_metrics_are_worth_a_warning(monkeypatch, caplog):
     assert caplog.text == ""
     assert predict_examples(model, batches).logits.shape == (4, 7, heads.VOCABULARY)
     assert caplog.text.count("Pass `preprocess_logits_for_metrics`") == 1
+
+
+def test_rounding_does_not_make_the_bound_of_the_losses_infinite():
+    log_probabilities = np.log(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]))
+    predictions = ExamplePredictions(
+        None, np.array([1, 0, 0]), log_probabilities[[0, 1, 2], [1, 0, 0]], log_probabilities.astype(np.float32)
+    )
+    loss = -predictions.log_likelihood + 1e-7
+    assert np.isfinite(_largest_loss(predictions, loss)) and _largest_loss(predictions, loss) >= loss.max()
+    assert np.isinf(_largest_loss(predictions, 2 * loss + 1))
