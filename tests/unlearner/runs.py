@@ -23,6 +23,7 @@ def config(directory, **kwargs):
         "num_train_epochs": 2,
         "learning_rate": 1e-2,
         "per_device_train_batch_size": 16,
+        "per_device_eval_batch_size": 64,
         "disable_tqdm": True,
         "report_to": "none",
     }
