@@ -90,7 +90,8 @@ def test_reports_are_shown_and_rendered_as_cards(source, tmp_path, capsys):
     assert main(["unlearn", *arguments, "--output_dir", str(tmp_path / "clean")]) == 0
     shown = capsys.readouterr().out
     assert main(["report", str(tmp_path / "clean")]) == 0
-    assert shown.endswith(capsys.readouterr().out)
+    ending = f"The cleaned model and report.json are in {tmp_path / 'clean'}.\n"
+    assert shown.endswith(capsys.readouterr().out + ending)
     assert main(["report", str(tmp_path / "clean" / "report.json"), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert UnlearningReport.from_dict(record) == UnlearningReport.load(tmp_path / "clean" / "report.json")
