@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ..runtime.random_state import all_seeded
 from .streams import is_stream
@@ -39,7 +38,7 @@ def dataset_fingerprint(dataset: Any) -> str:
     return digest.hexdigest()
 
 
-def row_digests(dataset: Any, columns: list[str] | None = None, *, disable_tqdm: bool = True) -> Iterator[bytes]:
+def row_digests(dataset: Any, columns: list[str] | None = None) -> Iterator[bytes]:
     """
     Yields a digest of every row. Rows with equal contents have equal digests.
 
@@ -49,17 +48,11 @@ def row_digests(dataset: Any, columns: list[str] | None = None, *, disable_tqdm:
         columns (`list[str]`, *optional*):
             Columns of a [`~datasets.Dataset`] to read, with files and images undecoded. Without them, and
             for a stream, the rows are read as the data set returns them.
-        disable_tqdm (`bool`, *optional*, defaults to `True`):
-            Whether to hide the progress bar, which appears after a second.
 
     Yields:
         `bytes`: 16 bytes for every row.
     """
-    if is_stream(dataset):
-        rows, total = dataset, None
-    else:
-        rows, total = _rows(dataset, columns), len(dataset)
-    for row in tqdm(rows, "comparing rows", total, leave=False, disable=disable_tqdm, delay=1):
+    for row in dataset if is_stream(dataset) else _rows(dataset, columns):
         digest = hashlib.blake2b(digest_size=16)
         _update_with_value(digest, row)
         yield digest.digest()
@@ -68,9 +61,15 @@ def row_digests(dataset: Any, columns: list[str] | None = None, *, disable_tqdm:
 def _rows(dataset: Any, columns: list[str] | None) -> Iterable[Any]:
     if columns is None:
         return (dataset[index] for index in range(len(dataset)))
+    return undecoded(dataset, columns).with_format("numpy")
+
+
+def undecoded(dataset: Any, columns: list[str] | None) -> Any:
+    """A [`~datasets.Dataset`] with these columns, without transforms, and with files and images as their bytes."""
     from datasets import Audio, Image
 
-    dataset = dataset.with_format("numpy").select_columns(columns)
+    dataset = dataset.with_format(None)
+    dataset = dataset if columns is None else dataset.select_columns(columns)
     for name, feature in dataset.features.items():
         if isinstance(feature, (Audio, Image)):
             dataset = dataset.cast_column(name, type(feature)(decode=False))

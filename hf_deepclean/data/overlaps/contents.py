@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ...runtime.random_state import all_seeded
+from ..digests import undecoded
 from ..streams import read_rows
 
 
@@ -98,18 +99,6 @@ def iterate_rows(
     for batch in stored.iter(batch_size=256):
         for values in zip(*batch.values(), strict=True):
             yield dict(zip(batch, values, strict=True))
-
-
-def undecoded(dataset: Any, columns: list[str] | None) -> Any:
-    """A [`~datasets.Dataset`] with these columns, without transforms, and with files and images as their bytes."""
-    from datasets import Audio, Image
-
-    dataset = dataset.with_format(None)
-    dataset = dataset if columns is None else dataset.select_columns(columns)
-    for name, feature in dataset.features.items():
-        if isinstance(feature, (Audio, Image)):
-            dataset = dataset.cast_column(name, type(feature)(decode=False))
-    return dataset
 
 
 def digest_of(row: Any, columns: Collection[str] | None) -> bytes:
