@@ -6,8 +6,6 @@ import torch
 from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LlavaNextConfig,
-    LlavaNextForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
 )
@@ -42,17 +40,6 @@ def llava():
         vision_feature_layer=-1,
     )
     return tiny.randomized(LlavaForConditionalGeneration(config))
-
-
-def llava_next():
-    config = LlavaNextConfig(
-        image_token_index=IMAGE,
-        text_config=TEXT | {"model_type": "llama"},
-        vision_config=VISION,
-        vision_feature_layer=-1,
-        image_grid_pinpoints=[[8, 16], [16, 8]],
-    )
-    return tiny.randomized(LlavaNextForConditionalGeneration(config))
 
 
 def tokens(generator, number):
