@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: benchmark-small interval-coverage demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks recipes-shares coverage golden-record golden-compare model-cards style quality clean
+.PHONY: attacks benchmark-small interval-coverage demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks recipes-shares coverage golden-record golden-compare model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -52,6 +52,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q -m slow
+
+# Attacks on the promises of privacy, with a table of attempts and survivors.
+attacks: $(INSTALLED)
+	OMP_NUM_THREADS=2 $(VENV)/bin/python -m pytest -q -m 'slow or not slow' tests/attacks
 
 benchmark: $(PEERS)
 	$(VENV)/bin/python -m tests.benchmarks.fisher_pass
