@@ -27,7 +27,7 @@ from .data.overlaps.checks import check_overlaps
 from .data.streams import is_stream
 from .evaluation.checks import check_quantization, check_relearning
 from .evaluation.stages import AFTER_REPAIR, REFERENCE
-from .fisher.checks import check_fisher_type, check_kept_fisher
+from .fisher.checks import check_fisher_type, check_kept_fisher, check_rows_of_kept_fisher
 from .fisher.diagonal import FisherDiagonal
 from .models.adapters.parameters import is_adapted
 from .models.checks import (
@@ -126,7 +126,7 @@ class UnlearningRequest:
         check_requests(requests, forget)
         if kept_fisher is not None:
             kept_fisher = _load_fisher(kept_fisher)
-            arguments = args.fisher_type, args.fisher_max_examples
+            arguments = args.fisher_type, args.fisher_max_examples, log_likelihood_func
             check_kept_fisher(kept_fisher, model, scope, *arguments, forget, retain)
         model_columns = [*forward_arguments(model), *LABEL_COLUMNS] if args.remove_unused_columns else None
         check_overlaps(splits, model_columns, disable_tqdm=args.disable_tqdm or not is_main_process())
@@ -151,6 +151,26 @@ class UnlearningRequest:
         names = ("model", "reset_value", "requests", "reference_model", "kept_fisher", "log_likelihood_func")
         splits = (getattr(unlearner, f"{split}_dataset") for split in ("forget", "retain", "eval", "unseen"))
         return replace(self, splits=name_splits(*splits), **{name: getattr(unlearner, name) for name in names})
+
+    def check_kept_fisher(self, weights: str, checked: "UnlearningRequest") -> None:
+        """
+        Refuses a kept Fisher of other weights than the model's are now, or of other rows than the data sets have now.
+
+        Args:
+            weights (`str`):
+                The fingerprint of the model's present weights.
+            checked ([`UnlearningRequest`]):
+                The request as it was checked. The same objects are not read again.
+
+        Raises:
+            `ValueError`: If there is a kept Fisher, and it is one of these.
+        """
+        if self.kept_fisher is None:
+            return
+        self.kept_fisher.check_fresh(weights)
+        pairs = [(self.kept_fisher, checked.kept_fisher), (self.forget_dataset, checked.forget_dataset)]
+        if any(now is not then for now, then in [*pairs, (self.retain_dataset, checked.retain_dataset)]):
+            check_rows_of_kept_fisher(self.kept_fisher, self.forget_dataset, self.retain_dataset)
 
     @property
     def forget_dataset(self) -> Any:

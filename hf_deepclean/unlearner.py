@@ -13,9 +13,11 @@ from transformers.trainer_utils import TrainOutput
 
 from .config import FisherUnlearningConfig
 from .data.held_out import hold_out_unseen
+from .data.streams import is_stream
 from .evaluation.evaluator import Evaluator
 from .evaluation.stages import AFTER_RESET, BEFORE, REFERENCE, StageResult
 from .fisher.diagonal import FisherDiagonal
+from .fisher.kept_data import FisherData
 from .models.contexts import keep_base_differentiable, with_gradients
 from .models.likelihood import LogLikelihoodFunction
 from .models.loading import name_of_model
@@ -228,8 +230,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         state = RunState(self.args.output_dir, self.args.state_save_seconds, self.interruption)
         with state.held(resuming=bool(resume_from_checkpoint)):
             identity = identity_of_run(self.request, self.args, self)
-            if self.kept_fisher is not None:
-                self.kept_fisher.check_fresh(identity["model"])
+            self.request.check_kept_fisher(identity["model"], checked=self._request)
             state.open(identity, num_bytes_to_write(self.request, self.args))
             self.clock, self.reset, self.run = PhaseClock(state.progress.seconds), None, state.progress.run
             with self.interruption.watching():
@@ -309,7 +310,12 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         Returns:
             [`FisherDiagonal`]
         """
-        return self._phases.compute_fisher(dataset, description)
+        fisher = self._phases.compute_fisher(dataset, description)
+        if is_stream(dataset) or fisher.num_examples < len(dataset):
+            return fisher
+        unused = self.args.remove_unused_columns
+        data = FisherData.of(dataset, self.model, self.log_likelihood_func, remove_unused_columns=unused)
+        return replace(fisher, data=data)
 
     def select_weights(self, forget: FisherDiagonal, retain: FisherDiagonal) -> WeightSelection:
         """

@@ -62,6 +62,7 @@ def run_fisher(arguments: Sequence[str]) -> None:
     from ..data.checks import check_dataset
     from ..data.loaders import seeded_batches
     from ..data.sources import load_splits
+    from ..fisher.kept_data import FisherData
     from ..fisher.passes import accumulate_over_processes
     from ..models.adapters.parameters import is_adapted
     from ..models.checks import check_model, check_sequence_lengths
@@ -109,7 +110,8 @@ def run_fisher(arguments: Sequence[str]) -> None:
         parameters=scope,
         seed=fisher_arguments.seed,
     )
-    fisher = replace(fisher, weights_fingerprint=weights_fingerprint(model), seconds=time.perf_counter() - begin)
+    data, fingerprint = FisherData.of(dataset, model), weights_fingerprint(model)
+    fisher = replace(fisher, weights_fingerprint=fingerprint, data=data, seconds=time.perf_counter() - begin)
     if not state.is_main_process:
         return
     fisher.save(fisher_arguments.output)

@@ -27,6 +27,7 @@ from ..models.trainer_loss import check_trainer_loss
 from ..runtime.processes import on_main_process
 from .checks import check_fisher_type
 from .diagonal import FisherDiagonal
+from .kept_data import FisherData
 from .kept_files import check_no_fisher
 from .passes import FisherPass
 
@@ -142,8 +143,10 @@ class FisherCallback(TrainerCallback):
         )
         start = time.perf_counter()
         parameters = parameters_in_scope(model, **self.scope)
-        fisher = fisher_pass.compute(model, parameters, self.trainer.train_dataset, "Fisher of the training set")
-        return replace(fisher, seconds=time.perf_counter() - start)
+        dataset, unused = self.trainer.train_dataset, self.trainer.args.remove_unused_columns
+        fisher = fisher_pass.compute(model, parameters, dataset, "Fisher of the training set")
+        data = FisherData.of(dataset, model, self.log_likelihood_func, remove_unused_columns=unused)
+        return replace(fisher, data=data, seconds=time.perf_counter() - start)
 
     @contextmanager
     def _model(self) -> Iterator[nn.Module]:

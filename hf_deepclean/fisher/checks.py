@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Refuses Fisher passes and kept Fishers that cannot work, before any heavy work."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,13 @@ from torch import nn
 from ..data.streams import is_stream
 from ..models.likelihood import LogLikelihoodFunction, built_in_kind
 from ..runtime.choices import check_choice
+from ..runtime.processes import is_main_process
 from ..runtime.shards import is_sharded
 from .diagonal import FisherDiagonal
+from .kept_data import name_of_likelihood
 
+
+logger = logging.getLogger(__name__)
 
 FISHER_TYPES = ("empirical", "sampled", "expected")
 
@@ -34,6 +39,7 @@ def check_kept_fisher(
     parameters: Mapping[str, torch.Tensor],
     fisher_type: str,
     fisher_max_examples: int | None,
+    log_likelihood_func: LogLikelihoodFunction | None,
     forget_dataset: Any,
     retain_dataset: Any,
 ) -> None:
@@ -51,6 +57,8 @@ def check_kept_fisher(
             The estimator of the run.
         fisher_max_examples (`int`, *optional*):
             The largest number of examples that enter a Fisher of the run.
+        log_likelihood_func (`Callable`, *optional*):
+            The caller's likelihood.
         forget_dataset, retain_dataset ([`~datasets.Dataset`], map-style or iterable):
             The data. Together they must be the data set of the kept Fisher.
 
@@ -69,15 +77,50 @@ def check_kept_fisher(
             "the Fisher of all forget rows can be subtracted from `kept_fisher`. Leave one of the two out."
         )
     fisher.check_fits(model, parameters, fisher_type)
-    if is_stream(forget_dataset) or is_stream(retain_dataset):
-        return
-    num_rows = len(forget_dataset) + len(retain_dataset)
-    if num_rows != fisher.num_examples:
+    if fisher.data is not None and fisher.data.likelihood != (name := name_of_likelihood(log_likelihood_func)):
         raise ValueError(
-            f"`kept_fisher` is that of {fisher.num_examples:,} examples, and `forget_dataset` and `retain_dataset` "
-            f"have {num_rows:,} rows together. Together they must be the training set that it was computed on. If "
-            "rows were forgotten since, the weights have changed and `kept_fisher` is of no use any more."
+            f"`kept_fisher` is that of {_words(fisher.data.likelihood)}, and the request has {_words(name)}. Pass the "
+            "`log_likelihood_func` that it was computed with, or leave it out."
         )
+    check_rows_of_kept_fisher(fisher, forget_dataset, retain_dataset)
+
+
+def check_rows_of_kept_fisher(fisher: FisherDiagonal, forget_dataset: Any, retain_dataset: Any) -> None:
+    """
+    Refuses a kept Fisher of other rows than two data sets have together. Warns if the rows cannot be compared.
+
+    Args:
+        fisher, forget_dataset, retain_dataset:
+            As for [`check_kept_fisher`]. All processes must call this.
+
+    Raises:
+        `ValueError`: If it is that of other rows.
+    """
+    parts = {"forget_dataset": forget_dataset, "retain_dataset": retain_dataset}
+    streams = [argument for argument, dataset in parts.items() if is_stream(dataset)]
+    if not streams:
+        num_rows = sum(map(len, parts.values()))
+        if num_rows != fisher.num_examples:
+            raise ValueError(
+                f"`kept_fisher` is that of {fisher.num_examples:,} examples, and `forget_dataset` and "
+                f"`retain_dataset` have {num_rows:,} rows together. Together they must be the training set that it "
+                "was computed on. If rows were forgotten since, the weights have changed and `kept_fisher` is of no "
+                "use any more."
+            )
+        if fisher.data is not None and fisher.data.is_comparable:
+            fisher.data.check_rows(parts)
+            return
+    reason = f"`{streams[0]}` is a stream" if streams else "it was kept without a digest of them"
+    if is_main_process():
+        logger.warning(
+            f"The rows of `kept_fisher` are not compared with `forget_dataset` and `retain_dataset`: {reason}. Make "
+            "sure that they are the same rows. Its weights, parameters and estimator are checked"
+            f"{'' if streams else ', and the number of rows'}."
+        )
+
+
+def _words(likelihood: str) -> str:
+    return f"the likelihood `{likelihood}`" if likelihood else "the likelihood of the model's head"
 
 
 def check_loaded(parameters: Mapping[str, torch.Tensor]) -> None:

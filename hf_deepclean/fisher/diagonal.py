@@ -17,6 +17,7 @@ from ..runtime.files import check_new_file, replaced
 from ..runtime.sealed_files import digest_of_tensors, write_tensors
 from ..runtime.shards import local_part
 from ..version import __version__
+from .kept_data import FisherData
 from .kept_files import check_no_fisher, read_files, read_sums, write_sums
 
 
@@ -46,6 +47,8 @@ class FisherDiagonal:
             The [`weights_fingerprint`] of the weights that the diagonal was computed at. It is of no use at others.
         seconds (`float`, *optional*):
             Duration of the pass in seconds.
+        data ([`FisherData`], *optional*):
+            What tells the examples from others.
     """
 
     sums: dict[str, torch.Tensor]
@@ -54,6 +57,7 @@ class FisherDiagonal:
     fallback_parameters: dict[str, str] = field(default_factory=dict)
     weights_fingerprint: str | None = None
     seconds: float | None = None
+    data: FisherData | None = None
 
     def mean(self) -> dict[str, torch.Tensor]:
         """
@@ -74,6 +78,7 @@ class FisherDiagonal:
             self.fallback_parameters | other.fallback_parameters,
             fingerprint,
             self.seconds + other.seconds if known else None,
+            self.data and self.data.combined(other.data, 1),
         )
 
     def __sub__(self, other: "FisherDiagonal") -> "FisherDiagonal":
@@ -115,6 +120,7 @@ class FisherDiagonal:
             self.fisher_type,
             self.fallback_parameters | other.fallback_parameters,
             fingerprint,
+            data=self.data and self.data.combined(other.data, -1),
         )
 
     def _common_fingerprint(self, other: "FisherDiagonal") -> str | None:
@@ -302,7 +308,8 @@ class FisherDiagonal:
             "fallback_parameters": json.dumps(self.fallback_parameters),
             "hf_deepclean_version": __version__,
         }
-        optional = {"weights_fingerprint": self.weights_fingerprint, "seconds": self.seconds}
+        data = self.data and self.data.to_json()
+        optional = {"weights_fingerprint": self.weights_fingerprint, "seconds": self.seconds, "data": data}
         return metadata | {name: str(value) for name, value in optional.items() if value is not None}
 
     @classmethod
@@ -314,6 +321,7 @@ class FisherDiagonal:
             json.loads(metadata["fallback_parameters"]),
             metadata.get("weights_fingerprint"),
             float(metadata["seconds"]) if "seconds" in metadata else None,
+            FisherData.of_json(metadata["data"]) if "data" in metadata else None,
         )
 
 

@@ -79,6 +79,8 @@ def read_sums(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]
     if missing:
         raise FileNotFoundError(f"{directory / missing[0]} is missing, which {index.name} names. {_REMEDY}")
     sums, metadata = read_files([directory / filename for filename in files], digests)
+    if digests is None and has_digest(metadata):
+        raise ValueError(f"{index} has lost the digests of the files that it names. {_REMEDY}")
     if sums.keys() != names.keys():
         raise ValueError(
             f"{index} names {len(names)} parameters but its files hold {len(sums)}. The files do not belong "
@@ -104,9 +106,12 @@ def read_files(
     """
     sums: dict[str, torch.Tensor] = {}
     metadata: dict[str, str] = {}
+    about: list[dict[str, str]] = []
     for path in paths:
         part, metadata = read_tensors(path, remedy=_REMEDY)
-        if digests is not None and metadata.get("digest") != digests.get(Path(path).name):
+        about.append({name: value for name, value in metadata.items() if name != "digest"})
+        is_other = digests is not None and metadata.get("digest") != digests.get(Path(path).name)
+        if is_other or about[-1] != about[0]:
             raise ValueError(f"{path} is a file of another Fisher diagonal than {FISHER_INDEX_NAME}. {_REMEDY}")
         sums |= part
         if not {"fisher_type", "num_examples", "fallback_parameters"} <= metadata.keys():

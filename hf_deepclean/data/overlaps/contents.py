@@ -16,9 +16,9 @@ from ..streams import read_rows
 
 # Columns that number the rows. They tell nothing about the content, and would hide that two rows are equal.
 _NAMES_OF_ROWS = ("id", "ids", "idx", "index", "row_id", "guid", "uid", "uuid", "__index_level_0__")
-_LABEL_NAMES = {"label": "labels", "label_ids": "labels"}
+LABEL_NAMES = {"label": "labels", "label_ids": "labels"}
 # They follow from the other columns once the padding is gone.
-_WITHOUT_CONTENT = ("attention_mask", "token_type_ids", "position_ids")
+WITHOUT_CONTENT = ("attention_mask", "token_type_ids", "position_ids")
 
 
 def content_columns(dataset: Any, model_columns: Collection[str] | None, name: str) -> list[str] | None:
@@ -45,7 +45,7 @@ def content_columns(dataset: Any, model_columns: Collection[str] | None, name: s
         names = list(row)
     names = [name for name in names if name.lower() not in _NAMES_OF_ROWS] or names
     taken = [name for name in names if model_columns is not None and name in model_columns]
-    return taken if set(taken) - _LABEL_NAMES.keys() - {"labels"} else names
+    return taken if set(taken) - LABEL_NAMES.keys() - {"labels"} else names
 
 
 def is_random(dataset: Any, name: str, num_rows: int = 3) -> bool:
@@ -128,7 +128,7 @@ def content_of(row: Any, columns: Collection[str] | None) -> Any:
     if not isinstance(row, Mapping):
         return row
     values = {
-        _LABEL_NAMES.get(name, name): value
+        LABEL_NAMES.get(name, name): value
         for name, value in row.items()
         if value is not None and (columns is None or name in columns)
     }
@@ -137,7 +137,7 @@ def content_of(row: Any, columns: Collection[str] | None) -> Any:
     if mask is not None and mask.ndim == 1 and not mask.all():
         kept = mask.astype(bool)
         values = {name: _without_padding(value, kept) for name, value in values.items()}
-    without = {name: value for name, value in values.items() if name not in _WITHOUT_CONTENT}
+    without = {name: value for name, value in values.items() if name not in WITHOUT_CONTENT}
     return without or values
 
 
