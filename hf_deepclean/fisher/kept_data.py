@@ -7,18 +7,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ..data.checks import LABEL_COLUMNS
-from ..data.overlaps.contents import LABEL_NAMES, WITHOUT_CONTENT, content_columns, digest_of, iterate_rows
+from ..data.contents.values import digests_of_rows
+from ..data.digests import DIGESTS_FORMAT
+from ..data.overlaps.contents import WITHOUT_CONTENT, content_columns, content_name, content_of, iterate_rows
 from ..data.streams import is_stream
 from ..models.heads import forward_arguments
 from ..models.likelihood import LogLikelihoodFunction, built_in_kind
 from ..runtime.processes import on_main_process
 
 
-# Of the digests of rows. Those of another version cannot be compared.
-_VERSION = 1
 _MODULUS = 2**128
 
 
@@ -32,7 +33,7 @@ class FisherData:
     Args:
         rows (`str`): The sum of the digests of all rows modulo 2^128, 32 hexadecimal digits.
         columns (`tuple[str, ...]`): Names of the columns in the digest. Empty if the rows are no dictionaries.
-        is_stored (`bool`): Whether stored values are in the digest, without transforms and with files undecoded.
+        is_stored (`bool`): Whether stored values are in the digest, without transforms.
             Otherwise the rows as the data set returns them.
         likelihood (`str`): Name of the caller's likelihood. Empty for that of the model's head.
         version (`int`): Version of the digests of rows.
@@ -42,7 +43,7 @@ class FisherData:
     columns: tuple[str, ...]
     is_stored: bool
     likelihood: str = ""
-    version: int = _VERSION
+    version: int = DIGESTS_FORMAT
 
     @classmethod
     def of(
@@ -75,7 +76,7 @@ class FisherData:
 
         def read() -> FisherData:
             found = content_columns(dataset, taken, "the data set") or []
-            columns = tuple(sorted(LABEL_NAMES.get(name, name) for name in found if name not in WITHOUT_CONTENT))
+            columns = tuple(sorted(content_name(name) for name in found if name not in WITHOUT_CONTENT))
             is_stored = hasattr(dataset, "with_format")
             rows = _sum_of_digests("the data set", dataset, columns, is_stored=is_stored)
             return cls(_hexadecimal(rows), columns, is_stored, name_of_likelihood(log_likelihood_func))
@@ -134,7 +135,7 @@ class FisherData:
     @property
     def is_comparable(self) -> bool:
         """Whether this version of hf_deepclean makes the same digests of rows."""
-        return self.version == _VERSION
+        return self.version == DIGESTS_FORMAT
 
 
 def name_of_likelihood(log_likelihood_func: LogLikelihoodFunction | None) -> str:
@@ -147,19 +148,18 @@ def name_of_likelihood(log_likelihood_func: LogLikelihoodFunction | None) -> str
 def _sum_of_digests(argument: str, dataset: Any, wanted: Collection[str], *, is_stored: bool) -> int:
     if len(dataset) == 0:
         return 0
-    columns = None
     if wanted:
-        there = content_columns(dataset, None, argument) or []
-        # The mask tells the padding, which is in no digest.
-        columns = [name for name in there if LABEL_NAMES.get(name, name) in {*wanted, *WITHOUT_CONTENT}]
-        missing = sorted(set(wanted) - {LABEL_NAMES.get(name, name) for name in columns})
+        there = {content_name(name) for name in content_columns(dataset, None, argument) or []}
+        missing = sorted(set(wanted) - there)
         if missing:
             raise ValueError(
                 f"`{argument}` lacks {_listed(missing)}, which the rows of `kept_fisher` had. Prepare the rows as for "
                 "that Fisher, or leave it out."
             )
+    columns = list(wanted) or None
     rows = iterate_rows(dataset, columns, argument, decoded=not is_stored, places=range(len(dataset)))
-    return sum(int.from_bytes(digest_of(row, columns), "big") for row in rows)
+    contents = (content_of(row, columns) for row in rows)
+    return sum(int.from_bytes(digest, "big") for digest in digests_of_rows(contents, argument, np.float32))
 
 
 def _hexadecimal(rows: int) -> str:

@@ -25,12 +25,17 @@ def seeded(seed: int) -> Iterator[None]:
 def all_seeded(seed: int) -> Iterator[None]:
     """Seeds the generators of Python, numpy and torch (CPU) inside the block, and restores them."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
+    seed_all(seed)
     try:
         yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
+
+
+def seed_all(seed: int) -> None:
+    """Seeds the generators of Python, numpy and torch (CPU)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import FisherUnlearningConfig
-from ..data.digests import dataset_fingerprint
+from ..data.digests import DIGESTS_FORMAT, dataset_fingerprint
 from ..models.fingerprint import weights_fingerprint
 from ..repair.trainer import RepairTrainer
 from ..report.provenance import library_versions
@@ -19,6 +19,8 @@ from .settings import callbacks_of, code_of_model, settings_of_model, settings_o
 
 # The key of what matters for the result and cannot be compared.
 NOT_COMPARED = "not compared"
+# The key of how digests of rows were taken, without which they cannot be compared.
+FORMAT_OF_DIGESTS = "format of digests"
 
 # The attributes of a trainer that hold functions of the caller.
 _FUNCTIONS = (
@@ -62,8 +64,13 @@ def identity_of_run(
     return (
         weights
         | kept
-        | on_main_process(lambda: {name: dataset_fingerprint(dataset) for name, dataset in rows.items()})
+        | on_main_process(
+            lambda: {
+                name: dataset_fingerprint(dataset, disable_tqdm=args.disable_tqdm) for name, dataset in rows.items()
+            }
+        )
         | {
+            FORMAT_OF_DIGESTS: DIGESTS_FORMAT,
             "num_processes": num_processes(),
             "kept_fisher": None if request.kept_fisher is None else request.kept_fisher.num_examples,
             "requests": {name: list(rows) for name, rows in request.requests.items()},
@@ -102,8 +109,15 @@ def check_same_run(folder: Path, before: Mapping[str, Any], now: Mapping[str, An
             The identities of the interrupted run and of this one.
 
     Raises:
-        `ValueError`: If they differ. Names the differences.
+        `ValueError`: If they differ, or another version of this package took the digests of the rows in another way.
+            Names the differences.
     """
+    if before.get(FORMAT_OF_DIGESTS) != now.get(FORMAT_OF_DIGESTS):
+        raise ValueError(
+            f"{folder} is the state of a run of another version of hf_deepclean, which took the digests of rows in "
+            "another way: whether the data sets are the same cannot be seen. Finish the run with that version, or "
+            "choose another `output_dir`."
+        )
     differences = []
     for key in sorted((before.keys() | now.keys()) - {NOT_COMPARED}):
         old, new = before.get(key), now.get(key)

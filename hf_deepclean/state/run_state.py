@@ -30,7 +30,7 @@ from ..runtime.processes import broadcast_object, is_main_process, num_processes
 from ..runtime.sealed_files import has_digest, read_tensors, warn_of_no_digest, write_tensors
 from ..selection.weight_selection import WeightSelection
 from .directory import check_output_directory
-from .identity import NOT_COMPARED, check_same_run
+from .identity import FORMAT_OF_DIGESTS, NOT_COMPARED, check_same_run
 from .progress import PROGRESS_NAME, RunProgress, load_progress, save_progress
 
 
@@ -128,7 +128,8 @@ class RunState:
             if not has_digest(json.loads(record.read_bytes())):
                 warn_of_no_digest(record)
                 # An earlier version compared less.
-                identity = {name: identity[name] for name in progress.identity if name in identity}
+                known = {*progress.identity, FORMAT_OF_DIGESTS}
+                identity = {name: value for name, value in identity.items() if name in known}
             check_same_run(self.folder, progress.identity, identity)
             if identity.get(NOT_COMPARED):
                 logger.warning(

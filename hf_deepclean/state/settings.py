@@ -126,8 +126,6 @@ def transforms_of(splits: Mapping[str, Any], fingerprints: Fingerprints) -> dict
         if isinstance(dataset, datasets.Dataset):
             shown = {name: value for name, value in dataset.format.items() if name != "columns"}
             found[f"{split}_dataset"] = fingerprints.of([shown, sorted(dataset.format["columns"] or [])])
-            if _names_files(dataset):
-                fingerprints.opaque.add(f"the content of the files that {split}_dataset names by their paths")
         elif isinstance(dataset, datasets.IterableDataset):
             fingerprints.opaque.add(f"rows of the stream {split}_dataset after the first, and its transforms")
         else:
@@ -135,15 +133,6 @@ def transforms_of(splits: Mapping[str, Any], fingerprints: Fingerprints) -> dict
             if is_stream(dataset):
                 fingerprints.opaque.add(f"rows of the stream {split}_dataset after the first")
     return found
-
-
-def _names_files(dataset: datasets.Dataset) -> bool:
-    """Whether images or sounds are in files beside the data set. Their rows are compared by the paths."""
-    media = [name for name, kind in dataset.features.items() if isinstance(kind, (datasets.Image, datasets.Audio))]
-    if not media or len(dataset) == 0:
-        return False
-    row = dataset.with_format("arrow")[:1].to_pylist()[0]
-    return any(isinstance(row[name], dict) and row[name].get("bytes") is None for name in media)
 
 
 def callbacks_of(trainer: Trainer, fingerprints: Fingerprints) -> dict[str, str]:

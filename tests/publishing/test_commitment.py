@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import stat
+from dataclasses import replace
 
 import pytest
 from datasets import Dataset
 
 from hf_deepclean import ForgetCommitment
+from tests.tiny import Rows
 
 
 ROWS = [{"text": f"row {number}", "label": number % 3} for number in range(20)]
@@ -30,6 +32,30 @@ def test_other_rows_another_count_or_another_key_do_not_verify():
     for other in (ROWS[:-1], [*ROWS, ROWS[0]], changed):
         assert not made.verify(Dataset.from_list(other))
     assert not ForgetCommitment(made.commitment, "00" * 32).verify(dataset)
+
+
+# Of `ROWS` as a `Dataset` and as dictionaries of Python, written by version 0.1 with the key 11...
+EARLIER = {
+    "d7652e2a629df63b99821e8bf83b55e071067c763887b7c9c79bd51819877502": Dataset.from_list(ROWS),
+    "c7f5333b95557c3608c14b8245e0373865354f47a94de01552a4eef2f30204b6": Rows(ROWS),
+}
+
+
+@pytest.mark.parametrize("commitment", EARLIER)
+def test_a_file_of_an_earlier_version_verifies_the_same_rows_as_before(commitment, tmp_path):
+    path = tmp_path / "forget_commitment.json"
+    path.write_text(json.dumps({"commitment": commitment, "key": "11" * 32}))
+    made = ForgetCommitment.load(path)
+    assert {key: made.verify(rows) for key, rows in EARLIER.items()} == {key: key == commitment for key in EARLIER}
+    made.save(path)
+    assert ForgetCommitment.load(path) == made
+
+
+def test_a_file_of_a_later_version_is_refused_as_that(tmp_path):
+    path = tmp_path / "forget_commitment.json"
+    replace(ForgetCommitment.of(Dataset.from_list(ROWS)), format=3).save(path)
+    with pytest.raises(ValueError, match="a later version of hf_deepclean"):
+        ForgetCommitment.load(path)
 
 
 def test_two_commitments_to_the_same_rows_share_nothing():

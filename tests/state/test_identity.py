@@ -9,13 +9,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import DefaultDataCollator, TrainerCallback
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, weights_fingerprint
-from hf_deepclean.state.fingerprints import Fingerprints
 from hf_deepclean.state.identity import check_same_run, identity_of_run
-from hf_deepclean.state.settings import transforms_of
 from tests import tiny
 from tests.state.damages import stop_in, unlearner_for
 from tests.state.own_functions import Rate
@@ -227,9 +224,9 @@ def test_of_streams_the_first_rows_are_compared_and_that_is_said(tmp_path):
     assert identity["not compared"] == ["rows of the stream retain_dataset after the first, and its transforms"]
 
 
-def test_of_images_in_files_the_paths_are_compared_and_that_is_said(tmp_path):
-    Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    dataset = datasets.Dataset.from_dict({"image": [str(tmp_path / "a.png")]}).cast_column("image", datasets.Image())
-    fingerprints = Fingerprints()
-    transforms_of({"forget": dataset}, fingerprints)
-    assert fingerprints.opaque == {"the content of the files that forget_dataset names by their paths"}
+def test_a_run_of_a_version_with_other_digests_of_rows_is_refused_as_that_and_not_as_one_of_other_data(tmp_path):
+    now = {"format of digests": 2, "forget_dataset": "new"}
+    with pytest.raises(ValueError, match="another version of hf_deepclean.*Finish the run with that version"):
+        check_same_run(tmp_path, {"forget_dataset": "old"}, now)
+    with pytest.raises(ValueError, match="another forget_dataset"):
+        check_same_run(tmp_path, now | {"forget_dataset": "old"}, now)

@@ -3,17 +3,18 @@
 """Refuses data sets that share rows they must not share, and tells of rows that are nearly shared."""
 
 import logging
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from ...runtime.processes import is_main_process
+from ..contents.values import digests_of_rows
 from ..streams import is_stream
-from .contents import content_columns, digest_of, is_random, iterate_rows
+from .contents import content_columns, content_name, content_of, half_precision, is_random, iterate_rows
 from .near_duplicates import count_near_duplicates
 
 
@@ -26,18 +27,20 @@ _NUM_SHOWN = 5
 
 @dataclass
 class _Contents:
-    """The digests of the rows of all data sets, each read once for the same columns."""
+    """The digests of the rows of all data sets, each read once for the same columns and the same precision."""
 
     splits: Mapping[str, Any]
     columns: Mapping[str, list[str] | None]
     disable_tqdm: bool
-    _digests: dict[tuple[str, tuple[str, ...] | None, bool], list[bytes]] = field(default_factory=dict)
+    _digests: dict[tuple[Any, ...], list[bytes]] = field(default_factory=dict)
 
     def common(self, one: str, other: str) -> tuple[list[str] | None, bool]:
         """The columns that two data sets are compared by, and whether their rows are read as they are returned."""
         columns = None
         if self.columns[one] is not None and self.columns[other] is not None:
-            columns = [name for name in self.columns[one] if name in self.columns[other]]
+            shared = {content_name(name) for name in self.columns[one]}
+            shared &= {content_name(name) for name in self.columns[other]}
+            columns = sorted(shared)
         stored = [hasattr(self.splits[split], "with_format") for split in (one, other)]
         return columns, stored[0] != stored[1]
 
@@ -46,16 +49,20 @@ class _Contents:
         columns, decoded = self.common(one, other)
         if columns is not None and not columns:
             return None
-        there = Counter(self._of(other, columns, decoded))
-        return [place for place, digest in enumerate(self._of(one, columns, decoded)) if digest in there]
+        # A copy may have been stored in half the precision.
+        is_half = any(half_precision(self.splits[split], _argument(split)) for split in (one, other))
+        reading = (columns, decoded, np.float16 if is_half else np.float32)
+        there = set(self._of(other, *reading))
+        return [place for place, digest in enumerate(self._of(one, *reading)) if digest in there]
 
-    def _of(self, split: str, columns: list[str] | None, decoded: bool) -> list[bytes]:
-        key = (split, None if columns is None else tuple(sorted(columns)), decoded)
+    def _of(self, split: str, columns: list[str] | None, decoded: bool, precision: type) -> list[bytes]:
+        key = (split, None if columns is None else tuple(columns), decoded, precision)
         if key not in self._digests:
             dataset = self.splits[split]
             rows = iterate_rows(dataset, columns, _argument(split), decoded=decoded, places=range(len(dataset)))
             shown = tqdm(rows, "comparing rows", len(dataset), leave=False, disable=self.disable_tqdm, delay=1)
-            self._digests[key] = [digest_of(row, columns) for row in shown]
+            content = (content_of(row, columns) for row in shown)
+            self._digests[key] = list(digests_of_rows(content, _argument(split), precision))
         return self._digests[key]
 
 
@@ -66,9 +73,9 @@ def check_overlaps(
     Compares all data sets of a request by the content of their rows.
 
     Rows are compared by the columns that reach the model and that both data sets have, without padding, whatever
-    their formats and types; files and images by their undecoded bytes. Columns named like a number of the row, such as
-    "id", do not count. Streams are not compared, and data sets that draw at random with a generator of their own
-    cannot be; a warning says so.
+    their formats and types; numbers in single precision, or in half if a data set holds that, and files by what they
+    decode to. Columns named like a number of the row, such as "id", do not count. Streams are not compared, and data
+    sets that draw at random with a generator of their own cannot be; a warning says so.
 
     Args:
         splits (`dict[str, Any]`):

@@ -1,8 +1,7 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
-"""The content of a row: what reaches the model, in one form whatever the format and types of the data set."""
+"""What of a row reaches the model."""
 
-import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 
 from ...runtime.random_state import all_seeded
-from ..digests import undecoded
+from ..contents.stored_rows import stored_rows
+from ..contents.values import as_array, digests_of_rows
 from ..streams import read_rows
 
 
@@ -48,6 +48,28 @@ def content_columns(dataset: Any, model_columns: Collection[str] | None, name: s
     return taken if set(taken) - LABEL_NAMES.keys() - {"labels"} else names
 
 
+def content_name(column: str) -> str:
+    """The name that a column is compared by: label columns have one name."""
+    return LABEL_NAMES.get(column, column)
+
+
+def half_precision(dataset: Any, name: str) -> bool:
+    """
+    Whether a data set holds numbers of 16 bits with a fraction.
+
+    Args:
+        dataset ([`~datasets.Dataset`] or map-style):
+            The data set, with at least one row.
+        name (`str`):
+            Names the data set in errors.
+    """
+    if hasattr(dataset, "with_format"):
+        return "float16" in str(dataset.features) or "halffloat" in str(dataset.features.arrow_schema)
+    row = _row(dataset, 0, name)
+    values = row.values() if isinstance(row, Mapping) else row if isinstance(row, (list, tuple)) else [row]
+    return any(str(getattr(value, "dtype", "")).endswith("float16") for value in values)
+
+
 def is_random(dataset: Any, name: str, num_rows: int = 3) -> bool:
     """
     Whether rows differ from reading to reading although the global generators of Python, numpy and torch are seeded.
@@ -60,11 +82,9 @@ def is_random(dataset: Any, name: str, num_rows: int = 3) -> bool:
         num_rows (`int`, *optional*, defaults to `3`):
             Number of rows to read twice.
     """
-    for place in range(min(num_rows, len(dataset))):
-        one, other = (digest_of(_row(dataset, place, name), None) for _ in range(2))
-        if one != other:
-            return True
-    return False
+    places = range(min(num_rows, len(dataset)))
+    one, other = (list(digests_of_rows([_row(dataset, place, name) for place in places], name)) for _ in range(2))
+    return one != other
 
 
 def iterate_rows(
@@ -77,7 +97,8 @@ def iterate_rows(
         dataset ([`~datasets.Dataset`] or map-style):
             The data set.
         columns (`list[str]`, *optional*):
-            The columns to read of a [`~datasets.Dataset`].
+            The columns to read of a [`~datasets.Dataset`], by their [`content_name`]. The mask of the padding is read
+            too.
         name (`str`):
             Names the data set in errors.
         decoded (`bool`):
@@ -93,28 +114,9 @@ def iterate_rows(
         for place in places:
             yield _row(dataset, place, name)
         return
-    stored = undecoded(dataset, columns).with_format("numpy")
-    if len(places) < len(stored):
-        stored = stored.select(places)
-    for batch in stored.iter(batch_size=256):
-        for values in zip(*batch.values(), strict=True):
-            yield dict(zip(batch, values, strict=True))
-
-
-def digest_of(row: Any, columns: Collection[str] | None) -> bytes:
-    """
-    A digest of the content of a row, 16 bytes. It does not depend on formats, on the types of numbers, on padding and
-    on how the label column is named.
-
-    Args:
-        row (`Any`):
-            The row.
-        columns (`Collection[str]`, *optional*):
-            The columns to use, by default all.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    _update(digest, content_of(row, columns))
-    return digest.digest()
+    if columns is not None:
+        columns = [name for name in dataset.column_names if content_name(name) in {*columns, "attention_mask"}]
+    yield from stored_rows(dataset.select(places) if len(places) < len(dataset) else dataset, columns)
 
 
 def content_of(row: Any, columns: Collection[str] | None) -> Any:
@@ -122,15 +124,17 @@ def content_of(row: Any, columns: Collection[str] | None) -> Any:
     The values of a row without padding. The label column is named `"labels"`.
 
     Args:
-        row, columns:
-            As for [`digest_of`].
+        row (`Any`):
+            The row.
+        columns (`Collection[str]`, *optional*):
+            The columns to use, by their [`content_name`], by default all.
     """
     if not isinstance(row, Mapping):
         return row
     values = {
-        LABEL_NAMES.get(name, name): value
-        for name, value in row.items()
-        if value is not None and (columns is None or name in columns)
+        content_name(name): value
+        for name, value in sorted(row.items(), key=lambda entry: str(entry[0]))
+        if value is not None and (columns is None or content_name(name) in columns)
     }
     mask = row.get("attention_mask")
     mask = None if mask is None else np.asarray(mask)
@@ -150,57 +154,5 @@ def _without_padding(value: Any, kept: np.ndarray) -> Any:
     is_list = isinstance(value, (list, tuple)) or isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim > 0
     if not is_list or len(value) != len(kept):
         return value
-    array = _array(value)
+    array = as_array(value)
     return value if array is None else array[kept]
-
-
-def _array(value: Any) -> np.ndarray | None:
-    """A value as an array of one integer or one float type, or `None` if it is no regular array of numbers."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()
-    elif type(value).__module__.startswith("PIL."):
-        value = np.asarray(value)
-    elif isinstance(value, (list, tuple)):
-        try:
-            value = np.asarray(value)
-        except ValueError:
-            return None
-    elif not isinstance(value, (np.ndarray, np.generic, int, float)):
-        return None
-    value = np.asarray(value)
-    if value.dtype.kind in "biu":
-        return value.astype(np.int64)
-    if value.dtype.kind == "f":
-        # A copy may have been stored in half the precision of the other, and whole numbers as integers.
-        value = value.astype(np.float32)
-        whole = value.size and np.isfinite(value).all() and (value == np.rint(value)).all()
-        return value.astype(np.int64) if whole and np.abs(value).max() < 2**24 else value
-    return None
-
-
-def _update(digest: Any, value: Any) -> None:
-    if isinstance(value, Mapping):
-        if value.keys() == {"bytes", "path"} and value["bytes"] is not None:
-            _update(digest, value["bytes"])
-            return
-        for name in sorted(value, key=str):
-            _update(digest, str(name))
-            _update(digest, value[name])
-        return
-    array = _array(value)
-    if array is not None:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-        return
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        digest.update(f"[{len(value)}".encode())
-        for item in value:
-            _update(digest, item)
-        return
-    # One kind of text, whether it is a string of numpy or of Python.
-    encoded = value if isinstance(value, bytes) else (str(value) if isinstance(value, str) else repr(value)).encode()
-    digest.update(f"{len(encoded)}:".encode())
-    digest.update(encoded)

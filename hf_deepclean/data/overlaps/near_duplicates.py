@@ -3,14 +3,16 @@
 """Counts rows of one data set that are nearly the same as a row of another: texts by their words, images by sight."""
 
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 
+from ..contents.media import decoded, is_media
+from ..contents.values import as_array
 from .contents import content_of, iterate_rows
 
 
@@ -25,6 +27,10 @@ _MAX_ROWS_PER_RUN = 50
 # Images are near-duplicates if their thumbnails have at least this correlation.
 _MIN_CORRELATION = 0.998
 _THUMBNAIL = 16
+# Soft hyphens, spaces and joiners of no width, and marks of the direction of writing.
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+# Of red, green and blue.
+_BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -92,7 +98,7 @@ class _Reading:
             return cls()
         if "input_ids" in row:
             return cls(runs=_runs(np.asarray(row["input_ids"]).reshape(-1)))
-        image = row.get("pixel_values", row.get("image"))
+        image = next((value for value in row.values() if is_media(value)), row.get("pixel_values", row.get("image")))
         if image is not None:
             return cls(thumbnail=_thumbnail(image))
         words = [word for value in row.values() if isinstance(value, str) for word in _words(value)]
@@ -105,7 +111,7 @@ def _places(dataset: Any) -> list[int]:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return re.findall(r"\w+", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold())
 
 
 def _runs(words: np.ndarray) -> np.ndarray:
@@ -121,14 +127,13 @@ def _runs(words: np.ndarray) -> np.ndarray:
 
 def _thumbnail(image: Any) -> np.ndarray | None:
     """Grey values of 16 by 16 pixels, with mean 0 and length 1. `None` for a plain image and for what is none."""
-    if isinstance(image, Mapping):
-        if image.get("bytes") is None:
-            return None
-        from PIL import Image
-
-        image = Image.open(BytesIO(image["bytes"])).convert("L")
-    values = np.asarray(image, dtype=np.float32) if not hasattr(image, "detach") else image.detach().float().numpy()
-    values = values.squeeze()
+    found = decoded(image, all_frames=False) if is_media(image) else image
+    pixels = as_array(found.get("pixels") if isinstance(found, Mapping) else found)
+    if pixels is None or pixels.dtype.kind not in "biuf":
+        return None
+    values = pixels.astype(np.float32).squeeze()
+    if values.ndim == 3 and is_media(image):
+        values = values[..., :3] @ _BRIGHTNESS
     if values.ndim == 3:
         values = values.mean(int(np.argmin(values.shape)))
     if values.ndim != 2 or min(values.shape) < 2:
