@@ -51,6 +51,13 @@ def test_a_file_of_an_earlier_version_verifies_the_same_rows_as_before(commitmen
     assert ForgetCommitment.load(path) == made
 
 
+def test_a_commitment_of_this_version_is_the_same_in_later_ones():
+    """If it changes, `DIGESTS_FORMAT` must change too, and the present digests be kept to verify what they wrote."""
+    expected = "5d66011c97fa4e874d77872dcb88c295c0f124831c4bc32c542cae8fb945285a"
+    made = ForgetCommitment(expected, "11" * 32)
+    assert made.format == 2 and made.verify(Dataset.from_list(ROWS)) and made.verify(Rows(ROWS))
+
+
 def test_a_file_of_a_later_version_is_refused_as_that(tmp_path):
     path = tmp_path / "forget_commitment.json"
     replace(ForgetCommitment.of(Dataset.from_list(ROWS)), format=3).save(path)
