@@ -18,16 +18,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .encodings import other_texts, readings, utf8_text
 from .formats import (
     MAX_TEXT_BYTES,
     PNG,
     Field,
     Label,
-    decoded,
+    entry_in_line,
     is_vocabulary,
     leaves,
     parsed,
     pickled_texts,
+    pieces_of_sentencepiece,
     png_texts,
     safetensors_header,
     text_of_token,
@@ -43,6 +45,12 @@ _OVERLAP_BYTES = 2**11
 _MAX_UNPACKED_BYTES = 2**30
 _MAX_DEPTH = 8
 _BATCH_CHARACTERS = 2**20
+
+# The vocabularies of general models have at least 28,000 entries, so a smaller one is of the training data.
+_MIN_GENERAL_ENTRIES = 20_000
+# Shorter names without a space between them may be an ordinary word.
+_MIN_JOINED_LETTERS = 10
+_BORDERS = ("", " ", "\u2581", BREAK)
 
 _BYTES = Label("bytes")
 _UNPACK = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -85,13 +93,19 @@ class FileSearch:
 
     def content(self, name: str, content: np.ndarray, file: BinaryIO, field: Field = ()) -> None:
         """Searches the content of a file, given as bytes and as an open file."""
-        text = decoded(content)
+        is_small = len(content) <= MAX_TEXT_BYTES
+        text = utf8_text(content) if is_small else None
         header = safetensors_header(content) if text is None and name.endswith(".safetensors") else None
         if text is not None:
             self._text(name, text, field)
         elif header is not None:
             self._tensors(content, *header, field)
         else:
+            for text in other_texts(content) if is_small else ():
+                self._text(name, text, field)
+            pieces = pieces_of_sentencepiece(content.tobytes()) if is_small and is_vocabulary(name) else None
+            if pieces is not None:
+                self._pieces(pieces, field)
             self._packed(content[:8].tobytes(), file, field)
             self._bytes(content, lambda _: (*field, _BYTES), is_vocabulary(name))
 
@@ -125,23 +139,23 @@ class FileSearch:
 
     # Texts.
 
-    def _hits(self, text: str, vocabulary: bool = False) -> Iterator[tuple[int, int, Kind]]:
+    def _hits(self, text: str, num_entries: int = 0) -> Iterator[tuple[int, int, Kind]]:
         """Finds leaks of whole words: where they begin and end, and their kinds."""
         words = Words(text)
         for first, last, needles in self.needles.find_words(words):
             begins, ends = words.positions[first], words.positions[last - 1] + 1
             for begin, end, needle in zip(begins.tolist(), ends.tolist(), needles.tolist(), strict=True):
                 code = int(self.needles.codes[needle])
-                if _counts(code, text, begin, end, vocabulary):
+                if _counts(code, text, begin, end, num_entries):
                     yield begin, end, Kind(code & Code.KIND)
 
-    def _hits_in_letters(self, text: str, vocabulary: bool = False) -> Iterator[tuple[int, int, Kind]]:
+    def _hits_in_letters(self, text: str, num_entries: int = 0) -> Iterator[tuple[int, int, Kind]]:
         """Finds leaks of seven letters or more, within words too."""
         words = Words(text)
         for first, last, needle in self.needles.find_letters(words):
             begin, end = int(words.positions[first]), int(words.positions[last - 1]) + 1
             code = int(self.needles.codes[needle])
-            if BREAK not in text[begin:end] and _counts(code, text, begin, end, vocabulary):
+            if BREAK not in text[begin:end] and _counts(code, text, begin, end, num_entries):
                 yield begin, end, Kind(code & Code.KIND)
 
     def _hits_anywhere(self, text: str) -> Iterator[tuple[int, int, Kind]]:
@@ -154,7 +168,10 @@ class FileSearch:
         if is_vocabulary(name) or name.endswith((".jsonl", ".ndjson")):
             self._lines(text, field, is_vocabulary(name))
             return
-        text = plain_text(text)
+        for reading in readings(text):
+            self._running_text(plain_text(reading), field)
+
+    def _running_text(self, text: str, field: Field) -> None:
         hits = [(start + begin, kind) for start, block in blocks(text) for begin, _, kind in self._hits(block)]
         for match in _INTEGERS.finditer(text) if len(self.needles.token_ids) else ():
             if self._are_token_ids(map(int, DIGITS.findall(match[0]))):
@@ -172,8 +189,8 @@ class FileSearch:
             try:
                 self._json(parsed(line), where, vocabulary)
             except ValueError:
-                others.append((where, line))
-        self._texts(others, vocabulary)
+                others.append((where, entry_in_line(line) if vocabulary else line))
+        self._texts(others, len(others) if vocabulary else 0)
 
     def _json(self, value: Any, field: Field, vocabulary: bool) -> None:
         texts, entries = [], []
@@ -181,30 +198,45 @@ class FileSearch:
             if isinstance(leaf, list):
                 if self._are_token_ids(leaf):
                     self.found.add(((*field, *path), Kind.TOKEN_IDS))
-            elif vocabulary or path[:2] in (("model", "vocab"), ("model", "merges")):
+            elif path[:2] == ("model", "merges"):
+                entries.append(((*field, *path), entry_in_line(leaf)))
+            elif vocabulary or path[:2] == ("model", "vocab"):
                 entries.append(((*field, *path), leaf))
             else:
                 texts.append(((*field, *path), leaf))
         self._texts(texts)
-        self._texts(entries, vocabulary=True)
+        self._texts(entries, len(entries))
 
-    def _texts(self, texts: Iterable[tuple[Field, str]], vocabulary: bool = False) -> None:
-        """Searches independent texts, many at a time."""
+    def _pieces(self, pieces: list[tuple[str, bool]], field: Field) -> None:
+        """Searches the pieces of a sentencepiece model."""
+        for in_vocabulary in (True, False):
+            texts = [
+                ((*field, Label(f"piece {number}")), text)
+                for number, (text, is_entry) in enumerate(pieces)
+                if is_entry is in_vocabulary
+            ]
+            self._texts(texts, len(texts) if in_vocabulary else 0)
+
+    def _texts(self, texts: Iterable[tuple[Field, str]], num_entries: int = 0) -> None:
+        """Searches independent texts, many at a time: entries of a vocabulary of this size, or any others."""
         texts = iter(texts)
         while True:
             fields, batch, size = [], [], 0
             for field, text in texts:
                 fields.append(field)
-                batch.append(plain_text(text_of_token(text) if vocabulary else text))
+                batch.append(text_of_token(text) if num_entries else text.replace(BREAK, " "))
                 size += len(batch[-1])
                 if size >= _BATCH_CHARACTERS:
                     break
             if not batch:
                 return
-            starts = list(accumulate((len(text) + 1 for text in batch), initial=0))
-            for start, block in blocks(BREAK.join(batch)):
-                for begin, _, kind in self._hits(block, vocabulary):
-                    self.found.add((fields[bisect_right(starts, start + begin) - 1], kind))
+            joined = BREAK.join(batch)
+            for reading in [joined] if num_entries else readings(joined):
+                pieces = [plain_text(piece).replace(BREAK, " ") for piece in reading.split(BREAK)]
+                starts = list(accumulate((len(text) + 1 for text in pieces), initial=0))
+                for start, block in blocks(BREAK.join(pieces)):
+                    for begin, _, kind in self._hits(block, num_entries):
+                        self.found.add((fields[bisect_right(starts, start + begin) - 1], kind))
 
     def _are_token_ids(self, ids: Iterable[int]) -> bool:
         array = np.array([number if 0 <= number < 2**63 else -1 for number in ids], np.int64)
@@ -231,10 +263,11 @@ class FileSearch:
 
     def _bytes(self, content: np.ndarray, field_at: Callable[[int], Field], vocabulary: bool = False) -> None:
         """Searches bytes in chunks that overlap."""
+        num_entries = _MIN_GENERAL_ENTRIES if vocabulary else 0
         for start in range(0, len(content), _CHUNK_BYTES):
             chunk = content[start : start + _CHUNK_BYTES + _OVERLAP_BYTES]
             for text, places in texts_in_bytes(chunk):
-                for begin, _, kind in self._hits_in_letters(text, vocabulary) if text else ():
+                for begin, _, kind in self._hits_in_letters(text, num_entries) if text else ():
                     self.found.add((field_at(start + int(places[text.count(BREAK, 0, begin)])), kind))
             for width in (8, 4) if len(self.needles.token_ids) else ():
                 for place in self.needles.find_token_ids(chunk[: len(chunk) // 8 * 8].view(f"<i{width}")).tolist():
@@ -271,13 +304,12 @@ class FileSearch:
             self.content(Path(name).name, np.frombuffer(content, np.uint8), io.BytesIO(content), field)
 
 
-def _counts(code: int, text: str, begin: int, end: int, vocabulary: bool) -> bool:
+def _counts(code: int, text: str, begin: int, end: int, num_entries: int) -> bool:
     """Whether a needle is a leak at its place in the text."""
     kind, found = code & Code.KIND, text[begin:end]
-    # In a vocabulary "timeout" is no trace of "time out".
-    if vocabulary and (not code & Code.IN_VOCABULARIES or code & Code.SEVERAL_WORDS and found.isalnum()):
-        return False
-    if code & Code.CAPITALISED and not vocabulary and not found[0].isupper():
+    if num_entries:
+        return _counts_in_vocabulary(code, text, begin, end, num_entries)
+    if code & Code.CAPITALISED and not found[0].isupper():
         return False
     if kind == Kind.PATH:
         absolute = _ABSOLUTE.search(text[max(0, begin - 4) : begin]) or text[begin + 1 : begin + 2] == ":"
@@ -287,3 +319,18 @@ def _counts(code: int, text: str, begin: int, end: int, vocabulary: bool) -> boo
     if not found.isdigit() and not any(map(str.isalpha, found)):
         return is_one_number(found)
     return True
+
+
+def _counts_in_vocabulary(code: int, text: str, begin: int, end: int, num_entries: int) -> bool:
+    """Whether a needle is a leak in a vocabulary, which holds common words, and common surnames if it is general."""
+    found, of_person, is_general = text[begin:end], code & Code.PERSON, num_entries >= _MIN_GENERAL_ENTRIES
+    is_entry = text[max(0, begin - 1) : begin] in _BORDERS and text[end : end + 1] in _BORDERS
+    has_case = found.lower() != found.upper()
+    if code & Code.SEVERAL_WORDS and found.isalnum() and has_case:
+        # "timeout" is no trace of "time out", and in code "TimeZone" is none of "Time Zone".
+        capitals = any(map(str.isupper, found[1:])) and not found.isupper()
+        joined = of_person and (capitals or len(found) >= _MIN_JOINED_LETTERS)
+        return bool(joined) or code & Code.KIND == Kind.NAME and capitals and not is_general
+    if of_person and is_entry and not is_general and (found[0].isupper() or not has_case or len(found) >= 7):
+        return True
+    return bool(code & Code.IN_VOCABULARIES) and (has_case or not code & Code.SEVERAL_WORDS or not found.isalnum())

@@ -69,6 +69,8 @@ class Code(IntFlag):
     IN_VOCABULARIES = 32
     # Counts only if it begins with a capital letter.
     CAPITALISED = 64
+    # From a column of names: counts among class names and entries of vocabularies too.
+    PERSON = 256
 
 
 def _no_hashes() -> np.ndarray:
@@ -87,7 +89,7 @@ class Needles:
         hashes (`np.ndarray`, *optional*):
             Hashes of words in a row, sorted, `uint64`.
         codes (`np.ndarray`, *optional*):
-            The [`Code`] of each hash: its kind, and where it counts. `uint8`.
+            The [`Code`] of each hash: its kind, and where it counts. `uint16`.
         anchors (`np.ndarray`, *optional*):
             Hashes of their first seven letters, sorted, `uint64`.
         token_ids (`np.ndarray`, *optional*):
@@ -104,7 +106,7 @@ class Needles:
     """
 
     hashes: np.ndarray = field(default_factory=_no_hashes)
-    codes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
+    codes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint16))
     anchors: np.ndarray = field(default_factory=_no_hashes)
     token_ids: np.ndarray = field(default_factory=_no_hashes)
     max_token_id: int = 0
@@ -205,6 +207,8 @@ def join_needles(parts: Sequence[Needles]) -> Needles:
     hashes, codes, by_window = hashes[order], codes[order], np.argsort(windows, kind="stable")
     once = np.ones(len(hashes), bool)
     once[1:] = hashes[1:] != hashes[:-1]
+    if len(codes):
+        codes[once] |= np.bitwise_or.reduceat(codes & np.uint16(Code.PERSON), np.flatnonzero(once))
     return Needles(
         hashes[once],
         codes[once],
@@ -235,7 +239,7 @@ def needles_of_words(words: Words, first: np.ndarray, last: np.ndarray, codes: n
     in_vocabularies |= (kinds <= Kind.IDENTIFIER) & (num_letters >= 8)
     in_vocabularies |= (num_letters >= 12) & (several_words | (codes & Code.CAPITALISED > 0))
     codes = codes | Code.SEVERAL_WORDS * several_words | Code.IN_VOCABULARIES * in_vocabularies
-    return Needles(words.hashes(begins, ends), codes.astype(np.uint8), anchors_of_words(words, first, last))
+    return Needles(words.hashes(begins, ends), codes.astype(np.uint16), anchors_of_words(words, first, last))
 
 
 def anchors_of_words(words: Words, first: np.ndarray, last: np.ndarray) -> np.ndarray:

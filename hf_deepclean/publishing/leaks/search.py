@@ -36,14 +36,18 @@ def find_leaks(folder: str | os.PathLike[str], needles: Needles, *, ignore: str 
     """
     Searches every file of a folder, and the names of all files and folders.
 
-    - Text files are searched as text, whatever they are called.
+    - Text files are searched as text, whatever they are called, in UTF-8, UTF-16, UTF-32 and the usual encodings of
+      one or two bytes per letter.
     - JSON and the headers of safetensors files are searched key by key and value by value.
     - The texts within PNG files and pickles are searched, and the content of zip, gzip, bzip2 and xz files.
-    - All other bytes are searched for texts of seven letters or more (in UTF-8; ASCII also in UTF-16 and UTF-32), for
-      token ids as integers of 32 or 64 bits, and for images, sounds and arrays.
+    - All other bytes are searched for texts of seven letters or more (in UTF-8; alphabets also in UTF-16, UTF-32,
+      cp1252, cp1251, cp1253 and KOI8-R), for token ids as integers of 32 or 64 bits, and for images, sounds and
+      arrays.
 
-    HTML entities, Unicode escapes and percent-encoding are decoded. Other encodings are not: traces in base64, in
-    encrypted data, in the columns of Parquet and Arrow files, or in the content of a picture are not found.
+    Within texts these are decoded: HTML entities, percent-encoding, quoted-printable, encoded words of mail headers,
+    escapes of letters and bytes, letters of TeX, and base64 or hexadecimal digits of 16 or more in a row. Other
+    encodings are not: traces in encrypted data, in the columns of Parquet and Arrow files, or in the content of a
+    picture are not found.
 
     Vocabularies of tokenizers hold all common words, so only names, identifiers and texts of twelve letters or more
     count in them. Added tokens do not belong to the vocabulary. The class names in `config.json` are public.
