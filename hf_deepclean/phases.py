@@ -240,7 +240,7 @@ class Phases:
                 trial = try_gamma(gamma, forget, retain, evaluate, try_reset, is_sharded=is_sharded)
             progress.gamma_trials += (trial,)
             state.save()
-            self.trainer.interruption.check()
+            self.trainer.interruption.check_all()
         return chosen.selection
 
     def run_control(self, state: RunState, reset: Reset, evaluate: Callable[[str], None]) -> None:
@@ -297,7 +297,7 @@ class Phases:
                 state.progress.relearning[data] = self.make_relearning(evaluator).measure(models, data)
                 guard.verify(self.model)
             state.save()
-            self.trainer.interruption.check()
+            self.trainer.interruption.check_all()
         return rounded
 
     def make_report(

@@ -235,7 +235,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             self.clock, self.reset, self.run = PhaseClock(state.progress.seconds), None, state.progress.run
             with self.interruption.watching():
                 try:
-                    return self._run(state, resume_from_checkpoint)
+                    report = self._run(state, resume_from_checkpoint)
                 except BaseException as error:
                     # The other processes of a sharded model may be gone.
                     if self.reset is not None and not self.is_sharded:
@@ -244,6 +244,9 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
                     if isinstance(error, Exception):
                         state.remove_if_empty()
                     raise
+                # A signal that came while the result was written. The run is finished, and the process ends.
+                self.interruption.check_all()
+        return report
 
     def _run(self, state: RunState, checkpoint: str | bool | None) -> UnlearningReport:
         phases, stages = self._phases, {}

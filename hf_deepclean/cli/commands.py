@@ -40,8 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     publish.add_parsers(commands)
 
     parsed = parser.parse_args(arguments)
+    from ..runtime.interruption import unwinding
+
     try:
-        return parsed.run(parsed) or 0
+        with unwinding():
+            return parsed.run(parsed) or 0
     except (ValueError, TypeError, OSError) as error:
         print(f"hf-deepclean: error: {error}", file=sys.stderr)
         return 1

@@ -109,7 +109,7 @@ def _add_publication_arguments(parser: argparse.ArgumentParser) -> None:
 def run_card(parsed: argparse.Namespace) -> None:
     """Prints or writes the card of a run."""
     from ..publishing.folder import Publication, card_of_run
-    from ..runtime.files import check_new_file
+    from ..runtime.files import check_new_file, replaced
 
     if parsed.output is not None:
         check_new_file(parsed.output)
@@ -118,7 +118,8 @@ def run_card(parsed: argparse.Namespace) -> None:
     if parsed.output is None:
         print(card)
     else:
-        card.save(parsed.output)
+        with replaced(parsed.output) as written:
+            card.save(written)
 
 
 def run_push(parsed: argparse.Namespace) -> None:

@@ -3,7 +3,8 @@
 """Loads splits of a data set from files, folders or the Hub."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import datasets
 from datasets import Dataset, DatasetDict
 from pyarrow import ArrowInvalid
 
+from ..runtime.files import NO_ROOM, explain_write_errors, incomplete_folder, number_of_write_error
 from .arguments import DataArguments
 from .filters import split_forget_rows
 from .progress_bars import progress_bars_on_main_process
@@ -32,8 +34,9 @@ def load_unlearning_datasets(arguments: DataArguments) -> dict[str, Dataset]:
     """
     Loads the data sets of an unlearning run.
 
-    No copy of local rows stays on the disk. Files are read into memory through a temporary cache that is deleted
-    before this returns; folders written by `save_to_disk` are read into memory directly. A data set from the Hub stays
+    No copy of local rows stays on the disk. Files are read into memory through a temporary cache, which only this user
+    can read and which is deleted before this returns or a signal ends the process; after `kill -9` the next call
+    deletes it. Folders written by `save_to_disk` are read into memory directly. A data set from the Hub stays
     where `datasets` and `huggingface_hub` keep downloads. Delete it there if the rows to forget must not stay on this
     machine.
 
@@ -90,13 +93,14 @@ def load_splits(name: str, splits: Mapping[str, str], config_name: str | None = 
     files = [file for file in sorted(glob(name)) if Path(file).is_file()]
     if not files and not path.is_dir():
         return _load_hub_splits(name, splits, config_name)
-    with tempfile.TemporaryDirectory() as cache, progress_bars_on_main_process():
+    temporary = Path(tempfile.gettempdir())
+    with incomplete_folder(temporary) as cache, progress_bars_on_main_process():
         if files:
             kind, options = _format(name, files)
-            builder = datasets.load_dataset_builder(kind, data_files=files, cache_dir=cache, **options)
+            builder = datasets.load_dataset_builder(kind, data_files=files, cache_dir=str(cache), **options)
         else:
-            builder = datasets.load_dataset_builder(name, config_name, cache_dir=cache)
-        return _prepare(builder, name, splits, in_memory=True)
+            builder = datasets.load_dataset_builder(name, config_name, cache_dir=str(cache))
+        return _prepare(builder, name, splits, temporary, in_memory=True)
 
 
 def _load_hub_splits(name: str, splits: Mapping[str, str], config_name: str | None) -> dict[str, Dataset]:
@@ -105,7 +109,7 @@ def _load_hub_splits(name: str, splits: Mapping[str, str], config_name: str | No
     try:
         builder = datasets.load_dataset_builder(name, config_name)
         with progress_bars_on_main_process():
-            return _prepare(builder, name, splits, in_memory=False)
+            return _prepare(builder, name, splits, Path(datasets.config.HF_DATASETS_CACHE), in_memory=False)
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         offline = "; offline mode is on (HF_HUB_OFFLINE)" if datasets.config.HF_HUB_OFFLINE else ""
         raise FileNotFoundError(
@@ -114,9 +118,12 @@ def _load_hub_splits(name: str, splits: Mapping[str, str], config_name: str | No
         ) from None
 
 
-def _prepare(builder: Any, name: str, splits: Mapping[str, str], *, in_memory: bool) -> dict[str, Dataset]:
+def _prepare(
+    builder: Any, name: str, splits: Mapping[str, str], folder: Path, *, in_memory: bool
+) -> dict[str, Dataset]:
     try:
-        builder.download_and_prepare()
+        with _telling_of_no_room(folder):
+            builder.download_and_prepare()
     except (datasets.exceptions.DatasetGenerationError, ArrowInvalid) as error:
         # The cause may quote rows.
         raise ValueError(
@@ -125,6 +132,18 @@ def _prepare(builder: Any, name: str, splits: Mapping[str, str], *, in_memory: b
         ) from None
     _check_splits(name, builder.info.splits, splits)
     return {part: builder.as_dataset(split=split, in_memory=in_memory) for part, split in splits.items()}
+
+
+@contextmanager
+def _telling_of_no_room(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Other errors may be those of reading the files.
+        if number_of_write_error(error) not in NO_ROOM:
+            raise
+        with explain_write_errors(folder):
+            raise
 
 
 def _format(pattern: str, files: list[str]) -> tuple[str, dict[str, str]]:

@@ -5,12 +5,13 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 
-from ..runtime.files import staged
+from ..runtime.files import explain_write_errors, staged
 from ..runtime.sealed_files import has_digest, read_tensors, sealed, unsealed, write_tensors
 
 
@@ -39,18 +40,28 @@ def write_sums(
     split = split_torch_state_dict_into_shards(
         sums, filename_pattern="fisher{suffix}.safetensors", max_shard_size=max_shard_size
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    with staged(directory) as staging:
-        digests = {
-            filename: write_tensors(staging / filename, {name: sums[name] for name in names}, metadata)
-            for filename, names in split.filename_to_tensors.items()
-        }
-        if split.is_sharded:
-            index = {"metadata": split.metadata | metadata, "weight_map": split.tensor_to_filename}
-            (staging / FISHER_INDEX_NAME).write_text(json.dumps(sealed(index | {"digests": digests}), indent=2))
-        # The index comes last: without it nothing reads the other files.
-        for filename in [*split.filename_to_tensors, *([FISHER_INDEX_NAME] if split.is_sharded else [])]:
-            os.replace(staging / filename, directory / filename)
+    names, moved = split.filename_to_tensors, []
+    with explain_write_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with staged(directory) as staging:
+            digests = {
+                filename: write_tensors(staging / filename, {name: sums[name] for name in names[filename]}, metadata)
+                for filename in names
+            }
+            if split.is_sharded:
+                index = {"metadata": split.metadata | metadata, "weight_map": split.tensor_to_filename}
+                (staging / FISHER_INDEX_NAME).write_text(json.dumps(sealed(index | {"digests": digests}), indent=2))
+            # The index comes last: without it nothing reads the other files.
+            for filename in [*names, *([FISHER_INDEX_NAME] if split.is_sharded else [])]:
+                moved.append(directory / filename)
+                os.replace(staging / filename, directory / filename)
+    except BaseException:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            directory.rmdir()
+        raise
 
 
 def read_sums(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

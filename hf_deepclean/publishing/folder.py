@@ -15,7 +15,8 @@ from typing import Any
 from ..models.adapters.parameters import ADAPTER_CONFIG_NAME
 from ..report.base_card import is_hub_id
 from ..report.report import REPORT_NAME, UnlearningReport, load_report
-from ..runtime.files import explain_write_errors, incomplete_folder, remove_incomplete, staged
+from ..runtime.files import explain_write_errors, incomplete_folder, remove_incomplete, replaced, staged
+from ..runtime.interruption import unwinding
 from ..runtime.lock import FolderLock
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard, static_text
 from .commitment import COMMITMENT_NAME, ForgetCommitment
@@ -95,7 +96,7 @@ def staged_model(
     """
     folder = Path(folder)
     report = load_report(folder / REPORT_NAME)
-    with FolderLock(folder):
+    with unwinding(), FolderLock(folder):
         names = published_names(
             folder,
             is_adapter=report.settings.get("reset_scope") == "adapter",
@@ -103,8 +104,11 @@ def staged_model(
             trust_remote_code=trust_remote_code,
         )
         remove_incomplete(folder)
-        with incomplete_folder(folder) as staging:
+        with incomplete_folder(folder) as hidden:
+            # Not for its owner alone, as the folder around it is.
+            staging = hidden / "published"
             with explain_write_errors(folder):
+                staging.mkdir()
                 _fill(staging, folder, names, report, publication)
             # The repository may have the name of the folder.
             of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
@@ -147,7 +151,8 @@ def write_card(folder: str | os.PathLike[str], publication: Publication) -> None
         raise FileExistsError(
             f"{path} was written by hand. Nothing is ever overwritten: move it, or keep it as it is."
         )
-    card.save(path)
+    with replaced(path) as written:
+        card.save(written)
 
 
 def save_published(

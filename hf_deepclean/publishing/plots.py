@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..evaluation.measures import ACCURACIES, MEASURES
 from ..evaluation.stages import STAGES
 from ..report.report import UnlearningReport
+from ..runtime.files import staged
 from .public_report import PublicReport
 
 
@@ -64,14 +65,15 @@ def save_plots(report: UnlearningReport | PublicReport, directory: str | os.Path
     from matplotlib.figure import Figure
 
     directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, draw in drawings.items():
-        figure = Figure(layout="constrained", dpi=150)
-        draw(figure, public)
-        # Otherwise matplotlib writes its version into the file.
-        figure.savefig(directory / name, metadata={"Software": None})
-        paths.append(directory / name)
-    return paths
+    with staged(directory) as staging:
+        for name, draw in drawings.items():
+            figure = Figure(layout="constrained", dpi=150)
+            draw(figure, public)
+            # Otherwise matplotlib writes its version into the file.
+            figure.savefig(staging / name, metadata={"Software": None})
+        for name in drawings:
+            os.replace(staging / name, directory / name)
+    return [directory / name for name in drawings]
 
 
 def _draw_results(figure: "Figure", report: PublicReport) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
@@ -17,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, Revi
 from huggingface_hub.hf_api import ModelInfo
 
 from ..report.report import REPORT_NAME
-from ..runtime.files import matches
+from ..runtime.files import matches, temporary_folder
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard
 from .contents.load_check import ModelInMemory
 from .folder import Publication, relative_files, staged_model
@@ -179,9 +178,9 @@ def _check_arguments(repo_id: str, gated: str | None) -> None:
 
 def _check_words(needles: Needles, publication: Publication, words: Mapping[str, str]) -> None:
     """Searches the words for leaks that are sent in addition to the files."""
-    with TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         for name, text in words.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8")
         check_for_leaks(folder, needles, ignore=publication.allowed)
 
 

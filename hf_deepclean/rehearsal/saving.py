@@ -4,7 +4,6 @@
 
 import logging
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..models.adapters.saving import save_model
 from ..phases import Phases
 from ..report.provenance import Provenance
 from ..runtime.attributes import overridden
+from ..runtime.files import temporary_folder
 from .errors import explained
 
 
@@ -29,7 +29,7 @@ def try_saving(phases: Phases) -> None:
         phases ([`Phases`]):
             The phases of the run.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet(), _without_bytes():
+    with temporary_folder() as folder, _quiet(), _without_bytes():
         if not phases.trainer.is_sharded:
             with explained("saving the model with its configurations at the end"):
                 save_model(phases.model, folder, **phases.trainer.original_configs)

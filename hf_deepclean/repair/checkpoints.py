@@ -4,8 +4,9 @@
 
 import os
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,19 @@ class RepairCheckpoints:
         """The folder where Trainer writes a checkpoint before [`RepairCheckpoints.finish`] renames it."""
         return self.output / STATE_FOLDER / STAGING_FOLDER
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Writes to `staging` in the block. After an error, which says what to do, nothing half-written stays."""
+        try:
+            with explain_write_errors(self.output):
+                yield
+        except BaseException:
+            shutil.rmtree(self.staging, ignore_errors=True)
+            # If no run is under way, the state folder is empty now.
+            with suppress(OSError):
+                self.staging.parent.rmdir()
+            raise
+
     def finish(self, state: TrainerState, reset: Reset, row_order: HardExampleSampler | None) -> None:
         """
         Completes the checkpoint that Trainer wrote to `staging`, and puts it in place by one rename. All processes
@@ -88,19 +102,17 @@ class RepairCheckpoints:
 
         def put_in_place() -> None:
             final = self.output if self.are_asked_for else self.output / STATE_FOLDER
-            with explain_write_errors(self.output):
+            with self.writing():
                 write_tensors(self.staging / name / _SELECTED_NAME, values, metadata)
                 if losses is not None:
                     write_tensors(self.staging / name / _ROW_LOSSES_NAME, losses)
-            if state.best_model_checkpoint == str(self.staging / name):
-                state.best_model_checkpoint = str(final / name)
-                state.save_to_json(str(self.staging / name / TRAINER_STATE_NAME))
-            with explain_write_errors(self.output):
+                if state.best_model_checkpoint == str(self.staging / name):
+                    state.best_model_checkpoint = str(final / name)
+                    state.save_to_json(str(self.staging / name / TRAINER_STATE_NAME))
                 write_manifest(self.staging / name, self.run)
-            remove_folder(final / name)
-            os.replace(self.staging / name, final / name)
-            self.staging.rmdir()
-            # If no run is under way, the state folder is empty now.
+                remove_folder(final / name)
+                os.replace(self.staging / name, final / name)
+                self.staging.rmdir()
             with suppress(OSError):
                 self.staging.parent.rmdir()
             self._remove_old(state.best_model_checkpoint)

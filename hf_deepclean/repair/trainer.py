@@ -34,7 +34,6 @@ from ..reset.resetter import Reset
 from ..reset.weights import check_replicas
 from ..runtime.attributes import overridden
 from ..runtime.clock import PhaseClock
-from ..runtime.files import explain_write_errors
 from ..runtime.interruption import Interruption
 from ..runtime.processes import gather_objects, num_processes, process_index
 from ..runtime.sharded_models import named_parameters
@@ -191,7 +190,7 @@ class RepairTrainer(Trainer):
             if self.args.num_train_epochs > 0 or self.args.max_steps > 0:
                 with restoring_unsaved_buffers(self.model):
                     output = self._train(resume_from_checkpoint, **kwargs)
-                self.interruption.check()
+                self.interruption.check_all()
             self.reset.guard.verify(self.model)
             check_replicas(self.model, self.reset.selection)
         return output
@@ -371,7 +370,7 @@ class RepairTrainer(Trainer):
         )
         self._staging = checkpoints.staging
         try:
-            with explain_write_errors(checkpoints.output):
+            with checkpoints.writing():
                 super()._save_checkpoint(model, trial)
         finally:
             self._staging = None

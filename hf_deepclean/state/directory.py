@@ -14,6 +14,7 @@ from ..config import FisherUnlearningConfig
 from ..report.report import REPORT_NAME
 from ..request import UnlearningRequest
 from ..runtime.files import INCOMPLETE, STATE_FOLDER
+from ..runtime.interruption import undisturbed
 from ..runtime.lock import LOCK_NAME, check_not_held
 from ..runtime.processes import is_main_process, num_processes
 from .progress import PROGRESS_NAME, load_progress
@@ -49,7 +50,8 @@ def _check_can_be_written(path: Path) -> None:
         if path.is_file():
             return
         path.mkdir(parents=True, exist_ok=True)
-        os.rmdir(tempfile.mkdtemp(prefix=INCOMPLETE, dir=path))
+        with undisturbed():
+            os.rmdir(tempfile.mkdtemp(prefix=INCOMPLETE, dir=path))
     except (OSError, ValueError) as error:
         raise OSError(
             getattr(error, "errno", None) or errno.EINVAL,

@@ -24,7 +24,7 @@ from ..runtime.files import (
     replaced,
     staged,
 )
-from ..runtime.interruption import Interruption
+from ..runtime.interruption import Interruption, undisturbed, unwinding
 from ..runtime.lock import FolderLock
 from ..runtime.processes import broadcast_object, is_main_process, num_processes, on_main_process, process_index
 from ..runtime.sealed_files import has_digest, read_tensors, warn_of_no_digest, write_tensors
@@ -90,14 +90,16 @@ class RunState:
                 lock.release()
                 raise
 
-        on_main_process(acquire)
-        try:
-            yield
-        finally:
-            if is_main_process():
-                lock.release()
-                with suppress(OSError):
-                    self.output.rmdir()
+        with unwinding():
+            try:
+                on_main_process(acquire)
+                yield
+            finally:
+                if is_main_process():
+                    with undisturbed():
+                        lock.release()
+                        with suppress(OSError):
+                            self.output.rmdir()
 
     def open(self, identity: Mapping[str, Any], num_bytes: int) -> None:
         """
@@ -201,7 +203,7 @@ class RunState:
         if name not in self.progress.stages:
             self.progress.stages[name] = evaluate()
             self.save()
-            self.interruption.check()
+            self.interruption.check_all()
         return self.progress.stages[name]
 
     def fisher_checkpoint(self, split: str) -> FisherCheckpoint:
@@ -234,7 +236,7 @@ class RunState:
                 path.unlink()
 
         on_main_process(save)
-        self.interruption.check()
+        self.interruption.check_all()
 
     def load_repaired(self) -> tuple[dict[str, torch.Tensor] | None, int]:
         """Returns the values of the selected weights after the last round of the repair, and its number, from 1."""
@@ -247,7 +249,7 @@ class RunState:
     def save_repaired(self, values: Mapping[str, torch.Tensor], number: int = 1) -> None:
         """Saves the values of the selected weights after a round of the repair."""
         on_main_process(lambda: self._write_tensors(_REPAIRED, values, {"round": str(number)}))
-        self.interruption.check()
+        self.interruption.check_all()
 
     def last_checkpoint(self) -> str | None:
         """Returns the latest checkpoint of the repair, in the output directory or in the state folder."""

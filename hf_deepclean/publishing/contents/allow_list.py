@@ -9,7 +9,6 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import transformers
@@ -25,7 +24,7 @@ from ...models.custom_code import CodeFiles
 from ...models.loading import model_class_of
 from ...report.base_card import is_hub_id
 from ...report.report import REPORT_NAME
-from ...runtime.files import INCOMPLETE, STATE_FOLDER, matches
+from ...runtime.files import INCOMPLETE, STATE_FOLDER, matches, temporary_folder
 from ...runtime.lock import LOCK_NAME
 from ..card import CARD_NAME, CARD_NAME_BESIDE
 from ..commitment import COMMITMENT_NAME
@@ -86,11 +85,14 @@ def published_names(
     else:
         names |= {CONFIG_NAME} | ({GENERATION_CONFIG_NAME} if _can_generate(folder) else set())
     names |= _code_names(folder) | set(_LICENSES)
-    with TemporaryDirectory() as empty:
-        loaded = processing_classes(folder, trust_remote_code) if processing_class is None else [processing_class]
+    # All are loaded before any is saved: an error is one of reading, or one of writing.
+    loaded = (
+        [processing_class] if processing_class is not None else list(processing_classes(folder, trust_remote_code))
+    )
+    with temporary_folder() as empty:
         for one in loaded:
             one.save_pretrained(empty)
-        names |= {path.relative_to(empty).as_posix() for path in Path(empty).rglob("*") if path.is_file()}
+        names |= {path.relative_to(empty).as_posix() for path in empty.rglob("*") if path.is_file()}
     present = sorted(name for name in names if (folder / name).exists())
     for name in [*present, CARD_NAME] if (folder / CARD_NAME).exists() else present:
         _check_plain(folder, name)
