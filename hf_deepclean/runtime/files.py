@@ -39,7 +39,7 @@ _UNCHANGED = "and nothing that was there has changed"
 _REMEDIES = {
     errno.ENOSPC: "Free space there",
     errno.EDQUOT: "Free space there, or have the quota raised",
-    errno.EFBIG: "Raise the largest size of a file (`ulimit -f`, or another file system)",
+    errno.EFBIG: "Raise the largest size of a file (its limit is set by ulimit or by the file system)",
     errno.ENOENT: "It is gone, or a part of it: put it back",
     errno.ESTALE: "It is gone, or a part of it: put it back",
 }
