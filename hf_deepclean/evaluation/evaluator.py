@@ -27,6 +27,7 @@ from .figures.membership import MembershipAttack, membership_attack
 from .metric_values import metric_values
 from .predictions import ExamplePredictions, join_predictions, predict_batches
 from .results import SplitResult, summarize_predictions
+from .samples import SAMPLE_SIZES, drawn_rows
 from .stages import RequestResult, StageResult
 
 
@@ -175,8 +176,6 @@ class Evaluator:
 
     def _summarize(self, predictions: Mapping[str, ExamplePredictions]) -> StageResult:
         forget, unseen = predictions["forget"], predictions.get("unseen")
-        membership, min_k_membership = _attack(forget, unseen)
-        divergence, divergence_interval = self._divergence(forget)
         if self.requests and len(forget.log_likelihood) != len(self.splits["forget"]):
             raise ValueError(
                 f"`forget_dataset` has {len(self.splits['forget'])} rows, and its batches have "
@@ -184,26 +183,53 @@ class Evaluator:
                 "`data_collator` that makes one example of every row."
             )
         of_requests = {name: forget.select(rows) for name, rows in self.requests.items()}
-        return StageResult(
-            {split: self._summarize_split(answers) for split, answers in predictions.items()},
-            membership,
-            divergence,
-            min_k_membership,
-            {
-                name: RequestResult(self._summarize_split(answers), *_attack(answers, unseen))
-                for name, answers in of_requests.items()
-            },
-            divergence_interval,
+        splits = {split: self._summarize_split(answers) for split, answers in predictions.items()}
+        requests = {name: self._summarize_request(answers, unseen) for name, answers in of_requests.items()}
+        return replace(
+            self._with_attacks(splits, predictions), requests=requests, sample=self._summarize_sample(predictions)
         )
+
+    def _summarize_sample(self, predictions: Mapping[str, ExamplePredictions]) -> StageResult:
+        """The results of rows drawn from the forget and the retain set, without the caller's metrics."""
+        rows = {split: drawn_rows(split, predictions[split]) for split in SAMPLE_SIZES if split in predictions}
+        drawn = {split: predictions[split].select(chosen) for split, chosen in rows.items()}
+        splits = {split: summarize_predictions(answers, self.class_names) for split, answers in drawn.items()}
+        return self._with_attacks(splits, {**predictions, **drawn}, rows["forget"])
+
+    def _with_attacks(
+        self,
+        splits: dict[str, SplitResult],
+        predictions: Mapping[str, ExamplePredictions],
+        rows: np.ndarray | None = None,
+    ) -> StageResult:
+        """Adds what compares the forget data with unseen data, and their answers with those of the reference model."""
+        forget = predictions["forget"]
+        membership, min_k_membership = _attack(forget, predictions.get("unseen"))
+        divergence, divergence_interval = self._divergence(forget, rows)
+        return StageResult(
+            splits, membership, divergence, min_k_membership, divergence_interval=divergence_interval
+        )
+
+    def _summarize_request(
+        self, predictions: ExamplePredictions, unseen: ExamplePredictions | None
+    ) -> RequestResult:
+        drawn = predictions.select(drawn_rows("forget", predictions))
+        sample = RequestResult(summarize_predictions(drawn, self.class_names), *_attack(drawn, unseen))
+        return RequestResult(self._summarize_split(predictions), *_attack(predictions, unseen), sample)
 
     def _summarize_split(self, predictions: ExamplePredictions) -> SplitResult:
         return summarize_predictions(predictions, self.class_names, self.metrics_of(predictions))
 
-    def _divergence(self, forget: ExamplePredictions) -> tuple[float | None, tuple[float, float] | None]:
-        """The mean divergence to the reference model's answers, and its interval."""
+    def _divergence(
+        self, forget: ExamplePredictions, rows: np.ndarray | None
+    ) -> tuple[float | None, tuple[float, float] | None]:
+        """The mean divergence to the reference model's answers on the forget set or rows of it, and its interval."""
         if self.reference_log_probabilities is None or forget.log_probabilities is None:
             return None, None
-        divergences = jensen_shannon_divergence(forget.log_probabilities, self.reference_log_probabilities)
+        reference = self.reference_log_probabilities
+        divergences = jensen_shannon_divergence(
+            forget.log_probabilities, reference if rows is None else reference[rows]
+        )
         return float(divergences.mean()), mean_interval(divergences, (0.0, math.log(2)))
 
     def _in_lockstep(

@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -20,6 +20,7 @@ from .measures import MEASURES, estimate_of, recall_measure
 from .quantization import quantized
 from .relearning import evaluated_steps, relearning_curve, relearning_excess
 from .results import SplitResult, summarize_predictions
+from .samples import drawn_rows
 from .stages import AFTER_REPAIR, REFERENCE, StageResult
 
 
@@ -47,6 +48,8 @@ class RelearningResult:
         intervals (`dict[str, tuple[tuple[float, float], ...]]`): 95 % intervals of these values by stage. A stage with
             too few examples is missing.
         num_forget_examples (`int`, *optional*): At most this many forget examples were trained on. `None` if all were.
+        sample ([`RelearningResult`], *optional*): The same, measured on rows drawn from the forget data; see
+            [`evaluation.samples`].
     """
 
     steps: tuple[int, ...]
@@ -55,6 +58,7 @@ class RelearningResult:
     curves: dict[str, tuple[float, ...]]
     intervals: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     num_forget_examples: int | None = None
+    sample: "RelearningResult | None" = None
 
     @classmethod
     def of(
@@ -139,11 +143,11 @@ class RelearningMeasurement:
         Returns:
             [`RelearningResult`]
         """
-        results = {}
+        curves = {}
         for stage, model in models.items():
             with restoring(model):
                 set_seed(self.seed)
-                results[stage] = relearning_curve(
+                curves[stage] = relearning_curve(
                     model,
                     self.parameter_names,
                     self.batches(data),
@@ -153,7 +157,16 @@ class RelearningMeasurement:
                     self.evaluator.log_likelihood_func,
                 )
         num_forget_examples = self.num_forget_examples if data == "few_forget" else None
-        return RelearningResult.of(evaluated_steps(self.num_steps), self.learning_rate, results, num_forget_examples)
+        found, sample = (
+            RelearningResult.of(
+                evaluated_steps(self.num_steps),
+                self.learning_rate,
+                {stage: [results[part] for results in curve] for stage, curve in curves.items()},
+                num_forget_examples,
+            )
+            for part in range(2)
+        )
+        return replace(found, sample=sample)
 
     def batches(self, data: str) -> Iterator[Mapping[str, Any]]:
         """
@@ -182,9 +195,11 @@ class RelearningMeasurement:
                 self.evaluator.interruption.check()
                 yield batch
 
-    def _evaluate(self, model: nn.Module) -> SplitResult:
+    def _evaluate(self, model: nn.Module) -> tuple[SplitResult, SplitResult]:
+        """The results of all forget data, and of the rows drawn from them."""
         predictions = self.evaluator.predict(model, self.evaluator.splits["forget"], "evaluate relearning")
-        return summarize_predictions(predictions)
+        drawn = predictions.select(drawn_rows("forget", predictions))
+        return summarize_predictions(predictions), summarize_predictions(drawn)
 
 
 def evaluate_rounded(evaluator: Evaluator, model: nn.Module, num_bits: int) -> StageResult:

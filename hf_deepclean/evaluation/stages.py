@@ -3,7 +3,7 @@
 """Names the stages of a run, and holds the results of a model at a stage."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .figures.membership import MembershipAttack
 from .measures import (
@@ -67,11 +67,14 @@ class RequestResult:
             The attack on the rows of the request, against unseen data.
         min_k_membership ([`MembershipAttack`], *optional*):
             The attack by the least probable tokens.
+        sample ([`RequestResult`], *optional*):
+            The same of rows drawn from these; see [`evaluation.samples`].
     """
 
     split: SplitResult
     membership: MembershipAttack | None = None
     min_k_membership: MembershipAttack | None = None
+    sample: "RequestResult | None" = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,9 @@ class StageResult:
             Results by request, if the forget data are those of several requests.
         divergence_interval (`tuple[float, float]`, *optional*):
             95 % interval of the divergence. `None` for fewer than two examples.
+        sample ([`StageResult`], *optional*):
+            Results of rows drawn from the forget and the retain set, which may be published; see
+            [`evaluation.samples`]. `None` if an earlier version has measured.
     """
 
     splits: dict[str, SplitResult]
@@ -101,10 +107,21 @@ class StageResult:
     min_k_membership: MembershipAttack | None = None
     requests: dict[str, RequestResult] = field(default_factory=dict)
     divergence_interval: tuple[float, float] | None = None
+    sample: "StageResult | None" = None
 
     def of_request(self, name: str) -> "StageResult":
         """Returns the results with the rows of one request as the forget data."""
         result = self.requests[name]
+        sample = None
+        if result.sample is not None and self.sample is not None:
+            sample = self.sample._with_forget(result.sample)
+        return replace(self._with_forget(result), sample=sample)
+
+    def of_sample(self) -> "StageResult":
+        """Returns the results with the drawn rows as the forget and the retain data."""
+        return self if self.sample is None else replace(self.sample, splits=self.splits | self.sample.splits)
+
+    def _with_forget(self, result: RequestResult) -> "StageResult":
         splits = self.splits | {"forget": result.split}
         return StageResult(splits, result.membership, min_k_membership=result.min_k_membership)
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The public report: the record that card, plots and the published `report.json` are made from."""
 
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..evaluation.measures import Measure, trial_measure
+from ..evaluation.samples import MIN_SAMPLE, SAMPLE_SIZES
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES, StageResult
 from ..report.json_record import JsonRecord
 from ..report.report import UnlearningReport
@@ -27,6 +29,8 @@ from .redaction import (
     withheld_measure,
 )
 
+
+logger = logging.getLogger(__name__)
 
 # The settings that are published. Others may hold paths, ids or names that tell where the data came from.
 _SETTINGS = (
@@ -48,16 +52,18 @@ class PublicReport(JsonRecord):
 
     With `disclosure="withheld"` it does not tell the number of forgotten examples either:
 
-    - Numbers of examples are lower bounds: 50 for the forgotten examples; for the retained ones half of the power of
-      ten below the number of all training examples; else the next lower of 1, 2 and 5 times a power of ten.
+    - Figures of the forgotten examples are those of 50 examples drawn from them, and figures of the retained ones
+      those of 200, or of 50 if they are fewer than 200; see [`evaluation.samples`].
+    - Numbers of other examples are lower bounds: the next lower of 1, 2 and 5 times a power of ten.
     - Shares and areas of the forgotten and the retained examples are rounded to 2 points, others to one; all other
       figures to two digits.
     - Intervals of shares and areas are computed from the rounded figure and that few examples alone.
+    - Metrics of the caller on the forgotten and the retained examples are left out.
     - Which weights were reset, and how many, is left out: counts, modules, the plane of both Fishers, thresholds and
       results at other thresholds. Weights without a forget Fisher are the words that no forgotten example has, and
       their number is as good as the number of examples.
-    - Figures of fewer than 50 forgotten examples are left out, and so are the rule of the selection, the seed and the
-      seconds.
+    - Figures of fewer than 50 forgotten or retained examples are left out, and so are the rule of the selection, the
+      seed and the seconds.
 
     Args:
         disclosure (`str`): `"withheld"`, `"size"` or `"description"`.
@@ -150,18 +156,18 @@ class PublicReport(JsonRecord):
             if description is None:
                 description = report.settings.get("forget_description")
         check_disclosure(disclosure, description)
-        splits = report.stages[BEFORE].splits
-        num_training = sum(splits[split].num_examples for split in ("forget", "retain") if split in splits)
-        policy = Redaction(disclosure == "withheld", num_training)
         names = _public_names(report)
         stages = {stage: report.stages[stage] for stage in STAGES | QUANTIZATION_STAGES if stage in report.stages}
-        left_out = tuple(
-            split for split, result in stages[BEFORE].splits.items() if policy.is_too_small(split, result)
-        )
+        policy = Redaction(False)
+        if disclosure == "withheld":
+            policy = Redaction(True, _without_sample(stages))
+            stages = {stage: result.of_sample() for stage, result in stages.items()}
         selection, gamma = report.selection, report.selection.gamma
         share = selection.num_selected / selection.num_in_scope
         forget = stages[BEFORE].splits["forget"]
-        relearning = {} if "forget" in left_out else report.relearning_by_data()
+        relearning = {} if "forget" in policy.left_out else report.relearning_by_data()
+        if policy.withholds:
+            relearning = {data: found.sample for data, found in relearning.items() if found.sample is not None}
         relearning = {data: public_relearning(found, policy) for data, found in relearning.items()}
         public = cls(
             disclosure=disclosure,
@@ -176,7 +182,7 @@ class PublicReport(JsonRecord):
             share=round(share, 4),
             modules=tuple(_reset_shares(selection.per_module)),
             measures=tuple(public_measures(stages, names, policy)),
-            withheld=left_out,
+            withheld=policy.left_out,
             loss_quantiles=_loss_quantiles(stages, policy),
             loss_unit="nats" if forget.tokens is None else "nats per token",
             integrity=PublicIntegrity(**vars(report.integrity)),
@@ -203,7 +209,11 @@ class PublicReport(JsonRecord):
         policy = Redaction(True)
         return replace(
             self._without_selection(),
-            measures=tuple(withheld_measure(measure, policy) for measure in self.measures),
+            measures=tuple(
+                withheld_measure(measure, policy)
+                for measure in self.measures
+                if not policy.hides(measure.split, measure.name)
+            ),
             relearning=None if self.relearning is None else rounded_relearning(self.relearning, policy),
             further_relearning={
                 data: rounded_relearning(found, policy) for data, found in self.further_relearning.items()
@@ -241,6 +251,19 @@ def _public_names(report: UnlearningReport) -> dict[str, str]:
     named = [split for split in splits if split.startswith("eval_")]
     numbered = {split: f"eval {number}" if len(named) > 1 else "eval" for number, split in enumerate(named, 1)}
     return {split: numbered.get(split, split) for split in splits}
+
+
+def _without_sample(stages: Mapping[str, StageResult]) -> tuple[str, ...]:
+    """The data sets with fewer rows than are drawn for publication. Earlier versions drew none."""
+    if any(result.sample is None for result in stages.values()):
+        logger.warning(
+            "The run was measured by a version of hf_deepclean that did not draw rows for publication, and figures of "
+            "all rows tell how many there are. So the results on the forgotten and the retained data are left out. "
+            'Run again to publish them, or publish the number of rows too (`forget_disclosure="size"`).'
+        )
+        return tuple(split for split in SAMPLE_SIZES if split in stages[BEFORE].splits)
+    drawn = stages[BEFORE].sample.splits
+    return tuple(split for split, result in drawn.items() if result.num_examples < MIN_SAMPLE)
 
 
 def _public_settings(report: UnlearningReport, policy: Redaction) -> dict[str, Any]:

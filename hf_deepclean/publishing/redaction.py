@@ -12,7 +12,7 @@ from ..evaluation.figures.intervals import MIN_UNBOUNDED_EXAMPLES, proportion_in
 from ..evaluation.measures import MEAN_LOSS, MEASURES, Measure, estimates_of_split
 from ..evaluation.predictions import LOSS_QUANTILES
 from ..evaluation.recovery import RelearningResult
-from ..evaluation.results import SplitResult
+from ..evaluation.samples import MIN_SAMPLE, SAMPLE_SIZES, sample_size
 from ..evaluation.stages import StageResult
 from ..runtime.choices import check_choice
 from .public_records import Figure, PublicMeasure, PublicRelearning
@@ -20,8 +20,6 @@ from .public_records import Figure, PublicMeasure, PublicRelearning
 
 FORGET_DISCLOSURES = ("withheld", "size", "description")
 
-# Figures of fewer forgotten examples would tell about single examples.
-MIN_FORGET_EXAMPLES = 50
 # At least this many examples lie between two published quantiles.
 _MIN_EXAMPLES_PER_BIN = 10
 
@@ -55,27 +53,21 @@ class Redaction:
 
     Args:
         withholds (`bool`): Whether the numbers of examples are withheld.
-        num_training (`int`, *optional*): Number of forgotten and retained examples together.
+        left_out (`tuple[str, ...]`): Data sets whose figures are left out.
     """
 
     withholds: bool
-    num_training: int | None = None
-
-    def is_too_small(self, split: str, result: SplitResult) -> bool:
-        """Whether a data set has so few examples that its figures are left out."""
-        return self.withholds and split == "forget" and result.num_examples < MIN_FORGET_EXAMPLES
+    left_out: tuple[str, ...] = ()
 
     def count(self, split: str, number: int) -> int:
         """The published number of examples, at most the true one."""
         if not self.withholds:
             return number
-        if split == "forget":
-            return MIN_FORGET_EXAMPLES
-        if split != "retain":
-            return _rung(number, (1, 2, 5))
-        # The training data less the forgotten ones: only the size of both together may decide.
-        of_all = number if self.num_training is None else 10 ** (len(str(self.num_training)) - 1) // 2
-        return min(max(1, of_all), _rung(number, (5,)))
+        return sample_size(split, number) if split in SAMPLE_SIZES else _rung(number)
+
+    def hides(self, split: str, name: str) -> bool:
+        """Whether a figure is left out: the decimals of a caller's metric may give something away."""
+        return split in self.left_out or (self.withholds and split in SAMPLE_SIZES and name not in MEASURES)
 
     def figure(
         self,
@@ -110,10 +102,10 @@ def _has_grid(measure: Measure) -> bool:
 
 def _grid(splits: Collection[str]) -> int:
     """
-    Into how many steps shares are rounded. Every step of 2 points can be a share of 50 rows, so it tells of no number.
-    The sizes of evaluation and unseen data have nothing to do with what was forgotten.
+    Into how many steps shares are rounded: those of drawn rows to the steps of the smallest sample. The sizes of
+    evaluation and unseen data have nothing to do with what was forgotten.
     """
-    return MIN_FORGET_EXAMPLES if {"forget", "retain"} & set(splits) else 100
+    return MIN_SAMPLE if SAMPLE_SIZES.keys() & set(splits) else 100
 
 
 def public_measures(
@@ -138,14 +130,10 @@ def public_measures(
 
     for stage, result in stages.items():
         for split, of_split in result.splits.items():
-            if policy.is_too_small(split, of_split):
-                continue
             for name, (value, interval) in estimates_of_split(of_split).items():
-                if name in of_split.metrics and split == "forget" and policy.withholds:
-                    # The decimals of a caller's metric may give something away.
-                    continue
-                add(split, name, {split: of_split.num_examples}, stage, value, interval)
-        if policy.is_too_small("forget", result.splits["forget"]):
+                if not policy.hides(split, name):
+                    add(split, name, {split: of_split.num_examples}, stage, value, interval)
+        if "forget" in policy.left_out:
             continue
         for name, (value, interval) in result.joint_estimates().items():
             numbers = {"forget": result.splits["forget"].num_examples}
@@ -200,10 +188,10 @@ def _widened(
     return max(0.0, low) if interval[0] >= 0 else low, high
 
 
-def _rung(number: int, steps: tuple[int, ...]) -> int:
-    """The largest of some steps times a power of ten that is not above a number; at least 1."""
+def _rung(number: int) -> int:
+    """The largest of 1, 2 and 5 times a power of ten that is not above a number; at least 1."""
     power = 10 ** (len(str(number)) - 1)
-    return max([1, *(step * part for step in steps for part in (power, power // 10) if step * part <= number)])
+    return max([1, *(step * power for step in (2, 5) if step * power <= number), power if number else 1])
 
 
 def round_to_digits(value: float, digits: int) -> float:
@@ -216,7 +204,7 @@ def round_to_digits(value: float, digits: int) -> float:
 def public_quantiles(result: StageResult, policy: Redaction) -> dict[str, dict[str, float]]:
     """Quantiles of the losses, at the same levels for all data sets, so that they can be compared."""
     shown = {split: result.splits[split] for split in ("forget", "unseen") if split in result.splits}
-    shown = {split: of_split for split, of_split in shown.items() if not policy.is_too_small(split, of_split)}
+    shown = {split: of_split for split, of_split in shown.items() if split not in policy.left_out}
     numbers = {split: policy.count(split, of_split.num_examples) for split, of_split in shown.items()}
     # All nine deciles, every second, or only the middle one.
     fewest = min(numbers.values(), default=0)
@@ -237,7 +225,7 @@ def public_trial_figures(
     """The published figures of a trial, by data set."""
     figures = {}
     for split, of_split in result.splits.items():
-        if not policy.is_too_small(split, of_split):
+        if split not in policy.left_out:
             rounded = policy.rounding(measure, {split})
             value, _ = estimates_of_split(of_split)[measure.name]
             figures[names[split]] = rounded(value)
@@ -248,7 +236,7 @@ def public_relearning(found: RelearningResult, policy: Redaction) -> PublicRelea
     """The published form of a relearning result."""
     number = found.num_forget_examples
     # The number of the few examples is at most the number of all, which it would tell.
-    if policy.withholds and number is not None and number > MIN_FORGET_EXAMPLES:
+    if policy.withholds and number is not None and number > MIN_SAMPLE:
         number = None
     curves = {stage: tuple(curve) for stage, curve in found.curves.items()}
     public = PublicRelearning(found.measure, found.learning_rate, found.steps, curves, found.excess(), number)

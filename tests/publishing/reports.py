@@ -6,12 +6,14 @@ Makes reports to publish. Every place that can hold one has a word or number tha
 """
 
 import math
+from dataclasses import replace
 
 from hf_deepclean import PublicReport
 from hf_deepclean.evaluation.figures.intervals import proportion_interval
 from hf_deepclean.evaluation.figures.membership import MembershipAttack
 from hf_deepclean.evaluation.recovery import RelearningResult
 from hf_deepclean.evaluation.results import ClassResult, SplitResult, TokenResult
+from hf_deepclean.evaluation.samples import SAMPLE_SIZES, sample_size
 from hf_deepclean.evaluation.stages import StageResult
 from hf_deepclean.report.provenance import Provenance
 from hf_deepclean.report.report import UnlearningReport
@@ -58,7 +60,20 @@ def attack(num_forget, num_unseen):
 def stage(num_forget, num_others=2000, make=split, **kwargs):
     splits = {"forget": make(num_forget), "retain": make(num_others), "eval_Zweifelsfrei": make(num_others)}
     splits |= {"eval_b": make(num_others), "unseen": make(num_others)}
-    return StageResult(splits, attack(num_forget, num_others), divergence_to_reference=0.1, **kwargs)
+    drawn = {split: sample_size(split, splits[split].num_examples) for split in SAMPLE_SIZES}
+    sample = StageResult(
+        {split: make(size) for split, size in drawn.items()},
+        attack(drawn["forget"], num_others),
+        divergence_to_reference=0.1,
+    )
+    attacked = attack(num_forget, num_others)
+    return StageResult(splits, attacked, divergence_to_reference=0.1, **({"sample": sample} | kwargs))
+
+
+def with_sample(result):
+    """Results whose drawn rows have the figures of all rows."""
+    drawn = {split: result.splits[split] for split in SAMPLE_SIZES}
+    return replace(result, sample=StageResult(drawn, result.membership))
 
 
 def plane():
@@ -104,4 +119,5 @@ def published(*args, disclosure="withheld", **kwargs):
 
 def relearning(num_forget_examples=None):
     curves = {"after_repair": (0.1234, 0.8), "reference": (0.1111, 0.5)}
-    return RelearningResult((0, 1), 1e-3, "accuracy", curves, num_forget_examples=num_forget_examples)
+    found = RelearningResult((0, 1), 1e-3, "accuracy", curves, num_forget_examples=num_forget_examples)
+    return replace(found, sample=found)

@@ -20,7 +20,7 @@ from hf_deepclean.reset.values import RESET_VALUES
 from hf_deepclean.selection.search import ResetTrial, SelectionSearch
 from tests.card_checks import assert_is_a_valid_card, numbers_missing_in
 from tests.hub.front_matter import PIPELINE_TAGS
-from tests.publishing.reports import relearning, report, split, stage, text_split
+from tests.publishing.reports import relearning, report, split, stage, text_split, with_sample
 
 
 PICTURES = ["results.png", "loss.png", "reset_share.png", "fisher_plane.png", "gamma.png", "relearning.png"]
@@ -33,7 +33,7 @@ def public(disclosure="withheld", *args, **kwargs):
 
 def bare():
     """A run that measured only the forget and the retain data."""
-    stages = {"before": StageResult({"forget": split(400), "retain": split(400)})}
+    stages = {"before": with_sample(StageResult({"forget": split(50), "retain": split(200)}))}
     return PublicReport.of(report(stages=stages | {"after_repair": stages["before"]}), "withheld")
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from hf_deepclean import PublicReport, save_plots
 from hf_deepclean.evaluation.stages import StageResult
 from hf_deepclean.publishing.public_records import PublicRelearning, PublicTrial
-from tests.publishing.reports import report, split, text_split
+from tests.publishing.reports import report, split, text_split, with_sample
 
 
 def full(make=split):
@@ -45,7 +45,7 @@ def test_draws_what_was_measured_and_overwrites_nothing(tmp_path, make):
 
 def test_leaves_out_what_was_not_measured(tmp_path):
     losses_alone = replace(split(400), accuracy=None, accuracy_interval=None, loss_deciles=(0.1,) * 9)
-    stages = {"before": StageResult({"forget": losses_alone, "retain": losses_alone})}
+    stages = {"before": with_sample(StageResult({"forget": losses_alone, "retain": losses_alone}))}
     bare = replace(report(stages=stages | {"after_repair": stages["before"]}))
     bare = replace(bare, selection=replace(bare.selection, plane=None))
     assert [path.name for path in save_plots(bare, tmp_path / "bare")] == ["loss.png"]

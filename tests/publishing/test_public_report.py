@@ -9,12 +9,13 @@ import pytest
 
 from hf_deepclean import PublicReport, UnlearningCard
 from hf_deepclean.evaluation.results import SplitResult
+from hf_deepclean.evaluation.samples import sample_size
 from hf_deepclean.evaluation.stages import StageResult
 from hf_deepclean.publishing.public_records import PublicIntegrity, PublicMeasure, PublicRelearning
 from hf_deepclean.publishing.redaction import FORGET_DISCLOSURES, check_disclosure
 from hf_deepclean.report.results import IntegrityResult, SelectionResult
 from hf_deepclean.selection.sweep import GammaTrial
-from tests.publishing.reports import plane, published, relearning, report, split, stage, text_split
+from tests.publishing.reports import plane, published, relearning, report, split, stage, text_split, with_sample
 
 
 @pytest.mark.parametrize("disclosure", FORGET_DISCLOSURES)
@@ -55,7 +56,9 @@ def withheld_run(num_forget, num_retain, make=split, **changes):
     stages = {}
     for name in ("before", "after_repair", "reference"):
         made = stage(num_forget, 200, make)
-        stages[name] = replace(made, splits=made.splits | {"retain": make(num_retain)})
+        drawn = made.sample.splits | {"retain": make(sample_size("retain", num_retain))}
+        sample = replace(made.sample, splits=drawn)
+        stages[name] = replace(made, splits=made.splits | {"retain": make(num_retain)}, sample=sample)
     return PublicReport.of(report(num_forget, num_retain, stages=stages, **changes), "withheld")
 
 
@@ -158,7 +161,7 @@ def test_a_report_that_an_earlier_version_published_is_brought_to_what_is_publis
     earlier.save(tmp_path / "report.json")
     now = PublicReport.load(tmp_path / "report.json").as_withheld()
     assert now.plane is now.gamma is now.seconds is None and now.modules == now.trials == ()
-    assert now.measure("retain", "accuracy").num_examples == {"retain": 500}
+    assert now.measure("retain", "accuracy").num_examples == {"retain": 200}
     assert now.relearning.curves == {"after_repair": (0.12, 0.8)}
     assert now.as_withheld() == now
     assert str(UnlearningCard.from_report(earlier)) == str(UnlearningCard.from_report(now))
@@ -170,8 +173,7 @@ def test_withheld_counts_are_lower_bounds_and_intervals_contain_the_true_ones():
     original = report(400, 2900)
     public = PublicReport.of(original, "withheld")
     assert public.measure("forget", "accuracy").num_examples == {"forget": 50}
-    # Half of a thousand: there are 3,300 training rows.
-    assert public.measure("retain", "accuracy").num_examples == {"retain": 500}
+    assert public.measure("retain", "accuracy").num_examples == {"retain": 200}
     assert public.measure("forget", "membership AUC").num_examples == {"forget": 50, "unseen": 2000}
     true = original.stages["before"].intervals()
     seen = 0
@@ -197,7 +199,7 @@ def test_the_interval_of_an_area_under_the_curve_covers_it_for_any_distributions
         found = membership_attack(forget, unseen)
         truth = 0.75
         splits = {name: SplitResult(size, 0.1, (0.1,) * 9) for name, size in (("forget", 50), ("unseen", 200))}
-        result = StageResult(splits | {"retain": splits["unseen"]}, found)
+        result = with_sample(StageResult(splits | {"retain": splits["unseen"]}, found))
         public = PublicReport.of(report(stages={"before": result, "after_repair": result}), "withheld")
         low, high = public.measure("forget", "membership AUC").figures["before"].interval
         covered += low <= truth <= high
