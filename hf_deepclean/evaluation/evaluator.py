@@ -190,7 +190,7 @@ class Evaluator:
         )
 
     def _summarize_sample(self, predictions: Mapping[str, ExamplePredictions]) -> StageResult:
-        """The results of rows drawn from the forget and the retain set, without the caller's metrics."""
+        """The results of the rows drawn for publication, without the caller's metrics."""
         rows = {split: drawn_rows(split, predictions[split]) for split in SAMPLE_SIZES if split in predictions}
         drawn = {split: predictions[split].select(chosen) for split, chosen in rows.items()}
         splits = {split: summarize_predictions(answers, self.class_names) for split, answers in drawn.items()}
@@ -206,15 +206,12 @@ class Evaluator:
         forget = predictions["forget"]
         membership, min_k_membership = _attack(forget, predictions.get("unseen"))
         divergence, divergence_interval = self._divergence(forget, rows)
-        return StageResult(
-            splits, membership, divergence, min_k_membership, divergence_interval=divergence_interval
-        )
+        return StageResult(splits, membership, divergence, min_k_membership, divergence_interval=divergence_interval)
 
-    def _summarize_request(
-        self, predictions: ExamplePredictions, unseen: ExamplePredictions | None
-    ) -> RequestResult:
+    def _summarize_request(self, predictions: ExamplePredictions, unseen: ExamplePredictions | None) -> RequestResult:
         drawn = predictions.select(drawn_rows("forget", predictions))
-        sample = RequestResult(summarize_predictions(drawn, self.class_names), *_attack(drawn, unseen))
+        few_unseen = None if unseen is None else unseen.select(drawn_rows("unseen", unseen))
+        sample = RequestResult(summarize_predictions(drawn, self.class_names), *_attack(drawn, few_unseen))
         return RequestResult(self._summarize_split(predictions), *_attack(predictions, unseen), sample)
 
     def _summarize_split(self, predictions: ExamplePredictions) -> SplitResult:

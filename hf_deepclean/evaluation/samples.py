@@ -16,7 +16,9 @@ from .predictions import ExamplePredictions
 # Of fewer rows, figures would tell about single ones.
 MIN_SAMPLE = 50
 # The first that there are enough rows for counts. An interval of a loss needs the 200.
-SAMPLE_SIZES = {"forget": (MIN_SAMPLE,), "retain": (MIN_UNBOUNDED_EXAMPLES, MIN_SAMPLE)}
+_ENOUGH = (MIN_UNBOUNDED_EXAMPLES, MIN_SAMPLE)
+# Unseen data may be chosen to be like the forget data, so their number may follow from that of the forget data.
+SAMPLE_SIZES = {"forget": (MIN_SAMPLE,), "retain": _ENOUGH, "unseen": _ENOUGH}
 
 
 def sample_size(split: str, number: int) -> int:
@@ -25,7 +27,7 @@ def sample_size(split: str, number: int) -> int:
 
     Args:
         split (`str`):
-            `"forget"` or `"retain"`.
+            `"forget"`, `"retain"` or `"unseen"`.
         number (`int`):
             The number of rows.
 
@@ -42,7 +44,7 @@ def drawn_rows(split: str, predictions: ExamplePredictions) -> np.ndarray:
 
     Args:
         split (`str`):
-            `"forget"` or `"retain"`.
+            `"forget"`, `"retain"` or `"unseen"`.
         predictions ([`ExamplePredictions`]):
             The answers on all rows.
 

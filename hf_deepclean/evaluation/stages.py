@@ -97,7 +97,7 @@ class StageResult:
         divergence_interval (`tuple[float, float]`, *optional*):
             95 % interval of the divergence. `None` for fewer than two examples.
         sample ([`StageResult`], *optional*):
-            Results of rows drawn from the forget and the retain set, which may be published; see
+            Results of rows drawn from `forget`, `retain` and `unseen`, which may be published; see
             [`evaluation.samples`]. `None` if an earlier version has measured.
     """
 
@@ -118,7 +118,7 @@ class StageResult:
         return replace(self._with_forget(result), sample=sample)
 
     def of_sample(self) -> "StageResult":
-        """Returns the results with the drawn rows as the forget and the retain data."""
+        """Returns the results with the drawn rows in place of all."""
         return self if self.sample is None else replace(self.sample, splits=self.splits | self.sample.splits)
 
     def _with_forget(self, result: RequestResult) -> "StageResult":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..evaluation.measures import Measure, trial_measure
-from ..evaluation.samples import MIN_SAMPLE, SAMPLE_SIZES
+from ..evaluation.samples import MIN_SAMPLE
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES, StageResult
 from ..report.json_record import JsonRecord
 from ..report.report import UnlearningReport
@@ -25,7 +25,6 @@ from .redaction import (
     public_relearning,
     public_trial_figures,
     round_to_digits,
-    rounded_relearning,
     withheld_measure,
 )
 
@@ -38,6 +37,9 @@ _SETTINGS = (
     *("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "per_device_train_batch_size"),
     *("gradient_accumulation_steps", "bf16", "fp16", "forget_penalty", "hard_example_share"),
 )
+
+# Both together are the training data, whose number may be known.
+_TRAINING_DATA = ("forget", "retain")
 
 # The name of a module in a layer: the layer is the first number in it.
 _LAYER = re.compile(r"(?P<stack>.*?)\.(?P<layer>\d+)(?P<rest>\..+)")
@@ -53,12 +55,12 @@ class PublicReport(JsonRecord):
     With `disclosure="withheld"` it does not tell the number of forgotten examples either:
 
     - Figures of the forgotten examples are those of 50 examples drawn from them, and figures of the retained ones
-      those of 200, or of 50 if they are fewer than 200; see [`evaluation.samples`].
+      and the unseen ones those of 200, or of 50 if they are fewer than 200; see [`evaluation.samples`].
     - Numbers of other examples are lower bounds: the next lower of 1, 2 and 5 times a power of ten.
     - Shares and areas of the forgotten and the retained examples are rounded to 2 points, others to one; all other
       figures to two digits.
     - Intervals of shares and areas are computed from the rounded figure and that few examples alone.
-    - Metrics of the caller on the forgotten and the retained examples are left out.
+    - Metrics of the caller on all these examples are left out.
     - Which weights were reset, and how many, is left out: counts, modules, the plane of both Fishers, thresholds and
       results at other thresholds. Weights without a forget Fisher are the words that no forgotten example has, and
       their number is as good as the number of examples.
@@ -95,6 +97,8 @@ class PublicReport(JsonRecord):
         base_model_revision (`str`, *optional*): Its commit.
         commitment (`str`, *optional*): The keyed commitment to the forgotten data, see [`ForgetCommitment`].
         frozen_share (`float`): Share of all weights that were frozen and out of scope.
+        drawn (`bool`): Whether figures are those of drawn examples. False in reports of earlier versions and if not
+            withheld.
     """
 
     disclosure: str
@@ -124,6 +128,7 @@ class PublicReport(JsonRecord):
     commitment: str | None = None
     further_relearning: dict[str, PublicRelearning] = field(default_factory=dict)
     frozen_share: float = 0.0
+    drawn: bool = False
 
     @classmethod
     def of(
@@ -160,7 +165,7 @@ class PublicReport(JsonRecord):
         stages = {stage: report.stages[stage] for stage in STAGES | QUANTIZATION_STAGES if stage in report.stages}
         policy = Redaction(False)
         if disclosure == "withheld":
-            policy = Redaction(True, _without_sample(stages))
+            policy = Redaction(True, _without_drawn(stages))
             stages = {stage: result.of_sample() for stage, result in stages.items()}
         selection, gamma = report.selection, report.selection.gamma
         share = selection.num_selected / selection.num_in_scope
@@ -198,15 +203,18 @@ class PublicReport(JsonRecord):
             base_model_revision=report.provenance.revision,
             commitment=commitment,
             frozen_share=round(selection.frozen_share, 4),
+            drawn=policy.withholds,
         )
         return public._without_selection() if policy.withholds else public
 
     def as_withheld(self) -> "PublicReport":
         """
-        What this version publishes of a report that an earlier version has published as `"withheld"`. Of a report of
-        this version it is the same.
+        What this version publishes of a report that an earlier version has published as `"withheld"`: nothing that was
+        measured on all forgotten or retained examples. Of a report of this version it is the same.
         """
-        policy = Redaction(True)
+        if self.drawn:
+            return self
+        policy = Redaction(True, _TRAINING_DATA)
         return replace(
             self._without_selection(),
             measures=tuple(
@@ -214,10 +222,11 @@ class PublicReport(JsonRecord):
                 for measure in self.measures
                 if not policy.hides(measure.split, measure.name)
             ),
-            relearning=None if self.relearning is None else rounded_relearning(self.relearning, policy),
-            further_relearning={
-                data: rounded_relearning(found, policy) for data, found in self.further_relearning.items()
-            },
+            withheld=policy.left_out,
+            loss_quantiles={},
+            relearning=None,
+            further_relearning={},
+            drawn=True,
         )
 
     def _without_selection(self) -> "PublicReport":
@@ -253,7 +262,7 @@ def _public_names(report: UnlearningReport) -> dict[str, str]:
     return {split: numbered.get(split, split) for split in splits}
 
 
-def _without_sample(stages: Mapping[str, StageResult]) -> tuple[str, ...]:
+def _without_drawn(stages: Mapping[str, StageResult]) -> tuple[str, ...]:
     """The data sets with fewer rows than are drawn for publication. Earlier versions drew none."""
     if any(result.sample is None for result in stages.values()):
         logger.warning(
@@ -261,9 +270,9 @@ def _without_sample(stages: Mapping[str, StageResult]) -> tuple[str, ...]:
             "all rows tell how many there are. So the results on the forgotten and the retained data are left out. "
             'Run again to publish them, or publish the number of rows too (`forget_disclosure="size"`).'
         )
-        return tuple(split for split in SAMPLE_SIZES if split in stages[BEFORE].splits)
+        return _TRAINING_DATA
     drawn = stages[BEFORE].sample.splits
-    return tuple(split for split, result in drawn.items() if result.num_examples < MIN_SAMPLE)
+    return tuple(split for split in _TRAINING_DATA if drawn[split].num_examples < MIN_SAMPLE)
 
 
 def _public_settings(report: UnlearningReport, policy: Redaction) -> dict[str, Any]:

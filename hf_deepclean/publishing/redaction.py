@@ -63,7 +63,8 @@ class Redaction:
         """The published number of examples, at most the true one."""
         if not self.withholds:
             return number
-        return sample_size(split, number) if split in SAMPLE_SIZES else _rung(number)
+        drawn = sample_size(split, number) if split in SAMPLE_SIZES else 0
+        return drawn if drawn >= MIN_SAMPLE else _rung(number)
 
     def hides(self, split: str, name: str) -> bool:
         """Whether a figure is left out: the decimals of a caller's metric may give something away."""
@@ -102,10 +103,9 @@ def _has_grid(measure: Measure) -> bool:
 
 def _grid(splits: Collection[str]) -> int:
     """
-    Into how many steps shares are rounded: those of drawn rows to the steps of the smallest sample. The sizes of
-    evaluation and unseen data have nothing to do with what was forgotten.
+    Into how many steps shares are rounded: those of training data to the steps of the smallest sample.
     """
-    return MIN_SAMPLE if SAMPLE_SIZES.keys() & set(splits) else 100
+    return MIN_SAMPLE if {"forget", "retain"} & set(splits) else 100
 
 
 def public_measures(
@@ -239,12 +239,14 @@ def public_relearning(found: RelearningResult, policy: Redaction) -> PublicRelea
     if policy.withholds and number is not None and number > MIN_SAMPLE:
         number = None
     curves = {stage: tuple(curve) for stage, curve in found.curves.items()}
-    public = PublicRelearning(found.measure, found.learning_rate, found.steps, curves, found.excess(), number)
-    return rounded_relearning(public, policy)
-
-
-def rounded_relearning(found: PublicRelearning, policy: Redaction) -> PublicRelearning:
-    """A relearning result with rounded figures."""
     rounded = policy.rounding(MEASURES[found.measure], {"forget"})
     curves = {stage: tuple(map(rounded, curve)) for stage, curve in found.curves.items()}
-    return replace(found, curves=curves, excess=None if found.excess is None else rounded(found.excess))
+    excess = found.excess()
+    return PublicRelearning(
+        found.measure,
+        found.learning_rate,
+        found.steps,
+        curves,
+        None if excess is None else rounded(excess),
+        number,
+    )

@@ -63,7 +63,7 @@ def stage(num_forget, num_others=2000, make=split, **kwargs):
     drawn = {split: sample_size(split, splits[split].num_examples) for split in SAMPLE_SIZES}
     sample = StageResult(
         {split: make(size) for split, size in drawn.items()},
-        attack(drawn["forget"], num_others),
+        attack(drawn["forget"], drawn["unseen"]),
         divergence_to_reference=0.1,
     )
     attacked = attack(num_forget, num_others)
@@ -72,7 +72,7 @@ def stage(num_forget, num_others=2000, make=split, **kwargs):
 
 def with_sample(result):
     """Results whose drawn rows have the figures of all rows."""
-    drawn = {split: result.splits[split] for split in SAMPLE_SIZES}
+    drawn = {split: result.splits[split] for split in SAMPLE_SIZES if split in result.splits}
     return replace(result, sample=StageResult(drawn, result.membership))
 
 

@@ -137,7 +137,7 @@ def test_what_is_withheld_is_called_so():
     assert "Results on the data to forget: **withheld**" in text
     assert "Seed: withheld" in text
     assert "| forget " not in text
-    assert "forget accuracy | ≥ 50 |" in str(UnlearningCard.from_report(public()))
+    assert "forget accuracy | 50 |" in str(UnlearningCard.from_report(public()))
     assert "forget accuracy | 400 |" in str(UnlearningCard.from_report(public("size")))
     assert "every picture of a cat" in str(UnlearningCard.from_report(public("description")))
 
@@ -183,7 +183,7 @@ def test_the_metadata_are_those_of_the_hub():
     results = data["model-index"][0]["results"]
     assert {result["dataset"]["type"] for result in results} == {"retain", "eval"}
     retain = results[0]["metrics"][0]
-    assert retain["type"] == "accuracy" and retain["value"] == 0.5 and retain["args"]["num_examples"] == 500
+    assert retain["type"] == "accuracy" and retain["value"] == 0.5 and retain["args"]["num_examples"] == 200
     assert "num_reset" not in data["unlearning"]
     told = UnlearningCard.from_report(public("size"), repo_id="me/clean").data.to_dict()
     assert told["unlearning"]["num_reset"] == 250
