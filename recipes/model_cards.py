@@ -91,7 +91,8 @@ def keep(name: str, public: Path) -> None:
     target = CARDS / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(public / "plots", target / "plots")
-    record = mask_report(json.loads((public / "report.json").read_text()))
+    # Without the digest of the file, which masking would break.
+    record = mask_report(PublicReport.load(public / "report.json").to_dict())
     (target / "report.json").write_text(json.dumps(record, indent=2) + "\n")
     (target / "README.md").write_text(render(name))
 

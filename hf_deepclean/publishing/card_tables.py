@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..evaluation.measures import MEASURES
-from ..evaluation.samples import SAMPLE_SIZES
+from ..evaluation.samples import MIN_SAMPLE, SAMPLE_SIZES
 from ..evaluation.stages import STAGES
 from ..report.tables import format_markdown_table
 from .public_records import PublicRelearning
@@ -16,20 +16,22 @@ from .public_report import PublicReport
 
 def results_table(report: PublicReport, stages: Mapping[str, str]) -> str:
     """Every measure at every stage. `stages` maps names of stages to column headings."""
-    # Of these data sets, as many examples as are named were drawn.
-    exact = tuple(SAMPLE_SIZES) if report.drawn else ()
-    at_least = "≥ " if report.disclosure == "withheld" else ""
     rows = []
     for measure in report.measures:
         show = format_percent if measure.unit == "share" else format_number
         count = ", ".join(
-            f"{'' if split in exact else at_least}{num_examples:,}"
-            + (f" {split}" if len(measure.num_examples) > 1 else "")
-            for split, num_examples in measure.num_examples.items()
+            _count(report, split, number) + (f" {split}" if len(measure.num_examples) > 1 else "")
+            for split, number in measure.num_examples.items()
         )
         cells = [_cell(measure.figures.get(stage), show, measure.name in MEASURES) for stage in stages]
         rows.append([f"{measure.split} {measure.name}", count, *cells])
     return format_markdown_table(["n", *stages.values()], rows)
+
+
+def _count(report: PublicReport, split: str, number: int) -> str:
+    """A number of examples: exact if so many were drawn or nothing is withheld, else a lower bound."""
+    is_drawn = report.drawn and split in SAMPLE_SIZES and number >= MIN_SAMPLE
+    return f"{number:,}" if is_drawn or report.disclosure != "withheld" else f"≥ {number:,}"
 
 
 def _cell(figure: Any, show: Callable[[float], str], has_intervals: bool) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hf_deepclean import PublicReport, UnlearningCard
-from tests.publishing.size_attack import KINDS, PUBLICATIONS, attack, chance, features, guesses, numbers, run, sizes
+from tests.attacks.size_attack import KINDS, PUBLICATIONS, attack, chance, features, guesses, numbers, run, sizes
 
 
 NUM_RUNS = 10
