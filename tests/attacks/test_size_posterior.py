@@ -134,9 +134,7 @@ def likelihoods(simulated, publish):
     for _, num_training, first, second in simulated:
         first = [publish(report) for report in first]
         forgotten = [of_forgotten(public) for public in first]
-        known = [
-            own + of_retained(public, num_training - CANDIDATES) for public, own in zip(first, forgotten, strict=True)
-        ]
+        retained = [of_retained(public, num_training - CANDIDATES) for public in first]
         of_second = of_second_request(publish(second), num_training, further / further.sum())
         settings = {
             "one publication": forgotten[0],
