@@ -3,8 +3,10 @@
 """Answers several deletion requests, in one run or one after the other, each with its own report."""
 
 import os
-from collections.abc import Mapping, Sequence
-from itertools import accumulate, chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,27 @@ from .fisher.diagonal import FisherDiagonal
 from .report.report import REPORT_NAME, UnlearningReport
 from .runtime.attributes import overridden
 from .runtime.choices import check_choice
+from .runtime.files import INCOMPLETE, STATE_FOLDER, remove_incomplete
 from .runtime.processes import on_main_process
+from .state.identity import identity_of_run
+from .state.requests_record import (
+    RequestsRecord,
+    by_content,
+    check_answers,
+    find_answers,
+    folder_of_request,
+    identity_of_call,
+    name_of_report,
+)
 from .unlearner import FisherUnlearner
 
 
 REQUEST_MODES = ("batched", "sequential")
+
+Requests = Mapping[str, Sequence[int]]
+
+# The output directory of an unlearner that is only compared. Nothing is written to it.
+_UNUSED = f"{INCOMPLETE}requests"
 
 
 def answer_requests(
@@ -61,7 +79,8 @@ def answer_requests(
         kept_fisher (`str` or [`FisherDiagonal`], *optional*):
             The Fisher diagonal of `train_dataset`, as for [`FisherUnlearner`].
         resume_from_checkpoint (`bool`, *optional*, defaults to `False`):
-            Whether to continue an earlier call that was interrupted.
+            Whether to continue an earlier call. It must be passed what that call was passed, and nothing is done
+            twice. In turns, new requests may follow those of that call.
         kwargs:
             Further arguments of [`FisherUnlearner`], such as `data_collator`, `eval_dataset` or `unseen_dataset`.
 
@@ -71,7 +90,9 @@ def answer_requests(
 
     Raises:
         `ValueError`: If the mode is unknown, there is no request, or a request has no rows, rows that do not exist, or
-            rows of another request.
+            rows of another request. Also if a call is continued with other requests, data, settings or models, or
+            what it has left is damaged. Messages number the requests from 0, and name none.
+        `FileExistsError`: If the output directory holds anything and nothing is continued.
 
     Example:
 
@@ -85,71 +106,93 @@ def answer_requests(
     check_choice("mode", mode, REQUEST_MODES)
     _check_rows(train_dataset, requests)
     answer = _answer_together if mode == "batched" else _answer_in_turn
-    return answer(model, args, train_dataset, requests, kept_fisher, resume_from_checkpoint, kwargs)
+    make = partial(FisherUnlearner, **{"model": model, "args": args} | kwargs)
+    return answer(make, Path(args.output_dir), train_dataset, requests, kept_fisher, resume_from_checkpoint)
 
 
 def _answer_together(
-    model: Any,
-    args: FisherUnlearningConfig,
-    dataset: Dataset,
-    requests: Mapping[str, Sequence[int]],
-    kept_fisher: Any,
-    resume: bool,
-    kwargs: dict[str, Any],
+    make: Callable[..., FisherUnlearner], output: Path, dataset: Dataset, requests: Requests, kept: Any, resume: bool
 ) -> dict[str, UnlearningReport]:
     forgotten = list(chain.from_iterable(requests.values()))
     ends = accumulate(map(len, requests.values()))
     groups = {name: range(end - len(rows), end) for (name, rows), end in zip(requests.items(), ends, strict=True)}
-    unlearner = FisherUnlearner(
-        model,
-        args,
-        forget_dataset=dataset.select(forgotten),
-        retain_dataset=_without(dataset, forgotten),
-        kept_fisher=kept_fisher,
-        requests=groups,
-        **kwargs,
-    )
-    report = unlearner.unlearn(resume_from_checkpoint=resume)
-    reports = {name: report.of_request(name) for name in requests}
 
-    def write() -> None:
+    def finished() -> RequestsRecord | None:
+        is_finished = resume and (output / REPORT_NAME).exists() and not (output / STATE_FOLDER).exists()
+        record = RequestsRecord.load(output) if is_finished else None
+        if record is not None:
+            record.check_requests(output, by_content(groups, dataset.select(forgotten)), may_grow=False)
+        return record
+
+    record = on_main_process(finished)
+    folder = output if record is None else output / _UNUSED
+    with _unlearner(make, folder, forgotten, dataset, forgotten, kept_fisher=kept, requests=groups) as unlearner:
+        if record is None:
+            report = unlearner.unlearn(resume_from_checkpoint=resume)
+            return {name: report.of_request(name) for name in requests}
+        call = _identity(unlearner)
+
+    def finish() -> dict[str, UnlearningReport]:
+        record.check_call(output, call)
+        report = UnlearningReport.load(output / REPORT_NAME)
+        reports = {name: report.of_request(name) for name in requests}
         for number, of_request in enumerate(reports.values()):
-            of_request.save(Path(args.output_dir) / f"request-{number:05d}.json")
+            path = output / name_of_report(number)
+            if not path.exists():
+                of_request.save(path)
+        remove_incomplete(output)
+        return reports
 
-    on_main_process(write)
-    return reports
+    return on_main_process(finish)
 
 
 def _answer_in_turn(
-    model: Any,
-    args: FisherUnlearningConfig,
-    dataset: Dataset,
-    requests: Mapping[str, Sequence[int]],
-    kept_fisher: Any,
-    resume: bool,
-    kwargs: dict[str, Any],
+    make: Callable[..., FisherUnlearner], output: Path, dataset: Dataset, requests: Requests, kept: Any, resume: bool
 ) -> dict[str, UnlearningReport]:
+    num_finished, record = on_main_process(lambda: find_answers(output, requests, resuming=resume))
     reports: dict[str, UnlearningReport] = {}
     forgotten: list[int] = []
-    output = args.output_dir
+    start: dict[str, Any] = {}
     for number, (name, rows) in enumerate(requests.items()):
         forgotten += rows
-        folder = Path(output) / f"{number:05d}"
-        if resume and on_main_process((folder / REPORT_NAME).exists):
-            reports[name], model = UnlearningReport.load(folder / REPORT_NAME), str(folder)
-            continue
-        with overridden(args, output_dir=str(folder)):
-            unlearner = FisherUnlearner(
-                model,
-                args,
-                forget_dataset=dataset.select(rows),
-                retain_dataset=_without(dataset, forgotten),
-                kept_fisher=kept_fisher if number == 0 else None,
-                **kwargs,
-            )
-            reports[name] = unlearner.unlearn(resume_from_checkpoint=resume)
-        model = unlearner.model
+        run, is_finished = folder_of_request(output, number), number < num_finished
+        # The first one is made even if its run is finished, to compare the call with the one that began it.
+        if number == 0 or not is_finished:
+            own = start | ({"kept_fisher": kept} if number == 0 else {})
+            with _unlearner(
+                make, output / _UNUSED if is_finished else run, rows, dataset, forgotten, **own
+            ) as unlearner:
+                if number == 0:
+                    parts = [dataset.select(rows) for rows in islice(requests.values(), num_finished)]
+                    call = _identity(unlearner)
+                    record = on_main_process(partial(check_answers, record, output, call, requests, parts))
+                if not is_finished:
+                    reports[name] = unlearner.unlearn(resume_from_checkpoint=resume)
+                    on_main_process(partial(record.add_result, output, number))
+                    start = {"model": unlearner.model}
+        if is_finished:
+            reports[name] = on_main_process(partial(UnlearningReport.load, run / REPORT_NAME))
+            start = {"model": str(run)}
     return reports
+
+
+@contextmanager
+def _unlearner(
+    make: Callable[..., FisherUnlearner],
+    folder: Path,
+    rows: Sequence[int],
+    dataset: Dataset,
+    forgotten: Sequence[int],
+    **own: Any,
+) -> Iterator[FisherUnlearner]:
+    """The unlearner of some rows, whose output directory is `folder` inside the block."""
+    args = make.keywords["args"]
+    with overridden(args, output_dir=str(folder)):
+        yield make(forget_dataset=dataset.select(rows), retain_dataset=_without(dataset, forgotten), **own)
+
+
+def _identity(unlearner: FisherUnlearner) -> dict[str, Any]:
+    return identity_of_call(identity_of_run(unlearner.request, unlearner.args, unlearner))
 
 
 def _without(dataset: Dataset, rows: Sequence[int]) -> Dataset:

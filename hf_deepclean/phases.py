@@ -42,6 +42,7 @@ from .selection.search import MAX_FISHER_EXAMPLES, SelectionSearch
 from .selection.selector import WeightSelector
 from .selection.sweep import try_gamma
 from .selection.weight_selection import WeightSelection
+from .state.requests_record import RequestsRecord, by_content, identity_of_call, name_of_report
 from .state.run_state import RunState
 
 
@@ -350,7 +351,8 @@ class Phases:
     def save_result(self, state: RunState, report: UnlearningReport) -> None:
         """
         Writes the result of a run to its output directory: the model, its tokenizer or processor, the commitment to
-        the forget set, and the report. Warns of what the run did not reach, and removes the state of the run.
+        the forget set, and the report, also on every request if there are several. Warns of what the run did not
+        reach, and removes the state of the run.
 
         Args:
             state ([`RunState`]):
@@ -370,7 +372,17 @@ class Phases:
             if self.trainer.processing_class is not None:
                 self.trainer.processing_class.save_pretrained(folder)
             ForgetCommitment.of(self.request.forget_dataset).save(folder / COMMITMENT_NAME)
+            self._save_requests(state, report, folder)
             report.save(folder / REPORT_NAME)
 
         state.put_in_place(write, _LAST_FILES)
         state.remove()
+
+    def _save_requests(self, state: RunState, report: UnlearningReport, folder: Path) -> None:
+        """Writes the report on every request, if there are several, and the record of the call."""
+        requests = self.request.requests
+        for number, name in enumerate(requests):
+            report.of_request(name).save(folder / name_of_report(number))
+        if requests:
+            call = identity_of_call(state.progress.identity)
+            RequestsRecord(call, by_content(requests, self.request.forget_dataset)).save(folder)

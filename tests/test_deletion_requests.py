@@ -170,11 +170,13 @@ def test_requests_that_are_answered_together_have_a_report_each_on_their_own_row
 
 
 def test_requests_that_are_answered_in_turn_each_have_a_run_on_the_result_of_the_one_before(tmp_path, trained):
-    arguments = {"train_dataset": train_dataset(), "requests": REQUESTS, "mode": "sequential"}
+    kept = trained / "_fisher"
+    arguments = {"train_dataset": train_dataset(), "requests": REQUESTS, "mode": "sequential", "kept_fisher": kept}
     args = config(tmp_path / "clean", num_train_epochs=1)
-    reports = answer_requests(str(trained), args, kept_fisher=trained / "_fisher", **arguments)
+    reports = answer_requests(str(trained), args, **arguments)
     assert args.output_dir == str(tmp_path / "clean")
-    assert [path.name for path in sorted((tmp_path / "clean").iterdir())] == ["00000", "00001", "00002"]
+    written = sorted(path.name for path in (tmp_path / "clean").iterdir())
+    assert written == ["00000", "00001", "00002", "_requests.json"]
     assert [report.num_fisher_examples["retain"] for report in reports.values()] == [197, 187, 186]
     assert [report.kept_fisher is not None for report in reports.values()] == [True, False, False]
     whole = {path.name: path.read_bytes() for path in (tmp_path / "clean" / "00002").iterdir()}

@@ -167,7 +167,7 @@ def write_manifest(folder: Path, owner: str) -> None:
             What the folder belongs to.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    record = {_OWNER: owner, "files": {name: _digest_of_file(folder / name) for name in names}}
+    record = {_OWNER: owner, "files": {name: digest_of_file(folder / name) for name in names}}
     (folder / MANIFEST_NAME).write_text(json.dumps(sealed(record), indent=2) + "\n")
 
 
@@ -199,7 +199,7 @@ def check_manifest(folder: Path, owner: str, remedy: str) -> None:
     for name, digest in record["files"].items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name} is missing. {remedy}")
-        if _digest_of_file(folder / name) != digest:
+        if digest_of_file(folder / name) != digest:
             raise ValueError(
                 f"{folder / name} is damaged, or is a file of another folder: it does not have the digest in "
                 f"{MANIFEST_NAME}. {remedy}"
@@ -207,7 +207,8 @@ def check_manifest(folder: Path, owner: str, remedy: str) -> None:
     check_owner(folder, record[_OWNER], owner, remedy)
 
 
-def _digest_of_file(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
+    """A digest of the bytes of a file, 32 hexadecimal digits."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

@@ -118,21 +118,37 @@ def check_same_run(folder: Path, before: Mapping[str, Any], now: Mapping[str, An
             "another way: whether the data sets are the same cannot be seen. Finish the run with that version, or "
             "choose another `output_dir`."
         )
-    differences = []
+    found = differences(before, now)
+    if found:
+        raise ValueError(
+            f"{folder} is the state of another run: {'; '.join(found)}. Continue with what that run was started with, "
+            "or choose another `output_dir`."
+        )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """
+    Says in what two identities differ. Names no request, which may be called like a person.
+
+    Args:
+        before, now (`dict[str, Any]`):
+            The identities.
+    """
+    found = []
     for key in sorted((before.keys() | now.keys()) - {NOT_COMPARED}):
         old, new = before.get(key), now.get(key)
         if old == new:
             continue
-        if isinstance(old, dict) and isinstance(new, dict):
+        if key == "requests":
+            found.append("other names of the requests, or another division of the rows among them")
+        elif isinstance(old, dict) and isinstance(new, dict):
             names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-            differences += [_difference(key, name, old.get(name), new.get(name)) for name in names]
+            # Where a model was loaded from: a call goes on from its model in memory, or from the folder of it.
+            names = [name for name in names if not name.endswith(".name_or_path")]
+            found += [_difference(key, name, old.get(name), new.get(name)) for name in names]
         else:
-            differences.append(f"{key} {old!r}, now {new!r}" if key == "num_processes" else f"another {key}")
-    if differences:
-        raise ValueError(
-            f"{folder} is the state of another run: {'; '.join(differences)}. Continue with what that run was started "
-            "with, or choose another `output_dir`."
-        )
+            found.append(f"{key} {old!r}, now {new!r}" if key == "num_processes" else f"another {key}")
+    return found
 
 
 def _difference(key: str, name: str, old: Any, new: Any) -> str:

@@ -80,10 +80,10 @@ OTHER_DATA = {
 }
 
 
-@pytest.mark.parametrize("source", ["folder", "file", "object"])
+@pytest.mark.parametrize("source", ["folder", "file"])
 def test_a_kept_fisher_of_other_data_of_the_same_size_is_refused(tmp_path, attack, fisher, kept, source):
     fisher.save(tmp_path / "fisher.safetensors")
-    passed = {"folder": kept, "file": tmp_path / "fisher.safetensors", "object": fisher}[source]
+    passed = kept if source == "folder" else tmp_path / "fisher.safetensors"
 
     def accepted(parts):
         try:
