@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from .identifiers import WORD, has_several_words, identifiers_in, is_capitalised_word, is_date, names_in
+from .columns import Holds, full_names, holds, is_common
+from .identifiers import (
+    WORD,
+    has_several_words,
+    identifiers_in,
+    is_capitalised_word,
+    is_date,
+    is_one_number,
+    names_in,
+    phone_numbers,
+)
 from .needles import NUM_BLOB_BYTES, Code, Kind, Needles, anchors_of_words, join_needles, needles_of_words
+from .variants import dates_in_cell, days_in_cell, names_in_cell, values_in_cell
 from .words import BREAK, NUM_IN_A_ROW, Words, blocks, hash_of_bytes, hashes_of_ids, mixed, plain_text, runs_of
 
 
@@ -32,12 +44,16 @@ _STANDARD_WORDS = frozenset(
     "target test text texts title token tokens train type url user values".split()
 )
 
-# The cells of such columns are names even if few of them differ, as in the rows of one person.
-_NAME_COLUMN = re.compile(
-    "name|person|people|author|speaker|patient|customer|client|account|user|handle|employee|member|owner", re.I
-)
-# Columns of words, as in a dictionary, and of classes.
-_WORD_COLUMN = re.compile("word|term|token|lemma|vocab|tag|label|class|categor|topic", re.I)
+# If nine in ten different cells of a column of names or identifiers are as short as this, its name is believed.
+_MAX_CELL_WORDS, _MAX_CELL_CHARACTERS, _SHORT_SHARE = 8, 120, 0.9
+# The days on which people were born. Files that are published tell of later days.
+_LAST_BIRTH_YEAR = 2010
+# More family names are those of many other people too, and more days of birth those of any other event.
+_MAX_FAMILIES, _MAX_BIRTHS = 1000, 365
+# Shorter numbers are in any file. Multiples of these are sizes.
+_SIZES = (64, 100)
+_MIN_DIGITS = 5
+_IDENTIFYING = (Holds.NAMES, Holds.PHONES, Holds.BIRTHS, Holds.IDENTIFIERS, Holds.PRIVATE)
 
 
 _NUM_BATCH_CHARACTERS = 2**20
@@ -45,10 +61,12 @@ _NUM_BATCH_CHARACTERS = 2**20
 
 @dataclass
 class _Column:
-    """The cells of a column so far. Its single words and short phrases count only if enough cells differ."""
+    """The cells of a column so far. Which of them count is known at the end."""
 
     num_cells: int = 0
     seen: set[int] = field(default_factory=set)
+    # In a column of names or identifiers, its cells of a few words.
+    short: list[str] = field(default_factory=list)
     words: dict[str, int] = field(default_factory=dict)
     phrases: dict[str, int] = field(default_factory=dict)
 
@@ -82,7 +100,7 @@ class NeedleCollector:
         if not entries:
             return
         words = Words(BREAK.join(plain_text(text).replace(BREAK, " ") for text in entries))
-        codes = np.fromiter(entries.values(), np.uint8, len(entries))
+        codes = np.fromiter(entries.values(), np.uint16, len(entries))
         first, last = (np.searchsorted(words.pieces, np.arange(len(entries)), side) for side in ("left", "right"))
         short = (last > first) & (last - first <= NUM_IN_A_ROW)
         self._found.append(needles_of_words(words, first[short], last[short], codes[short]))
@@ -90,7 +108,15 @@ class NeedleCollector:
         first = first[~short[words.pieces[first]]]
         self._found.append(needles_of_words(words, first, first + NUM_IN_A_ROW, codes[words.pieces[first]]))
 
-    def add_cells(self, name: str, cells: Sequence[Any]) -> None:
+    def add_rows(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Adds rows, given by their columns."""
+        for name, cells in columns.items():
+            self._add_cells(name, cells)
+        for name, *both in full_names(columns):
+            pairs = zip(*both, strict=True)
+            self._add_cells(name, [" ".join(pair) for pair in pairs if all(isinstance(part, str) for part in pair)])
+
+    def _add_cells(self, name: str, cells: Sequence[Any]) -> None:
         """Adds cells of a column."""
         texts: dict[tuple[str, ...], dict[str, int]] = {(name,): {}}
         for cell in cells:
@@ -121,8 +147,10 @@ class NeedleCollector:
                 self._add_blob(cell)
             case bool() | None:
                 pass
+            case date():
+                yield path, f"{cell:%Y-%m-%d}"
             case int() | float():
-                if math.isfinite(cell) and cell == int(cell) and abs(cell) >= 100_000:
+                if math.isfinite(cell) and cell == int(cell) and abs(cell) >= 10_000:
                     yield path, str(abs(int(cell)))
             case np.ndarray():
                 self._add_array(path[-1], cell)
@@ -138,6 +166,9 @@ class NeedleCollector:
             case Mapping():
                 for key, value in cell.items():
                     yield from self._texts_of((*path, str(key)), value)
+                for key, given, family in full_names(cell):
+                    if isinstance(given, str) and isinstance(family, str):
+                        yield (*path, key), f"{given} {family}"
             case [int() | float(), *_] if all(isinstance(item, (int, float)) for item in cell):
                 yield from self._texts_of(path, np.asarray(cell))
             case [str(), *_] if all(isinstance(item, str) and " " not in item for item in cell):
@@ -162,22 +193,26 @@ class NeedleCollector:
         self._add_windows(words)
         num_words = np.bincount(words.pieces, minlength=len(texts)).tolist()
         always: dict[str, int] = {}
+        if holds(name) in _IDENTIFYING:
+            column.short += [
+                text for text in texts if len(text) <= _MAX_CELL_CHARACTERS and len(text.split()) <= _MAX_CELL_WORDS
+            ]
         for text, number in zip(texts, num_words, strict=True):
             if number > 1:
-                always |= dict.fromkeys(names_in(text), Kind.NAME)
+                always |= {found: Kind.NAME | Code.CAPITALISED * is_common(found) for found in names_in(text)}
             for found, is_number in identifiers_in(text):
                 if is_number:
                     self._numbers.setdefault(len(found), {})[found] = Kind.IDENTIFIER
                 else:
                     always[found] = Kind.IDENTIFIER
             if number < NUM_IN_A_ROW:
-                self._add_short_text(name, column, text, always)
+                self._add_short_text(column, text, always)
         self.add(always)
         if self.tokenizer is not None:
             encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
             self._add_token_ids([np.asarray(ids, np.int64) for ids in encoded])
 
-    def _add_short_text(self, name: str, column: _Column, text: str, always: dict[str, int]) -> None:
+    def _add_short_text(self, column: _Column, text: str, always: dict[str, int]) -> None:
         """Adds a text of fewer than eight words, to the needles that count `always` or to those of the column."""
         words = WORD.findall(text)
         letters = "".join(words)
@@ -188,13 +223,12 @@ class NeedleCollector:
         elif len(letters.encode()) < 4:
             pass
         elif len(words) == 1:
-            capitalised = is_capitalised_word(text)
-            where = always if capitalised and _NAME_COLUMN.search(name) else column.words
-            where[text] = Kind.NAME | Code.CAPITALISED if capitalised else Kind.TEXT
+            if not is_common(text):
+                column.words[text] = Kind.NAME | Code.CAPITALISED if is_capitalised_word(text) else Kind.TEXT
         elif len(words) > 4 and len(letters) >= 20:
             always[text] = Kind.TEXT
-        elif len(letters) >= 12 or not letters.isascii():
-            column.phrases[text] = Kind.TEXT
+        elif not is_common(text) and (len(letters) >= 12 or not any(map(is_common, words)) or not letters.isascii()):
+            column.phrases[text] = Kind.TEXT | (Code.APART if len(letters) < 12 else 0)
 
     def _add_windows(self, words: Words) -> None:
         """Adds all eight words in a row. They count only if they are no template."""
@@ -241,13 +275,47 @@ class NeedleCollector:
         """Adds the words and phrases of the columns where they count, and the names of the columns."""
         for path, column in self._columns.items():
             name, num_distinct = path[-1], len(column.seen)
-            if 2 * num_distinct >= column.num_cells:
+            kind = holds(" ".join(path))
+            if kind in _IDENTIFYING and len(column.short) >= _SHORT_SHARE * num_distinct:
+                self._add_identifying(kind, column)
+            # The rows of one person are equal in many columns. So are those of one template, of ordinary words.
+            if num_distinct == 1 and column.num_cells > 1 and kind is not Holds.CLASSES:
+                self.add(column.phrases)
+            elif 2 * num_distinct >= column.num_cells:
                 self.add(column.phrases)
                 nearly_all = num_distinct >= max(10, 0.9 * column.num_cells)
-                if 2 * len(column.words) > num_distinct and not _WORD_COLUMN.search(name):
+                if 2 * len(column.words) > num_distinct and kind is not Holds.CLASSES:
                     self.add({word: code for word, code in column.words.items() if nearly_all or not word.islower()})
             if _is_telling_column(name):
                 self.add({name: Kind.COLUMN})
+
+    def _add_identifying(self, kind: Holds, column: _Column) -> None:
+        """Adds every cell of a column that names or identifies, also as somebody else would write it."""
+        # A few values in many rows may be classes, whatever the column is called.
+        are_classes = 1 < len(column.seen) < column.num_cells / 2
+        entries: dict[str, int] = {}
+        for text in column.short:
+            if kind is Holds.BIRTHS:
+                days = days_in_cell(text)
+                if not days:
+                    continue
+                self._numbers.setdefault(0, {})[text] = Kind.TEXT
+                if len(column.short) <= _MAX_BIRTHS and all(day.year <= _LAST_BIRTH_YEAR for day in days):
+                    entries |= dates_in_cell(text)
+            elif is_one_number(text.strip().removeprefix("+")):
+                numbers = {"".join(re.findall(r"\d", text))}
+                if kind is Holds.PHONES:
+                    numbers |= phone_numbers(text.strip())
+                for number in numbers:
+                    is_short = len(number) == _MIN_DIGITS
+                    if len(number) > _MIN_DIGITS or is_short and all(int(number) % size for size in _SIZES):
+                        code = Kind.IDENTIFIER | (Code.APART if is_short else 0)
+                        self._numbers.setdefault(len(number), {})[number] = code
+            elif kind is Holds.NAMES:
+                entries |= names_in_cell(text, are_classes, len(column.short) > _MAX_FAMILIES)
+            elif kind is not Holds.PRIVATE or not are_classes:
+                entries |= values_in_cell(text, are_classes, kind is Holds.PRIVATE)
+        self.add(entries)
 
     def needles(self) -> Needles:
         """The needles of all that was added."""
@@ -259,7 +327,7 @@ class NeedleCollector:
             hashes, anchors, counts = _counted(*map(np.concatenate, zip(*self._windows, strict=True)))
             kept = counts < max(_MIN_TEMPLATE_TEXTS, _TEMPLATE_SHARE * self._num_texts)
             code = Kind.WORDS | Code.SEVERAL_WORDS | Code.IN_VOCABULARIES
-            self._found.append(Needles(hashes[kept], np.full(kept.sum(), code, np.uint8), anchors[kept]))
+            self._found.append(Needles(hashes[kept], np.full(kept.sum(), code, np.uint16), anchors[kept]))
         blobs = [(part, place, key) for key, parts in self._blobs.items() for place, part in enumerate(parts)]
         windows, offsets, hashes = np.array(blobs, np.uint64).reshape(-1, 3).T
         token_ids = np.concatenate([np.empty(0, np.uint64), *self._token_ids])

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .columns import is_common
 from .encodings import other_texts, readings, utf8_text
 from .formats import (
     MAX_TEXT_BYTES,
@@ -35,7 +36,7 @@ from .formats import (
     text_of_token,
     texts_in_bytes,
 )
-from .identifiers import is_one_number
+from .identifiers import WORD, is_one_number
 from .needles import Code, Kind, Needles
 from .words import BREAK, Words, blocks, plain_text
 
@@ -58,6 +59,9 @@ _UNPACK = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 DIGITS = re.compile(r"([0-9]+)")
 _INTEGERS = re.compile(r"(?<![0-9])[0-9]{1,18}(?:[\s,;|]+[0-9]{1,18}){7,}")
 _ABSOLUTE = re.compile(r"(?:^|[^\w.])[/\\]+$")
+_FEW_WORDS = re.compile(r"\w+(?:(?:\W|_){1,3}[^\W_]+)+")
+_NAME_BEFORE, _NAME_AFTER = re.compile(r"([A-ZÀ-ÞĀ-ŽΆ-Я]\w*)[.]?[ \n]$"), re.compile(r"^,?[ \n]([A-ZÀ-ÞĀ-ŽΆ-Я]\w*)")
+_WHOLE_NUMBER = re.compile(r"[0-9]+|[0-9]{1,3}(?:[, ][0-9]{3})+|(?:[0-9]{1,4}[./-] ?){2}[0-9]{1,4}")
 _IN_HOMES = re.compile(r"[/\\](?:home|users)[/\\]$", re.I)
 
 
@@ -134,7 +138,9 @@ class FileSearch:
 
     def _is_leak(self, name: str) -> bool:
         if name not in self._are_leaks:
-            self._are_leaks[name] = any(True for _ in self._hits_anywhere(plain_text(name)))
+            # The name may be an entry of a vocabulary.
+            texts = {plain_text(name), plain_text(text_of_token(name))}
+            self._are_leaks[name] = any(True for text in texts for _ in self._hits_anywhere(text))
         return self._are_leaks[name]
 
     # Texts.
@@ -201,7 +207,9 @@ class FileSearch:
             elif path[:2] == ("model", "merges"):
                 entries.append(((*field, *path), entry_in_line(leaf)))
             elif vocabulary or path[:2] == ("model", "vocab"):
-                entries.append(((*field, *path), leaf))
+                # The numbers of the entries are no traces.
+                if len(leaf) > 5 or not leaf.isdigit():
+                    entries.append(((*field, *path), leaf))
             else:
                 texts.append(((*field, *path), leaf))
         self._texts(texts)
@@ -309,7 +317,9 @@ def _counts(code: int, text: str, begin: int, end: int, num_entries: int) -> boo
     kind, found = code & Code.KIND, text[begin:end]
     if num_entries:
         return _counts_in_vocabulary(code, text, begin, end, num_entries)
-    if code & Code.CAPITALISED and not found[0].isupper():
+    if code & Code.CAPITALISED and not all(word[0].isupper() for word in WORD.findall(found)):
+        return False
+    if code & Code.APART and not _is_apart(code, text, begin, end):
         return False
     if kind == Kind.PATH:
         absolute = _ABSOLUTE.search(text[max(0, begin - 4) : begin]) or text[begin + 1 : begin + 2] == ":"
@@ -334,3 +344,22 @@ def _counts_in_vocabulary(code: int, text: str, begin: int, end: int, num_entrie
     if of_person and is_entry and not is_general and (found[0].isupper() or not has_case or len(found) >= 7):
         return True
     return bool(code & Code.IN_VOCABULARIES) and (has_case or not code & Code.SEVERAL_WORDS or not found.isalnum())
+
+
+def _is_apart(code: int, text: str, begin: int, end: int) -> bool:
+    """Whether a short needle is written as words of its own: not within a longer word, number or name."""
+    found, before, after = text[begin:end], text[max(0, begin - 30) : begin], text[end : end + 30]
+    if not any(map(str.isalpha, found)):
+        # The digits of 0.48213 are no number of their own.
+        in_fraction = re.search("[0-9][.]$", before) or re.match("[.][0-9]", after)
+        return _WHOLE_NUMBER.fullmatch(found) is not None and not in_fraction
+    if code & Code.CAPITALISED and not code & Code.SEVERAL_WORDS:
+        # The family name of somebody else, beside whose given name it stands.
+        others = [*_NAME_BEFORE.findall(before), *_NAME_AFTER.findall(after)]
+        if not all(len(other) > 1 and is_common(other) for other in others):
+            return False
+    if not found.isascii():
+        # Other scripts join words to each other.
+        return True
+    is_written_so = _FEW_WORDS.fullmatch(found) if code & Code.SEVERAL_WORDS else found.isalnum()
+    return bool(is_written_so) and not (before[-1:].isalnum() or after[:1].isalnum())

@@ -79,7 +79,7 @@ def leaves(value: Any) -> Iterator[tuple[Field, str | list[int]]]:
             stack += [((*path, place), item) for place, item in enumerate(value)]
         elif isinstance(value, str):
             yield path, value
-        elif isinstance(value, int) and abs(value) >= 100_000:
+        elif isinstance(value, int) and abs(value) >= 10_000:
             yield path, str(abs(value))
 
 
@@ -126,7 +126,7 @@ def pickled_texts(file: BinaryIO) -> Iterator[str]:
             for _, argument, _ in pickletools.genops(file):
                 if isinstance(argument, str):
                     yield argument
-                elif isinstance(argument, int) and not isinstance(argument, bool) and abs(argument) >= 100_000:
+                elif isinstance(argument, int) and not isinstance(argument, bool) and abs(argument) >= 10_000:
                     yield str(abs(argument))
 
 

@@ -19,8 +19,17 @@ _IDENTIFIERS = re.compile(
     r"|(?P<number>\+?\(?\d(?:[ ./()-]{0,3}\d)+)"
 )
 _DATE = re.compile(r"(?:\d{1,2}[./-]){2}\d{2,4}(?:\D+\d{1,2})?|\d{4}[./-]\d{1,2}[./-]\d{1,2}(?:\D+\d{1,2})?")
-_NO_NUMBER = re.compile(r"(?:19|20)\d\d(?:[ ./-]+(?:19|20)\d\d)+|(?:19|20)\d{6}|\d+\.\d+(?: +\d+\.\d+)*")
+_NO_NUMBER = re.compile(
+    r"(?:19|20)\d\d(?:[ ./-]+(?:19|20)\d\d)+|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+    r"|\d+\.\d+(?: +\d+\.\d+)*"
+)
 _ONE_NUMBER = re.compile(r"\d+(?:[ ./()-]{1,3}\d+)*|\d{1,3}(?:,\d{3})+")
+# Of the countries with most lines. The number of another country is found as it is written.
+_COUNTRY_CODES = (
+    "1 7 20 27 30 31 32 33 34 36 39 40 41 43 44 45 46 47 48 49 51 52 54 55 56 57 60 61 62 63 64 65 66 81 82 84 86 90 "
+    "91 92 94 98 212 234 254 351 353 358 380 420 852 886 966 971 972".split()
+)
+_MIN_PHONE_DIGITS = 7
 
 _CAPITALISED = r"(?:[A-ZÀ-ÖØ-ÞĀ-ŽΆ-ΫЀ-Я][\w'’-]+|[A-Z]\.)"
 _NAMES = re.compile(
@@ -28,7 +37,7 @@ _NAMES = re.compile(
     rf"{_CAPITALISED})+"
 )
 # Words that are capitalised at the beginning of a sentence or a title, or beside a name.
-_NO_NAMES = frozenset(
+NO_NAMES = frozenset(
     "a after all also although an and another any are as at because before both but by can could did do does during "
     "each either every few first for from had has have he her here his how however i if in into is it its last later "
     "like many may me most mr mrs ms my no nor not now of on once one only or our out over she should since so some "
@@ -69,10 +78,31 @@ def _numbers_of(found: str) -> Iterator[str]:
     digits = "".join(groups)
     if is_date(found) or _NO_NUMBER.fullmatch(found):
         return
+    if found.startswith(("+", "00")):
+        yield from phone_numbers(found)
     # Single digits with spaces between them are no number.
     for number in {digits, *groups} if len(digits) >= 2 * len(groups) else groups:
         if len(number) >= 6 and len(set(number)) > 2 and not _NO_NUMBER.fullmatch(number):
             yield number
+
+
+def phone_numbers(text: str) -> set[str]:
+    """The digits of a telephone number as it is dialled from its own country and from others."""
+    digits = re.sub(r"\D", "", text.replace("(0)", ""))
+    codes = _COUNTRY_CODES
+    if text.startswith(("+", "00")):
+        digits = digits.lstrip("0")
+        codes = [code for code in codes if digits.startswith(code)] or [digits[:3]]
+        digits = digits[len(codes[0]) :]
+    elif not text.startswith("0"):
+        codes = []
+    national = digits.lstrip("0")
+    if len(national) < _MIN_PHONE_DIGITS:
+        return set()
+    international = {f"{code}{national}" for code in codes}
+    if len(codes) == 1:
+        international.add(f"{codes[0]}0{national}")
+    return {national, f"0{national}"} | international | {f"00{number}" for number in international}
 
 
 def _is_code(word: str) -> bool:
@@ -101,9 +131,9 @@ def names_in(text: str) -> Iterator[str]:
     """Yields two to four capitalised words in a row. If there are more than two, the last two are a name too."""
     for match in _NAMES.finditer(text):
         words = re.sub(r"['’]s?$", "", match[0]).split()
-        while words and words[0].lower().rstrip(".") in _NO_NAMES:
+        while words and words[0].lower().rstrip(".") in NO_NAMES:
             del words[0]
-        while words and words[-1].lower() in _NO_NAMES:
+        while words and words[-1].lower() in NO_NAMES:
             del words[-1]
         if 2 <= len(words) <= 4 and sum(map(len, words)) >= 5 and words[0][0].isupper() and words[-1][0].isupper():
             yield " ".join(words)

@@ -69,6 +69,8 @@ class Code(IntFlag):
     IN_VOCABULARIES = 32
     # Counts only if it begins with a capital letter.
     CAPITALISED = 64
+    # Is so short that it counts only if its words are written apart from each other and from what surrounds them.
+    APART = 128
     # From a column of names: counts among class names and entries of vocabularies too.
     PERSON = 256
 
@@ -203,7 +205,7 @@ def join_needles(parts: Sequence[Needles]) -> Needles:
         return np.concatenate([getattr(part, name) for part in parts])
 
     hashes, codes, windows = every("hashes"), every("codes"), every("blob_windows")
-    order = np.lexsort((codes & (Code.KIND | Code.CAPITALISED), hashes))
+    order = np.lexsort((codes & (Code.KIND | Code.CAPITALISED | Code.APART), hashes))
     hashes, codes, by_window = hashes[order], codes[order], np.argsort(windows, kind="stable")
     once = np.ones(len(hashes), bool)
     once[1:] = hashes[1:] != hashes[:-1]
@@ -231,13 +233,14 @@ def needles_of_words(words: Words, first: np.ndarray, last: np.ndarray, codes: n
         first, last (`np.ndarray`):
             The first word of every run, and the word after its end.
         codes (`np.ndarray`):
-            The kinds of the runs, with [`Code.CAPITALISED`] for those that count only with a capital letter.
+            The kinds of the runs, with [`Code.CAPITALISED`] and [`Code.APART`] where these hold.
     """
     begins, ends = words.starts[first], words.starts[last]
     kinds, num_letters, several_words = codes & Code.KIND, ends - begins, last - first > 1
     in_vocabularies = (kinds == Kind.NAME) & several_words
     in_vocabularies |= (kinds <= Kind.IDENTIFIER) & (num_letters >= 8)
     in_vocabularies |= (num_letters >= 12) & (several_words | (codes & Code.CAPITALISED > 0))
+    in_vocabularies &= codes & Code.APART == 0
     codes = codes | Code.SEVERAL_WORDS * several_words | Code.IN_VOCABULARIES * in_vocabularies
     return Needles(words.hashes(begins, ends), codes.astype(np.uint16), anchors_of_words(words, first, last))
 

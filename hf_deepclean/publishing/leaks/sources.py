@@ -43,17 +43,19 @@ def needles_of_dataset(dataset: Any, *, tokenizer: Any = None, names: Iterable[s
     - eight words in a row of a text, and shorter texts as a whole;
     - e-mail addresses, URLs, numbers of six digits or more, and codes of letters and digits;
     - two or more capitalised words in a row;
+    - every cell of a column whose name says that it holds names, telephone numbers, birth dates, addresses, numbers or
+      diagnoses, also with the family name first, with initials, in Latin letters, or as another form of the date;
     - eight token ids in a row;
     - bytes of images, sounds and arrays of numbers;
     - the names of columns, of the split and of the folders of cached copies, and fingerprints.
 
     The names of the files that the data came from are not known here; pass them as `names`.
 
-    What any text may hold is no trace. A single word counts only in a column of single words that are no classes: in
-    small letters if nine in ten of its cells differ, capitalised if half of them differ or the column holds names.
-    Short phrases in small letters count if half of the cells differ. Numbers do not count if there are so many that
-    chance would find one. Eight words in a row do not count if a tenth of all texts hold them, as in the template of a
-    prompt.
+    What any text may hold is no trace. In other columns a single word counts only if it is no ordinary word and no
+    class: in small letters if nine in ten of the cells differ, capitalised if half of them differ. Short phrases
+    count if half of the cells differ or all are equal, unless all their words are ordinary. Numbers do not count if
+    there are so many that chance would find one. Eight words in a row do not count if a tenth of all texts hold them,
+    as in the template of a prompt.
 
     Args:
         dataset ([`~datasets.Dataset`], map-style or iterable):
@@ -70,8 +72,7 @@ def needles_of_dataset(dataset: Any, *, tokenizer: Any = None, names: Iterable[s
     collector = NeedleCollector(tokenizer)
     with all_seeded(0):
         for batch in _batches(dataset):
-            for name, cells in batch.items():
-                collector.add_cells(name, cells)
+            collector.add_rows(batch)
     collector.add_columns()
     collector.add({name: Kind.NAME | _capitalised(name) for name in names})
     collector.add(_names_of(dataset))

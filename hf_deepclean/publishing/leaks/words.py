@@ -1,8 +1,8 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-Splits texts into words of letters and digits, and hashes runs of words. Case, punctuation, white space, emphasis and
-hyphens make no difference.
+Splits texts into words of letters and digits, and hashes runs of words. Case, accents, punctuation, white space,
+emphasis and hyphens make no difference.
 
 The hash of a run is a polynomial of its letters modulo 2^64, so the hash of any run in a text is a difference of two
 prefix sums. The time of a search is proportional to the text, however many needles there are.
@@ -29,10 +29,19 @@ _BLOCK_CHARACTERS = 2**20
 _OVERLAP_CHARACTERS = 2**11
 
 _LETTER, _IDEOGRAPH, _DIGIT = 1, 2, 3
+# Beyond these are no letters. The last ones are ideographs alone.
+_NUM_CHARACTERS, _FIRST_RARE_IDEOGRAPH = 0x323C0, 0x20000
+# Letters that are written without their accents too: Latin, Greek, Cyrillic and Arabic. Some do not decompose.
+_ACCENTED = (*range(0x00C0, 0x0530), *range(0x0620, 0x0700), *range(0x1E00, 0x2000))
+_PLAIN_LETTERS = dict(zip("øłđħıىةی", "oldhiيهي", strict=True))
 # Thai and Lao, Burmese, Khmer, and Chinese and Japanese: scripts without spaces between words.
 _UNSPACED = ((0x0E00, 0x1000), (0x1000, 0x10A0), (0x1780, 0x1800), (0x2E80, 0xA000), (0xF900, 0xFB00))
 
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
+# Invisible characters, accents that belong to no letter, the points of Hebrew and Arabic, and the Arabic stroke.
+_INVISIBLE = re.compile(
+    "[\u00ad\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"
+    "\u0640\u064b-\u065f\u0670\u200b-\u200f\u2060\u2066-\u2069\ufeff]"
+)
 _FORMATTING = re.compile(r"</?(?:b|i|u|em|strong|mark|code|br|p|span|sub|sup)\s*/?>", re.I)
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
@@ -41,7 +50,7 @@ class Words:
     """
     The words of a text, with the hash of any run of its letters and digits.
 
-    In a script without spaces every letter is a word. Characters beyond U+FFFF count as punctuation.
+    In a script without spaces every letter is a word. Accents make no difference.
 
     Args:
         text (`str`):
@@ -83,9 +92,9 @@ class Words:
 
 @cache
 def _characters() -> tuple[np.ndarray, np.ndarray]:
-    """For every character up to U+FFFF its kind, 0 for punctuation and the like, and its lower case."""
-    kinds, folded = np.zeros(2**16, np.uint8), np.arange(2**16, dtype=np.uint64)
-    for code in range(2**16):
+    """For every character its kind, 0 for punctuation and the like, and its lower case without accents."""
+    kinds, folded = np.zeros(_NUM_CHARACTERS, np.uint8), np.arange(_NUM_CHARACTERS, dtype=np.uint64)
+    for code in range(0x1F000):
         category = unicodedata.category(chr(code))
         if category[0] in "LMN":
             kinds[code] = _DIGIT if category == "Nd" else _LETTER
@@ -93,6 +102,11 @@ def _characters() -> tuple[np.ndarray, np.ndarray]:
             folded[code] = ord(small) if len(small) == 1 else code
     for first, last in _UNSPACED:
         kinds[first:last][kinds[first:last] == _LETTER] = _IDEOGRAPH
+    for code in _ACCENTED:
+        base, *marks = unicodedata.normalize("NFD", chr(code).casefold())
+        if all(map(unicodedata.combining, marks)):
+            folded[code] = ord(_PLAIN_LETTERS.get(base, base))
+    kinds[_FIRST_RARE_IDEOGRAPH:-1] = _IDEOGRAPH
     return kinds, folded
 
 
@@ -174,7 +188,7 @@ def runs_of(marks: np.ndarray, length: int, stride: int = 1) -> np.ndarray:
 
 
 def plain_text(text: str) -> str:
-    """Decodes entities, Unicode escapes and percent-encoding; removes formatting tags and invisible characters."""
+    """Decodes entities, escapes and percent-encoding; removes formatting tags, invisible characters and points."""
     if "\\u" in text:
         text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
     if "&" in text:
