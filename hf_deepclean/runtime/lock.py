@@ -5,6 +5,8 @@
 import errno
 import os
 import socket
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +21,9 @@ LOCK_NAME = ".unlearning.lock"
 # A file's time may be rounded, and a clock may be corrected.
 _SECONDS_OF_DOUBT = 5.0
 _SECONDS_FOR_NAME = 1.0
+_SECONDS_FOR_FOLDER = 1.0
+# By which filelock tells containers of one host name apart.
+_NAMESPACE_MARK = "?pidns-"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,12 @@ class Holder:
     @property
     def is_here(self) -> bool:
         """Whether the process is on this machine. A container is a machine of its own."""
-        return self.host.partition("?")[0] == socket.gethostname()
+        host, _, namespace = self.host.partition(_NAMESPACE_MARK)
+        if host.partition("?")[0] != socket.gethostname():
+            return False
+        with suppress(OSError):
+            return not namespace or int(namespace, 16) == os.stat("/proc/self/ns/pid").st_ino
+        return True
 
     @property
     def may_be_alive(self) -> bool:
@@ -47,7 +57,10 @@ class Holder:
         if not self.is_here:
             return True
         try:
-            return psutil.Process(self.process).create_time() <= self.since + _SECONDS_OF_DOUBT
+            process = psutil.Process(self.process)
+            # A killed process keeps its number until its parent asks for its status, which some never do.
+            is_dead = process.status() == psutil.STATUS_ZOMBIE
+            return not is_dead and process.create_time() <= self.since + _SECONDS_OF_DOUBT
         except psutil.NoSuchProcess:
             return False
         except psutil.Error:
@@ -62,13 +75,18 @@ def holder_of(folder: Path) -> Holder | None:
         folder (`Path`):
             The folder.
     """
-    path = folder / LOCK_NAME
+    holder = _named(folder / LOCK_NAME)
+    return holder if holder is not None and holder.may_be_alive else None
+
+
+def _named(path: Path) -> Holder | None:
+    """The process that a lock names, dead or alive."""
     try:
         lines, since = path.read_text(errors="replace").splitlines(), path.stat().st_mtime
         holder = Holder(int(lines[0]), lines[1], since)
     except (OSError, ValueError, IndexError):
         return None
-    return holder if holder.may_be_alive else None
+    return holder if 0 < holder.process < 2**32 else None
 
 
 def check_not_held(folder: Path) -> None:
@@ -109,10 +127,16 @@ class FolderLock:
             `BlockingIOError`: If another process holds the folder. Says which one, since when, and what to do.
             `OSError`: If the folder cannot be written.
         """
+        end = time.monotonic() + _SECONDS_FOR_FOLDER
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            # A process that has just made its lock may not have written its name into it.
-            self._lock.acquire(timeout=_SECONDS_FOR_NAME if holder_of(self.folder) is None else 0)
+            while True:
+                try:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    return self._take()
+                except (FileNotFoundError, FileExistsError):
+                    # Another run that ends removes the folder if it is empty.
+                    if self.folder.is_file() or time.monotonic() > end:
+                        raise
         except Timeout:
             raise _refusal(self.folder, holder_of(self.folder)) from None
         except OSError as error:
@@ -121,6 +145,19 @@ class FolderLock:
                 f"The output directory {self.folder} cannot be written ({error.strerror}). Choose another "
                 "`output_dir`, or make it writable",
             ) from error
+
+    def _take(self) -> None:
+        path = self.folder / LOCK_NAME
+        named = _named(path)
+        try:
+            # A process that has just made its lock may not have written its name into it.
+            self._lock.acquire(timeout=_SECONDS_FOR_NAME if named is None else 0)
+        except Timeout:
+            if named is None or named.may_be_alive:
+                raise
+            # For filelock, a process that its parent has not asked for is alive, and so is one that got its number.
+            _put_aside(path)
+            self._lock.acquire(timeout=0)
 
     def release(self) -> None:
         """Gives the folder free."""
@@ -132,6 +169,18 @@ class FolderLock:
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+
+def _put_aside(path: Path) -> None:
+    """Removes the lock of a dead process, and no other one that took its place meanwhile."""
+    aside = path.with_name(f"{LOCK_NAME}.dead-{os.getpid()}")
+    with suppress(FileNotFoundError):
+        os.rename(path, aside)
+        holder = _named(aside)
+        if holder is not None and not holder.may_be_alive:
+            aside.unlink()
+        else:
+            os.rename(aside, path)
 
 
 def _refusal(folder: Path, holder: Holder | None) -> BlockingIOError:

@@ -20,6 +20,10 @@ from ..runtime.processes import is_main_process, num_processes
 from .progress import PROGRESS_NAME, load_progress
 
 
+# Another run that begins or ends may remove a folder in which this one tries to write.
+_TRIES = 100
+
+
 def num_bytes_to_write(request: UnlearningRequest, args: FisherUnlearningConfig) -> int:
     """
     Returns the size of the result plus that of the sums of both Fishers of every process, in bytes.
@@ -37,31 +41,49 @@ def num_bytes_to_write(request: UnlearningRequest, args: FisherUnlearningConfig)
 def belongs_to_run(output: Path, name: str) -> bool:
     """Whether the entry `name` of an output directory belongs to the run whose state is there."""
     record = output / STATE_FOLDER / PROGRESS_NAME
-    if name in (STATE_FOLDER, LOCK_NAME) or name.startswith(INCOMPLETE):
+    if name == STATE_FOLDER or name.startswith((INCOMPLETE, LOCK_NAME)):
         return True
     return record.exists() and name in load_progress(record).result_files
 
 
 def _check_can_be_written(path: Path) -> None:
-    """Makes a folder in an output directory, and takes it away again with all that had to be made for it."""
-    absent = []
-    try:
-        absent = [folder for folder in (path, *path.parents) if not folder.exists()]
-        if path.is_file():
+    """Makes what is missing of the path of an output directory within a folder beside it, and takes that away again."""
+    for _ in range(_TRIES):
+        try:
+            there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+            if there == path and path.is_file():
+                return
+            # Not in its place: another run that begins or ends may make or remove the same folders.
+            with undisturbed(), tempfile.TemporaryDirectory(prefix=INCOMPLETE, dir=there) as beside:
+                (beside / path.relative_to(there)).mkdir(parents=True, exist_ok=True)
             return
-        path.mkdir(parents=True, exist_ok=True)
-        with undisturbed():
-            os.rmdir(tempfile.mkdtemp(prefix=INCOMPLETE, dir=path))
-    except (OSError, ValueError) as error:
-        raise OSError(
-            getattr(error, "errno", None) or errno.EINVAL,
-            f"The output directory {path} cannot be written ({getattr(error, 'strerror', None) or error}). Choose "
-            "another `output_dir`, or make it writable",
-        ) from error
-    finally:
-        for folder in absent:
-            with suppress(OSError, ValueError):
-                folder.rmdir()
+        except (OSError, ValueError) as error:
+            problem = error
+            if not isinstance(error, FileNotFoundError):
+                break
+    raise OSError(
+        getattr(problem, "errno", None) or errno.EINVAL,
+        f"The output directory {path} cannot be written ({getattr(problem, 'strerror', None) or problem}). Choose "
+        "another `output_dir`, or make it writable",
+    ) from problem
+
+
+def _is_expected(output: Path, entry: Path, *, resuming: bool) -> bool:
+    if entry.name.startswith(LOCK_NAME):
+        return True
+    if entry.name.startswith(INCOMPLETE) and _is_empty_or_gone(entry):
+        # Another run tries whether it can write, before it sees who holds the directory.
+        return True
+    return resuming and bool(re.fullmatch(r"checkpoint-\d+|runs", entry.name) or belongs_to_run(output, entry.name))
+
+
+def _is_empty_or_gone(folder: Path) -> bool:
+    try:
+        return not any(folder.iterdir())
+    except NotADirectoryError:
+        return False
+    except FileNotFoundError:
+        return True
 
 
 def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> None:
@@ -74,21 +96,15 @@ def check_output_directory(path: str | os.PathLike[str], *, resuming: bool) -> N
         `BlockingIOError`: If another run holds the directory.
     """
     path = Path(path)
-    if is_main_process():
-        _check_can_be_written(path)
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise FileExistsError(f"The output directory {path} is a file. Choose another `output_dir`.")
     # The main process may hold the directory already, while others of its launch still look at it.
     if is_main_process():
         check_not_held(path)
-    found = sorted(
-        entry.name
-        for entry in path.iterdir()
-        if entry.name != LOCK_NAME
-        and not (resuming and (re.fullmatch(r"checkpoint-\d+|runs", entry.name) or belongs_to_run(path, entry.name)))
-    )
+        _check_can_be_written(path)
+    if path.is_file():
+        raise FileExistsError(f"The output directory {path} is a file. Choose another `output_dir`.")
+    found: list[str] = []
+    with suppress(FileNotFoundError):
+        found = sorted(entry.name for entry in path.iterdir() if not _is_expected(path, entry, resuming=resuming))
     if not found:
         return
     remedy = "Nothing is ever overwritten: choose another `output_dir`, or move what is there."

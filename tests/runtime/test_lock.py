@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import time
 
+import psutil
 import pytest
 
 from hf_deepclean.runtime.lock import LOCK_NAME, FolderLock, check_not_held, holder_of
@@ -49,13 +51,34 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, process):
     assert not (tmp_path / LOCK_NAME).exists()
 
 
-def test_the_lock_of_a_process_whose_number_another_process_has_now_is_taken_over(tmp_path):
+def test_the_lock_of_a_killed_process_that_its_parent_has_not_asked_for_is_taken_over(tmp_path, process):
+    os.kill(process.pid, signal.SIGKILL)
+    # Waits for its end, and leaves it as it is.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
+    check_not_held(tmp_path)
+    with FolderLock(tmp_path):
+        assert holder_of(tmp_path).process == os.getpid()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("start", ["1\n", ""], ids=["with its start", "without its start"])
+def test_the_lock_of_a_process_whose_number_another_process_has_now_is_taken_over(tmp_path, start):
     lock = tmp_path / LOCK_NAME
-    lock.write_text(f"{os.getppid()}\n{socket.gethostname()}\n1\n")
+    lock.write_text(f"{os.getppid()}\n{socket.gethostname()}\n{start}")
     os.utime(lock, (1, 1))
     assert holder_of(tmp_path) is None
     with FolderLock(tmp_path):
         pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_lock_of_another_container_of_the_same_name_is_refused(tmp_path):
+    host = f"{socket.gethostname()}?pidns-f0000001"
+    (tmp_path / LOCK_NAME).write_text(f"4000000\n{host}\n1\n")
+    for refused in (FolderLock(tmp_path).acquire, lambda: check_not_held(tmp_path)):
+        with pytest.raises(BlockingIOError, match="process 4000000 on .* delete .* if it is dead"):
+            refused()
 
 
 def test_a_lock_of_another_machine_is_refused_with_what_to_delete(tmp_path):
@@ -68,8 +91,9 @@ def test_a_lock_of_another_machine_is_refused_with_what_to_delete(tmp_path):
         pass
 
 
-def test_a_lock_that_names_nobody_is_refused_with_what_to_delete(tmp_path):
-    (tmp_path / LOCK_NAME).touch()
+@pytest.mark.parametrize("content", ["", f"-5\n{socket.gethostname()}\n"])
+def test_a_lock_that_names_nobody_is_refused_with_what_to_delete(tmp_path, content):
+    (tmp_path / LOCK_NAME).write_text(content)
     with pytest.raises(BlockingIOError, match=f"that is not named.* delete {tmp_path / LOCK_NAME} if no run"):
         FolderLock(tmp_path).acquire()
 
