@@ -19,7 +19,7 @@ from .baselines.projection import SubspaceForgetting as SubspaceForgetting
 from .cli.parser import UnlearningParser as UnlearningParser
 from .config import FisherUnlearningConfig as FisherUnlearningConfig
 from .data.arguments import DataArguments as DataArguments
-from .data.filters import split_forget_rows as split_forget_rows
+from .data.filters.forget_rows import split_forget_rows as split_forget_rows
 from .data.preprocessing import check_tokenizer as check_tokenizer
 from .data.preprocessing import prepare_images as prepare_images
 from .data.preprocessing import tokenize_causal_lm as tokenize_causal_lm

@@ -188,7 +188,7 @@ def _forget_needles(parsed: argparse.Namespace, folder: Path) -> "Needles":
     from transformers import AutoTokenizer
 
     from ..data.arguments import DataArguments
-    from ..data.filters import split_forget_rows
+    from ..data.filters.forget_rows import split_forget_rows
     from ..data.sources import load_splits
     from ..publishing.leaks import needles_of_dataset
 

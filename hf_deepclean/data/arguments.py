@@ -31,7 +31,7 @@ class DataArguments:
             An expression over the columns that is true for the rows to forget, such as `'label == 3'` or
             `'person in ("Ada", "Bob") and not text.startswith("From:")'`. It may use comparisons, `and`, `or`, `not`,
             `in`, arithmetic, constants, and the string methods `startswith`, `endswith`, `lower`, `upper`, `strip` and
-            `casefold`.
+            `casefold`. A list of one text has a comma: `person in ("Ada",)`.
         forget_column (`str`, *optional*):
             A column that is true, or 1, for the rows to forget. It is dropped afterwards.
         eval_split (`str`, *optional*):

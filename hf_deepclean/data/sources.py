@@ -15,7 +15,7 @@ from pyarrow import ArrowInvalid
 
 from ..runtime.files import NO_ROOM, explain_write_errors, incomplete_folder, number_of_write_error
 from .arguments import DataArguments
-from .filters import split_forget_rows
+from .filters.forget_rows import split_forget_rows
 from .progress_bars import progress_bars_on_main_process
 
 

@@ -47,7 +47,7 @@ def belongs_to_run(output: Path, name: str) -> bool:
 
 
 def _check_can_be_written(path: Path) -> None:
-    """Makes what is missing of the path of an output directory within a folder beside it, and takes that away again."""
+    """Makes what is missing of the path of an output directory in a temporary folder beside it."""
     for _ in range(_TRIES):
         try:
             there = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_deepclean import DataArguments, split_forget_rows
-from hf_deepclean.data.filters import compile_filter
+from hf_deepclean.data.filters.expressions import compile_filter
 from tests.data.examples import PEOPLE, people
 
 
@@ -70,14 +70,14 @@ def test_a_filter_that_is_none_or_selects_nothing_is_refused(expression, message
 
 def test_the_message_of_a_filter_does_not_show_the_row():
     with pytest.raises(ValueError, match="position 0") as error:
-        split_forget_rows(people(), DataArguments(forget_filter="person > 3"))
+        split_forget_rows(people(), DataArguments(forget_filter="person.strip() and label == 1"))
     assert "Ada" not in str(error.value)
 
 
 def test_a_filter_reads_only_the_columns_that_it_names():
-    function, used = compile_filter("age > 3 and not private", people().column_names)
-    assert used == ["age", "private"]
-    assert function({"age": 4, "private": False}) is True
+    compiled = compile_filter("age > 3 and not private", people().features)
+    assert compiled.columns == ["age", "private"]
+    assert compiled.matches({"age": 4, "private": False}) is True
 
 
 def test_a_column_marks_rows_and_is_dropped():
