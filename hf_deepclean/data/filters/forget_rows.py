@@ -109,7 +109,7 @@ def _doubts(dataset: Dataset, expression: Filter, marks: list[bool], near: list[
     if without:
         found.append(
             f" {len(without)} of the {len(selected)} selected rows have no value in {' or '.join(map(repr, columns))} "
-            f"(positions {_places(without)}), because `!=`, `not in` and `not` are true for them. If that is not "
+            f"(positions {_places(without)}), because conditions with `!=` or `not` are true for them. If that is not "
             f"meant, add `{columns[0]} != None and`; else add `{columns[0]} == None or`."
         )
     if empty:
