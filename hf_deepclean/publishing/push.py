@@ -311,9 +311,13 @@ def _git_hash(content: bytes) -> str:
 
 @contextmanager
 def _explain_failures(api: HfApi, repo_id: str, branch: str, head: ModelInfo | None = None) -> Iterator[None]:
-    """Raises failures as a `ConnectionError` that says what became of the repository."""
+    """Raises failures as a `ConnectionError` that says what became of the repository, and tells it at a signal."""
     try:
         yield
+    except (KeyboardInterrupt, SystemExit):
+        became = _became(api, repo_id, branch, head, "a commit was made as a whole, by this push or another")
+        logger.warning(f"The push to {repo_id} was interrupted. {became}")
+        raise
     except Exception as error:
         # These refusals already say what to do.
         if isinstance(error, (ValueError, FileExistsError)) and not isinstance(error, HfHubHTTPError):
@@ -322,16 +326,19 @@ def _explain_failures(api: HfApi, repo_id: str, branch: str, head: ModelInfo | N
 
 
 def _failure(api: HfApi, repo_id: str, branch: str, head: ModelInfo | None, error: Exception) -> ConnectionError:
-    became = f"Nothing was committed to {branch!r}."
-    if head is not None:
-        try:
-            now = api.model_info(repo_id, revision=branch).sha
-            became = (
-                f"No commit was made: {branch!r} is at {now[:8]} as before."
-                if now == head.sha
-                else f"{branch!r} was at {head.sha[:8]} and is at {now[:8]}: somebody else has pushed to it."
-            )
-        except Exception:
-            became = f"The Hub makes a commit as a whole or not at all. {branch!r} was at {head.sha[:8]}."
+    became = _became(api, repo_id, branch, head, "somebody else has pushed to it")
     cause = " ".join(str(error).split()) or type(error).__name__
     return ConnectionError(f"The push to {repo_id} failed. {became} The cause: {cause}")
+
+
+def _became(api: HfApi, repo_id: str, branch: str, head: ModelInfo | None, if_moved: str) -> str:
+    """What became of the branch, in a sentence."""
+    if head is None:
+        return f"Nothing was committed to {branch!r}."
+    try:
+        now = api.model_info(repo_id, revision=branch).sha
+    except Exception:
+        return f"The Hub makes a commit as a whole or not at all. {branch!r} was at {head.sha[:8]}."
+    if now == head.sha:
+        return f"No commit was made: {branch!r} is at {now[:8]} as before."
+    return f"{branch!r} was at {head.sha[:8]} and is at {now[:8]}: {if_moved}."

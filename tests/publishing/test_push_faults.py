@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pushes during which the Hub or the connection fails."""
 
+import logging
 import multiprocessing
+import os
 import re
-import shutil
 import signal
+import sys
 import time
 
 import pytest
 from datasets import Dataset
 
 from hf_deepclean import needles_of_dataset, push_folder_to_hub
+from hf_deepclean.runtime.lock import LOCK_NAME
 from tests.publishing.pushing import OLD, REPO, head_files, output, push
 
 
@@ -79,28 +82,60 @@ def test_somebody_elses_commit_in_between_is_not_overwritten(runs, hub, api, mon
     assert "model.safetensors" not in hub.files(REPO)
 
 
+def started_push(hub, runs, api, request):
+    """A push in a process of its own that waits for the answer to a request."""
+    arguments = {"needles": needles_of_dataset(Dataset.from_dict({"text": ["nothing of the kind"]}))}
+    arguments |= {"exist_ok": True, "api": api}
+    # Before the fork: the first use makes the run.
+    folder = output(runs["classifier"])
+
+    def pushed():
+        logging.getLogger("hf_deepclean").addHandler(logging.StreamHandler(sys.__stderr__))
+        push_folder_to_hub(folder, REPO, **arguments)
+
+    # Forked, because a new process would import all libraries again.
+    process = multiprocessing.get_context("fork").Process(target=pushed)
+    process.start()
+    deadline = time.monotonic() + 60
+    # The one request that is under way then is the delayed one.
+    while not any(request in f"{found.method} {found.path}" for found in hub.requests):
+        assert time.monotonic() < deadline and process.is_alive(), process.exitcode
+        time.sleep(0.05)
+    return process
+
+
 def test_a_process_that_is_killed_during_the_push_leaves_no_partial_commit(runs, hub, api):
     hub.seed(REPO, OLD)
     before = hub.repo(REPO)
     hub.fail("PUT", "/lfs/", delay=60)
-    folder, needles = (
-        output(runs["classifier"]),
-        needles_of_dataset(Dataset.from_dict({"text": ["nothing of the kind"]})),
-    )
-    arguments = {"needles": needles, "exist_ok": True, "api": api}
-    # Forked, because a new process would import all libraries again.
-    process = multiprocessing.get_context("fork").Process(
-        target=push_folder_to_hub, args=(folder, REPO), kwargs=arguments
-    )
-    process.start()
-    deadline = time.monotonic() + 60
-    # The one request that is under way then is the delayed one.
-    while not any(request.method == "PUT" for request in hub.requests):
-        assert time.monotonic() < deadline and process.is_alive(), process.exitcode
-        time.sleep(0.05)
+    process = started_push(hub, runs, api, "PUT")
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert (hub.repo(REPO).refs, hub.repo(REPO).commits) == (before.refs, before.commits)
-    for path in folder.glob(".incomplete*"):
-        shutil.rmtree(path)
+    folder = output(runs["classifier"])
+    assert len(list(folder.glob(".incomplete*"))) == 1
+    # It goes with the next push, even one that is refused.
+    with pytest.raises(FileExistsError):
+        push(runs["classifier"], api)
+    assert list(folder.glob(".incomplete*")) == []
+
+
+@pytest.mark.parametrize(
+    ("request_path", "number", "status"), [("PUT /lfs/", signal.SIGTERM, 143), ("/commit/", signal.SIGINT, 1)]
+)
+def test_a_signal_during_the_push_ends_it_with_a_word_of_where_it_stands_and_leaves_nothing_behind(
+    runs, hub, api, capfd, request_path, number, status
+):
+    hub.seed(REPO, OLD)
+    before = hub.repo(REPO)
+    hub.fail("PUT" if "PUT" in request_path else "POST", request_path.split()[-1], delay=2)
+    process = started_push(hub, runs, api, request_path)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == status
+    assert f"The push to {REPO} was interrupted." in capfd.readouterr().err
+    now = hub.repo(REPO)
+    assert now.commits == before.commits or "model.safetensors" in hub.files(REPO)
+    assert list(output(runs["classifier"]).glob(".incomplete*")) == []
+    assert not (output(runs["classifier"]) / LOCK_NAME).exists()
