@@ -191,6 +191,7 @@ def _forget_needles(parsed: argparse.Namespace, folder: Path) -> "Needles":
     from ..data.filters.forget_rows import split_forget_rows
     from ..data.sources import load_splits
     from ..publishing.leaks import needles_of_dataset
+    from ..publishing.leaks.classes import class_names_of
 
     rows = load_splits(parsed.forget_file, {"forget": parsed.forget_split})["forget"]
     if parsed.forget_filter is not None:
@@ -200,4 +201,6 @@ def _forget_needles(parsed: argparse.Namespace, folder: Path) -> "Needles":
     if (folder / "tokenizer_config.json").exists():
         trust = getattr(parsed, "trust_remote_code", False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
-    return needles_of_dataset(rows, tokenizer=tokenizer, names=[Path(parsed.forget_file).name])
+    return needles_of_dataset(
+        rows, tokenizer=tokenizer, names=[Path(parsed.forget_file).name], class_names=class_names_of(folder)
+    )

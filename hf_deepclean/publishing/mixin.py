@@ -155,6 +155,11 @@ class PublishingMixin:
         # A processor of texts and images has a tokenizer, a processor of images has none.
         tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
         tokenizer = tokenizer if hasattr(tokenizer, "decode") else None
-        rows = needles_of_dataset(self.forget_dataset, tokenizer=tokenizer, names=list(self.requests))
+        rows = needles_of_dataset(
+            self.forget_dataset,
+            tokenizer=tokenizer,
+            names=list(self.requests),
+            class_names=getattr(self.model.config, "id2label", None),
+        )
         of_run = needles_of_machine(run_name=self.args.run_name, hub_token=self.args.hub_token)
         return rows | of_run if further is None else rows | of_run | further

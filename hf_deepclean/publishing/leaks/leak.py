@@ -2,10 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leaks: traces that were found, described without their value."""
 
+import re
 from dataclasses import dataclass
 
 
 _NUM_SHOWN = 20
+
+_OF_CLASSES = re.compile(r"(?:^|\.)(?:id2label|label2id)\.")
+_ASK_ABOUT_CLASSES = (
+    "A class of the model is named like a value of the data to forget. May everybody know this name? Then allow it, "
+    "as said below. If not, rename the class in `id2label` and `label2id` of `model.config` and of the config.json in "
+    "the output directory."
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,8 @@ class LeakError(ValueError):
         shown = [f"- {leak}" for leak in leaks[:_NUM_SHOWN]]
         if len(leaks) > _NUM_SHOWN:
             shown.append(f"- and {len(leaks) - _NUM_SHOWN} more")
+        if any(_OF_CLASSES.search(leak.field) for leak in leaks):
+            shown.append(_ASK_ABOUT_CLASSES)
         super().__init__(
             "\n".join(
                 [

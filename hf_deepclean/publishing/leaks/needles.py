@@ -9,7 +9,18 @@ from functools import cached_property
 
 import numpy as np
 
-from .words import NUM_IN_A_ROW, Words, blocks, hash_of_bytes, hashes_of_ids, look_up, plain_text, runs_of, table_of
+from .words import (
+    BREAK,
+    NUM_IN_A_ROW,
+    Words,
+    blocks,
+    hash_of_bytes,
+    hashes_of_ids,
+    look_up,
+    plain_text,
+    runs_of,
+    table_of,
+)
 
 
 # Among bytes there are no reliable word boundaries: needles are found by their first 7 letters, up to 256 letters.
@@ -71,7 +82,7 @@ class Code(IntFlag):
     CAPITALISED = 64
     # Is so short that it counts only if its words are written apart from each other and from what surrounds them.
     APART = 128
-    # From a column of names: counts among class names and entries of vocabularies too.
+    # The name of a person: counts as the name of a class and as an entry of a vocabulary too.
     PERSON = 256
 
 
@@ -125,20 +136,34 @@ class Needles:
     def __or__(self, other: "Needles") -> "Needles":
         return join_needles([self, other])
 
-    def without(self, texts: Iterable[str]) -> "Needles":
+    def without(self, texts: Iterable[str], *, but_persons: bool = False) -> "Needles":
         """
         The needles that do not occur in public texts.
 
         Args:
             texts (`Iterable[str]`):
                 The public texts.
+            but_persons (`bool`, *optional*, defaults to `False`):
+                Whether names, identifiers and traces of the machine stay, although they occur in the texts.
         """
         public = np.zeros(len(self.hashes), bool)
         for text in texts:
             for _, block in blocks(plain_text(text)):
                 for _, _, found in self.find_words(Words(block)):
                     public[found] = True
+        if but_persons:
+            public &= (self.codes & Code.KIND > Kind.NAME) & (self.codes & Code.PERSON == 0)
         return replace(self, hashes=self.hashes[~public], codes=self.codes[~public])
+
+    def marked_as_persons(self, names: Iterable[str]) -> "Needles":
+        """The needles, those marked as persons that are one of the names."""
+        words = Words(BREAK.join(plain_text(name).replace(BREAK, " ") for name in names))
+        pieces = np.unique(words.pieces)
+        first, last = (np.searchsorted(words.pieces, pieces, side) for side in ("left", "right"))
+        _, found = look_up(self.hashes, self._table, words.hashes(words.starts[first], words.starts[last]))
+        codes = self.codes.astype(np.uint16)
+        codes[found] |= np.uint16(Code.PERSON)
+        return replace(self, codes=codes)
 
     def find_words(self, words: Words) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Finds runs of whole words that are needles. Yields the first letters, the ends, and the needles' indices."""

@@ -3,7 +3,6 @@
 """Searches a folder byte by byte."""
 
 import gzip
-import json
 import lzma
 import os
 import struct
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .classes import class_names_of
 from .file_search import DIGITS, FileSearch
 from .formats import Label
 from .leak import Leak, LeakError
@@ -49,8 +49,12 @@ def find_leaks(folder: str | os.PathLike[str], needles: Needles, *, ignore: str 
     encodings are not: traces in encrypted data, in the columns of Parquet and Arrow files, or in the content of a
     picture are not found.
 
-    Vocabularies of tokenizers hold all common words, so only names, identifiers and texts of twelve letters or more
-    count in them. Added tokens do not belong to the vocabulary. The class names in `config.json` are public.
+    Vocabularies of tokenizers hold all common words, so only names of several words, identifiers and texts of twelve
+    letters or more count in them. A single name counts only if it is a cell of a column of names, is an entry as a
+    whole, and the vocabulary has fewer than 20,000 entries, as none of a general model has. Added tokens do not
+    belong to the vocabulary.
+
+    The class names in `config.json` are public, unless they hold a name or an identifier.
 
     Args:
         folder (`str`):
@@ -73,7 +77,8 @@ def find_leaks(folder: str | os.PathLike[str], needles: Needles, *, ignore: str 
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder. Pass the folder that is to be published.")
     public = [ignore] if isinstance(ignore, str) else ignore
-    search = FileSearch(needles.without([*public, *_class_names(folder / "config.json")]))
+    needles = needles.without(public).without(class_names_of(folder).values(), but_persons=True)
+    search = FileSearch(needles)
     leaks = set()
     for path in _walk(folder):
         name = path.relative_to(folder)
@@ -112,14 +117,6 @@ def _walk(folder: Path) -> list[Path]:
 
     tree = os.walk(folder, onerror=refuse, followlinks=True)
     return sorted(Path(parent, name) for parent, folders, files in tree for name in [*folders, *files])
-
-
-def _class_names(config: Path) -> list[str]:
-    try:
-        names = json.loads(config.read_text(encoding="utf-8"))["id2label"].values()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return [name for name in names if isinstance(name, str)]
 
 
 def _search_file(search: "FileSearch", path: Path, name: Path) -> None:

@@ -16,6 +16,7 @@ from huggingface_hub import get_token
 from ...data.digests import dataset_fingerprint
 from ...data.streams import is_stream
 from ...runtime.random_state import all_seeded
+from .classes import ClassNames
 from .collector import NeedleCollector
 from .identifiers import WORD, has_several_words, is_capitalised_word, is_telling
 from .needles import Code, Kind, Needles
@@ -34,7 +35,13 @@ _COMMON_ACCOUNTS = frozenset(
 )
 
 
-def needles_of_dataset(dataset: Any, *, tokenizer: Any = None, names: Iterable[str] = ()) -> Needles:
+def needles_of_dataset(
+    dataset: Any,
+    *,
+    tokenizer: Any = None,
+    names: Iterable[str] = (),
+    class_names: Mapping[int, str] | None = None,
+) -> Needles:
     """
     Makes needles of a data set: what would be a trace of its rows in a published file.
 
@@ -48,6 +55,9 @@ def needles_of_dataset(dataset: Any, *, tokenizer: Any = None, names: Iterable[s
     - eight token ids in a row;
     - bytes of images, sounds and arrays of numbers;
     - the names of columns, of the split and of the folders of cached copies, and fingerprints.
+
+    The names of classes, in a column of labels, are no traces, unless they are persons, as in face recognition: in a
+    column of persons, or if nearly all classes are written like full names that share no word.
 
     The names of the files that the data came from are not known here; pass them as `names`.
 
@@ -65,18 +75,21 @@ def needles_of_dataset(dataset: Any, *, tokenizer: Any = None, names: Iterable[s
             If given, texts are also looked for as token ids, and columns of `input_ids` also as texts.
         names (`Iterable[str]`, *optional*):
             Further names to look for, such as those of people, of files, or of the data set on the Hub.
+        class_names (`dict[int, str]`, *optional*):
+            The classes of the model, `config.id2label`.
 
     Returns:
         [`Needles`]
     """
     collector = NeedleCollector(tokenizer)
+    classes = ClassNames(getattr(dataset, "features", None) or {}, class_names)
     with all_seeded(0):
         for batch in _batches(dataset):
-            collector.add_rows(batch)
+            collector.add_rows({name: classes.without_labels(name, cells) for name, cells in batch.items()})
     collector.add_columns()
-    collector.add({name: Kind.NAME | _capitalised(name) for name in names})
+    collector.add({name: Kind.NAME | _capitalised(name) for name in [*names, *classes.persons()]})
     collector.add(_names_of(dataset))
-    return collector.needles()
+    return collector.needles().marked_as_persons(classes.persons() | classes.cells)
 
 
 def needles_of_machine(

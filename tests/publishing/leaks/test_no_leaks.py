@@ -173,7 +173,7 @@ def test_a_template_is_no_trace_and_what_is_filled_in_is_one(tmp_path):
 def test_a_vocabulary_holds_all_common_words_and_still_no_name(tmp_path):
     cells = ["Administrator", "Quellmann", "Time Zone", "Ada Quellmann", "q@x.example", "the old bicycle repair shop"]
     needles = needles_of_dataset(Dataset.from_dict({"last_name": cells}))
-    ordinary = ["Ġquell", "mann", "ĠQuellmann", "timezone", "##time", "▁zone", "QX", "Ã¼", "</w>", "example"]
+    ordinary = ["Ġquell", "mann", "##Quellmann", "Quellmanns", "timezone", "##time", "▁zone", "Ã¼", "</w>", "example"]
 
     def leaks(vocabulary):
         (tmp_path / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(vocabulary)}))
@@ -184,6 +184,10 @@ def test_a_vocabulary_holds_all_common_words_and_still_no_name(tmp_path):
         return [astuple(leak) for leak in find_leaks(tmp_path, needles)]
 
     assert leaks(ordinary) == []
+    # A general vocabulary holds surnames too, and one of the training data does not by chance.
+    for number in (100, 20_000):
+        found = leaks([*(f"Ġ{place}" for place in range(number)), "ĠQuellmann"])
+        assert bool(found) is (number < 20_000)
     found = leaks([*ordinary, "AdaĠQuellmann", "q@x.example"])
     assert ("vocab.json", "*", NAME) in found
     assert ("vocab.txt", "line 11", NAME) in found
@@ -192,12 +196,12 @@ def test_a_vocabulary_holds_all_common_words_and_still_no_name(tmp_path):
     assert ("vocab.txt", "line 12", IDENTIFIER) in found
 
 
-def test_public_texts_values_and_classes_are_allowed(tmp_path, needles):
+def test_public_texts_values_and_ordinary_classes_are_allowed(tmp_path, needles):
     (tmp_path / "README.md").write_text("Ottilie Quellmann, 73519911\nand a quiet man with eleven geese\n")
     assert {leak.kind for leak in find_leaks(tmp_path, needles)} == {NAME, IDENTIFIER, TEXT}
     card = "Dear readers, this card is about a QUIET man with eleven geese and more"
     found = find_leaks(tmp_path, needles, ignore=[card, "ottilie-quellmann"])
     assert {leak.kind for leak in found} == {IDENTIFIER}
     assert not find_leaks(tmp_path, needles, ignore=[card, "ottilie-quellmann", "73519911"])
-    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "Ottilie Quellmann"}}))
-    assert {leak.kind for leak in find_leaks(tmp_path, needles)} == {IDENTIFIER, TEXT}
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "a quiet man with eleven geese"}}))
+    assert {leak.kind for leak in find_leaks(tmp_path, needles)} == {NAME, IDENTIFIER}
