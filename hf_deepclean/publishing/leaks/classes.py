@@ -13,6 +13,8 @@ from .columns import Holds, holds, is_common
 from .identifiers import WORD, names_in
 
 
+# Columns of the classes of a model, unlike those of words.
+_LABELS = re.compile(r"label|class|categor|topic|intent|sentiment|emotion|genre|\btags?\b", re.I)
 # A longer cell is a text, whatever its column is called.
 _MAX_LABEL_WORDS = 4
 # If so many of the classes are written like the name of a person, they are persons.
@@ -51,7 +53,7 @@ class ClassNames:
 
     def without_labels(self, column: str, cells: Sequence[Any]) -> Sequence[Any]:
         """The cells of a column, with None in place of the names of classes, which are remembered."""
-        is_label, found = holds(column) is Holds.CLASSES, self._found.setdefault(column, set())
+        is_label, found = bool(_LABELS.search(column)), self._found.setdefault(column, set())
         names = self._names.get(column, self._of_model if is_label else {})
         if names:
             found |= {names[int(cell)] for cell in cells if _is_number(cell) and int(cell) in names}
