@@ -3,6 +3,7 @@
 """Refuses options of a run: each by the module that uses it, and here those that no phase can check alone."""
 
 import math
+import sys
 from numbers import Integral, Real
 
 from transformers import TrainingArguments
@@ -19,14 +20,18 @@ from .selection.knowledge import check_target
 
 _COUNTS = (
     *("per_device_fisher_batch_size", "fisher_max_examples", "num_selection_trials", "num_selection_examples"),
-    *("relearning_num_examples", "max_repair_rounds"),
+    *("relearning_num_examples", "max_repair_rounds", "gradient_accumulation_steps"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size"),
 )
 
 # What the random states of numpy and torch take.
 _SEEDS = {"seed": (0, 2**32 - 1), "data_seed": (-(2**63), 2**63 - 1)}
 # The range of numbers of the repair: at least the first, and below the second.
 _RANGES = {
-    **dict.fromkeys(("num_train_epochs", "learning_rate", "weight_decay", "adam_epsilon"), (0, math.inf)),
+    **dict.fromkeys(("num_train_epochs", "learning_rate", "weight_decay", "warmup_steps"), (0, math.inf)),
+    **dict.fromkeys(("max_grad_norm", "dataloader_num_workers"), (0, math.inf)),
+    # Without it, the step of a weight whose gradients were all zero is 0 / 0.
+    "adam_epsilon": (sys.float_info.min, math.inf),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), (0, 1)),
 }
 
@@ -83,8 +88,11 @@ def check_numbers(args: TrainingArguments) -> None:
         )
     for name, (least, end) in _RANGES.items():
         value = getattr(args, name)
-        if not isinstance(value, Real) or not least <= value < end:
-            bounds = "a finite number of at least 0" if end == math.inf else f"at least {least} and below {end}"
+        if value is None and name == "max_grad_norm":
+            continue
+        if not isinstance(value, Real) or isinstance(value, bool) or not least <= value < end:
+            above = "of at least 0" if least == 0 else "above 0"
+            bounds = f"a finite number {above}" if end == math.inf else f"at least {least} and below {end}"
             raise ValueError(f"`{name}` is {value!r} but must be {bounds}.")
     for name, (lowest, highest) in _SEEDS.items():
         value = getattr(args, name)
@@ -97,8 +105,22 @@ def check_numbers(args: TrainingArguments) -> None:
             )
     for name in _COUNTS:
         value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"`{name}` is {value} but must be at least 1.")
+        if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"`{name}` is {value!r} but must be a whole number of at least 1.")
+    _check_repair_learns(args)
+
+
+def _check_repair_learns(args: TrainingArguments) -> None:
+    if not isinstance(args.max_steps, Integral) or (args.max_steps < 1 and args.max_steps != -1):
+        raise ValueError(
+            f"`max_steps` is {args.max_steps!r} but must be at least 1, or -1 for as many as `num_train_epochs` makes. "
+            "For no repair, set `num_train_epochs=0`."
+        )
+    if args.learning_rate == 0 and (args.max_steps > 0 or args.num_train_epochs > 0):
+        raise ValueError(
+            "`learning_rate` is 0, with which the repair reads the retain data and changes nothing. Give a learning "
+            "rate above 0, or set `num_train_epochs=0` for no repair."
+        )
 
 
 def check_training_arguments(args: TrainingArguments) -> None:

@@ -110,11 +110,30 @@ def test_a_warm_up_takes_no_step_of_very_few_and_one_of_none_is_not_taken_over(t
         {"adam_beta1": 1.0},
         {"label_smoothing_factor": 1.5},
         {"weight_decay": "0.1"},
+        {"learning_rate": 0.0},
+        {"learning_rate": True},
+        {"weight_decay": -0.1},
+        {"adam_beta2": -0.1},
+        {"adam_epsilon": 0.0},
+        {"max_grad_norm": -1.0},
+        {"max_grad_norm": float("nan")},
+        {"warmup_steps": float("nan")},
+        {"max_steps": 0},
+        {"max_steps": 1.5},
+        {"gradient_accumulation_steps": 0},
+        {"per_device_train_batch_size": 2.5},
+        {"per_device_eval_batch_size": -1},
+        {"dataloader_num_workers": -1},
     ],
 )
 def test_numbers_of_the_repair_that_are_out_of_range_are_refused_by_name(tmp_path, values):
     ((name, _),) = values.items()
     with pytest.raises((ValueError, TypeError), match=f"`?{name}"):
+        FisherUnlearningConfig(str(tmp_path), **values)
+
+
+def test_the_outermost_numbers_of_the_repair_are_taken(tmp_path):
+    for values in ({"max_grad_norm": 0.0}, {"max_grad_norm": None}, {"learning_rate": 0.0, "num_train_epochs": 0}):
         FisherUnlearningConfig(str(tmp_path), **values)
 
 

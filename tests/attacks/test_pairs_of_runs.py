@@ -30,12 +30,12 @@ REFUSED, FAILED = 3, 4
 
 
 def watched(folder, step, call):
-    """Calls a function, and writes down the error and the seconds until it."""
-    start = time.monotonic()
+    """Calls a function, and writes down the error and the seconds of work until it, however busy the machine is."""
+    start = time.process_time()
     try:
         return call()
     except BaseException as error:
-        record = {"step": step, "seconds": time.monotonic() - start, "error": f"{type(error).__name__} {error}"}
+        record = {"step": step, "seconds": time.process_time() - start, "error": f"{type(error).__name__} {error}"}
         folder.with_name(f"{folder.name}-{os.getpid()}").write_text(json.dumps(record))
         if isinstance(error, Exception):
             raise SystemExit(REFUSED if isinstance(error, (BlockingIOError, FileExistsError)) else FAILED) from None
