@@ -113,8 +113,8 @@ def check_numbers(args: TrainingArguments) -> None:
 def _check_repair_learns(args: TrainingArguments) -> None:
     if not isinstance(args.max_steps, Integral) or (args.max_steps < 1 and args.max_steps != -1):
         raise ValueError(
-            f"`max_steps` is {args.max_steps!r} but must be at least 1, or -1 for as many as `num_train_epochs` makes. "
-            "For no repair, set `num_train_epochs=0`."
+            f"`max_steps` is {args.max_steps!r} but must be at least 1, or -1 for those of `num_train_epochs`. For no "
+            "repair, set `num_train_epochs=0`."
         )
     if args.learning_rate == 0 and (args.max_steps > 0 or args.num_train_epochs > 0):
         raise ValueError(

@@ -3,6 +3,7 @@
 """Tries to save the result of a run, without the bytes of its weights."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -39,7 +40,7 @@ def try_saving(phases: Phases) -> None:
     source = phases.request.source
     name = str(source if isinstance(source, (str, Path)) else getattr(source, "name_or_path", None) or "")
     # A card on the Hub is read at the end: no request before the run.
-    if name and (Path(name) / "README.md").is_file():
+    if name and os.path.lexists(Path(name) / "README.md"):
         Provenance.of(source)
 
 

@@ -55,13 +55,25 @@ NOT_KEPT = frozenset(
     "inference".split()
 )
 
-_MAX_BYTES = 2**20
+# A card of somebody else's may be made to take minutes. No card that people write comes near these.
+_MAX_BYTES = 2**16
+_MAX_TOKENS, _MAX_DEPTH = 10_000, 50
 _MAX_VALUES = 200
 _MAX_PROMPT = 20_000
 _FRONT_MATTER = re.compile(r"\s*---[ \t]*\n(.*?\n)??---[ \t]*(?:\n|\Z)", re.DOTALL)
+_MAX_LINE = 500
 _LINK = re.compile(r"https?://[\w.-]+(:\d+)?(/[\w.~%&=?#+:@,-]*)*|\w[\w.-]{0,99}")
 # Tags that the Hub derives from fields, and that could name the data or the base.
 _DERIVED_TAG = re.compile(r"(dataset|base_model|license|region|doi):", re.I)
+
+
+class _Loader(yaml.BaseLoader):
+    """Makes strings of all scalars, so that the language `no` is no truth value, and gives up early."""
+
+    def fetch_more_tokens(self) -> None:
+        if max(self.flow_level, len(self.indents)) > _MAX_DEPTH or self.tokens_taken > _MAX_TOKENS:
+            raise yaml.YAMLError
+        super().fetch_more_tokens()
 
 
 @dataclass(frozen=True)
@@ -80,22 +92,26 @@ class BaseCard:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "BaseCard":
         """
-        Reads a README.md. Never raises: what cannot be used is left out.
+        Reads a README.md. Never raises: what cannot be used is left out. At most 64 kB of it are read, and metadata
+        of more than a few thousand values or 50 levels are left out.
 
         Args:
             path (`str`):
                 The file. A byte order mark, any line ends, UTF-16 and damaged UTF-8 are accepted.
         """
         try:
+            if not os.path.isfile(path):
+                return cls({}, _told(path, ["the metadata, because it is no file that can be read"]))
             with open(path, "rb") as file:
-                text = _decode(file.read(_MAX_BYTES))
-            block = _FRONT_MATTER.match(text.replace("\r\n", "\n").replace("\r", "\n"))
+                content = file.read(_MAX_BYTES)
+                is_whole = not file.read(1)
+            text = _decode(content).replace("\r\n", "\n").replace("\r", "\n")
+            block = _FRONT_MATTER.match(text)
             if block is None:
-                has_no_end = text.lstrip().startswith("---")
-                return cls({}, _told(path, ["the metadata, which have no last line `---`"] if has_no_end else []))
-            # This loader makes strings of all scalars, so that the language `no` is no truth value.
-            found = yaml.load(block[1] or "", Loader=yaml.BaseLoader)  # noqa: S506
-            return cls.of(found, path)
+                where = "last line `---`" if is_whole else f"last line `---` in their first {_MAX_BYTES // 1024} kB"
+                has_begun = text.lstrip().startswith("---")
+                return cls({}, _told(path, [f"the metadata, which have no {where}"] if has_begun else []))
+            return cls.of(yaml.load(block[1] or "", Loader=_Loader), path)  # noqa: S506
         except Exception as error:
             # A card is whatever somebody has written, and no card may end a run.
             return cls({}, _told(path, [f"the metadata, which cannot be read ({type(error).__name__})"]))
@@ -196,7 +212,11 @@ def _each(check: Callable[[str], str | None], *, always_list: bool = False) -> C
 
 
 def _matching(pattern: str) -> Callable[[Any], str | None]:
-    return lambda value: value if isinstance(value, str) and re.fullmatch(pattern, value) else None
+    def check(value: Any) -> str | None:
+        fits = isinstance(value, str) and len(value) <= _MAX_LINE and re.fullmatch(pattern, value)
+        return value if fits else None
+
+    return check
 
 
 def _license(value: Any) -> str | list[str] | None:

@@ -80,7 +80,7 @@ def _card_of(name: str) -> BaseCard:
         return BaseCard()
     path: Any = Path(name) / "README.md"
     try:
-        if not path.is_file():
+        if not os.path.lexists(path):
             path = try_to_load_from_cache(name, "README.md") if is_hub_id(name, Path()) else None
     except OSError:
         return BaseCard()
