@@ -229,7 +229,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         check_overrides(self, FisherUnlearner)
         state = RunState(self.args.output_dir, self.args.state_save_seconds, self.interruption)
         with state.held(resuming=bool(resume_from_checkpoint)):
-            identity = identity_of_run(self.request, self.args, self)
+            identity = identity_of_run(self.request, self.args, self, state.digests_format())
             self.request.check_kept_fisher(identity["model"], checked=self._request)
             state.open(identity, num_bytes_to_write(self.request, self.args))
             self.clock, self.reset, self.run = PhaseClock(state.progress.seconds), None, state.progress.run

@@ -3,10 +3,12 @@
 """What a resumed run must share with the interrupted one to end in the same bits."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..config import FisherUnlearningConfig
+from ..data.contents.earlier import earlier_fingerprint
 from ..data.digests import DIGESTS_FORMAT, dataset_fingerprint
 from ..models.fingerprint import weights_fingerprint
 from ..repair.trainer import RepairTrainer
@@ -19,7 +21,7 @@ from .settings import callbacks_of, code_of_model, settings_of_model, settings_o
 
 # The key of what matters for the result and cannot be compared.
 NOT_COMPARED = "not compared"
-# The key of how digests of rows were taken, without which they cannot be compared.
+# The key of how digests of rows are taken. Version 0.1 did not note it.
 FORMAT_OF_DIGESTS = "format of digests"
 
 # The attributes of a trainer that hold functions of the caller.
@@ -39,7 +41,10 @@ _WITHOUT_EFFECT = (
 
 
 def identity_of_run(
-    request: UnlearningRequest, args: FisherUnlearningConfig, trainer: RepairTrainer | None = None
+    request: UnlearningRequest,
+    args: FisherUnlearningConfig,
+    trainer: RepairTrainer | None = None,
+    digests_format: int = DIGESTS_FORMAT,
 ) -> dict[str, Any]:
     """
     Returns what a resumed run must share with the interrupted run to end in the same bits.
@@ -51,6 +56,8 @@ def identity_of_run(
             The configuration.
         trainer ([`RepairTrainer`], *optional*):
             The trainer of the run, whose functions, callbacks and model belong to it too.
+        digests_format (`int`, *optional*, defaults to 2):
+            How digests of rows are taken. With 1 as version 0.1 did, to compare with a run of that version.
 
     Returns:
         `dict[str, Any]`: JSON types. The list `NOT_COMPARED` in it says what else matters and cannot be compared.
@@ -59,18 +66,17 @@ def identity_of_run(
     if request.reference_model is not None:
         weights["reference_model"] = weights_fingerprint(request.reference_model)
     rows = {f"{split}_dataset": dataset for split, dataset in request.splits.items()}
+    fingerprint = partial(dataset_fingerprint, disable_tqdm=args.disable_tqdm)
+    if digests_format == 1:
+        fingerprint = earlier_fingerprint
     settings = args.to_dict() | {"reset_value": request.reset_value}
     kept = {} if request.kept_fisher is None else {"kept_fisher_sums": request.kept_fisher.digest()}
     return (
         weights
         | kept
-        | on_main_process(
-            lambda: {
-                name: dataset_fingerprint(dataset, disable_tqdm=args.disable_tqdm) for name, dataset in rows.items()
-            }
-        )
+        | ({} if digests_format == 1 else {FORMAT_OF_DIGESTS: digests_format})
+        | on_main_process(lambda: {name: fingerprint(dataset) for name, dataset in rows.items()})
         | {
-            FORMAT_OF_DIGESTS: DIGESTS_FORMAT,
             "num_processes": num_processes(),
             "kept_fisher": None if request.kept_fisher is None else request.kept_fisher.num_examples,
             "requests": {name: list(rows) for name, rows in request.requests.items()},
@@ -109,15 +115,8 @@ def check_same_run(folder: Path, before: Mapping[str, Any], now: Mapping[str, An
             The identities of the interrupted run and of this one.
 
     Raises:
-        `ValueError`: If they differ, or another version of this package took the digests of the rows in another way.
-            Names the differences.
+        `ValueError`: If they differ. Names the differences.
     """
-    if before.get(FORMAT_OF_DIGESTS) != now.get(FORMAT_OF_DIGESTS):
-        raise ValueError(
-            f"{folder} is the state of a run of another version of hf_deepclean, which took the digests of rows in "
-            "another way: whether the data sets are the same cannot be seen. Finish the run with that version, or "
-            "choose another `output_dir`."
-        )
     found = differences(before, now)
     if found:
         raise ValueError(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..data.digests import DIGESTS_FORMAT
 from ..evaluation.stages import StageResult
 from ..fisher.checkpoint import FisherCheckpoint
 from ..repair.checkpoints import STAGING_FOLDER
@@ -101,6 +102,26 @@ class RunState:
                         with suppress(OSError):
                             self.output.rmdir()
 
+    def digests_format(self) -> int:
+        """
+        How digests of rows were taken for the identity of the run to continue, or are for a new one.
+
+        Raises:
+            `ValueError`: If the record of the run is damaged, or was written by a later version.
+        """
+        record = self.folder / PROGRESS_NAME
+
+        def read() -> int:
+            return load_progress(record).identity.get(FORMAT_OF_DIGESTS, 1) if record.exists() else DIGESTS_FORMAT
+
+        found = on_main_process(read)
+        if found > DIGESTS_FORMAT:
+            raise ValueError(
+                f"{self.folder} is the state of a run of a later version of hf_deepclean, which takes digests of rows "
+                "in another way. Continue the run with that version, or choose another `output_dir`."
+            )
+        return found
+
     def open(self, identity: Mapping[str, Any], num_bytes: int) -> None:
         """
         Opens the state of an interrupted run, or starts a new one.
@@ -130,8 +151,7 @@ class RunState:
             if not has_digest(json.loads(record.read_bytes())):
                 warn_of_no_digest(record)
                 # An earlier version compared less.
-                known = {*progress.identity, FORMAT_OF_DIGESTS}
-                identity = {name: value for name, value in identity.items() if name in known}
+                identity = {name: identity[name] for name in progress.identity if name in identity}
             check_same_run(self.folder, progress.identity, identity)
             if identity.get(NOT_COMPARED):
                 logger.warning(

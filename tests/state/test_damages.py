@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hf_deepclean import FisherDiagonal, UnlearningReport
+from hf_deepclean.data.contents.earlier import earlier_fingerprint
 from tests.state.damages import (
     KINDS,
     PHASES,
@@ -95,10 +96,12 @@ def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path, stoppe
 def test_a_state_and_its_checkpoints_that_no_digest_was_written_for_are_used_with_a_warning(
     tmp_path, stopped, finished, caplog
 ):
-    """As versions before the digests wrote them."""
+    """As versions before the digests wrote them, which also took others of the rows."""
     copied = shutil.copytree(stopped("repair"), tmp_path / "clean")
     record = json.loads((copied / STATE / "progress.json").read_text())
-    del record["digest"], record["files"]
+    del record["digest"], record["files"], record["identity"]["format of digests"]
+    splits = unlearner_for(copied).request.splits.items()
+    record["identity"] |= {f"{split}_dataset": earlier_fingerprint(dataset) for split, dataset in splits}
     (copied / STATE / "progress.json").write_text(json.dumps(record))
     (copied / "checkpoint-2" / "digests.json").unlink()
     for path in copied.rglob("*.safetensors"):
@@ -106,6 +109,11 @@ def test_a_state_and_its_checkpoints_that_no_digest_was_written_for_are_used_wit
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = {k: v for k, v in file.metadata().items() if k not in ("digest", "format", "owner")}
         save_file(tensors, path, metadata)
+    other = unlearner_for(copied)
+    other.forget_dataset = other.forget_dataset.select([1, 0, *range(2, len(other.forget_dataset))])
+    with pytest.raises(ValueError, match="state of another run: another forget_dataset. "):
+        other.unlearn(resume_from_checkpoint=True)
+    caplog.clear()
     assert resumed(copied) == weights_and_figures(finished)
     warned = [message for message in caplog.messages if "without a digest" in message]
     assert [len([m for m in warned if name in m]) for name in ("progress", "selection", "selected_weights")] == [1] * 3

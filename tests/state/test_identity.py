@@ -222,11 +222,3 @@ def test_of_streams_the_first_rows_are_compared_and_that_is_said(tmp_path):
     made.retain_dataset = made.retain_dataset.to_iterable_dataset()
     identity = identity_of_run(made.request, made.args, made)
     assert identity["not compared"] == ["rows of the stream retain_dataset after the first, and its transforms"]
-
-
-def test_a_run_of_a_version_with_other_digests_of_rows_is_refused_as_that_and_not_as_one_of_other_data(tmp_path):
-    now = {"format of digests": 2, "forget_dataset": "new"}
-    with pytest.raises(ValueError, match="another version of hf_deepclean.*Finish the run with that version"):
-        check_same_run(tmp_path, {"forget_dataset": "old"}, now)
-    with pytest.raises(ValueError, match="another forget_dataset"):
-        check_same_run(tmp_path, now | {"forget_dataset": "old"}, now)

@@ -62,6 +62,14 @@ def test_a_stage_is_evaluated_once_also_by_the_run_that_continues(tmp_path):
         assert again.evaluate_stage("before", lambda: pytest.fail("evaluated")) == result(0.5)
 
 
+def test_the_digests_of_a_later_version_are_refused_as_that(tmp_path):
+    state_in(tmp_path / "a", {"format of digests": 2})
+    assert RunState(str(tmp_path / "a"), 60.0, Interruption()).digests_format() == 2
+    state = state_in(tmp_path / "b", {"format of digests": 3})
+    with pytest.raises(ValueError, match="a later version of hf_deepclean"):
+        state.digests_format()
+
+
 def test_a_selection_is_read_as_it_was_saved_and_the_fisher_sums_go(tmp_path):
     state = state_in(tmp_path / "a")
     assert state.load_selection() is None

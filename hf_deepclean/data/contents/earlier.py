@@ -4,13 +4,36 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
 
+from ...runtime.random_state import all_seeded
 from ..streams import is_stream
+
+
+_NUM_STREAMED_ROWS = 100
+
+
+def earlier_fingerprint(dataset: Any) -> str:
+    """
+    What version 0.1 returned as the fingerprint of a data set.
+
+    Args:
+        dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data set.
+
+    Returns:
+        `str`: 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with all_seeded(0):
+        for row in islice(earlier_row_digests(dataset), _NUM_STREAMED_ROWS if is_stream(dataset) else None):
+            digest.update(row)
+    return digest.hexdigest()
 
 
 def earlier_row_digests(dataset: Any) -> Iterator[bytes]:

@@ -11,6 +11,9 @@ import pyarrow as pa
 from pyarrow import compute
 
 
+_BATCH_BYTES = 2**24
+
+
 def stored_rows(dataset: Any, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     """
     Yields the stored rows of a data set. Numbers keep their types; None is not NaN.
@@ -26,7 +29,8 @@ def stored_rows(dataset: Any, columns: list[str] | None = None) -> Iterator[dict
     """
     stored = dataset.with_format("arrow")
     stored = stored if columns is None else stored.select_columns(columns)
-    for table in stored.iter(batch_size=256):
+    bytes_per_row = 1 + stored.data.nbytes // max(1, stored.data.num_rows)
+    for table in stored.iter(batch_size=min(1000, 1 + _BATCH_BYTES // bytes_per_row)):
         cells = [_cells(column.combine_chunks()) for column in table.columns]
         for values in zip(*cells, strict=True):
             yield dict(zip(table.column_names, values, strict=True))

@@ -103,7 +103,7 @@ def iterate_rows(
             Names the data set in errors.
         decoded (`bool`):
             Whether to read a [`~datasets.Dataset`] as it returns its rows. Otherwise its stored values are read,
-            without transforms, and with files and images undecoded.
+            without transforms.
         places (`Collection[int]`):
             The places of the rows.
 
