@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..contents.media import decoded, is_media
 from ..contents.values import as_array
@@ -128,7 +129,10 @@ def _runs(words: np.ndarray) -> np.ndarray:
 def _thumbnail(image: Any) -> np.ndarray | None:
     """Grey values of 16 by 16 pixels, with mean 0 and length 1. `None` for a plain image and for what is none."""
     found = decoded(image, all_frames=False) if is_media(image) else image
-    pixels = as_array(found.get("pixels") if isinstance(found, Mapping) else found)
+    if isinstance(found, Mapping) and "mode" in found:
+        size = found["pixels"].shape[1::-1]
+        found = np.asarray(Image.frombytes(found["mode"], size, found["pixels"].tobytes()).convert("RGB"))
+    pixels = as_array(found)
     if pixels is None or pixels.dtype.kind not in "biuf":
         return None
     values = pixels.astype(np.float32).squeeze()
