@@ -151,12 +151,14 @@ def _encoded_numbers(array: np.ndarray, precision: type) -> bytes:
 
 
 def _by_value(array: np.ndarray, precision: type) -> np.ndarray:
-    """Integers as int64, others as the shortest of float32 and float64 that holds them."""
+    """Integers as the shorter of uint8 and int64 that holds them, others as that of float32 and float64."""
     kind = array.dtype.kind
     if array.size == 0:
         return np.zeros(array.shape, np.int64)
+    if array.dtype == np.uint8:
+        return array
     if kind in "bi" or kind == "u" and array.max() < 2**63:
-        return array.astype(np.int64)
+        return _shortest(array)
     if kind == "u":
         rounded = array.astype(np.float64)
         if (rounded >= 2**64).any() or (rounded.astype(np.uint64) != array).any():
@@ -166,7 +168,7 @@ def _by_value(array: np.ndarray, precision: type) -> np.ndarray:
         parts = np.stack([array.real, array.imag], -1).astype(np.float64)
         return array.astype(np.complex128) if parts[..., 1].any() else _by_value(parts[..., 0], precision)
     if _is_whole(array):
-        return array.astype(np.int64)
+        return _shortest(array)
     with np.errstate(over="ignore"):
         shortened = array.astype(np.float16) if precision is np.float16 else array
         rounded = np.array(shortened, np.float32)
@@ -175,7 +177,11 @@ def _by_value(array: np.ndarray, precision: type) -> np.ndarray:
     # Adding nothing makes -0.0 to 0.0. There are many NaN.
     rounded += 0
     rounded[np.isnan(rounded)] = np.nan
-    return rounded.astype(np.int64) if _is_whole(rounded) else rounded
+    return _shortest(rounded) if _is_whole(rounded) else rounded
+
+
+def _shortest(whole: np.ndarray) -> np.ndarray:
+    return whole.astype(np.uint8 if whole.min() >= 0 and whole.max() <= 255 else np.int64)
 
 
 def _is_whole(array: np.ndarray) -> bool:
@@ -185,9 +191,7 @@ def _is_whole(array: np.ndarray) -> bool:
 
 def _without_idle_channels(array: np.ndarray) -> np.ndarray:
     """A picture without the channels that say nothing."""
-    if array.dtype != np.int64 or array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.size == 0:
-        return array
-    if array.min() < 0 or array.max() > 255:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4):
         return array
     if array.shape[2] == 4 and (array[..., 3] == 255).all():
         array = array[..., :3]
