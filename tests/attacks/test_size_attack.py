@@ -75,6 +75,18 @@ def test_the_number_of_forgotten_rows_is_guessed_no_better_than_without_what_is_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("publication", [0, 1])
+def test_records_of_runs_of_any_size_differ_in_figures_alone(reports, publication):
+    for of_kind in reports.values():
+        records = [PublicReport.of(both[publication]).to_dict() for both in of_kind.values()]
+        for record in records:
+            del record["integrity"]["frozen_checksum"], record["loss_quantiles"]
+            for measure in record["measures"]:
+                measure["figures"] = sorted(measure["figures"])
+        assert all(record == records[0] for record in records)
+
+
+@pytest.mark.slow
 def test_the_attack_guesses_the_number_from_a_report_that_withholds_nothing_else(reports):
     tables, truths = attacked(reports, (0, 1), "size")
     found = attack(tables, truths)
