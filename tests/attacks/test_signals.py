@@ -375,7 +375,7 @@ def test_a_signal_at_any_moment_of_a_run_ends_it_and_the_next_run_completes_it(t
     assert ended(run, tmp_path / "uninterrupted" / "clean") == 0
     seconds = time.monotonic() - start
     weights = (tmp_path / "uninterrupted" / "clean" / "model.safetensors").read_bytes()
-    for attempt in range(60):
+    for attempt in range(30):
         folder, number = tmp_path / str(attempt) / "clean", draw.choice(list(STATUS))
         process = started(run, folder)
         # A third comes at the end, where the result is written.
