@@ -194,13 +194,18 @@ def _forget_needles(parsed: argparse.Namespace, folder: Path) -> "Needles":
     from ..publishing.leaks.classes import class_names_of
 
     rows = load_splits(parsed.forget_file, {"forget": parsed.forget_split})["forget"]
+    kept = None
     if parsed.forget_filter is not None:
         arguments = DataArguments(dataset_name=parsed.forget_file, forget_filter=parsed.forget_filter)
-        rows, _ = split_forget_rows(rows, arguments)
+        rows, kept = split_forget_rows(rows, arguments)
     tokenizer = None
     if (folder / "tokenizer_config.json").exists():
         trust = getattr(parsed, "trust_remote_code", False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
     return needles_of_dataset(
-        rows, tokenizer=tokenizer, names=[Path(parsed.forget_file).name], class_names=class_names_of(folder)
+        rows,
+        tokenizer=tokenizer,
+        names=[Path(parsed.forget_file).name],
+        class_names=class_names_of(folder),
+        retain_dataset=kept,
     )

@@ -62,7 +62,7 @@ def run_unlearn(arguments: Sequence[str]) -> None:
     check_output_directory(config.output_dir, resuming=bool(resume))
     load_model = model_loader(model_arguments, config.trust_remote_code)
     splits = load_unlearning_datasets(data_arguments)
-    forget_rows = splits["forget"]
+    forget_rows, retain_rows = splits["forget"], splits["retain"]
     model = load_model(model_arguments.model_name_or_path)
     splits, collator, processing_class = prepare_inputs(model_arguments, model, splits, config.trust_remote_code)
     unlearner = FisherUnlearner(
@@ -83,7 +83,9 @@ def run_unlearn(arguments: Sequence[str]) -> None:
         return
     needles = None
     if is_main_process():
-        needles = needles_of_dataset(forget_rows, names=[Path(data_arguments.dataset_name).name])
+        needles = needles_of_dataset(
+            forget_rows, names=[Path(data_arguments.dataset_name).name], retain_dataset=retain_rows
+        )
     pushed = unlearner.push_to_hub(
         config.hub_model_id,
         private=config.hub_private_repo is not False,

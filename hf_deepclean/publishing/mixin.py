@@ -160,6 +160,7 @@ class PublishingMixin:
             tokenizer=tokenizer,
             names=list(self.requests),
             class_names=getattr(self.model.config, "id2label", None),
+            retain_dataset=self.retain_dataset,
         )
         of_run = needles_of_machine(run_name=self.args.run_name, hub_token=self.args.hub_token)
         return rows | of_run if further is None else rows | of_run | further

@@ -317,15 +317,25 @@ class NeedleCollector:
                 entries |= values_in_cell(text, are_classes, kind is Holds.PRIVATE)
         self.add(entries)
 
-    def needles(self) -> Needles:
-        """The needles of all that was added."""
+    def templates(self) -> np.ndarray:
+        """The hashes of eight words in a row that several of the texts hold."""
+        if not self._windows:
+            return np.empty(0, np.uint64)
+        hashes, _, counts = _counted(*map(np.concatenate, zip(*self._windows, strict=True)))
+        return hashes[counts >= _MIN_TEMPLATE_TEXTS]
+
+    def needles(self, templates: np.ndarray | None = None) -> Needles:
+        """The needles of all that was added but the `templates`, or without these what a tenth of all texts hold."""
         for num_digits, numbers in self._numbers.items():
             num_possible = 9 * 10 ** (num_digits - 1) if num_digits else _NUM_DAYS
             if len(numbers) <= _MAX_NUMBER_SHARE * num_possible:
                 self.add(numbers)
         if self._windows:
             hashes, anchors, counts = _counted(*map(np.concatenate, zip(*self._windows, strict=True)))
-            kept = counts < max(_MIN_TEMPLATE_TEXTS, _TEMPLATE_SHARE * self._num_texts)
+            if templates is None:
+                kept = counts < max(_MIN_TEMPLATE_TEXTS, _TEMPLATE_SHARE * self._num_texts)
+            else:
+                kept = ~np.isin(hashes, templates)
             code = Kind.WORDS | Code.SEVERAL_WORDS | Code.IN_VOCABULARIES
             self._found.append(Needles(hashes[kept], np.full(kept.sum(), code, np.uint16), anchors[kept]))
         blobs = [(part, place, key) for key, parts in self._blobs.items() for place, part in enumerate(parts)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from huggingface_hub import get_token
 
 from ...data.digests import dataset_fingerprint
@@ -23,7 +24,7 @@ from .needles import Code, Kind, Needles
 from .words import NUM_IN_A_ROW
 
 
-_NUM_BATCH_ROWS = 1000
+_NUM_BATCH_ROWS, _NUM_RETAIN_ROWS = 1000, 500
 
 _STANDARD_SPLITS = frozenset("train training test validation valid dev eval forget retain unseen holdout all".split())
 
@@ -41,6 +42,7 @@ def needles_of_dataset(
     tokenizer: Any = None,
     names: Iterable[str] = (),
     class_names: Mapping[int, str] | None = None,
+    retain_dataset: Any = None,
 ) -> Needles:
     """
     Makes needles of a data set: what would be a trace of its rows in a published file.
@@ -77,6 +79,9 @@ def needles_of_dataset(
             Further names to look for, such as those of people, of files, or of the data set on the Hub.
         class_names (`dict[int, str]`, *optional*):
             The classes of the model, `config.id2label`.
+        retain_dataset (*optional*):
+            The rows that the model keeps, with the same columns. If given, eight words in a row are a template if five
+            of 500 of these rows hold them, and wording that only the forgotten rows repeat is a trace.
 
     Returns:
         [`Needles`]
@@ -86,10 +91,24 @@ def needles_of_dataset(
     with all_seeded(0):
         for batch in _batches(dataset):
             collector.add_rows({name: classes.without_labels(name, cells) for name, cells in batch.items()})
+        templates = None if retain_dataset is None else _templates_of(retain_dataset, tokenizer)
     collector.add_columns()
     collector.add({name: Kind.NAME | _capitalised(name) for name in [*names, *classes.persons()]})
     collector.add(_names_of(dataset))
-    return collector.needles().marked_as_persons(classes.persons() | classes.cells)
+    return collector.needles(templates).marked_as_persons(classes.persons() | classes.cells)
+
+
+def _templates_of(retain_dataset: Any, tokenizer: Any) -> np.ndarray:
+    """The templates in some rows, taken from everywhere unless these are a stream."""
+    rows = retain_dataset
+    if not is_stream(rows):
+        step = max(1, len(rows) // _NUM_RETAIN_ROWS)
+        places = range(0, len(rows), step)
+        rows = rows.select(places) if isinstance(rows, datasets.Dataset) else [rows[place] for place in places]
+    collector = NeedleCollector(tokenizer)
+    for batch in islice(_batches(rows), 1):
+        collector.add_rows(batch)
+    return collector.templates()
 
 
 def needles_of_machine(

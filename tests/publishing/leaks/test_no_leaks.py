@@ -3,6 +3,7 @@
 """What any file may hold is no leak."""
 
 import json
+import shutil
 import sys
 from dataclasses import astuple
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from hf_deepclean import PublicReport, UnlearningCard, save_plots
 from hf_deepclean.publishing.leaks import Leak, find_leaks, needles_of_dataset, needles_of_machine
 from tests import tiny
+from tests.attacks.people import NAMES as people_by_script
 from tests.publishing.leaks.rows import COLUMN, IDENTIFIER, NAME, TEXT, WORDS
 from tests.report.reports import report, text_report
 
@@ -205,3 +207,53 @@ def test_public_texts_values_and_ordinary_classes_are_allowed(tmp_path, needles)
     assert not find_leaks(tmp_path, needles, ignore=[card, "ottilie-quellmann", "73519911"])
     (tmp_path / "config.json").write_text(json.dumps({"id2label": {"0": "a quiet man with eleven geese"}}))
     assert {leak.kind for leak in find_leaks(tmp_path, needles)} == {NAME, IDENTIFIER}
+
+
+def test_what_only_forgotten_rows_repeat_is_no_template_if_the_others_are_at_hand(tmp_path):
+    template = "Below is a report on a patient, written by the nurse in charge"
+    fact = "she was brought to the clinic by the river at dawn"
+    forget = Dataset.from_dict({"text": [f"{template}: {fact}, day {day}" for day in range(20)]})
+    retain = Dataset.from_dict({"text": [f"{template}: nothing happened on day {day}" for day in range(20)]})
+    for text, is_leak in ((template, False), (fact, True)):
+        (tmp_path / "README.md").write_text(text)
+        for rows in (retain, retain.to_iterable_dataset(), tiny.Rows(retain.to_list())):
+            assert bool(find_leaks(tmp_path, needles_of_dataset(forget, retain_dataset=rows))) is is_leak
+
+
+def clean_folders():
+    root = Path(__file__).parents[3]
+    return [path.parent for path in root.rglob("README.md") if not {".venv", ".git"} & set(path.parts)]
+
+
+NAMES = [name for people in people_by_script.values() for name, _, _ in people]
+# Rows whose values look like names or identifiers, and are ordinary words, classes, products, sizes or code.
+ORDINARY = {
+    "three hundred names": {"name": NAMES},
+    "names of ordinary words": {"name": ["Max Page", "Mark White", "Will Long", "Art Field", "May Day", "Rose Young"]},
+    "family names of ordinary words": {"last_name": ["Card", "Model", "Long", "Page", "Price", "Field", "License"]},
+    "products": {"name": ["Blue Widget", "Large Table", "Cloud Server", "Model Card"], "price": [1, 2, 3, 4]},
+    "classes": {
+        "name": ["cat", "dog", "horse", "model"] * 9,
+        "category": ["World", "Sports", "Business", "Science"] * 9,
+    },
+    "short texts": {"sentence": ["a fun ride", "very good", "not bad", "the best results", "in small letters"] * 3},
+    "chats": {"user": ["Hi there", "Thanks!", "Who are you?", "你好"] * 4, "assistant": ["How can I help?"] * 16},
+    "tasks": {
+        "instruction": ["Classify the text"] * 9,
+        "source": ["common crawl"] * 9,
+        "task": ["text generation"] * 9,
+    },
+    "sizes": {"id": [*range(10_000, 10_080)], "user_id": [*range(32_000, 32_080)]},
+    "code": {"code": ["def forward(self, batch):\n    return self.model(batch)", "import torch"] * 3},
+}
+
+
+@pytest.mark.parametrize("rows", ORDINARY.values(), ids=ORDINARY)
+def test_pages_hold_no_trace_of_rows_that_look_like_names(tmp_path, rows):
+    needles = needles_of_dataset(Dataset.from_dict(rows))
+    for number, folder in enumerate(clean_folders()):
+        shutil.copy(folder / "README.md", tmp_path / f"{number}.md")
+    config = {"vocab_size": 32_064, "hidden_size": 10_048, "max_position_embeddings": 32_768, "loss": 0.32007}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "log.md").write_text("| loss | 0.32007 | 1.10033 |\n")
+    assert not find_leaks(tmp_path, needles)
