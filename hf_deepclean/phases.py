@@ -4,7 +4,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from .models.adapters.saving import save_model
 from .models.heads import model_class_name
 from .models.scope import frozen_share
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
+from .publishing.contents.saved_files import digests_of_result
 from .repair.control import run_control
 from .repair.plan import MAX_UNSEEN_EXAMPLES, RepairPlan, num_repair_steps
 from .repair.trainer import RepairTrainer
@@ -36,7 +37,7 @@ from .request import UnlearningRequest
 from .reset.freeze_guard import FreezeGuard
 from .reset.resetter import Reset, Resetter
 from .runtime.clock import PhaseClock
-from .runtime.processes import is_main_process, on_main_process, run_once
+from .runtime.processes import broadcast_object, is_main_process, on_main_process, run_once
 from .selection.fisher_plane import fisher_plane
 from .selection.search import MAX_FISHER_EXAMPLES, SelectionSearch
 from .selection.selector import WeightSelector
@@ -348,7 +349,7 @@ class Phases:
             retained_by_round=progress.retained_by_round,
         )
 
-    def save_result(self, state: RunState, report: UnlearningReport) -> None:
+    def save_result(self, state: RunState, report: UnlearningReport) -> UnlearningReport:
         """
         Writes the result of a run to its output directory: the model, its tokenizer or processor, the commitment to
         the forget set, and the report, also on every request if there are several. Warns of what the run did not
@@ -359,7 +360,11 @@ class Phases:
                 The state of the run.
             report ([`UnlearningReport`]):
                 The report.
+
+        Returns:
+            [`UnlearningReport`]: The report that was written, with the digests of what was saved.
         """
+        saved: dict[str, str] = {}
         for shortfall in report.shortfalls() if is_main_process() else []:
             logger.warning(shortfall)
 
@@ -371,12 +376,15 @@ class Phases:
                 return
             if self.trainer.processing_class is not None:
                 self.trainer.processing_class.save_pretrained(folder)
+            saved.update(digests_of_result(folder))
             ForgetCommitment.of(self.request.forget_dataset).save(folder / COMMITMENT_NAME)
-            self._save_requests(state, report, folder)
-            report.save(folder / REPORT_NAME)
+            whole = replace(report, saved=saved)
+            self._save_requests(state, whole, folder)
+            whole.save(folder / REPORT_NAME)
 
         state.put_in_place(write, _LAST_FILES)
         state.remove()
+        return replace(report, saved=broadcast_object(saved))
 
     def _save_requests(self, state: RunState, report: UnlearningReport, folder: Path) -> None:
         """Writes the report on every request, if there are several, and the record of the call."""

@@ -272,8 +272,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             phases.run_control(state, self.reset, evaluate)
         stages |= phases.measure_recovery(state, evaluator, self.reset.guard)
         report = phases.make_report(state, self.selection, stages, integrity)
-        phases.save_result(state, report)
-        return report
+        return phases.save_result(state, report)
 
     @with_gradients
     def preview(self, num_examples: int = 64) -> UnlearningPreview:

@@ -124,12 +124,15 @@ def run_card(parsed: argparse.Namespace) -> None:
 
 def run_push(parsed: argparse.Namespace) -> None:
     """Publishes the result of a run, or with `--dry_run` writes what would be published."""
+    from ..publishing.contents.allow_list import check_entries
     from ..publishing.folder import Publication, save_published
     from ..publishing.push import push_folder_to_hub
     from ..report.report import load_report
 
     # Refuses a folder without a report before the rows are read.
     load_report(parsed.path)
+    # Before the tokenizer is read: a pipe among its files would wait.
+    check_entries(parsed.path)
     needles = _forget_needles(parsed, parsed.path)
     publication = Publication(
         parsed.repo_id,

@@ -23,9 +23,11 @@ from .commitment import COMMITMENT_NAME, ForgetCommitment
 from .contents.allow_list import published_names
 from .contents.configurations import check_no_paths, public_configuration
 from .contents.load_check import ModelInMemory, check_loads
+from .contents.saved_files import check_saved_weights, warn_of_changed_files
 from .leaks import Needles, check_for_leaks, needles_of_machine
 from .plots import save_plots
 from .public_report import PublicReport
+from .staged_files import StagedFiles
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,13 @@ def staged_model(
     publication: Publication,
     in_memory: ModelInMemory | None = None,
     trust_remote_code: bool = False,
-) -> Iterator[Path]:
+) -> Iterator[StagedFiles]:
     """
     Writes the public form of a run's output directory to a temporary folder inside it, and removes it at the end.
 
     Every byte of the folder is searched for traces of the forget data and of this machine. Then the folder is loaded,
-    see [`check_loads`]. Weights are hard links if the file system supports them.
+    see [`check_loads`], and its weights are compared with what the run has saved. Weights are hard links if the file
+    system supports them, so whoever sends them must verify them again.
 
     Args:
         folder (`str`):
@@ -85,13 +88,14 @@ def staged_model(
             Whether code that comes with the model may be run, to load it.
 
     Yields:
-        `Path`: The temporary folder.
+        [`StagedFiles`]: The temporary folder, with the digests of its files from before the checks.
 
     Raises:
         `FileNotFoundError`: If `folder` holds no finished run, or lacks some of the weights.
         `BlockingIOError`: If a run or another push holds the folder.
-        `ValueError`: If files are links, if weights are not safetensors, if the folder cannot be loaded or answers
-            differently than the model, if a configuration holds a path, or if the disclosure does not fit.
+        `ValueError`: If files are links, if weights are not safetensors or not those that the run has saved, if the
+            folder cannot be loaded or answers differently than the model, if a configuration holds a path, or if the
+            disclosure does not fit.
         `LeakError`: If a trace was found. It names files, fields and kinds, never a value.
     """
     folder = Path(folder)
@@ -110,13 +114,16 @@ def staged_model(
             with explain_write_errors(folder):
                 staging.mkdir()
                 _fill(staging, folder, names, report, publication)
+            staged_files = StagedFiles.of(staging)
             # The repository may have the name of the folder.
             of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
             check_for_leaks(staging, needles | of_machine, ignore=[static_text(), *publication.allowed])
             check_no_paths(staging, publication.allowed)
             base = _base_of_adapter(folder, publication)
             check_loads(staging, base=base, in_memory=in_memory, trust_remote_code=trust_remote_code)
-            yield staging
+            check_saved_weights(staging, names, report.saved, folder)
+            warn_of_changed_files(folder, names, report.saved)
+            yield staged_files
 
 
 def card_of_run(folder: str | os.PathLike[str], publication: Publication | None = None) -> UnlearningCard:
@@ -185,7 +192,7 @@ def save_published(
     staging = staged_model(folder, needles, publication or Publication(), in_memory, trust_remote_code)
     with staging as content, staged(target.parent) as beside:
         # Copies, not links to files of the output directory.
-        shutil.copytree(content, beside / target.name)
+        content.copy_to(beside / target.name)
         with suppress(FileNotFoundError):
             target.rmdir()
         os.replace(beside / target.name, target)

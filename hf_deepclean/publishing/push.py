@@ -19,10 +19,11 @@ from ..report.report import REPORT_NAME
 from ..runtime.files import matches, temporary_folder
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard
 from .contents.load_check import ModelInMemory
-from .folder import Publication, relative_files, staged_model
+from .folder import Publication, staged_model
 from .history import WEIGHT_FILES, HistoryReport, find_old_weights, list_files
-from .leaks import Needles, check_for_leaks
+from .leaks import Needles, check_for_leaks, needles_of_machine
 from .public_report import PublicReport
+from .staged_files import StagedFiles
 
 
 logger = logging.getLogger(__name__)
@@ -150,21 +151,26 @@ def push_folder_to_hub(
     api = HfApi(token=token) if api is None else api
     publication = replace(publication or Publication(), repo_id=repo_id)
     branch = revision or "main"
+    secret = next((value for value in (token, api.token) if isinstance(value, str)), None)
+    # The repository may have the name of the folder.
+    needles |= needles_of_machine(output_dir=folder, hub_token=secret).without([repo_id])
     _check_words(needles, publication, {"commit message": commit_message, "branch": branch, "repository": repo_id})
-    with staged_model(folder, needles, publication, in_memory, trust_remote_code) as staging:
-        base_model = PublicReport.load(staging / REPORT_NAME).base_model
+    with staged_model(folder, needles, publication, in_memory, trust_remote_code) as staged:
+        base_model = PublicReport.load(staged.folder / REPORT_NAME).base_model
         with _explain_failures(api, repo_id, branch):
             head, is_new = _open_repo(api, repo_id, branch, private)
         there = [file.rfilename for file in head.siblings or []]
         if not is_new:
             _check_repo(head, branch, there, private, exist_ok or create_pr)
         with _explain_failures(api, repo_id, branch, head):
-            targets = _targets(api, head, there, relative_files(staging))
+            targets = _targets(api, head, there, staged.names)
             deleted = _old_files(there, targets.values())
-            operations = [CommitOperationAdd(target, str(staging / name)) for name, target in targets.items()]
-            operations += [CommitOperationDelete(name) for name in deleted]
+            additions = {name: CommitOperationAdd(target, staged.content(name)) for name, target in targets.items()}
+            operations = [*additions.values(), *map(CommitOperationDelete, deleted)]
+            where = {"revision": None if create_pr and branch == "main" else branch, "create_pr": create_pr}
             with _gate(api, head, gated):
-                commit = _commit(api, head, branch, operations, commit_message, create_pr)
+                _upload(api, head, staged, additions, where)
+                commit = _commit(api, head, branch, operations, commit_message, where)
     history = None if create_pr else _find_old_weights(api, repo_id, branch)
     return PushResult(repo_id, commit, tuple(targets.values()), deleted, history, base_model)
 
@@ -249,23 +255,36 @@ def _gate(api: HfApi, head: ModelInfo, gated: str | None) -> Iterator[None]:
         raise
 
 
+def _upload(
+    api: HfApi,
+    head: ModelInfo,
+    staged: StagedFiles,
+    additions: Mapping[str, CommitOperationAdd],
+    where: Mapping[str, Any],
+) -> None:
+    """Sends the weights before the commit that names them, and verifies that they are what was checked."""
+    try:
+        api.preupload_lfs_files(head.id, additions.values(), free_memory=False, **where)
+    except Exception:
+        # What was changed meanwhile explains why it could not be sent.
+        staged.check_unchanged()
+        raise
+    for name, operation in additions.items():
+        # The digest of what was sent, to the Hub or to its storage.
+        staged.check(name, operation.upload_info.sha256.hex())
+    staged.check_unchanged()
+
+
 def _commit(
-    api: HfApi, head: ModelInfo, branch: str, operations: list[Any], message: str, create_pr: bool
+    api: HfApi, head: ModelInfo, branch: str, operations: list[Any], message: str, where: Mapping[str, Any]
 ) -> CommitInfo:
     try:
-        return api.create_commit(
-            head.id,
-            operations,
-            commit_message=message,
-            revision=None if create_pr and branch == "main" else branch,
-            create_pr=create_pr,
-            parent_commit=head.sha,
-        )
+        return api.create_commit(head.id, operations, commit_message=message, parent_commit=head.sha, **where)
     except Exception:
         # The commit may exist, and only the answer was lost.
         with suppress(Exception):
             now = api.model_info(head.id, revision=branch).sha
-            if not create_pr and now != head.sha and _holds(api, head.id, now, operations):
+            if not where["create_pr"] and now != head.sha and _holds(api, head.id, now, operations):
                 return CommitInfo(f"{api.endpoint}/{head.id}/commit/{now}", message, "", now)
         raise
 
@@ -279,14 +298,15 @@ def _holds(api: HfApi, repo_id: str, commit: str, operations: list[Any]) -> bool
             if file is not None:
                 return False
             continue
-        content = Path(operation.path_or_fileobj)
-        if file is None or file.size != content.stat().st_size:
+        if file is None or file.size != operation.upload_info.size:
             return False
         if file.lfs is not None:
             if file.lfs.sha256 != operation.upload_info.sha256.hex():
                 return False
-        elif file.blob_id != _git_hash(content.read_bytes()):
-            return False
+        else:
+            with operation.as_file() as content:
+                if file.blob_id != _git_hash(content.read()):
+                    return False
     return True
 
 

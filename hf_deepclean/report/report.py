@@ -48,6 +48,8 @@ class UnlearningReport(JsonRecord):
             lists them.
         search ([`SelectionSearch`], *optional*): The trials of the selection `"auto"`.
         retained_by_round (`tuple[float, ...]`): What the model knew of the retain data after each round of the repair.
+        saved (`dict[str, str]`): Digests of what the run saved: of all tensors under `"weights"`, and of every other
+            file under its name. Empty in a report of an earlier version.
     """
 
     model_class: str
@@ -67,6 +69,7 @@ class UnlearningReport(JsonRecord):
     further_relearning: dict[str, RelearningResult] = field(default_factory=dict)
     search: SelectionSearch | None = None
     retained_by_round: tuple[float, ...] = ()
+    saved: dict[str, str] = field(default_factory=dict)
 
     def relearning_by_data(self) -> dict[str, RelearningResult]:
         """All relearning results, by the data that the copy was trained on."""
@@ -149,7 +152,7 @@ def load_report(path: str | os.PathLike[str]) -> UnlearningReport:
         `ValueError`: If the file is not the report of a run.
     """
     file = Path(path) / REPORT_NAME if Path(path).is_dir() else Path(path)
-    if not file.exists():
+    if not file.is_file():
         raise FileNotFoundError(
             f"There is no {file}. Only the output directory of a finished run holds a report: call `unlearn()` first, "
             "which writes it."

@@ -78,7 +78,7 @@ def published_names(
         `ValueError`: If a file is a link or no file, if weights are not safetensors, or if the tokenizer or processor
             cannot be loaded.
     """
-    _check_entries(folder)
+    check_entries(folder)
     names = _weight_names(folder, is_adapter)
     if is_adapter:
         names |= {ADAPTER_CONFIG_NAME}
@@ -139,8 +139,14 @@ def _in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
 
 
-def _check_entries(folder: Path) -> None:
-    """Refuses links to files and special files: reading them would wait, or read what belongs to something else."""
+def check_entries(folder: Path) -> None:
+    """
+    Refuses links to files and special files in an output directory: reading them would wait, or read what belongs to
+    something else. The directory itself may be a link.
+
+    Raises:
+        `ValueError`: If there is one.
+    """
     for path in sorted(folder.iterdir()):
         mode = path.lstat().st_mode
         is_file_link = stat.S_ISLNK(mode) and not path.is_dir()

@@ -3,12 +3,14 @@
 """Makes needles of a data set and of this machine."""
 
 import getpass
+import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
@@ -23,6 +25,10 @@ from .identifiers import WORD, has_several_words, is_capitalised_word, is_tellin
 from .needles import Code, Kind, Needles
 from .words import NUM_IN_A_ROW
 
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _NUM_BATCH_ROWS, _NUM_RETAIN_ROWS = 1000, 500
 
@@ -120,7 +126,7 @@ def needles_of_machine(
     These are the paths of the home folder, the current directory and the output directory, the parts of the output
     directory that are no ordinary words, the name of the run, the access token of the Hub, and the names of host and
     user unless these are common. A user name of fewer than five letters counts only in e-mail addresses and home
-    folders.
+    folders. What the system does not know, such as the home folder of a user without one, is warned of.
 
     Args:
         output_dir (`str`, *optional*):
@@ -134,30 +140,41 @@ def needles_of_machine(
     Returns:
         [`Needles`]
     """
-    folders = {Path.home(), Path.cwd()}
+    home = _if_known("home folder", Path.home, "Set HOME")
+    folders = {home, _if_known("working directory", Path.cwd, "Change to a folder that exists")} - {None}
     entries: dict[str, int] = {token: Kind.TOKEN for token in (hub_token, get_token()) if token}
     if output_dir is not None:
-        folders.add(Path(os.path.abspath(output_dir)))
+        with suppress(FileNotFoundError):
+            folders.add(Path(os.path.abspath(output_dir)))
         entries |= {part: Kind.RUN for part in Path(output_dir).parts if is_telling(part)}
     if run_name is not None and (len(run_name) >= 5 or is_telling(run_name)):
         entries[run_name] = Kind.RUN
     for folder in folders:
         # A folder such as /data exists on many machines.
-        if folder == Path.home() or len(WORD.findall(str(folder))) > 1:
+        if folder == home or len(WORD.findall(str(folder))) > 1:
             entries[_start_of_path(folder)] = Kind.PATH
     host = socket.gethostname()
     for name in (host, host.partition(".")[0]):
         if len(name) >= 5 and name.lower() not in _COMMON_ACCOUNTS:
             entries[name] = Kind.HOST
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = ""
-    if user.lower() not in _COMMON_ACCOUNTS:
+    user = _if_known("name of the user", getpass.getuser, "Set USER")
+    if user and user.lower() not in _COMMON_ACCOUNTS:
         entries[user] = Kind.USER
     collector = NeedleCollector()
     collector.add(entries)
     return collector.needles()
+
+
+def _if_known(what: str, find: Callable[[], T], remedy: str) -> T | None:
+    """What the system knows of this process, or `None` with a warning: traces of it cannot be looked for then."""
+    try:
+        return find()
+    except (RuntimeError, KeyError, OSError):
+        logger.warning(
+            f"The {what} is not known, so that the published files are not searched for it. {remedy} to have them "
+            "searched."
+        )
+        return None
 
 
 def _batches(dataset: Any) -> Iterator[dict[str, Sequence[Any]]]:
