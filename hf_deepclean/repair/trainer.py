@@ -39,7 +39,7 @@ from ..runtime.processes import gather_objects, num_processes, process_index
 from ..runtime.sharded_models import named_parameters
 from ..runtime.shards import processes_of
 from .callbacks import StopWhenAsked, default_callbacks
-from .checkpoints import RepairCheckpoints, load_checkpoint
+from .checkpoints import RepairCheckpoints, load_checkpoint, without_tokens
 from .construction import without_side_effects
 from .hard_examples import ROW_NUMBERS, HardExampleSampler, NumberedCollator, NumberedRows
 from .optimizer import SparseAdamW
@@ -389,5 +389,6 @@ class RepairTrainer(Trainer):
         load_checkpoint(self.state.best_model_checkpoint, self.reset, self._row_order, self.run)
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
-        with saving_the_adapter_alone(self.model):
+        # Trainer pickles its arguments beside the weights.
+        with saving_the_adapter_alone(self.model), overridden(self.args, **without_tokens(vars(self.args))):
             super()._save(*args, **kwargs)

@@ -9,7 +9,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..runtime.files import replaced
 from ..runtime.sealed_files import sealed, unsealed
@@ -20,6 +20,9 @@ R = TypeVar("R", bound="JsonRecord")
 
 class JsonRecord:
     """A dataclass that can be saved as JSON and loaded again."""
+
+    # Who may read the file, as far as the process allows it.
+    _file_mode: ClassVar[int] = 0o666
 
     def to_dict(self) -> dict[str, Any]:
         """Converts the record to JSON types."""
@@ -38,6 +41,7 @@ class JsonRecord:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the record as JSON, with its digest. A failed write leaves an earlier file as it was."""
         with replaced(Path(path)) as written:
+            written.touch(mode=self._file_mode)
             written.write_text(json.dumps(sealed(self.to_dict()), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod

@@ -5,7 +5,7 @@
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..evaluation.recovery import RelearningResult
 from ..evaluation.stages import BEFORE, REFERENCE, StageResult
@@ -51,6 +51,9 @@ class UnlearningReport(JsonRecord):
         saved (`dict[str, str]`): Digests of what the run saved: of all tensors under `"weights"`, and of every other
             file under its name. Empty in a report of an earlier version.
     """
+
+    # It holds the names of requests, and how many rows were forgotten.
+    _file_mode: ClassVar[int] = 0o600
 
     model_class: str
     settings: dict[str, Any]

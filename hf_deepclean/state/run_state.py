@@ -163,7 +163,8 @@ class RunState:
             shutil.rmtree(self.folder / STAGING_FOLDER, ignore_errors=True)
             return progress
         self._check_no_files()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        # It tells which rows are to be forgotten to whoever can guess them.
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_incomplete(self.folder)
         free = shutil.disk_usage(self.folder).free
         if free < num_bytes:

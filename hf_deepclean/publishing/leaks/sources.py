@@ -3,7 +3,6 @@
 """Makes needles of a data set and of this machine."""
 
 import getpass
-import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 import datasets
 import numpy as np
 from huggingface_hub import get_token
+from transformers.utils import logging
 
 from ...data.digests import dataset_fingerprint
 from ...data.streams import is_stream
@@ -26,7 +26,7 @@ from .needles import Code, Kind, Needles
 from .words import NUM_IN_A_ROW
 
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -140,9 +140,10 @@ def needles_of_machine(
     Returns:
         [`Needles`]
     """
+    saved = _if_known("access token of the Hub", get_token, "Make its file readable")
     home = _if_known("home folder", Path.home, "Set HOME")
     folders = {home, _if_known("working directory", Path.cwd, "Change to a folder that exists")} - {None}
-    entries: dict[str, int] = {token: Kind.TOKEN for token in (hub_token, get_token()) if token}
+    entries: dict[str, int] = {token: Kind.TOKEN for token in (hub_token, saved) if token}
     if output_dir is not None:
         with suppress(FileNotFoundError):
             folders.add(Path(os.path.abspath(output_dir)))
@@ -170,7 +171,8 @@ def _if_known(what: str, find: Callable[[], T], remedy: str) -> T | None:
     try:
         return find()
     except (RuntimeError, KeyError, OSError):
-        logger.warning(
+        # Once, although a push looks for words and for files.
+        logger.warning_once(
             f"The {what} is not known, so that the published files are not searched for it. {remedy} to have them "
             "searched."
         )
