@@ -20,7 +20,7 @@ from ..runtime.interruption import unwinding
 from ..runtime.lock import FolderLock
 from .card import CARD_NAME, CARD_NAME_BESIDE, UnlearningCard, static_text
 from .commitment import COMMITMENT_NAME, ForgetCommitment
-from .contents.allow_list import published_names
+from .contents.allow_list import check_entries, published_names
 from .contents.configurations import check_no_paths, public_configuration
 from .contents.load_check import ModelInMemory, check_loads
 from .contents.saved_files import check_saved_weights, warn_of_changed_files
@@ -100,6 +100,7 @@ def staged_model(
     """
     folder = Path(folder)
     report = load_report(folder / REPORT_NAME)
+    check_entries(folder)
     with unwinding(), FolderLock(folder):
         names = published_names(
             folder,

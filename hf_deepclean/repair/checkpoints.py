@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes and loads checkpoints of a repair. A checkpoint appears whole or not at all."""
 
-import operator
 import os
 import re
 import shutil
@@ -10,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import TrainerState
@@ -39,10 +37,6 @@ STAGING_FOLDER = "checkpoints"
 _SELECTED_NAME = "selected_weights.safetensors"
 # The file of the losses of the rows, if the order of the rows follows their losses.
 _ROW_LOSSES_NAME = "row_losses.safetensors"
-
-# What training arguments call a secret, and what a token of the Hub looks like.
-_TOKEN_NAME = re.compile(r"(.*_)?(token|api_key|password|secret)", re.IGNORECASE)
-_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 _REMEDY = "Resume from another checkpoint, or remove this one: the repair then resumes from an earlier one, or starts."
 
@@ -175,32 +169,6 @@ def load_checkpoint(
     if row_order is not None:
         losses, _ = read_tensors(path.with_name(_ROW_LOSSES_NAME), remedy=_REMEDY)
         row_order.load_state(losses)
-
-
-def without_tokens(values: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Returns the training arguments that hold access tokens, without them: those of such names, and those of the Hub
-    anywhere. A checkpoint needs none. A resumed run takes them from its own arguments.
-
-    Args:
-        values (`dict[str, Any]`):
-            Training arguments by name.
-    """
-    kept = {name: _without_tokens(name, value) for name, value in values.items()}
-    return {name: value for name, value in kept.items() if value is not values[name]}
-
-
-def _without_tokens(name: str, value: Any) -> Any:
-    """The same object if it holds no token."""
-    if isinstance(value, str):
-        return None if _TOKEN_NAME.fullmatch(name) or _HUB_TOKEN.search(value) else value
-    if isinstance(value, dict):
-        found = {key: _without_tokens(str(key), item) for key, item in value.items()}
-        return value if all(found[key] is item for key, item in value.items()) else found
-    if isinstance(value, list):
-        items = [_without_tokens(name, item) for item in value]
-        return value if all(map(operator.is_, items, value)) else items
-    return value
 
 
 def _is_under_another_name(folder: Path, metadata: Mapping[str, str]) -> bool:

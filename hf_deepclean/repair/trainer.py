@@ -36,10 +36,11 @@ from ..runtime.attributes import overridden
 from ..runtime.clock import PhaseClock
 from ..runtime.interruption import Interruption
 from ..runtime.processes import gather_objects, num_processes, process_index
+from ..runtime.secrets import without_tokens
 from ..runtime.sharded_models import named_parameters
 from ..runtime.shards import processes_of
 from .callbacks import StopWhenAsked, default_callbacks
-from .checkpoints import RepairCheckpoints, load_checkpoint, without_tokens
+from .checkpoints import RepairCheckpoints, load_checkpoint
 from .construction import without_side_effects
 from .hard_examples import ROW_NUMBERS, HardExampleSampler, NumberedCollator, NumberedRows
 from .optimizer import SparseAdamW
@@ -390,5 +391,7 @@ class RepairTrainer(Trainer):
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
         # Trainer pickles its arguments beside the weights.
-        with saving_the_adapter_alone(self.model), overridden(self.args, **without_tokens(vars(self.args))):
+        given = vars(self.args)
+        tokenless = {name: value for name, value in without_tokens(given).items() if value is not given[name]}
+        with saving_the_adapter_alone(self.model), overridden(self.args, **tokenless):
             super()._save(*args, **kwargs)

@@ -15,6 +15,7 @@ from ..repair.trainer import RepairTrainer
 from ..report.provenance import library_versions
 from ..request import UnlearningRequest
 from ..runtime.processes import num_processes, on_main_process
+from ..runtime.secrets import without_tokens
 from .fingerprints import Fingerprints
 from .settings import callbacks_of, code_of_model, settings_of_model, settings_of_torch, transforms_of
 
@@ -69,7 +70,7 @@ def identity_of_run(
     fingerprint = partial(dataset_fingerprint, disable_tqdm=args.disable_tqdm)
     if digests_format == 1:
         fingerprint = earlier_fingerprint
-    settings = args.to_dict() | {"reset_value": request.reset_value}
+    settings = without_tokens(args.to_dict()) | {"reset_value": request.reset_value}
     kept = {} if request.kept_fisher is None else {"kept_fisher_sums": request.kept_fisher.digest()}
     return (
         weights

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import dynamic_module_utils
 from transformers.utils import CONFIG_NAME
@@ -154,8 +154,11 @@ def _load(kind: Any, folder: Path, **arguments: Any) -> nn.Module:
 
 
 def _check_adapter(folder: Path, base: str | None, in_memory: ModelInMemory | None, trust_remote_code: bool) -> None:
-    with safe_open(folder / ADAPTER_WEIGHTS_NAME, "pt") as file:
-        carries_embeddings = any("lora_" not in key and "embed" in key for key in file.keys())
+    try:
+        with safe_open(folder / ADAPTER_WEIGHTS_NAME, "pt") as file:
+            carries_embeddings = any("lora_" not in key and "embed" in key for key in file.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{ADAPTER_WEIGHTS_NAME} cannot be loaded, so nothing is published ({error}).") from None
     quantised = in_memory is not None and getattr(in_memory.model.get_base_model(), "hf_quantizer", None) is not None
     if base is None or quantised or carries_embeddings:
         cause = "its base is quantised" if quantised else "it carries embeddings" if base else "it names no base"

@@ -35,7 +35,7 @@ _NUM_BATCH_ROWS, _NUM_RETAIN_ROWS = 1000, 500
 _STANDARD_SPLITS = frozenset("train training test validation valid dev eval forget retain unseen holdout all".split())
 
 # Common names of users and hosts, as in images, containers and services.
-_COMMON_ACCOUNTS = frozenset(
+COMMON_ACCOUNTS = frozenset(
     "root user users admin administrator ubuntu debian fedora centos localhost localdomain local jovyan runner docker "
     "container guest nobody colab vscode model models student default server worker workspace hadoop build builder "
     "python azureuser test home".split()
@@ -156,10 +156,10 @@ def needles_of_machine(
             entries[_start_of_path(folder)] = Kind.PATH
     host = socket.gethostname()
     for name in (host, host.partition(".")[0]):
-        if len(name) >= 5 and name.lower() not in _COMMON_ACCOUNTS:
+        if len(name) >= 5 and name.lower() not in COMMON_ACCOUNTS:
             entries[name] = Kind.HOST
     user = _if_known("name of the user", getpass.getuser, "Set USER")
-    if user and user.lower() not in _COMMON_ACCOUNTS:
+    if user and user.lower() not in COMMON_ACCOUNTS:
         entries[user] = Kind.USER
     collector = NeedleCollector()
     collector.add(entries)

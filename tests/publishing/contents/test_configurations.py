@@ -43,5 +43,5 @@ def test_any_other_path_is_refused_by_file_and_key_and_not_shown(tmp_path, value
 def test_ordinary_values_are_no_paths(tmp_path):
     words = ["/think", "</s>", "a/b", "gelu", "https://huggingface.co/x/y", "{% if /x/y %}", "//", "me/base", "1/2/3"]
     written(tmp_path / "config.json", values=words)
-    written(tmp_path / "tokenizer.json", values=["/usr/share/x"])
+    written(tmp_path / "tokenizer.json", model={"vocab": {"/usr/share/x": 0}, "merges": ["../ ../x"]})
     check_no_paths(tmp_path)
