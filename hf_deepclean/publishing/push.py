@@ -148,12 +148,9 @@ def push_folder_to_hub(
         `ConnectionError`: If the Hub still fails or refuses after all retries. Says what became of the repository.
     """
     _check_arguments(repo_id, gated)
-    api = HfApi(token=token) if api is None else api
+    api, branch = HfApi(token=token) if api is None else api, revision or "main"
     publication = replace(publication or Publication(), repo_id=repo_id)
-    branch = revision or "main"
-    secret = next((value for value in (token, api.token) if isinstance(value, str)), None)
-    # The repository may have the name of the folder.
-    needles |= needles_of_machine(output_dir=folder, hub_token=secret).without([repo_id])
+    needles |= _needles_of_push(folder, repo_id, token, api)
     _check_words(needles, publication, {"commit message": commit_message, "branch": branch, "repository": repo_id})
     with staged_model(folder, needles, publication, in_memory, trust_remote_code) as staged:
         base_model = PublicReport.load(staged.folder / REPORT_NAME).base_model
@@ -165,11 +162,9 @@ def push_folder_to_hub(
         with _explain_failures(api, repo_id, branch, head):
             targets = _targets(api, head, there, staged.names)
             deleted = _old_files(there, targets.values())
-            additions = {name: CommitOperationAdd(target, staged.content(name)) for name, target in targets.items()}
-            operations = [*additions.values(), *map(CommitOperationDelete, deleted)]
-            where = {"revision": None if create_pr and branch == "main" else branch, "create_pr": create_pr}
             with _gate(api, head, gated):
-                _upload(api, head, staged, additions, where)
+                where = {"revision": None if create_pr and branch == "main" else branch, "create_pr": create_pr}
+                operations = [*_upload(api, head, staged, targets, where), *map(CommitOperationDelete, deleted)]
                 commit = _commit(api, head, branch, operations, commit_message, where)
     history = None if create_pr else _find_old_weights(api, repo_id, branch)
     return PushResult(repo_id, commit, tuple(targets.values()), deleted, history, base_model)
@@ -180,6 +175,13 @@ def _check_arguments(repo_id: str, gated: str | None) -> None:
         raise ValueError(f"`gated` is {gated!r} but must be 'auto', 'manual' or None.")
     if "/" not in repo_id:
         raise ValueError(f"`repo_id` is {repo_id!r}, which names no owner. Pass 'owner/{repo_id}'.")
+
+
+def _needles_of_push(folder: Any, repo_id: str, token: Any, api: HfApi) -> Needles:
+    """Needles of this machine and of the access token that the push uses."""
+    secret = next((value for value in (token, api.token) if isinstance(value, str)), None)
+    # The repository may have the name of the folder.
+    return needles_of_machine(output_dir=folder, hub_token=secret).without([repo_id])
 
 
 def _check_words(needles: Needles, publication: Publication, words: Mapping[str, str]) -> None:
@@ -256,13 +258,10 @@ def _gate(api: HfApi, head: ModelInfo, gated: str | None) -> Iterator[None]:
 
 
 def _upload(
-    api: HfApi,
-    head: ModelInfo,
-    staged: StagedFiles,
-    additions: Mapping[str, CommitOperationAdd],
-    where: Mapping[str, Any],
-) -> None:
+    api: HfApi, head: ModelInfo, staged: StagedFiles, targets: Mapping[str, str], where: Mapping[str, Any]
+) -> list[CommitOperationAdd]:
     """Sends the weights before the commit that names them, and verifies that they are what was checked."""
+    additions = {name: CommitOperationAdd(target, staged.content(name)) for name, target in targets.items()}
     try:
         api.preupload_lfs_files(head.id, additions.values(), free_memory=False, **where)
     except Exception:
@@ -273,6 +272,7 @@ def _upload(
         # The digest of what was sent, to the Hub or to its storage.
         staged.check(name, operation.upload_info.sha256.hex())
     staged.check_unchanged()
+    return list(additions.values())
 
 
 def _commit(
