@@ -115,7 +115,7 @@ def staged_model(
             with explain_write_errors(folder):
                 staging.mkdir()
                 _fill(staging, folder, names, report, publication)
-            staged_files = StagedFiles.of(staging)
+            staged_files = StagedFiles.of(staging, folder)
             # The repository may have the name of the folder.
             of_machine = needles_of_machine(output_dir=folder).without([publication.repo_id or ""])
             check_for_leaks(staging, needles | of_machine, ignore=[static_text(), *publication.allowed])

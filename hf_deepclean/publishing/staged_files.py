@@ -21,17 +21,20 @@ class StagedFiles:
     Args:
         folder (`Path`):
             The folder.
+        origin (`Path`):
+            The output directory that it was made from, for messages.
         digests (`dict[str, str]`):
             The SHA-256 of every file, by its name relative to the folder. A file that is added later is not published.
     """
 
     folder: Path
+    origin: Path
     digests: dict[str, str]
 
     @classmethod
-    def of(cls, folder: Path) -> "StagedFiles":
+    def of(cls, folder: Path, origin: Path) -> "StagedFiles":
         """
-        Takes the digests of all files of a folder.
+        Takes the digests of all files of a folder that was made from an output directory.
 
         Raises:
             `ValueError`: If a file is a link or no ordinary file.
@@ -40,8 +43,8 @@ class StagedFiles:
         digests = {name: _sha256(folder / name) for name in names}
         strange = [name for name, digest in digests.items() if not digest]
         if strange:
-            raise ValueError(f"{strange[0]} in {folder.parent} is no ordinary file. Put the file in its place.")
-        return cls(folder, digests)
+            raise ValueError(f"{strange[0]} in {origin} is no ordinary file. Put the file in its place.")
+        return cls(folder, origin, digests)
 
     @property
     def names(self) -> list[str]:
@@ -71,7 +74,7 @@ class StagedFiles:
         """
         if digest != self.digests[name]:
             raise ValueError(
-                f"{name} in {self.folder.parent} was changed while it was published, so nothing is published: what "
+                f"{name} in {self.origin} was changed while it was published, so nothing is published: what "
                 "would be sent is not what was searched and checked. Stop what writes to that folder, and try again."
             )
 

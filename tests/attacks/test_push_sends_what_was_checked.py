@@ -227,7 +227,7 @@ def test_what_is_changed_after_the_checks_is_not_sent(copied, hub, api, monkeypa
         repo = f"{REPO}-{len(survivors)}"
 
         def act():
-            staged = next(folder.glob(".incomplete-*/model.safetensors")).parent
+            staged = next(folder.glob(".incomplete-*/published"))
             change((folder if "own" in name else staged) / file)
 
         with monkeypatch.context() as patch:
