@@ -243,7 +243,7 @@ ORDINARY = {
         "source": ["common crawl"] * 9,
         "task": ["text generation"] * 9,
     },
-    "sizes": {"id": [*range(10_000, 10_080)], "user_id": [*range(32_000, 32_080)]},
+    "sizes": {"id": [*range(10_000, 10_080, 2)], "user_id": [*range(32_000, 32_080, 2)]},
     "code": {"code": ["def forward(self, batch):\n    return self.model(batch)", "import torch"] * 3},
 }
 
@@ -253,7 +253,7 @@ def test_pages_hold_no_trace_of_rows_that_look_like_names(tmp_path, rows):
     needles = needles_of_dataset(Dataset.from_dict(rows))
     for number, folder in enumerate(clean_folders()):
         shutil.copy(folder / "README.md", tmp_path / f"{number}.md")
-    config = {"vocab_size": 32_064, "hidden_size": 10_048, "max_position_embeddings": 32_768, "loss": 0.32007}
+    config = {"vocab_size": 32_064, "hidden_size": 10_048, "max_position_embeddings": 32_768, "loss": 0.32006}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "log.md").write_text("| loss | 0.32007 | 1.10033 |\n")
+    (tmp_path / "log.md").write_text("| loss | 0.32006 | 1.10034 |\n")
     assert not find_leaks(tmp_path, needles)
