@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from hf_deepclean import LeakError, push_folder_to_hub
 from hf_deepclean.publishing.folder import Publication
+from hf_deepclean.publishing.leaks import Needles
 from tests import published
 from tests.publishing.pushing import REPO, output, push
 
@@ -119,6 +120,20 @@ def test_a_trace_in_message_branch_or_name_of_the_repository_stops_the_push(runs
     ):
         with pytest.raises(LeakError):
             push(unlearner, api, **kwargs)
+    assert hub.requests == []
+
+
+def test_a_trace_of_the_machine_in_the_message_or_the_token_in_a_file_stops_the_push_of_a_folder(
+    runs, hub, api, tmp_path, monkeypatch
+):
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(output(runs["classifier"]), folder)
+    monkeypatch.setenv("HOME", "/homes/ward/zweifelsfrei")
+    with pytest.raises(LeakError, match="commit message"):
+        push_folder_to_hub(folder, REPO, needles=Needles(), api=api, commit_message="From /homes/ward/zweifelsfrei/x")
+    plant_in_json("config.json", "note", f"with {api.token}")(folder)
+    with pytest.raises((LeakError, ValueError), match=r"config\.json"):
+        push_folder_to_hub(folder, REPO, needles=Needles(), api=api)
     assert hub.requests == []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 from datasets import Dataset, IterableDataset
+from transformers.utils import logging
 
 from hf_deepclean.data.digests import dataset_fingerprint
 from hf_deepclean.publishing.leaks import find_leaks, needles_of_dataset, needles_of_machine
@@ -117,3 +118,22 @@ def test_common_and_short_names_of_users_and_hosts_are_none(monkeypatch, tmp_pat
     (tmp_path / "README.md").write_text("ada@x.example\n'/home/ada'\n/root/models\n")
     found = {(leak.field, leak.kind) for leak in find_leaks(tmp_path, needles_of_machine())}
     assert found == {("line 1", "a user name"), ("line 2", "a user name"), ("line 3", "a local path")}
+
+
+def test_without_a_home_or_a_working_directory_the_rest_is_found_and_that_is_said(monkeypatch, tmp_path, caplog):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    logging.warning_once.cache_clear()
+    for output_dir in ("clean-ward-seven", tmp_path / "clean-ward-seven"):
+        needles = needles_of_machine(output_dir=output_dir)
+        (tmp_path / "text").mkdir(exist_ok=True)
+        (tmp_path / "text" / "a.txt").write_text("see clean-ward-seven")
+        assert find_leaks(tmp_path / "text", needles)
+    assert "The home folder is not known" in caplog.text and "The working directory is not known" in caplog.text
