@@ -13,6 +13,7 @@ from email.header import Header
 
 import numpy as np
 import pytest
+import tokenizers
 from datasets import Dataset
 from safetensors.numpy import save_file
 
@@ -196,3 +197,75 @@ def test_texts_among_bytes_are_read(tmp_path, needles, attack):
                 )
     survivors = attack("traces among bytes are found", search(tmp_path, needles, plants))
     assert len(survivors) <= 0.05 * len(plants), survivors
+
+
+SURNAMES = ["Quellmann", "Größlinger", "Wiśniewska", "Квельман"]
+RUNNING_TEXTS = ("special_tokens_map.json", "chat_template.jinja", "added/tokenizer.json")
+# A name as an entry of a vocabulary, by the kind of the tokenizer.
+ENTRIES = {
+    "bytes, joined": lambda given, family: byte_level(f" {given}{family}"),
+    "bytes, with a space": lambda given, family: byte_level(f" {given} {family}"),
+    "sentencepiece": lambda given, family: f"▁{given}▁{family}",
+    "words, small letters": lambda given, family: f"{given}{family}".lower(),
+    "end of word": lambda given, family: f"{given}{family}</w>",
+    "bytes, surname": lambda given, family: byte_level(f" {family}"),
+    "surname of sentencepiece": lambda given, family: f"▁{family}",
+    "surname in small letters": lambda given, family: family.lower(),
+}
+
+
+def byte_level(text):
+    split = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return split.pre_tokenize_str(text)[0][0]
+
+
+def vocabulary_files(folder, entry):
+    """The same entry in every file of a tokenizer that lists a vocabulary, each in a folder of its own."""
+    entries = ["<unk>", "▁the", "##ing", "Ġof", *(f"piece{number}" for number in range(300)), entry]
+    half = len(entry) // 2
+    numbers = {one: number for number, one in enumerate(entries)}
+    model = b"".join(b"\x0a" + bytes([len(piece)]) + piece for piece in map(piece_of_model, entries))
+    files = {
+        "tokenizer.json": json.dumps({"model": {"type": "BPE", "vocab": numbers, "merges": []}}),
+        "unigram/tokenizer.json": json.dumps({"model": {"vocab": [[one, -3.5] for one in entries]}}),
+        "merges/tokenizer.json": json.dumps({"model": {"merges": [f"{entry[:half]} {entry[half:]}"], "vocab": {}}}),
+        "vocab.json": json.dumps(numbers),
+        "vocab.txt": "\n".join(entries),
+        "merges.txt": f"#version: 0.2\np iece\n{entry[:half]} {entry[half:]}\n",
+        "counts/vocab.txt": "\n".join(f"{one} 17" for one in entries),
+        "scores/spm.vocab": "\n".join(f"{one}\t-3.5" for one in entries),
+        "base64/of.tiktoken": "\n".join(
+            f"{base64.b64encode(one.replace('▁', ' ').encode()).decode()} {number}"
+            for number, one in enumerate(entries)
+        ),
+        "spiece.model": model,
+        "added/tokenizer.json": json.dumps({"added_tokens": [{"id": 7, "content": entry.replace("Ġ", " ")}]}),
+        "special_tokens_map.json": json.dumps({"additional_special_tokens": [entry]}),
+        "chat_template.jinja": "{{ '" + entry + "' }}",
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return files
+
+
+def piece_of_model(entry):
+    content = entry.encode()
+    return b"\x0a" + bytes([len(content)]) + content + b"\x15\0\0\x60\xc0"
+
+
+def test_names_among_the_entries_of_a_vocabulary_are_found(tmp_path, attack):
+    full_names = [f"Ottilie {family}" for family in SURNAMES]
+    of_persons = needles_of_dataset(Dataset.from_dict({"full_name": full_names, "last_name": SURNAMES}))
+    got_through = {}
+    for kind, write in ENTRIES.items():
+        for family in SURNAMES:
+            folder = tmp_path / f"{len(got_through)}"
+            folder.mkdir()
+            files = vocabulary_files(folder, write("Ottilie", family))
+            found = {leak.file for leak in find_leaks(folder, of_persons)}
+            # Only vocabularies write bytes as other letters.
+            names = [name for name in files if "byte" not in kind or name not in RUNNING_TEXTS]
+            got_through |= {f"{kind}, {family}, {name}": name not in found for name in names}
+    survivors = attack("names in vocabularies are found", got_through)
+    assert len(survivors) <= 0.05 * len(got_through), survivors

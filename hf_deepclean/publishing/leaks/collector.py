@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .columns import Holds, full_names, holds, is_common
+from .columns import Holds, full_names, holds, is_common, is_part_of_name
 from .identifiers import (
     WORD,
     has_several_words,
@@ -276,20 +276,22 @@ class NeedleCollector:
         for path, column in self._columns.items():
             name, num_distinct = path[-1], len(column.seen)
             kind = holds(" ".join(path))
+            # Others have the same given name, beside another family name.
+            are_parts = (*path[:-1], "full name") in self._columns and is_part_of_name(name)
             if kind in _IDENTIFYING and len(column.short) >= _SHORT_SHARE * num_distinct:
-                self._add_identifying(kind, column)
+                self._add_identifying(kind, column, are_parts)
             # The rows of one person are equal in many columns. So are those of one template, of ordinary words.
             if num_distinct == 1 and column.num_cells > 1 and kind is not Holds.CLASSES:
                 self.add(column.phrases)
             elif 2 * num_distinct >= column.num_cells:
                 self.add(column.phrases)
                 nearly_all = num_distinct >= max(10, 0.9 * column.num_cells)
-                if 2 * len(column.words) > num_distinct and kind is not Holds.CLASSES:
+                if 2 * len(column.words) > num_distinct and kind is not Holds.CLASSES and not are_parts:
                     self.add({word: code for word, code in column.words.items() if nearly_all or not word.islower()})
             if _is_telling_column(name):
                 self.add({name: Kind.COLUMN})
 
-    def _add_identifying(self, kind: Holds, column: _Column) -> None:
+    def _add_identifying(self, kind: Holds, column: _Column, are_parts: bool) -> None:
         """Adds every cell of a column that names or identifies, also as somebody else would write it."""
         # A few values in many rows may be classes, whatever the column is called.
         are_classes = 1 < len(column.seen) < column.num_cells / 2
@@ -312,7 +314,9 @@ class NeedleCollector:
                         code = Kind.IDENTIFIER | (Code.APART if is_short else 0)
                         self._numbers.setdefault(len(number), {})[number] = code
             elif kind is Holds.NAMES:
-                entries |= names_in_cell(text, are_classes, len(column.short) > _MAX_FAMILIES)
+                found = names_in_cell(text, are_classes, len(column.short) > _MAX_FAMILIES)
+                alone = Code.CAPITALISED | Code.APART if are_parts and text.lower() != text.upper() else 0
+                entries |= {name: code | (alone if name.isalpha() else 0) for name, code in found.items()}
             elif kind is not Holds.PRIVATE or not are_classes:
                 entries |= values_in_cell(text, are_classes, kind is Holds.PRIVATE)
         self.add(entries)

@@ -73,6 +73,12 @@ def full_names(columns: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         yield "full name", columns[given], columns[family]
 
 
+def is_part_of_name(column: str) -> bool:
+    """Whether a column holds given names or family names."""
+    words = _words_of_column(column)
+    return bool(_GIVEN.search(words) or _FAMILY.search(words))
+
+
 @cache
 def _common_words() -> frozenset[str]:
     return frozenset((Path(__file__).parent / "common_words.txt").read_text(encoding="ascii").split()) | NO_NAMES

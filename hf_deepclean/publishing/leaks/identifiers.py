@@ -44,6 +44,8 @@ NO_NAMES = frozenset(
     "such than that the their them then there these they this those though through to two under until up was we were "
     "what when where whether which while who whose why will with would yes yet you your dr prof".split()
 )
+# With one more word these are countries, states and cities, which any text may name.
+_OF_PLACES = frozenset("new united north south east west".split())
 
 
 def identifiers_in(text: str) -> Iterator[tuple[str, bool]]:
@@ -135,6 +137,8 @@ def names_in(text: str) -> Iterator[str]:
             del words[0]
         while words and words[-1].lower() in NO_NAMES:
             del words[-1]
+        if len(words) == 2 and words[0].lower() in _OF_PLACES:
+            continue
         if 2 <= len(words) <= 4 and sum(map(len, words)) >= 5 and words[0][0].isupper() and words[-1][0].isupper():
             yield " ".join(words)
             yield " ".join(words[-2:])
