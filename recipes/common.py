@@ -23,7 +23,6 @@ from hf_deepclean import (
     load_unlearning_datasets,
     split_forget_rows,
 )
-from hf_deepclean.runtime.files import staged
 
 
 @dataclass
@@ -328,15 +327,15 @@ class RecipeRun:
 
 def save(model: PreTrainedModel, folder: Path, processing_class: Any, args: FisherUnlearningConfig) -> None:
     """Saves a model that was trained here, completely or not at all, on the main process while the others wait."""
-    with args.main_process_first(), staged(folder.parent) as staging:
+    with args.main_process_first(), tempfile.TemporaryDirectory(prefix=".incomplete-", dir=folder.parent) as staging:
         if args.process_index > 0:
             return
         # By default peft saves the embeddings of the base with an adapter on them.
         embeddings = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
-        model.save_pretrained(staging / "model", **embeddings)
+        model.save_pretrained(f"{staging}/model", **embeddings)
         if processing_class is not None:
-            processing_class.save_pretrained(staging / "model")
-        os.replace(staging / "model", folder)
+            processing_class.save_pretrained(f"{staging}/model")
+        os.replace(f"{staging}/model", folder)
 
 
 def new_folder(args: FisherUnlearningConfig, name: str) -> Path:

@@ -94,7 +94,7 @@ def test_a_kept_fisher_of_other_data_of_the_same_size_is_refused(tmp_path, attac
         return True
 
     attempts = {name: accepted(parts()) for name, parts in OTHER_DATA.items()}
-    assert attack(f"A kept Fisher is that of the rows at hand ({source})", attempts) == []
+    assert attack(f"a kept Fisher is that of the rows at hand ({source})", attempts) == []
 
 
 SAME_DATA = {
@@ -154,7 +154,7 @@ def test_a_kept_fisher_or_data_that_are_exchanged_after_the_checks_are_refused(t
         except ValueError as refusal:
             assert "is that of other rows" in str(refusal)
             attempts[name] = False
-    assert attack("A kept Fisher is that of the rows at hand (exchanged later)", attempts) == []
+    assert attack("a kept Fisher is that of the rows at hand (exchanged later)", attempts) == []
     assert not (tmp_path / "clean").exists()
 
 
@@ -180,7 +180,7 @@ def test_a_kept_fisher_of_other_weights_or_of_another_estimator_is_refused(tmp_p
         "a likelihood of the caller in the request": accepted(fisher, log_likelihood_func=own_likelihood),
         "some rows of the request": accepted(fisher, fisher_max_examples=4),
     }
-    assert attack("A kept Fisher is that of the model and of the estimator", attempts) == []
+    assert attack("a kept Fisher is that of the model and of the estimator", attempts) == []
 
 
 def first_shard(folder):
@@ -271,7 +271,7 @@ def test_a_damaged_or_mixed_kept_fisher_is_refused(tmp_path, attack, fisher, kep
             attempts[name] = True
         except (ValueError, FileNotFoundError):
             attempts[name] = False
-    assert attack("Damage to a kept Fisher is seen", attempts) == []
+    assert attack("damage to a kept Fisher is seen", attempts) == []
 
 
 def test_the_fishers_of_two_parts_say_whose_rows_they_are_together(fisher, tmp_path):

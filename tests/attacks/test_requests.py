@@ -133,7 +133,7 @@ def test_a_finished_call_is_continued_only_with_what_it_was_started_with(monkeyp
     attempts = {name: is_accepted(finished[mode], kept, mode, changes()) for name, changes in OTHER_CALLS.items()}
     doubled = replace(kept, sums={name: 2 * total for name, total in kept.sums.items()})
     attempts["another kept Fisher"] = is_accepted(finished[mode], kept, mode, {"kept_fisher": doubled})
-    assert attack(f"Requests are continued as they were begun ({mode})", attempts) == []
+    assert attack(f"requests are continued as they were begun ({mode})", attempts) == []
 
 
 def test_the_refusal_says_what_differs_by_the_number_of_the_request(finished, kept):
@@ -155,7 +155,7 @@ def test_nothing_is_overwritten_where_nothing_is_continued(monkeypatch, attack, 
         for mode in finished
         for other in finished
     }
-    assert attack("Answers to requests are not overwritten", attempts) == []
+    assert attack("answers to requests are not overwritten", attempts) == []
 
 
 def test_a_finished_call_gives_its_reports_again_without_any_work(monkeypatch, finished, kept):
@@ -259,7 +259,7 @@ def test_damage_to_what_a_call_has_left_is_refused_before_any_work(monkeypatch, 
                 attempts[f"{name} ({mode})"] = is_accepted(folder, kept, mode, changes)
             except Heavy:
                 attempts[f"{name} ({mode})"] = True
-    assert attack("Damage to the answers to requests is seen", attempts) == []
+    assert attack("damage to the answers to requests is seen", attempts) == []
 
 
 def test_runs_of_an_earlier_version_are_used_with_one_warning(monkeypatch, tmp_path, finished, kept, caplog):
@@ -298,7 +298,7 @@ def kill_at(operations, tmp_path, monkeypatch, attack, finished, kept, mode):
         shutil.rmtree(folder)
         if status == 0:
             break
-    assert attack(f"A call that is killed near its end loses nothing ({mode})", attempts) == []
+    assert attack(f"a call that is killed near its end loses nothing ({mode})", attempts) == []
     return status
 
 
