@@ -31,7 +31,7 @@ from .card_tables import (
     trials_table,
 )
 from .public_records import PublicIntegrity, PublicMeasure, PublicRelearning, PublicTrial, ResetShare
-from .public_report import PublicReport
+from .public_report import SETTINGS, PublicReport
 
 
 CARD_NAME = "README.md"
@@ -111,7 +111,7 @@ def static_text() -> str:
     stages = STAGES | QUANTIZATION_STAGES
     explanations = [measure.explanation for measure in MEASURES.values()]
     words = [_source(), *MEASURES, *explanations, *PIPELINES, *stages, *stages.values(), *names, *TAGS]
-    return "\n".join([*words, *RELEARNING_DATA])
+    return "\n".join([*words, *RELEARNING_DATA, *SETTINGS])
 
 
 def _source() -> str:

@@ -32,7 +32,7 @@ from .redaction import (
 logger = logging.getLogger(__name__)
 
 # The settings that are published. Others may hold paths, ids or names that tell where the data came from.
-_SETTINGS = (
+SETTINGS = (
     *("fisher_type", "reset_value", "reset_scope", "num_train_epochs", "max_steps", "learning_rate"),
     *("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "per_device_train_batch_size"),
     *("gradient_accumulation_steps", "bf16", "fp16", "forget_penalty", "hard_example_share"),
@@ -276,7 +276,7 @@ def _without_drawn(stages: Mapping[str, StageResult]) -> tuple[str, ...]:
 
 
 def _public_settings(report: UnlearningReport, policy: Redaction) -> dict[str, Any]:
-    settings = {name: report.settings[name] for name in _SETTINGS if name in report.settings}
+    settings = {name: report.settings[name] for name in SETTINGS if name in report.settings}
     if "forget_penalty" in settings:
         settings["forget_penalty"] = report.forget_penalty()
     most = report.settings.get("max_repair_rounds", 1)

@@ -62,6 +62,8 @@ SAME = {
     "zeros among others": [[0.5, 0.0], [0.5, -0.0]],
     "not a number": [float("nan"), np.float32("nan"), -np.float64("nan"), np.array(0x7FF8000000000001).view("f8")],
     "large integers": [2**63, np.uint64(2**63), 2.0**63],
+    "large and small integers": [[2**64 - 1, 1], np.array([2**64 - 1, 1], np.uint64)],
+    "lists of numbers": [[0.5, 3], [Decimal("0.50"), Decimal(3)], [torch.tensor(0.5), torch.tensor(3)]],
     "dates": [NOON, np.datetime64(NOON), np.datetime64(NOON, "ns"), pd.Timestamp(NOON)],
     "instants": [NOON.replace(tzinfo=UTC), NOON.replace(hour=13, tzinfo=PLUS_ONE)],
     "empty lists": [[], (), np.array([]), np.array([], np.int32), torch.tensor([])],
@@ -76,6 +78,7 @@ SAME = {
     "palettes": [palette((1, 2, 3), (4, 5, 6)), np.array([[[1, 2, 3], [4, 5, 6]]])],
     "deep pictures": [DEEP, {"bytes": file(Image.fromarray(DEEP)), "path": "deep.png"}],
     "lists of pictures": [[Image.new("L", (1, 2), 3)] * 2, np.full((2, 2, 1), 3)[..., None][..., 0], [[[3], [3]]] * 2],
+    "grey pictures of one size": [[Image.new("L", (1, 2), 7)] * 2, [Image.new("RGB", (1, 2), (7, 7, 7))] * 2],
     "sounds": [
         {"bytes": sound(SAMPLES), "path": "a.wav"}, {"bytes": sound(SAMPLES, note=b"no one"), "path": None},
         {"array": SAMPLES / 2**15, "sampling_rate": 8000, "path": "b.wav"},
@@ -85,6 +88,7 @@ SAME = {
 OTHERS = [
     "1", b"1", [1], [[1]], "1.0", 2, None, "", b"", {}, "None", "nan", [None], [float("nan")], "2020-05-17T12:30:00",
     2**63 + 1, 2**64, -(2**63), 2**64 - 1, -1, 10**30, float(2**53), 2**53 + 1, [2**53 + 1, 0.5], [2**53, 0.5],
+    [2**64 - 2, 1], [2**64 - 1, 1.5], [Decimal("0.1"), 3],
     0.1, np.float32(0.1), Decimal("0.1"), Decimal("0.10000000000000000000000000000000001"), 1j, 20_000_001.0,
     20_000_002.0, datetime.date(2020, 5, 17), datetime.datetime(2020, 5, 17), datetime.time(12, 30),
     datetime.timedelta(1), ["ab", "c"], ["a", "bc"], ["a", "b", "c"], [["a"], "b"], ["a", ["b"]], ["ab"], "ab",

@@ -139,6 +139,11 @@ VALUES = {
     "last_name": ("Straßer", ["Strasser", "STRASSER"]),
     "patient": ("Smith, Ada B.", ["Ada Smith", "ada b. smith", "A. Smith", "Smith AB"]),
     "authors": ("Ada Thornquist; Bob Quellmann", ["B. Quellmann", "Thornquist, A."]),
+    "reviewer": ("Ada Thornquist", ["A. Thornquist", "Thornquist"]),
+    "assignee_login": ("adathorn7", ["adathorn7", "AdaThorn7"]),
+    "Naam klant": ("Sjoerd van der Quell", ["van der Quell", "S. van der Quell"]),
+    "geboortedatum": ("1987-03-05", ["5 March 1987"]),
+    "site": ("https://www.quell.example/~ada", ["quell.example/~ada", "http://quell.example/~ada"]),
     "nombre": ("Maria dos Santos", ["dos Santos, Maria", "Maria Santos", "M. dos Santos"]),
     "col_7": ("ada thornquist", ["Ada Thornquist"]),
 }

@@ -125,10 +125,15 @@ def _array_of_list(values: Any) -> np.ndarray | None:
         return None
     if array.dtype.kind not in "biufc":
         return None
-    # Numpy rounds integers beside numbers with a fraction.
+    # Numpy rounds integers beside numbers with a fraction, or where some have 64 bits and others not.
     is_large = array.dtype.kind == "f" and array.size and np.abs(array).max() >= 2**53
-    is_exact = not is_large or (array.astype(object) == np.asarray(values, dtype=object)).all()
-    return array if is_exact else None
+    if not is_large:
+        return array
+    exact = np.asarray(values, dtype=object)
+    if (array.astype(object) == exact).all():
+        return array
+    are_whole = all(isinstance(item, (int, np.integer)) and 0 <= item < 2**64 for item in exact.flat)
+    return exact.astype(np.uint64) if are_whole else None
 
 
 def _encoded_list(values: Any, precision: type) -> bytes:
@@ -137,8 +142,10 @@ def _encoded_list(values: Any, precision: type) -> bytes:
     if first is not None:
         # A list of pictures or of tensors is one array, if their shapes agree.
         arrays = [as_array(item) for item in items]
-        if all(array is not None and array.shape == first.shape for array in arrays) and first.ndim:
-            return _encoded_numbers(np.stack(arrays), precision)
+        if all(array is not None and array.shape == first.shape for array in arrays):
+            whole = np.stack(arrays) if first.ndim else _array_of_list([array.tolist() for array in arrays])
+            if whole is not None:
+                return _encoded_numbers(whole, precision)
     return f"list {len(items)}:".encode() + b"".join(encoded(item, precision) for item in items)
 
 
@@ -190,12 +197,13 @@ def _is_whole(array: np.ndarray) -> bool:
 
 
 def _without_idle_channels(array: np.ndarray) -> np.ndarray:
-    """A picture without the channels that say nothing."""
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+    """A picture, or several of one size, without the channels that say nothing."""
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] not in (1, 3, 4):
         return array
-    if array.shape[2] == 4 and (array[..., 3] == 255).all():
+    if array.shape[-1] == 4 and (array[..., 3] == 255).all():
         array = array[..., :3]
-    return array[..., 0] if array.shape[2] < 4 and (array == array[..., :1]).all() else array
+    is_grey = array.shape[-1] < 4 and (array == array[..., :1]).all()
+    return _without_idle_channels(array[..., 0]) if is_grey else array
 
 
 def _python_value(value: Any) -> Any:

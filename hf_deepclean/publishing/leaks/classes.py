@@ -19,7 +19,9 @@ _LABELS = re.compile(r"label|class|categor|topic|intent|sentiment|emotion|genre|
 _MAX_LABEL_WORDS = 4
 # If so many of the classes are written like the name of a person, they are persons.
 _SHARE_OF_PERSONS = 0.8
-_REST = frozenset("other others unknown none background rest nobody noone".split())
+# If more of at least four have an ordinary word, as names of departments and subjects do, they are none.
+_SHARE_OF_ORDINARY, _MIN_ORDINARY = 0.5, 4
+_REST = frozenset("other others unknown none background rest nobody noone noise silence".split())
 
 
 def class_names_of(folder: Path) -> dict[int, str]:
@@ -53,7 +55,9 @@ class ClassNames:
 
     def without_labels(self, column: str, cells: Sequence[Any]) -> Sequence[Any]:
         """The cells of a column, with None in place of the names of classes, which are remembered."""
-        is_label, found = bool(_LABELS.search(column)), self._found.setdefault(column, set())
+        found, texts = self._found.setdefault(column, set()), {cell for cell in cells if isinstance(cell, str)}
+        # A column of breeds need not be called a label.
+        is_label = bool(_LABELS.search(column) or texts and texts <= set(self._of_model.values()))
         names = self._names.get(column, self._of_model if is_label else {})
         if names:
             found |= {names[int(cell)] for cell in cells if _is_number(cell) and int(cell) in names}
@@ -89,14 +93,19 @@ def _is_one_name(name: str) -> bool:
 
 
 def _are_persons(names: Iterable[str]) -> bool:
-    """Whether classes are persons: nearly all have given and family names, and they share no word."""
+    """Whether classes are persons: nearly all have given and family names, which are no ordinary words and differ."""
     names = [name for name in names if name.lower() not in _REST]
     words = Counter(word for name in names if "@" not in name for word in set(WORD.findall(name)))
     shared = len(names) > 1 and max(words.values(), default=0) > len(names) / 2
-    return bool(names) and not shared and sum(map(_is_person, names)) >= _SHARE_OF_PERSONS * len(names)
+    persons = list(filter(_is_person, names))
+    num_ordinary = sum(any(len(word) > 1 and is_common(word) for word in WORD.findall(name)) for name in persons)
+    if shared or len(persons) >= _MIN_ORDINARY and num_ordinary > _SHARE_OF_ORDINARY * len(persons):
+        return False
+    return bool(names) and len(persons) >= _SHARE_OF_PERSONS * len(names)
 
 
 def _is_person(name: str) -> bool:
     """Whether a class is written like the name of a person, or is an e-mail address."""
-    plain = " ".join(re.sub(r"[_\s]+", " ", name).split())
+    last, _, first = re.sub(r"[_\s]+", " ", name).partition(",")
+    plain = re.sub(r"\b([A-Z])(?= )", r"\1.", f"{first} {last}".strip())
     return plain in names_in(plain) or re.fullmatch(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", name) is not None

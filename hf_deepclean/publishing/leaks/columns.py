@@ -29,19 +29,21 @@ _PATTERNS = {
     Holds.CLASSES: r"word|term|token|lemma|vocab|\btags?\b|label|class|categor|topic|sentiment|emotion",
     # Files, models and the texts of a conversation have names and users too.
     Holds.TEXTS: r"file|model|data|column|field|\btype|lang|input|output|config|\bsplit|\btask|metric|func|variable"
-    r"|package|repo|message|prompt|question|\btext|content|comment|query|review|descri|answer|response|instruct"
+    r"|package|repo|message|prompt|question|\btext|content|comment|query|review(?!er)|descri|answer|response|instruct"
     r"|template|title|system|role\b|version|sequence|index|\bidx|source|license\b|product|brand|format",
     Holds.BIRTHS: r"birth|\bdob\b|\bborn|geburt|geboren|naissance|nacimiento|nascita|nascimento|рожден|出生|生日"
-    r"|생년|생일",
+    r"|생년|생일|geboort|\bbday\b|födel|fødsel|urodz|naroz|doğum",
     Holds.PHONES: r"phone|telefon|téléphone|teléfono|\btel\b|mobile|\bmobil\b|\bfax\b|handy|whatsapp"
     r"|телефон|电话|電話|전화",
-    Holds.IDENTIFIERS: r"mail|address|adresse?\b|direcci|indirizzo|endere|адрес|地址|住所|주소|street|stra(?:ss|ß)e\b"
-    r"|plate|kennzeichen|registration|passport|\bpass(?:e?port|nr|no)?\b|\biban\b|\bssn\b|insurance|\bids?\b|identi"
-    r"|\bcode|number|nummer|número|numero|\bn[ro]\b|badge|\bvin\b|\bimei\b|\bip\b|zip|postal|postcode|\bplz\b"
-    r"|номер|паспорт|号码|番号|번호",
+    Holds.IDENTIFIERS: r"mail|address|adress?e?\b|direcci|indirizzo|endere|адрес|地址|住所|주소|street"
+    r"|stra(?:ss|ß)e\b|straat|plate|kennzeichen|registration|passport|\bpass(?:e?port|nr|no)?\b|\biban\b|\bssn\b"
+    r"|insurance|\bids?\b|identi|\bcode|number|nummer|número|numero|\bn[ro]\b|badge|\bvin\b|\bimei\b|\bip\b"
+    r"|zip|postal|postcode|\bplz\b|номер|паспорт|号码|番号|번호",
     Holds.NAMES: r"name|person|people|author|speaker|patient|customer|client|account|user|handle|employee|member|owner"
     r"|contact|recipient|sender|witness|defendant|plaintiff|applicant|tenant|student|teacher|doctor|physician|nurse"
     r"|guardian|spouse|mother|father|alias|\bnom\b|prénom|prenom|nombre|apellido|cognome|sobrenome|kunde|mitarbeiter"
+    r"|reviewer|requester|complainant|beneficiary|resident\b|assignee|\blogin\b|\bnick"
+    r"|\bnaam|\bnavn|\bnamn\b|\bnimi\b|\bnama\b|jméno|příjmení|\bisim|soyad|họ tên"
     r"|nazwisko|imię|имя|фамил|фио|όνομα|επώνυμο|姓|名|이름|성명|नाम|اسم|الاسم|שם|ชื่อ",
     Holds.PRIVATE: r"diagnos|disease|illness|disorder|condition|symptom|medic|treatment|therap|allerg|religio|convict"
     r"|crime|secret|krank",

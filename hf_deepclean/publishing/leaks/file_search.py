@@ -49,6 +49,8 @@ _BATCH_CHARACTERS = 2**20
 
 # The vocabularies of general models have at least 28,000 entries, so a smaller one is of the training data.
 _MIN_GENERAL_ENTRIES = 20_000
+# The numbers of tokens, of which a large vocabulary has some of any number of up to six digits.
+_TOKEN_NUMBER = re.compile(r"added_tokens\.\d+\.id|added_tokens_decoder\.\d{1,6}|(?:\w+_)?token_ids?(?:\.\d+)?")
 # Shorter names without a space between them may be an ordinary word.
 _MIN_JOINED_LETTERS = 10
 _BORDERS = ("", " ", "\u2581", BREAK)
@@ -211,7 +213,7 @@ class FileSearch:
                 # The numbers of the entries are no traces.
                 if len(leaf) > 5 or not leaf.isdigit():
                     entries.append(((*field, *path), leaf))
-            else:
+            elif not (leaf.isdigit() and len(leaf) <= 6 and _TOKEN_NUMBER.fullmatch(".".join(map(str, path)))):
                 texts.append(((*field, *path), leaf))
         self._texts(texts)
         self._texts(entries, len(entries))

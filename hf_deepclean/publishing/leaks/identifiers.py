@@ -12,7 +12,7 @@ _HINTS = re.compile(r"[\d@]|://|www\.")
 # Each match begins where the one before cannot go on, so that long texts without a space take no quadratic time.
 _IDENTIFIERS = re.compile(
     r"(?P<email>(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+)"
-    r"|(?:https?://|www\.)(?P<url>[^\s<>\"'()\[\]{}]+)"
+    r"|(?:https?://(?:www\.)?|www\.)(?P<url>[^\s<>\"'()\[\]{}]+)"
     r"|(?P<uuid>\b[\da-fA-F]{8}-(?:[\da-fA-F]{4}-){3}[\da-fA-F]{12}\b)"
     r"|(?P<account>\b[A-Z]{2}\d{2}(?:[ -]?[A-Z\d]{4}){2,7}(?:[ -]?[A-Z\d]{1,4})?\b)"
     r"|(?P<code>(?<![\w-])(?=[\d-]*[^\W\d_])[^\W\d_]*(?:-[^\W\d_]+)*-?\d[^\W_]*(?:-[^\W_]+)*)"
