@@ -177,6 +177,7 @@ def test_requests_that_are_answered_in_turn_each_have_a_run_on_the_result_of_the
     assert args.output_dir == str(tmp_path / "clean")
     written = sorted(path.name for path in (tmp_path / "clean").iterdir())
     assert written == ["00000", "00001", "00002", "_requests.json"]
+    assert (tmp_path / "clean" / "_requests.json").stat().st_mode & 0o777 == 0o600
     assert [report.num_fisher_examples["retain"] for report in reports.values()] == [197, 187, 186]
     assert [report.kept_fisher is not None for report in reports.values()] == [True, False, False]
     whole = {path.name: path.read_bytes() for path in (tmp_path / "clean" / "00002").iterdir()}

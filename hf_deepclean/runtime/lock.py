@@ -5,6 +5,7 @@
 import errno
 import os
 import socket
+import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ LOCK_NAME = ".unlearning.lock"
 _SECONDS_OF_DOUBT = 5.0
 _SECONDS_FOR_NAME = 1.0
 _SECONDS_FOR_FOLDER = 1.0
+_MAX_CHARACTERS = 1024
 # By which filelock tells containers of one host name apart.
 _NAMESPACE_MARK = "?pidns-"
 
@@ -82,11 +84,19 @@ def holder_of(folder: Path) -> Holder | None:
 def _named(path: Path) -> Holder | None:
     """The process that a lock names, dead or alive."""
     try:
-        lines, since = path.read_text(errors="replace").splitlines(), path.stat().st_mtime
+        # Opening a pipe would wait for its writer.
+        with open(path, errors="replace", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            lines, since = file.read(_MAX_CHARACTERS).splitlines(), os.fstat(file.fileno()).st_mtime
         holder = Holder(int(lines[0]), lines[1], since)
     except (OSError, ValueError, IndexError):
         return None
     return holder if 0 < holder.process < 2**32 else None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
 
 
 def check_not_held(folder: Path) -> None:

@@ -82,6 +82,8 @@ class RequestsRecord:
         """Writes the record, as a whole."""
         folder.mkdir(parents=True, exist_ok=True)
         with replaced(folder / REQUESTS_NAME) as path:
+            # For its owner alone: names of requests, often those of persons, can be guessed from their digests.
+            path.touch(mode=0o600)
             path.write_text(json.dumps(sealed(asdict(self)), indent=2) + "\n")
 
     def check_requests(self, folder: Path, requests: Sequence[Mapping[str, str]], *, may_grow: bool = True) -> None:

@@ -73,6 +73,14 @@ def test_the_lock_of_a_process_whose_number_another_process_has_now_is_taken_ove
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(os.devnull)])
+def test_what_is_no_file_in_place_of_a_lock_is_refused_and_nothing_waits_for_it(tmp_path, make):
+    make(tmp_path / LOCK_NAME)
+    assert holder_of(tmp_path) is None
+    with pytest.raises(BlockingIOError, match=f"a process that is not named.* delete .*{LOCK_NAME} if no run"):
+        FolderLock(tmp_path).acquire()
+
+
 def test_the_lock_of_another_container_of_the_same_name_is_refused(tmp_path):
     host = f"{socket.gethostname()}?pidns-f0000001"
     (tmp_path / LOCK_NAME).write_text(f"4000000\n{host}\n1\n")
