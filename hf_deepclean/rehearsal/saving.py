@@ -5,9 +5,12 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
@@ -17,6 +20,10 @@ from ..report.provenance import Provenance
 from ..runtime.attributes import overridden
 from ..runtime.files import temporary_folder
 from .errors import explained
+
+
+# What is changed for a rehearsal is that of the whole process, and must be restored in the reverse order.
+_one_at_a_time = threading.Lock()
 
 
 def try_saving(phases: Phases) -> None:
@@ -30,7 +37,7 @@ def try_saving(phases: Phases) -> None:
         phases ([`Phases`]):
             The phases of the run.
     """
-    with temporary_folder() as folder, _quiet(), _without_bytes():
+    with temporary_folder() as folder, _one_at_a_time, _quiet(), _without_bytes(folder):
         if not phases.trainer.is_sharded:
             with explained("saving the model with its configurations at the end"):
                 save_model(phases.model, folder, **phases.trainer.original_configs)
@@ -60,11 +67,17 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _without_bytes() -> Iterator[None]:
-    """Inside the block, transformers and peft save a model without the file of its weights."""
+def _without_bytes(folder: Path) -> Iterator[None]:
+    """Inside the block, transformers and peft save a model to this folder without the file of its weights."""
     modules = [sys.modules.get(name) for name in ("transformers.modeling_utils", "peft.peft_model")]
     with ExitStack() as stack:
         for module in modules:
             if hasattr(module, "safe_save_file"):
-                stack.enter_context(overridden(module, safe_save_file=lambda *args, **kwargs: None))
+                # Other threads may save other models meanwhile.
+                save = partial(_save_elsewhere, module.safe_save_file, folder)
+                stack.enter_context(overridden(module, safe_save_file=save))
         yield
+
+
+def _save_elsewhere(save: Callable[..., Any], folder: Path, tensors: Any, path: Any, *args: Any, **kwargs: Any) -> Any:
+    return None if Path(path).is_relative_to(folder) else save(tensors, path, *args, **kwargs)
