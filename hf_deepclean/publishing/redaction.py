@@ -102,9 +102,7 @@ def _has_grid(measure: Measure) -> bool:
 
 
 def _grid(splits: Collection[str]) -> int:
-    """
-    Into how many steps shares are rounded: those of training data to the steps of the smallest sample.
-    """
+    """Into how many steps shares are rounded: those of training data to the steps of the smallest sample."""
     return MIN_SAMPLE if {"forget", "retain"} & set(splits) else 100
 
 
@@ -238,7 +236,6 @@ def public_relearning(found: RelearningResult, policy: Redaction) -> PublicRelea
     # The number of the few examples is at most the number of all, which it would tell.
     if policy.withholds and number is not None and number > MIN_SAMPLE:
         number = None
-    curves = {stage: tuple(curve) for stage, curve in found.curves.items()}
     rounded = policy.rounding(MEASURES[found.measure], {"forget"})
     curves = {stage: tuple(map(rounded, curve)) for stage, curve in found.curves.items()}
     excess = found.excess()

@@ -9,7 +9,7 @@ from typing import Any
 
 # What training arguments call a secret, and what a token of the Hub looks like.
 _NAME = re.compile(r"(.*_)?(token|api_key|password|secret)", re.IGNORECASE)
-_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
+HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 
 def without_tokens(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def without_tokens(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_tokens(name: str, value: Any) -> Any:
     if isinstance(value, str):
-        return None if _NAME.fullmatch(name) or _HUB_TOKEN.search(value) else value
+        return None if _NAME.fullmatch(name) or HUB_TOKEN.search(value) else value
     if isinstance(value, dict):
         kept = without_tokens(value)
         return value if all(kept[key] is item for key, item in value.items()) else kept

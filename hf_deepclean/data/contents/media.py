@@ -61,6 +61,7 @@ def decoded(value: Any, *, all_frames: bool) -> Any:
     try:
         return _decoded_sound(content) if content[8:12] == b"WAVE" else _decoded_picture(content, all_frames)
     except Exception:
+        # Decoders fail in any way on a damaged file.
         return content
 
 

@@ -336,10 +336,9 @@ def _call(text: Any, method: str, arguments: list[Any]) -> Any:
 def _loose_call(text: Any, method: str, arguments: list[Any]) -> bool:
     if _call(text, method, arguments):
         return True
-    form = partial(folded, keep_case=True)
-    parts = [[form(part, keep_edges=True) for part in item] if isinstance(item, list) else form(item, keep_edges=True)
-             for item in arguments]  # fmt: skip
-    return _call(form(text), method, parts)
+    form = partial(folded, keep_case=True, keep_edges=True)
+    parts = [[form(part) for part in item] if isinstance(item, list) else form(item) for item in arguments]
+    return _call(folded(text, keep_case=True), method, parts)
 
 
 def _number(value: Any) -> Any:

@@ -47,7 +47,7 @@ _PROCESSING = {
 # What a run or a training leaves, which nobody expects to be published.
 _OF_A_RUN = re.compile(
     rf"{re.escape(INCOMPLETE)}.*|{STATE_FOLDER}|_fisher|checkpoint-\d+|runs|plots|training_args\.bin|"
-    r"trainer_state\.json|(all|train|eval)_results\.json|events\.out\.tfevents.*"
+    r"_requests\.json|request-\d{5}\.json|trainer_state\.json|(all|train|eval)_results\.json|events\.out\.tfevents.*"
 )
 
 

@@ -5,6 +5,7 @@
 import re
 from urllib.parse import unquote
 
+from ...runtime.secrets import HUB_TOKEN
 from ..leaks.sources import COMMON_ACCOUNTS
 
 
@@ -40,7 +41,6 @@ _PERSONAL = re.compile(
 )
 # No system has longer paths.
 _MAX_LENGTH = 2**12
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 
 
 def is_local_path(text: str) -> bool:
@@ -68,7 +68,7 @@ def private_part(text: str) -> str | None:
     Returns:
         `str` or `None`: What it is, in words.
     """
-    if _TOKEN.search(text):
+    if HUB_TOKEN.search(text):
         return "an access token"
     forms = {text, unquote(text)} if "%" in text else {text}
     names = [name for form in forms for name in _PERSONAL.findall(form)]

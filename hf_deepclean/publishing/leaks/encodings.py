@@ -16,9 +16,9 @@ import numpy as np
 from .words import BREAK, runs_of
 
 
-# One byte per letter: any bytes can be read so. In the first ones letters are bytes from 0xC0.
-OF_ONE_BYTE = ("cp1252", "cp1251", "koi8-r", "cp1253", "iso8859-2", "cp1250", "iso8859-5", "cp866")
-NUM_HIGH = 5
+# One byte per letter: any bytes can be read so. In the first ones letters beyond ASCII are bytes from 0xC0.
+WITH_HIGH_LETTERS = ("cp1252", "cp1251", "koi8-r", "cp1253", "iso8859-2")
+OF_ONE_BYTE = (*WITH_HIGH_LETTERS, "cp1250", "iso8859-5", "cp866")
 # One or two bytes per letter: most bytes cannot be read so.
 _OF_TWO_BYTES = ("shift_jis", "gb18030", "big5", "euc-kr", "euc-jp")
 _MARKED = {

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .encodings import NUM_HIGH, OF_ONE_BYTE
+from .encodings import OF_ONE_BYTE, WITH_HIGH_LETTERS
 from .words import BREAK, NUM_IN_A_ROW, runs_of
 
 
@@ -31,7 +31,6 @@ _VOCABULARY_NAME = re.compile(
     r"(?:.*[._-])?(?:vocab|vocabulary|merges)(?:[._-].*)?\.(?:txt|json|bpe)|.*\.(?:spm|tiktoken|vocab)|bpe\.codes|dict\.txt|"
     r"(?:.*[._-])?(?:tokenizer|spiece|bpe)\.model"
 )
-
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
@@ -223,7 +222,7 @@ def texts_in_bytes(chunk: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     if ((groups & np.uint32(0x40404040)) == 0x40404040).any():
         letters = ((chunk & np.uint8(0x40)) != 0) | (chunk - np.uint8(32) < np.uint8(16))
         starts = runs_of(letters, _MIN_UTF8_BYTES)
-        for encoding in OF_ONE_BYTE[:NUM_HIGH] if len(starts) else ():
+        for encoding in WITH_HIGH_LETTERS if len(starts) else ():
             yield _joined(chunk, starts, _MIN_UTF8_BYTES, encoding)
     # Of eight letters in UTF-16 every second byte is small in twelve bytes from a multiple of four.
     for mask in (0xF000F000, 0x00F000F0):

@@ -119,7 +119,7 @@ def _walk(folder: Path) -> list[Path]:
     return sorted(Path(parent, name) for parent, folders, files in tree for name in [*folders, *files])
 
 
-def _search_file(search: "FileSearch", path: Path, name: Path) -> None:
+def _search_file(search: FileSearch, path: Path, name: Path) -> None:
     try:
         if not path.is_file():
             raise OSError("it is no regular file")

@@ -75,6 +75,14 @@ def names_in_cell(text: str, may_be_class: bool, are_many: bool) -> dict[str, in
     to a name, and transcribed to plain Latin letters. A single word counts as it is, unless it is an ordinary one; if
     it may be a class, only with a capital letter. The family names of many people do not count alone, since others
     have them too.
+
+    Args:
+        text (`str`):
+            The cell.
+        may_be_class (`bool`):
+            Whether a few values fill the whole column, as names of classes do.
+        are_many (`bool`):
+            Whether the column has so many family names that they do not count alone.
     """
     found: dict[str, int] = {}
     for name in dict.fromkeys([text, *_AND.split(text)]):
@@ -186,8 +194,15 @@ def _code(text: str, flags: int) -> int:
 def values_in_cell(text: str, may_be_class: bool, may_be_common: bool) -> dict[str, int]:
     """
     The value in a cell of a column that identifies, such as an address or a number plate, and the parts of an address,
-    with the codes of their needles. Ordinary words count only if several of them may, as in a diagnosis; and single
-    words only if they are no classes.
+    with the codes of their needles.
+
+    Args:
+        text (`str`):
+            The cell.
+        may_be_class (`bool`):
+            Whether it may be the name of a class. Then a single word does not count.
+        may_be_common (`bool`):
+            Whether several ordinary words count, as in a diagnosis.
     """
     found = {}
     for value in dict.fromkeys([text, *(part for part in text.split(",") if re.search(r"\d", part))]):

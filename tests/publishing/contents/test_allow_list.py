@@ -63,6 +63,12 @@ def test_files_of_other_names_stay_whatever_they_look_like_and_are_named_in_one_
     assert "chat_template.jinja" not in names(folder, processing_class=byte_tokenizer())
 
 
+def test_what_a_call_for_several_requests_leaves_stays_without_a_word(folder, caplog):
+    for name in ("_requests.json", "request-00000.json"):
+        (folder / name).write_text("{}")
+    assert names(folder) == {"config.json", "model.safetensors"} and not caplog.records
+
+
 def test_the_names_are_those_that_tokenizers_and_processors_write(tmp_path):
     def saved(folder, *parts):
         tiny.bert().save_pretrained(tmp_path / folder)
