@@ -5,6 +5,7 @@
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import chain
@@ -56,6 +57,7 @@ _MIN_DIGITS = 5
 _IDENTIFYING = (Holds.NAMES, Holds.PHONES, Holds.BIRTHS, Holds.IDENTIFIERS, Holds.PRIVATE)
 
 _NUM_BATCH_CHARACTERS = 2**20
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclass
@@ -142,8 +144,14 @@ class NeedleCollector:
         match cell:
             case str():
                 yield path, cell
+            case Path():
+                yield path, str(cell)
             case bytes():
                 self._add_blob(cell)
+                # A text may be stored as bytes. Pixels and samples hold control characters.
+                with suppress(UnicodeDecodeError):
+                    if not _CONTROL.search(text := cell.decode()):
+                        yield path, text
             case bool() | None:
                 pass
             case date():
@@ -173,7 +181,7 @@ class NeedleCollector:
             case [str(), *_] if all(isinstance(item, str) and " " not in item for item in cell):
                 # The words of one text.
                 yield path, " ".join(cell)
-            case list() | tuple():
+            case list() | tuple() | set() | frozenset():
                 for item in cell:
                     yield from self._texts_of(path, item)
 

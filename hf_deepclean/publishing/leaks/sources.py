@@ -198,11 +198,17 @@ def _batches(dataset: Any) -> Iterator[dict[str, Sequence[Any]]]:
         return
     rows = iter(dataset) if is_stream(dataset) else (dataset[index] for index in range(len(dataset)))
     while batch := list(islice(rows, _NUM_BATCH_ROWS)):
-        columns: dict[str, list[Any]] = {}
-        for row in batch:
-            for name, cell in (row if isinstance(row, Mapping) else {"": row}).items():
-                columns.setdefault(name, []).append(cell)
-        yield columns
+        entries = [_entries(row) for row in batch]
+        names = dict.fromkeys(name for row in entries for name in row)
+        yield {name: [row.get(name) for row in entries] for name in names}
+
+
+def _entries(row: Any) -> Mapping[str, Any]:
+    """The cells of a row. Of an object they are its attributes, as for the default collator of transformers."""
+    if isinstance(row, Mapping):
+        return row
+    is_object = getattr(row, "__dict__", None) and not hasattr(row, "__array_interface__")
+    return vars(row) if is_object else {"": row}
 
 
 def _is_array(feature: Any) -> bool:

@@ -4,6 +4,7 @@
 
 import json
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -41,6 +42,38 @@ def test_cells_are_taken_apart(tmp_path):
             assert [leak.kind for leak in find_leaks(tmp_path, needles)] == [kind]
         (tmp_path / "README.md").write_text("user assistant Hello content swarmed true\n")
         assert not find_leaks(tmp_path, needles)
+
+
+PERSON = "Ottilie Quellmann"
+
+
+@dataclass
+class Example:
+    note: str
+    label: int = 0
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Example(PERSON),
+        {"note": PERSON.encode()},
+        {"note": {PERSON}},
+        {"note": Path("/data", PERSON)},
+        (PERSON, 0),
+        PERSON,
+    ],
+    ids=["object", "bytes", "set", "path", "tuple", "text"],
+)
+def test_rows_of_any_type_are_searched(tmp_path, row):
+    (tmp_path / "README.md").write_text(f"Thanks to {PERSON}.")
+    assert find_leaks(tmp_path, needles_of_dataset([row, row]))
+
+
+def test_rows_may_lack_columns(tmp_path):
+    (tmp_path / "README.md").write_text("Thanks to Wendelin Habermehl.")
+    rows = [{"first_name": "Ottilie"}, {"first_name": "Wendelin", "last_name": "Habermehl"}, {"last_name": "Other"}]
+    assert find_leaks(tmp_path, needles_of_dataset(rows))
 
 
 def test_fingerprints_splits_copies_and_given_names_of_a_data_set_are_found(tmp_path):
