@@ -254,13 +254,16 @@ class RepairTrainer(Trainer):
         return EpochLoader(dataset, batch_sampler=sampler, num_workers=args.dataloader_num_workers, **common)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
-        """As for [`~transformers.Trainer`]. With several processes the items of all of them are counted."""
+        """As for [`~transformers.Trainer`], but counts the items of all processes, and adds no step after the last."""
+        # transformers would add one to a checkpoint of the last step within an epoch.
+        if self.is_in_train and self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], None
         if num_processes() == 1:
             return super().get_batch_samples(epoch_iterator, num_batches, device)
         with overridden(self.args, average_tokens_across_devices=False):
             samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if num_items is None:
-            num_items = sum(map(num_examples, samples))
+        num_items = sum(map(num_examples, samples)) if num_items is None else num_items
         own = 0 if self._is_idle() else int(num_items)
         return samples, torch.tensor(sum(gather_objects(own)), device=device)
 

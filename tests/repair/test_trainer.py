@@ -118,6 +118,17 @@ def test_a_repair_resumed_from_a_checkpoint_ends_in_the_same_bits(tmp_path, shar
     assert all(torch.equal(tensor, after[name]) for name, tensor in tiny.parameters_and_buffers(whole).items())
 
 
+def test_a_repair_resumed_from_its_last_checkpoint_within_an_epoch_trains_no_further(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1, "lr_scheduler_type": "constant"}
+    whole, resumed = resnet(), resnet()
+    trainer_for(tmp_path / "a", reset_some(whole), **options).train()
+    trainer = trainer_for(tmp_path / "b", reset_some(resumed), **options)
+    trainer.train(str(tmp_path / "a" / "checkpoint-1"))
+    after = tiny.parameters_and_buffers(resumed)
+    assert trainer.state.global_step == 1
+    assert all(torch.equal(tensor, after[name]) for name, tensor in tiny.parameters_and_buffers(whole).items())
+
+
 def test_a_checkpoint_of_another_selection_is_refused(tmp_path):
     trainer_for(tmp_path / "a", reset_some(resnet()), save_strategy="steps", save_steps=2).train()
     with pytest.raises(ValueError, match="belongs to another model or another selection"):
