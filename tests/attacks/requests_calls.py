@@ -77,7 +77,7 @@ def stop_before_the_last_result(monkeypatch, folder, **kwargs):
     def stopping(phases, state, report):
         if kwargs["mode"] == "batched" or state.output.name == f"{len(REQUESTS) - 1:05d}":
             raise Stopped
-        save_result(phases, state, report)
+        return save_result(phases, state, report)
 
     with monkeypatch.context() as patch:
         patch.setattr(Phases, "save_result", stopping)
@@ -106,7 +106,7 @@ def call_and_be_killed(folder, operation, **kwargs):
 
     def watched(phases, state, report):
         count[1] = True
-        save_result(phases, state, report)
+        return save_result(phases, state, report)
 
     Phases.save_result = watched
     sys.addaudithook(hook)
