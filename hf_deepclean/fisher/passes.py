@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..data.loaders import BatchSource
-from ..models.contexts import with_gradients
+from ..models.contexts import autocasting, with_gradients
 from ..models.likelihood import LogLikelihoodFunction
 from ..runtime.processes import gather_objects, sum_over_processes_
 from .accumulation import FisherAccumulation
@@ -35,6 +35,9 @@ class FisherPass:
         max_examples (`int`, *optional*):
             At most `max_examples` examples of a data set enter the pass: a random sample, or the first ones of a
             stream. By default all do.
+        autocast_dtype (`str`, *optional*):
+            The name of the dtype of matrix products in forward and backward passes, such as `"bfloat16"`, as of a
+            training under autocast. The sums stay in float32. By default the model's own precision.
 
     Example:
 
@@ -51,6 +54,7 @@ class FisherPass:
     seed: int = 0
     accumulator_device: str | torch.device | None = None
     max_examples: int | None = None
+    autocast_dtype: str | None = None
 
     def compute(
         self,
@@ -87,19 +91,22 @@ class FisherPass:
         def batches(start: int, earlier: Collection[int]) -> Iterable[tuple[int, Mapping[str, Any]]]:
             return self.source.batches(dataset, self.batch_size, description, start=start, earlier=earlier)
 
+        autocast_dtype = None if self.autocast_dtype is None else getattr(torch, self.autocast_dtype)
         has_fixed_length = getattr(self.source, "has_fixed_length", None)
-        return accumulate_over_processes(
-            model,
-            batches,
-            self.batch_size,
-            checkpoint=checkpoint,
-            fisher_type=self.fisher_type,
-            log_likelihood_func=self.log_likelihood_func,
-            parameters=parameters,
-            seed=self.seed,
-            accumulator_device=self.accumulator_device,
-            has_fixed_length=None if has_fixed_length is None else partial(has_fixed_length, dataset),
-        )
+        with autocasting(model, autocast_dtype):
+            return accumulate_over_processes(
+                model,
+                batches,
+                self.batch_size,
+                checkpoint=checkpoint,
+                fisher_type=self.fisher_type,
+                log_likelihood_func=self.log_likelihood_func,
+                parameters=parameters,
+                seed=self.seed,
+                product_dtype=autocast_dtype,
+                accumulator_device=self.accumulator_device,
+                has_fixed_length=None if has_fixed_length is None else partial(has_fixed_length, dataset),
+            )
 
 
 @with_gradients

@@ -57,12 +57,12 @@ def find_differing_parameters(
     largest, remaining = (dict(zip(checked, row, strict=True)) for row in figures.tolist())
     wrong = []
     for name in checked:
-        # Products in bfloat16 show in the squares.
+        # Products in bfloat16, as under autocast, show in the squares.
         precision = max(
             torch.finfo(dtype).eps for dtype in (model.parameters[name].dtype, model.product_dtype) if dtype
         )
         # Gradients that are zero but for rounding (key biases under a softmax) are noise and cannot be compared.
-        size = max(largest[name], max(1e-8, precision) * max(largest.values()))
+        size = max(largest[name], max(1e-8, min(precision, 1e-4)) * max(largest.values()))
         # A reference that is not finite cannot be compared; the pass itself reports it.
         if remaining[name] > min(0.5, 1e4 * precision) * size:
             wrong.append(name)

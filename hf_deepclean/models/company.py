@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.batches import IGNORED, num_examples, split_labels
+from .contexts import is_autocasting
 from .heads import without_padding
 from .likelihood import Likelihood
 from .rows import OWN_ROWS_HINT, select_examples, unexplained_tensors
@@ -187,7 +188,7 @@ class Company:
 
     def _tolerance(self, device: torch.device) -> float:
         dtypes = {parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point()}
-        if any(dtype.itemsize < 4 for dtype in dtypes) or torch.is_autocast_enabled(device.type):
+        if any(dtype.itemsize < 4 for dtype in dtypes) or is_autocasting(self.model):
             return _ROUNDING_OF_HALF_PRECISION
         tolerance = max(_ROUNDING[dtype] for dtype in dtypes)
         return tolerance if device.type == "cpu" else max(tolerance, _ROUNDING_OF_ACCELERATORS)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate.utils import convert_to_fp32
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -35,14 +37,22 @@ _DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
 
 
 class _WithoutDropout(TorchFunctionMode):
-    """Switches dropout off, also where a model calls it regardless of its mode."""
+    """
+    Switches dropout off, also where a model calls it regardless of its mode. Under autocast on a CPU, attention runs
+    in float32: without dropout its backward pass in half precision takes several times as long.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
         if func in _DROPOUTS:
             return args[0] if args else kwargs["input"]
-        if func is F.scaled_dot_product_attention and kwargs.get("dropout_p"):
-            kwargs = kwargs | {"dropout_p": 0.0}
+        if func is F.scaled_dot_product_attention:
+            if kwargs.get("dropout_p"):
+                kwargs = kwargs | {"dropout_p": 0.0}
+            if torch.is_autocast_enabled("cpu"):
+                with torch.autocast("cpu", enabled=False):
+                    output = func(*convert_to_fp32(args), **convert_to_fp32(kwargs))
+                return output if output.dtype == torch.float64 else output.to(torch.get_autocast_dtype("cpu"))
         return func(*args, **kwargs)
 
 
@@ -126,6 +136,70 @@ def own_precision(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         vars(model).update(prepared)
+
+
+# Models whose forward passes run under autocast now.
+_under_autocast: WeakSet[nn.Module] = WeakSet()
+
+
+@contextmanager
+def autocasting(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """
+    Runs the forward passes of a model under autocast, with outputs in float32, as Trainer's evaluation does.
+
+    Args:
+        model (`torch.nn.Module`):
+            The model.
+        dtype (`torch.dtype`, *optional*):
+            The dtype of matrix products. `None`: the model's own forward pass.
+    """
+    if dtype is None:
+        yield
+        return
+    model = getattr(model, "_orig_mod", model)
+    # A cached cast would outlive a change of the weight within the pass, and one without a graph hides gradients.
+    context = torch.autocast(next(model.parameters()).device.type, dtype, cache_enabled=False)
+
+    def enter(module: nn.Module, args: Any) -> None:
+        context.__enter__()
+
+    def leave(module: nn.Module, args: Any, output: Any) -> Any:
+        context.__exit__(None, None, None)
+        return convert_to_fp32(output)
+
+    hooks = [model.register_forward_pre_hook(enter), model.register_forward_hook(leave, always_call=True)]
+    _under_autocast.add(model)
+    try:
+        yield
+    finally:
+        _under_autocast.discard(model)
+        for hook in hooks:
+            hook.remove()
+
+
+def autocast_of_training(args: TrainingArguments) -> torch.dtype | None:
+    """The dtype of Trainer's autocast, in training and in evaluation; `None` without autocast."""
+    if args.bf16:
+        return torch.bfloat16
+    # On a CPU, Trainer has no autocast to float16.
+    return torch.float16 if args.fp16 and args.device.type != "cpu" else None
+
+
+def autocast_of_fishers(args: TrainingArguments, kept_fisher: Any) -> str | None:
+    """
+    The name of the dtype of the autocast of Fisher passes, that of the training; `None` without autocast.
+
+    Squared gradients do not fit float16; their passes get bfloat16 where the device has it. A Fisher that is
+    subtracted from a kept one must have its precision, which is the model's own.
+    """
+    dtype = autocast_of_training(args)
+    has_bfloat16 = dtype != torch.float16 or torch.cuda.is_available() and torch.cuda.is_bf16_supported(False)
+    return "bfloat16" if dtype is not None and has_bfloat16 and kept_fisher is None else None
+
+
+def is_autocasting(model: nn.Module) -> bool:
+    """Whether the forward passes of a model run under autocast, by [`autocasting`]."""
+    return getattr(model, "_orig_mod", model) in _under_autocast
 
 
 @contextmanager

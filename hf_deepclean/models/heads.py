@@ -16,7 +16,7 @@ from transformers.models.auto import modeling_auto
 from ..data.batches import IGNORED, LABELS, SPAN_LABELS, num_examples, split_labels
 from ..data.packing import cut_padding, pad_labels_right, pad_right, unpack_documents
 from ..runtime.sharded_models import plain_class
-from .contexts import differentiable_mode, evaluation_mode, with_gradients
+from .contexts import differentiable_mode, evaluation_mode, is_autocasting, with_gradients
 from .label_alignment import fault_of_class_labels, fault_of_token_labels
 from .likelihood import Likelihood, LogLikelihoodFunction, built_in_kind
 from .rows import OWN_ROWS_HINT, select_examples, unexplained_tensors
@@ -103,8 +103,8 @@ def find_likelihood(
 
     Raises:
         `ValueError`: If no likelihood agrees with the loss to 1e-4 (relative; 8 units in the last place for half
-            precision), if the labels fit no built-in likelihood, or if the caller's likelihood does not return one
-            differentiable value per example.
+            precision and under autocast), if the labels fit no built-in likelihood, or if the caller's likelihood does
+            not return one differentiable value per example.
     """
     labels_of_batch, example = split_labels(batch)[1], _example_to_check(model, batch)
     inputs, labels = split_labels(example)
@@ -141,7 +141,8 @@ def find_likelihood(
         loss = _own_loss(model, example)
     if loss is None or not torch.isfinite(loss):
         return _without_loss(model, candidates, labels)
-    tolerance = max(1e-4, 8 * torch.finfo(loss.dtype).eps) * abs(loss.item()) + 1e-5
+    precision = torch.finfo(torch.bfloat16 if is_autocasting(model) else loss.dtype).eps
+    tolerance = max(1e-4, 8 * precision) * abs(loss.item()) + 1e-5
     best = min(ours, key=lambda candidate: abs(ours[candidate] - loss.item()))
     # A sum over the labels is as good as their mean.
     if min(abs(number * ours[best] - loss.item()) for number in (1, len(labels))) > tolerance:

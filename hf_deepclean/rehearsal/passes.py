@@ -23,7 +23,8 @@ _MODES = {False: "evaluation", True: "training"}
 
 def try_evaluation(evaluator: Evaluator, model: nn.Module, batch: Mapping[str, Any]) -> ExamplePredictions:
     """
-    Evaluates a model on a batch as a run does: in eval mode, with the check of its likelihood.
+    Evaluates a model on a batch as a run does: in eval mode, with the check of its likelihood, which is the strictest
+    in the model's own precision.
 
     Args:
         evaluator ([`Evaluator`]):

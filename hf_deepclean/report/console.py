@@ -222,6 +222,12 @@ def _fisher_notes(report: "UnlearningReport") -> list[str]:
         )
     if report.kept_fisher is not None:
         notes.append(_kept_fisher_note(report))
+    autocast = report.settings.get("fisher_autocast")
+    if autocast is not None:
+        why = "because squared gradients do not fit float16" if report.settings.get("fp16") else "as the training was"
+        notes.append(f"The Fishers were computed under autocast to {autocast}, {why}, and added up in float32.")
+    elif report.settings.get("bf16") or report.settings.get("fp16"):
+        notes.append("The Fishers were computed in the model's own precision, without the autocast of the repair.")
     return notes
 
 

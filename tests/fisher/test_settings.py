@@ -10,6 +10,7 @@ from torch import nn
 
 from hf_deepclean import accumulate_fisher_diagonal, accumulate_fisher_diagonals
 from hf_deepclean.fisher import accumulation
+from hf_deepclean.fisher.engine import kernels
 from tests import tiny
 from tests.fisher.test_accumulate import worst_relative_difference
 from tests.fisher.test_traps import architecture, gpt2, language_batch, llama, mixtral
@@ -85,7 +86,9 @@ def test_half_precision_weights_have_sums_in_float32(name, dtype, tolerance):
     assert difference(half, full) <= tolerance
 
 
-def test_products_in_bfloat16_are_exact_to_their_precision():
+def test_products_in_bfloat16_are_exact_to_their_precision(monkeypatch):
+    # By default products of few tokens, as here, are in float32.
+    monkeypatch.setattr(kernels, "_FEW_TOKENS", 1)
     model = single(llama)
     batch = batch_for(model, 8)
     exact = accumulate_fisher_diagonal(model, [batch])

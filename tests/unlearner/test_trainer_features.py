@@ -67,7 +67,7 @@ def test_what_a_trainer_user_relies_on_keeps_working(tmp_path):
     assert "eval_loss" in unlearner.evaluate(tiny.digits().select(range(20)))
 
 
-def test_mixed_precision_is_for_training_alone(tmp_path, monkeypatch):
+def test_fishers_and_evaluations_run_in_the_precision_of_the_training(tmp_path, monkeypatch):
     model, dtypes, phases = vit(), set(), []
     arguments = TrainingArguments(str(tmp_path / "t"), max_steps=1, bf16=True, use_cpu=True, report_to="none")
     trainer = Trainer(model, arguments, train_dataset=tiny.digits().select(range(8)))
@@ -77,7 +77,7 @@ def test_mixed_precision_is_for_training_alone(tmp_path, monkeypatch):
     unlearner = FisherUnlearner(
         model, config(tmp_path / "a", bf16=True, use_cpu=True, random_mask_control=True), **splits()
     )
-    # The rehearsal trains in the precision of the repair.
+    # The rehearsal trains in the precision of the repair, and checks the likelihood in the model's own.
     assert dtypes == {torch.float32, torch.bfloat16}
     dtypes.clear()
     train = RepairTrainer.train
@@ -91,9 +91,12 @@ def test_mixed_precision_is_for_training_alone(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(RepairTrainer, "train", train_apart)
-        unlearner.unlearn()
+        report = unlearner.unlearn()
     phases.append(set(dtypes))
-    assert phases == [{torch.float32}, {torch.bfloat16}] * 2 + [{torch.float32}]
+    assert phases == [{torch.bfloat16}] * 5
+    assert report.settings["fisher_autocast"] == "bfloat16" and "under autocast to bfloat16" in str(report)
+    evaluated = unlearner.evaluate(splits()["unseen_dataset"])["eval_loss"]
+    assert report.stages["after_repair"].splits["unseen"].mean_loss == pytest.approx(evaluated, rel=1e-5)
     images = torch.stack([row["pixel_values"] for row in splits()["unseen_dataset"]])
     loaded = ViTForImageClassification.from_pretrained(tmp_path / "a").eval()
     assert torch.equal(model.eval()(images).logits, loaded(images).logits)

@@ -7,6 +7,8 @@ import torch
 
 # Rows are computed in blocks of about 4 MB of float32, so that a product is squared while it is in the cache.
 _BLOCK_ELEMENTS = 2**20
+# A product of fewer tokens takes the time to write it, and in half precision also that to convert it.
+_FEW_TOKENS = 64
 
 
 def add_outer_squares_(
@@ -26,10 +28,11 @@ def add_outer_squares_(
         operands (`torch.Tensor`):
             `A`, shape `(batch_size, num_tokens, in_features)`.
         product_dtype (`torch.dtype`, *optional*):
-            The dtype of the products, by default the dtype of `total`. They are squared and summed in the dtype of
-            `total` in any case.
+            The dtype of the products of 64 tokens and more, by default the dtype of `total`. They are squared and
+            summed in the dtype of `total` in any case.
     """
-    product_dtype = product_dtype or total.dtype
+    if product_dtype is None or output_gradients.shape[1] < _FEW_TOKENS:
+        product_dtype = total.dtype
     output_gradients, operands = output_gradients.to(product_dtype), operands.to(product_dtype)
     if output_gradients.shape[1] == 1:
         total.addmm_(output_gradients[:, 0].to(total.dtype).square().T, operands[:, 0].to(total.dtype).square())

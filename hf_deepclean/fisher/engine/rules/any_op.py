@@ -35,6 +35,9 @@ def any_op(call: Call) -> Contact | None:
         operands.append(tensor)
         return _Operand(len(operands) - 1, layout)
 
+    device = next(iter(call.values.values())).device.type
+    # The op runs again outside of the forward pass.
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     template = tree_map_only(torch.Tensor, stored, (call.args, call.kwargs))
 
     def use(value: torch.Tensor) -> Use:
@@ -46,7 +49,8 @@ def any_op(call: Call) -> Contact | None:
                     return leaf if stored is value else stored.detach()
 
                 args, kwargs = tree_map_only((torch.Tensor, _Operand), argument, template)
-                return func(*args, **kwargs)
+                with torch.autocast(device, autocast, enabled=autocast is not None, cache_enabled=False):
+                    return func(*args, **kwargs)
 
             return OpGradient(run, value, lambda example: output.example(g, example))
 
