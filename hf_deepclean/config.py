@@ -3,7 +3,6 @@
 """Arguments of an unlearning run."""
 
 import math
-import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -18,6 +17,7 @@ from .reset.values import RESET_VALUES
 from .selection.knowledge import TARGETS
 from .selection.rules import SELECTION_RULES, check_selection_rule
 from .selection.sweep import check_gammas
+from .taken_over import values_beside_training, values_taken_over
 
 
 @dataclass
@@ -93,13 +93,14 @@ class FisherUnlearningConfig(TrainingArguments):
 
         reset_value (`str`, *optional*):
             The value of the selected weights after the reset: `"zero"`, `"init"` (a fresh initialisation; for an
-            adapter its values before training) or `"pretrained"` (the values in `pretrained_model`; not for adapters);
-            see [`reset_weights`]. By default `"pretrained"` if `pretrained_model` is given, `"init"` for adapters and
-            models with token embeddings, `"zero"` for all others.
+            adapter its values before training) or `"pretrained"` (the values in the checkpoint before fine-tuning;
+            not for adapters); see [`reset_weights`]. By default `"pretrained"` if `pretrained_model` is given or such
+            a checkpoint is at hand, `"init"` for adapters and models with token embeddings, `"zero"` for all others.
         pretrained_model (`str`, *optional*):
             Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`: the same architecture and
             size, with any head or none, in any precision. Weights of a new head and of added tokens get a fresh
-            initialisation instead. It is checked before any work; see [`check_pretrained_model`].
+            initialisation instead. It is checked before any work; see [`check_pretrained_model`]. By default it is
+            looked for on this machine; see [`find_base_checkpoint`].
         random_mask_control (`bool`, *optional*, defaults to `False`):
             Whether to also reset and repair equally many random weights, as a control. It doubles the time of the
             repair. Set it to see how much of the forgetting is due to the selection.
@@ -242,13 +243,13 @@ class FisherUnlearningConfig(TrainingArguments):
         default=None,
         metadata={
             "help": "Value of the selected weights after the reset. By default 'pretrained' if --pretrained_model is "
-            "given, 'init' for adapters and models with token embeddings, else 'zero'.",
+            "given or found, 'init' for adapters and models with token embeddings, else 'zero'.",
             "choices": list(RESET_VALUES),
         },
     )
     pretrained_model: str | None = field(
         default=None,
-        metadata={"help": "Path or id of the checkpoint before fine-tuning, for --reset_value pretrained."},
+        metadata={"help": "Path or id of the checkpoint before fine-tuning. By default looked for on this machine."},
     )
     random_mask_control: bool = field(
         default=False, metadata={"help": "Also reset and repair equally many random weights, as a control."}
@@ -360,36 +361,27 @@ class FisherUnlearningConfig(TrainingArguments):
             overrides:
                 Fields that get another value.
         """
-        if not isinstance(args, TrainingArguments):
-            raise TypeError(f"`args` is a {type(args).__name__} but must be a `FisherUnlearningConfig`.")
-        known = {item.name for item in fields(cls) if item.init}
-        if args.warmup_steps == 0:
-            # The default of a training, which does not start from weights that were just reset.
-            known.discard("warmup_steps")
-        values = {
-            item.name: getattr(args, item.name)
-            for item in fields(args)
-            if item.name in known and not item.name.startswith(("push_to_hub", "hub_", "gradient_checkpointing"))
-        }
-        return cls(**(values | overrides))
+        return cls(**(values_taken_over(args, cls._names()) | overrides))
 
     @classmethod
     def beside_training(cls, args: TrainingArguments, **overrides: Any) -> "FisherUnlearningConfig":
         """
         Makes the configuration of a run on the model that a training made.
 
+        Taken over is what memory, loss and data need: batch sizes, accumulation, precision, weight decay, clipping,
+        betas, label smoothing, seeds, loaders and logging. Not taken over is what belongs to the training alone: its
+        length (`num_train_epochs`, `max_steps`), schedule and warm-up, optimizer, noise (`neftune_noise_alpha`), its
+        evaluations, checkpoints and best model, and what it was continued from. These get the defaults of this class.
+
         Args:
             args ([`~transformers.TrainingArguments`]):
                 The arguments of the training.
             overrides:
                 Fields that get another value. By default the output directory is that of the training, followed by
-                `-unlearned`; no checkpoints are saved; and the learning rate is five times that of the training.
+                `-unlearned`, and the learning rate is five times that of the training.
         """
-        defaults = {
-            "output_dir": f"{os.path.normpath(args.output_dir)}-unlearned",
-            "save_strategy": "no",
-            "load_best_model_at_end": False,
-            "optim": "adamw_torch",
-            "learning_rate": 5 * args.learning_rate,
-        }
-        return cls.from_training_arguments(args, **(defaults | overrides))
+        return cls(**(values_beside_training(args, cls._names()) | overrides))
+
+    @classmethod
+    def _names(cls) -> set[str]:
+        return {item.name for item in fields(cls) if item.init}

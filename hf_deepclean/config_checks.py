@@ -54,7 +54,9 @@ def check_options(args: TrainingArguments) -> None:
     )
     check_reset_scope(args.reset_scope)
     if args.reset_value is not None:
-        check_reset_value(args.reset_value, args.pretrained_model, args.reset_scope)
+        # A checkpoint that is not given is looked for.
+        pretrained_model = args.pretrained_model or ("pretrained" if args.reset_value == "pretrained" else None)
+        check_reset_value(args.reset_value, pretrained_model, args.reset_scope)
     check_numbers(args)
     check_disclosure(args.forget_disclosure, args.forget_description)
     check_measurements(

@@ -176,7 +176,9 @@ class Phases:
 
     def make_resetter(self) -> Resetter:
         """Makes the resetter of the selected weights."""
-        return Resetter(self.model, self.request.reset_value, self.args.pretrained_model, self.args.seed, self.clock)
+        return Resetter(
+            self.model, self.request.reset_value, self.request.pretrained_model, self.args.seed, self.clock
+        )
 
     def plan_repair(self, search: SelectionSearch | None) -> RepairPlan:
         """
@@ -331,7 +333,7 @@ class Phases:
             model_class=model_class_name(self.model),
             settings=self.args.reported_settings()
             | {
-                "reset_value": self.request.reset_value,
+                **self.request.base_checkpoint.settings(self.request.reset_value),
                 "forget_penalty": plan.penalty_weight,
                 "hard_example_share": plan.hard_example_share,
                 "fisher_autocast": autocast_of_fishers(self.args, self.request.kept_fisher),

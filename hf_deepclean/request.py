@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Loads and checks once what a run is asked to do: the model, the data sets and a kept Fisher."""
 
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from transformers import PreTrainedModel
 
+from .base_checkpoint import BaseCheckpoint, find_base_checkpoint
 from .config import FisherUnlearningConfig
 from .data.checks import (
     LABEL_COLUMNS,
@@ -47,8 +50,17 @@ from .reset.values import default_reset_value
 from .runtime.processes import is_main_process
 
 
+logger = logging.getLogger(__name__)
+
 # The methods of an unlearner that do one phase, and that a whole run does not call. It does call `train`.
 _PHASE_METHODS = ("compute_fisher", "select_weights", "reset_weights", "evaluate_unlearning")
+
+# What was found for a model when it was first seen. A run changes the model, and what it was loaded from may then look
+# like a checkpoint before its training.
+_first_found: "WeakKeyDictionary[nn.Module, BaseCheckpoint]" = WeakKeyDictionary()
+# With fewer bytes per weight, a cleaned model cannot be told from a trained one by its weights.
+_BYTES_THAT_TELL = 4
+_AFTER_ANOTHER = "what the model was loaded from, which may be the model before an earlier request of this process"
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,8 @@ class UnlearningRequest:
             The Fisher of the whole training set.
         log_likelihood_func (`Callable`, *optional*):
             The caller's likelihood. By default that of the model's head.
+        base_checkpoint ([`BaseCheckpoint`]):
+            The checkpoint that the model was fine-tuned from, for `"pretrained"`.
     """
 
     model: nn.Module
@@ -83,6 +97,7 @@ class UnlearningRequest:
     reference_model: nn.Module | None = None
     kept_fisher: FisherDiagonal | None = None
     log_likelihood_func: LogLikelihoodFunction | None = None
+    base_checkpoint: BaseCheckpoint = BaseCheckpoint()
 
     @classmethod
     def of(
@@ -95,6 +110,7 @@ class UnlearningRequest:
         kept_fisher: str | os.PathLike[str] | FisherDiagonal | None = None,
         requests: Mapping[str, Sequence[int]] | None = None,
         log_likelihood_func: LogLikelihoodFunction | None = None,
+        model_init: Callable[[], Any] | None = None,
     ) -> "UnlearningRequest":
         """
         Loads and checks everything that a run needs, before any heavy work.
@@ -106,6 +122,8 @@ class UnlearningRequest:
                 The configuration.
             splits, reference_model, kept_fisher, requests, log_likelihood_func:
                 As for the class. Reference model and Fisher may be paths.
+            model_init (`Callable`, *optional*):
+                Builds the model as it was before its training; see [`find_base_checkpoint`].
 
         Raises:
             `ValueError`: If something cannot work. The message says what to do.
@@ -115,12 +133,11 @@ class UnlearningRequest:
         check_devices(args.world_size, args.n_gpu, model)
         check_scope_of_model(model, args.reset_scope)
         source, model = model, load_model(model, args.seed, args.trust_remote_code)
-        reset_value = args.reset_value or default_reset_value(model)
-        check_model(model, args.reset_scope, reset_value)
+        check_model(model, args.reset_scope, args.reset_value or default_reset_value(model))
         scope = _parameters_in_scope(model, args)
         warn_of_frozen_weights(model, args.reset_scope)
-        if args.pretrained_model is not None:
-            check_pretrained_model(model, scope, args.pretrained_model)
+        base = _find_base_checkpoint(model, scope, args, source, model_init)
+        reset_value = args.reset_value or ("pretrained" if base.model is not None else default_reset_value(model))
         _check_splits(model, args, splits, log_likelihood_func)
         forget, retain = splits["forget"], splits["retain"]
         check_requests(requests, forget)
@@ -138,7 +155,8 @@ class UnlearningRequest:
         if args.quantization_bits:
             check_quantization(model, reference_model)
         requests = {} if requests is None else dict(requests)
-        return cls(model, source, splits, reset_value, requests, reference_model, kept_fisher, log_likelihood_func)
+        compared = reference_model, kept_fisher
+        return cls(model, source, splits, reset_value, requests, *compared, log_likelihood_func, base)
 
     def with_attributes_of(self, unlearner: Any) -> "UnlearningRequest":
         """
@@ -181,6 +199,11 @@ class UnlearningRequest:
     def retain_dataset(self) -> Any:
         """The retain set."""
         return self.splits["retain"]
+
+    @property
+    def pretrained_model(self) -> str | PreTrainedModel | None:
+        """What the weights are rewound to, if they are."""
+        return self.base_checkpoint.model if self.reset_value == "pretrained" else None
 
     @property
     def forget_share(self) -> float | None:
@@ -277,6 +300,37 @@ def check_overrides(unlearner: Any, base: type) -> None:
 
 def _parameters_in_scope(model: nn.Module, args: FisherUnlearningConfig) -> dict[str, nn.Parameter]:
     return parameters_in_scope(model, args.target_modules, args.exclude_modules, reset_scope=args.reset_scope)
+
+
+def _find_base_checkpoint(
+    model: nn.Module,
+    scope: Mapping[str, nn.Parameter],
+    args: FisherUnlearningConfig,
+    source: Any,
+    model_init: Callable[[], Any] | None,
+) -> BaseCheckpoint:
+    if args.pretrained_model is not None or is_adapted(model) or args.reset_value in ("zero", "init"):
+        if not is_adapted(model) and model.dtype.itemsize < _BYTES_THAT_TELL:
+            _first_found.setdefault(model, BaseCheckpoint(may_exist=True, skipped=(_AFTER_ANOTHER,)))
+        if args.pretrained_model is None:
+            return BaseCheckpoint()
+        check_pretrained_model(model, scope, args.pretrained_model)
+        return BaseCheckpoint.given(args.pretrained_model)
+    found = None if model_init is not None else _first_found.get(model)
+    if found is None:
+        is_saved = isinstance(source, (str, os.PathLike))
+        found = find_base_checkpoint(model, scope, is_saved=is_saved, model_init=model_init, seed=args.seed)
+        _first_found[model] = found
+    if args.reset_value == "pretrained" and found.model is None:
+        raise ValueError(
+            "`reset_value='pretrained'` rewinds to the checkpoint before fine-tuning, and none is at hand"
+            f"{''.join(f'; {reason}' for reason in found.skipped)}. Pass it as `pretrained_model`, or use another "
+            "`reset_value`."
+        )
+    sentence = found.sentence("pretrained" if found.model is not None else default_reset_value(model))
+    if sentence and is_main_process():
+        logger.info(sentence)
+    return found
 
 
 def _check_label_smoothing(args: FisherUnlearningConfig, log_likelihood_func: LogLikelihoodFunction | None) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from transformers import Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from .config import FisherUnlearningConfig
 from .fisher.callback import FisherCallback
@@ -47,15 +47,20 @@ def read_trainer(
     check_trainer_loss(trainer, log_likelihood_func)
     if log_likelihood_func is None:
         _warn_of_own_training(trainer)
+    args = FisherUnlearningConfig.beside_training(trainer.args, **config_overrides)
+    # Early stopping needs the evaluations of the training.
+    left_out = (FisherCallback, EarlyStoppingCallback) if args.eval_strategy == "no" else FisherCallback
     return {
         "model": trainer.accelerator.unwrap_model(trainer.model),
-        "args": FisherUnlearningConfig.beside_training(trainer.args, **config_overrides),
+        "args": args,
         "data_collator": trainer.data_collator,
         "eval_dataset": trainer.eval_dataset,
         "processing_class": trainer.processing_class,
         "log_likelihood_func": log_likelihood_func,
-        "callbacks": [c for c in callbacks_of_caller(trainer) if not isinstance(c, FisherCallback)],
+        "callbacks": [c for c in callbacks_of_caller(trainer) if not isinstance(c, left_out)],
         **_metrics_of(trainer),
+        # Without a trial of a search, as for a training.
+        **({} if trainer.model_init is None else {"model_init": trainer.call_model_init}),
     }
 
 

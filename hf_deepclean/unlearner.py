@@ -91,6 +91,8 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             Callbacks of the repair.
         preprocess_logits_for_metrics (`Callable`, *optional*):
             As for [`~transformers.Trainer`], for example `lambda logits, labels: logits.argmax(-1)`.
+        model_init (`Callable`, *optional*):
+            Builds the model as it was before its training, to rewind weights to; see [`find_base_checkpoint`].
 
     Raises:
         `ValueError`: If data, model, checkpoint, reference model, kept Fisher or launch cannot work; says what to do.
@@ -130,6 +132,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         preprocess_logits_for_metrics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        model_init: Callable[[], PreTrainedModel] | None = None,
     ) -> None:
         if args is None:
             args = FisherUnlearningConfig(f"{name_of_model(model)}-unlearned")
@@ -148,6 +151,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             kept_fisher=kept_fisher,
             requests=requests,
             log_likelihood_func=log_likelihood_func,
+            model_init=model_init,
         )
         keep_base_differentiable(request.model)
         super().__init__(

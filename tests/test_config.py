@@ -36,7 +36,7 @@ def test_a_target_goes_with_the_rule_by_trials_alone(tmp_path):
         ({"num_selection_examples": 0}, "`num_selection_examples` is 0"),
         ({"fisher_type": "true"}, "`fisher_type` is 'true'"),
         ({"reset_value": "noise"}, "`reset_value` is 'noise'"),
-        ({"reset_value": "pretrained"}, "needs `pretrained_model`"),
+        ({"reset_value": "zero", "pretrained_model": "base"}, "the other values take none"),
         ({"per_device_fisher_batch_size": 0}, "`per_device_fisher_batch_size` is 0"),
         ({"fisher_max_examples": 0}, "`fisher_max_examples` is 0"),
         ({"unseen_share_of_eval": 0.0}, "`unseen_share_of_eval` is 0.0"),

@@ -9,9 +9,9 @@ import torch
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import WeightedRandomSampler
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
-from hf_deepclean import FisherUnlearner, classification_log_likelihood
+from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, classification_log_likelihood
 from hf_deepclean.trainers import read_trainer
 from tests import tiny
 from tests.unlearner.runs import config, splits, vit
@@ -61,7 +61,7 @@ def recall(result):
 
 
 def trainer_for(directory, kind=Trainer, **kwargs):
-    metrics = {name: kwargs.pop(name) for name in ("compute_metrics",) if name in kwargs}
+    metrics = {name: kwargs.pop(name) for name in ("compute_metrics", "eval_dataset") if name in kwargs}
     args = Seq2SeqTrainingArguments(str(directory), report_to="none", disable_tqdm=True, save_strategy="no", **kwargs)
     return kind(vit(), args, train_dataset=tiny.digits().select(range(8)), **metrics)
 
@@ -145,3 +145,50 @@ def test_steps_and_orders_of_rows_that_the_repair_would_not_take_are_told(tmp_pa
     (record,) = caplog.records
     assert "BalancedTrainer overrides `training_step` and `_get_train_sampler`" in record.message
     assert "`log_likelihood_func`" in record.message
+
+
+def test_what_belongs_to_the_training_alone_is_not_taken_over(tmp_path):
+    of_training = {
+        "num_train_epochs": 7,
+        "max_steps": 1000,
+        "lr_scheduler_type": "constant_with_warmup",
+        "warmup_steps": 500,
+        "neftune_noise_alpha": 5.0,
+        "eval_strategy": "steps",
+        "eval_steps": 7,
+        "eval_on_start": True,
+        "metric_for_best_model": "loss",
+        "save_total_limit": 3,
+        "resume_from_checkpoint": str(tmp_path / "checkpoint-7"),
+    }
+    kept = {"weight_decay": 0.1, "per_device_train_batch_size": 3, "seed": 5, "max_grad_norm": 0.5}
+    trainer = trainer_for(tmp_path, Trainer, eval_dataset=tiny.digits().select(range(8)), **of_training, **kept)
+    trainer.add_callback(EarlyStoppingCallback())
+    found, own = read_trainer(trainer, None), FisherUnlearningConfig(str(tmp_path))
+    assert {name: getattr(found["args"], name) for name in of_training} == {
+        name: getattr(own, name) for name in of_training
+    }
+    assert (found["args"].num_train_epochs, found["args"].max_steps) == (3, -1)
+    assert {name: getattr(found["args"], name) for name in kept} == kept
+    assert not found["callbacks"]
+    found = read_trainer(trainer, None, **of_training)
+    assert (found["args"].num_train_epochs, found["args"].warmup_steps, len(found["callbacks"])) == (7, 500, 1)
+
+
+def test_the_model_init_of_a_trainer_is_asked_without_a_trial_for_the_model_before_its_training(tmp_path):
+    vit().save_pretrained(tmp_path / "base")
+    trials = []
+
+    def model_init(trial):
+        trials.append(trial)
+        return tiny.ViTForImageClassification.from_pretrained(tmp_path / "base")
+
+    args = TrainingArguments(
+        str(tmp_path / "a"), max_steps=4, learning_rate=1e-3, report_to="none", disable_tqdm=True, save_strategy="no"
+    )
+    data = splits()
+    trainer = Trainer(args=args, model_init=model_init, train_dataset=data["retain_dataset"])
+    trainer.train()
+    unlearner = FisherUnlearner.from_trainer(trainer, **data, gamma=1.0, dress_rehearsal=False)
+    assert unlearner.reset_value == "pretrained" and unlearner.request.base_checkpoint.found_in == "model_init"
+    assert trials == [None] * 3

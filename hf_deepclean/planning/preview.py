@@ -42,6 +42,7 @@ class UnlearningPreview:
         fisher_bytes (`int`): Memory of the sums of both Fishers, which are held at the same time, in bytes.
         optimizer_bytes (`int`): Memory of the optimizer's state and of the selected indices, in bytes.
         unseen (`str`): Where the unseen data come from, or how to hold some out.
+        base_checkpoint (`str`): What the weights are rewound to, or what it costs that no checkpoint is at hand.
     """
 
     model_class: str
@@ -52,6 +53,7 @@ class UnlearningPreview:
     fisher_bytes: int
     optimizer_bytes: int
     unseen: str = ""
+    base_checkpoint: str = ""
 
     def __str__(self) -> str:
         sample = " and ".join(f"{count:,} {split} examples" for split, count in self.num_sampled.items())
@@ -69,7 +71,7 @@ class UnlearningPreview:
             f"{self.num_repair_steps:,} steps.",
             f"Memory beside model and activations: Fisher sums {_size(self.fisher_bytes)}, optimizer state "
             f"{_size(self.optimizer_bytes)}.",
-            *([self.unseen] if self.unseen else []),
+            *(note for note in (self.base_checkpoint, self.unseen) if note),
         ]
         return "\n".join(lines)
 
@@ -164,6 +166,7 @@ class PreviewRun:
             fisher_bytes=sum(total.nbytes for fisher in fishers.values() for total in fisher.sums.values()),
             optimizer_bytes=optimizer_bytes,
             unseen=_unseen_note(self.phases.request.splits, phases.args.unseen_share_of_eval),
+            base_checkpoint=phases.request.base_checkpoint.sentence(phases.request.reset_value),
         )
 
     def _fishers(self, num_examples: int) -> tuple[dict[str, FisherDiagonal], dict[str, float]]:

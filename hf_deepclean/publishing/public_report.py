@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 SETTINGS = (
     *("fisher_type", "reset_value", "reset_scope", "num_train_epochs", "max_steps", "learning_rate"),
     *("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "per_device_train_batch_size"),
-    *("gradient_accumulation_steps", "bf16", "fp16", "forget_penalty", "hard_example_share"),
+    *("gradient_accumulation_steps", "bf16", "fp16", "forget_penalty", "hard_example_share", "pretrained_hub_id"),
 )
 
 # Both together are the training data, whose number may be known.

@@ -151,6 +151,7 @@ def _selection_notes(report: "UnlearningReport") -> list[str]:
         f"Outside the selection 0 of {integrity.num_frozen_weights:,} weights and 0 of "
         f"{integrity.num_buffer_entries:,} buffer entries changed.",
         *selection.frozen_notes(),
+        *([report.settings["base_checkpoint"]] if report.settings.get("base_checkpoint") else []),
     ]
     if integrity.num_base_weights is not None:
         notes.append(

@@ -53,16 +53,34 @@ def check_pretrained_model(
             differ), is quantised, has none of the parameters, or has the values of the model already.
         `OSError`: If the pretrained model cannot be loaded.
     """
-    pretrained = _pretrained_parameters(model, pretrained_model)
-    new, _ = _compare(model, names, pretrained, pretrained_model)
-    parameters = named_parameters(model)
-    if all(_have_equal_values(parameters[name], pretrained[name]) for name in names if name not in new):
+    shared = shared_parameters(model, names, pretrained_model)
+    if all(_have_equal_values(*pair) for pair in shared.values()):
+        some = " and that may be reset" if len(names) < len(named_parameters(model)) else ""
         raise ValueError(
-            f"The pretrained model {_describe(pretrained_model)} equals the model in all {len(names) - len(new)} "
-            f"parameters that they share{' and that may be reset' if len(names) < len(parameters) else ''}: rewinding "
+            f"The pretrained model {_describe(pretrained_model)} equals the model in all {len(shared)} "
+            f"parameters that they share{some}: rewinding "
             "would change nothing. It is the fine-tuned model itself, or fine-tuning did not change these parameters. "
             "Pass the checkpoint before fine-tuning, or use another `reset_value`."
         )
+
+
+def shared_parameters(
+    model: PreTrainedModel, names: Collection[str], pretrained_model: str | PathLike[str] | PreTrainedModel
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """
+    Returns the parameters that a model and a pretrained model share, with the values of both, by name.
+
+    Args:
+        model, names, pretrained_model:
+            As for [`check_pretrained_model`].
+
+    Raises:
+        `ValueError`: If the pretrained model has another architecture or size, is quantised, or shares none of them.
+        `OSError`: If the pretrained model cannot be loaded.
+    """
+    pretrained, parameters = _pretrained_parameters(model, pretrained_model), named_parameters(model)
+    new, _ = _compare(model, names, pretrained, pretrained_model)
+    return {name: (parameters[name], pretrained[name]) for name in names if name not in new}
 
 
 @torch.no_grad()
@@ -180,7 +198,7 @@ def _compare(
     """Returns the new parameters, and those with another number of rows. Refuses a pretrained model that differs."""
     parameters = named_parameters(model)
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    tables = _token_tables(model)
+    tables = token_tables(model)
     new, resized, other = set(), set(), []
     for name in names:
         shape, before = parameters[name].shape, pretrained[name].shape if name in pretrained else None
@@ -219,7 +237,7 @@ def _compare(
     return new, resized
 
 
-def _token_tables(model: PreTrainedModel) -> set[nn.Parameter]:
+def token_tables(model: PreTrainedModel) -> set[nn.Parameter]:
     """Returns the parameters with one row per token."""
     tables: set[nn.Parameter] = set()
     for find, kind in ((model.get_input_embeddings, nn.Embedding), (model.get_output_embeddings, nn.Linear)):
@@ -247,11 +265,16 @@ def _unpaired_layers(
     ]
 
 
-def _have_equal_values(parameter: torch.Tensor, other: torch.Tensor) -> bool:
-    """Compares the entries that both tensors have, in the lower precision of the two."""
+def common_entries(parameter: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the entries that both tensors have, flat, on the CPU and in the lower precision of the two."""
     length = min(parameter.numel(), other.numel())
     dtype = min(parameter.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
-    return torch.equal(*(full_tensor(tensor).flatten()[:length].to("cpu", dtype) for tensor in (parameter, other)))
+    first, second = (full_tensor(tensor).flatten()[:length].to("cpu", dtype) for tensor in (parameter, other))
+    return first, second
+
+
+def _have_equal_values(parameter: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(*common_entries(parameter, other))
 
 
 def _listed(items: list[str], shown: int = 3) -> str:

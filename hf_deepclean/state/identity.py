@@ -71,10 +71,14 @@ def identity_of_run(
     if digests_format == 1:
         fingerprint = earlier_fingerprint
     settings = without_tokens(args.to_dict()) | {"reset_value": request.reset_value}
+    rewinds = request.pretrained_model is not None
+    if rewinds:
+        settings["pretrained_model"] = request.base_checkpoint.name
     kept = {} if request.kept_fisher is None else {"kept_fisher_sums": request.kept_fisher.digest()}
     return (
         weights
         | kept
+        | (request.base_checkpoint.identity() if rewinds else {})
         | ({} if digests_format == 1 else {FORMAT_OF_DIGESTS: digests_format})
         | on_main_process(lambda: {name: fingerprint(dataset) for name, dataset in rows.items()})
         | {
