@@ -20,7 +20,7 @@ from .models.adapters.parameters import ADAPTER_CONFIG_NAME
 from .models.fingerprint import weights_fingerprint
 from .report.base_card import BaseCard, is_hub_id
 from .report.report import REPORT_NAME
-from .reset.kinship import Kinship, find_kinship
+from .reset.kinship import Kinship, find_kinship, is_saved_in
 from .runtime.processes import gather_objects, is_main_process
 from .runtime.random_state import all_seeded
 
@@ -244,6 +244,8 @@ def _why_not_taken(
 
 def _why_unrelated(model: PreTrainedModel, names: Collection[str], other: Path | PreTrainedModel) -> str | None:
     try:
+        if isinstance(other, Path) and is_saved_in(model, other):
+            return None
         kinship = find_kinship(model, names, other)
     except Exception as error:
         # Nobody has asked for what stands there, so it must not end a run.

@@ -15,7 +15,7 @@ from hf_deepclean import FisherUnlearner
 from hf_deepclean.base_checkpoint import FOUND_IN, find_base_checkpoint
 from hf_deepclean.publishing.card import UnlearningCard
 from hf_deepclean.publishing.public_report import PublicReport
-from hf_deepclean.reset.kinship import Kinship, find_kinship
+from hf_deepclean.reset.kinship import Kinship, find_kinship, is_saved_in
 from tests import tiny
 from tests.reset.models import saved
 from tests.unlearner import runs
@@ -224,6 +224,19 @@ def test_kinship_is_told_by_the_weights():
     # In 16 bits a training leaves many weights as they are.
     half = copy.deepcopy(base).to(torch.bfloat16)
     assert find_kinship(trained(copy.deepcopy(half), 0.3), names, half) is Kinship.FINE_TUNED
+
+
+def test_a_model_in_its_own_folder_is_told_without_a_second_model_in_memory(tuned, monkeypatch):
+    model = loaded(tuned)
+    monkeypatch.setattr("hf_deepclean.base_checkpoint.find_kinship", lambda *args: pytest.fail("loaded it"))
+    assert found(model).model is None and is_saved_in(model, tuned)
+    assert not is_saved_in(model.double(), tuned)
+    changed = loaded(tuned)
+    with torch.no_grad():
+        changed.classifier.bias[3] += 1
+    assert not is_saved_in(changed, tuned)
+    (tuned / "model.safetensors").unlink()
+    assert not is_saved_in(model.float(), tuned)
 
 
 def test_model_init_gives_the_model_before_its_training_and_keeps_the_random_state(base):

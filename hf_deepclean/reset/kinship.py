@@ -5,11 +5,15 @@
 from collections.abc import Collection
 from enum import Enum
 from os import PathLike
+from pathlib import Path
 from statistics import median
 
 import torch
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
+from ..runtime.sharded_models import named_parameters
+from ..runtime.shards import is_sharded
 from .pretrained import common_entries, shared_parameters, token_tables
 
 
@@ -69,3 +73,27 @@ def find_kinship(
     if is_same or num_unchanged > _MAX_UNCHANGED * num_weights:
         return Kinship.SAME
     return Kinship.UNRELATED if cosines and not median(cosines) >= _MIN_COSINE else Kinship.FINE_TUNED
+
+
+def is_saved_in(model: PreTrainedModel, folder: Path) -> bool:
+    """
+    Whether the files in a folder hold the parameters of a model, bit by bit and under the same names. Takes the memory
+    of one parameter, and ends at the first that differs. `False` for a sharded model.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`]):
+            The model.
+        folder (`Path`):
+            The folder.
+    """
+    waiting = named_parameters(model)
+    if any(map(is_sharded, waiting.values())):
+        return False
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, "pt") as file:
+            # The others are buffers, or more names of one parameter.
+            for name in waiting.keys() & set(file.keys()):
+                value, saved = waiting.pop(name).detach(), file.get_tensor(name)
+                if value.dtype != saved.dtype or not torch.equal(value.cpu(), saved):
+                    return False
+    return not waiting

@@ -53,7 +53,7 @@ def check_pretrained_model(
             differ), is quantised, has none of the parameters, or has the values of the model already.
         `OSError`: If the pretrained model cannot be loaded.
     """
-    shared = shared_parameters(model, names, pretrained_model)
+    shared = shared_parameters(model, names, pretrained_model, warn=True)
     if all(_have_equal_values(*pair) for pair in shared.values()):
         some = " and that may be reset" if len(names) < len(named_parameters(model)) else ""
         raise ValueError(
@@ -65,7 +65,11 @@ def check_pretrained_model(
 
 
 def shared_parameters(
-    model: PreTrainedModel, names: Collection[str], pretrained_model: str | PathLike[str] | PreTrainedModel
+    model: PreTrainedModel,
+    names: Collection[str],
+    pretrained_model: str | PathLike[str] | PreTrainedModel,
+    *,
+    warn: bool = False,
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """
     Returns the parameters that a model and a pretrained model share, with the values of both, by name.
@@ -73,13 +77,17 @@ def shared_parameters(
     Args:
         model, names, pretrained_model:
             As for [`check_pretrained_model`].
+        warn (`bool`, *optional*, defaults to `False`):
+            Whether to warn of what the pretrained model lacks.
 
     Raises:
         `ValueError`: If the pretrained model has another architecture or size, is quantised, or shares none of them.
         `OSError`: If the pretrained model cannot be loaded.
     """
     pretrained, parameters = _pretrained_parameters(model, pretrained_model), named_parameters(model)
-    new, _ = _compare(model, names, pretrained, pretrained_model)
+    new, resized = _compare(model, names, pretrained, pretrained_model)
+    if warn:
+        _warn_of_new(parameters, pretrained, new, resized, pretrained_model)
     return {name: (parameters[name], pretrained[name]) for name in names if name not in new}
 
 
@@ -109,6 +117,7 @@ def pretrained_values(
     """
     pretrained = _pretrained_parameters(model, pretrained_model)
     new, resized = _compare(model, selection.indices, pretrained, pretrained_model)
+    _warn_of_new(named_parameters(model), pretrained, new, resized, pretrained_model)
     fresh = read_weights(fresh_model(model, seed), selection) if new or resized else {}
     values = {}
     for name, indices in selection.indices.items():
@@ -224,6 +233,16 @@ def _compare(
             f"the same shape ({_listed(sorted(new))}). This {type(model).__name__} was not fine-tuned from it, or "
             "only a new head may be reset. Pass the right checkpoint, or use `reset_value='init'`."
         )
+    return new, resized
+
+
+def _warn_of_new(
+    parameters: Mapping[str, torch.Tensor],
+    pretrained: Mapping[str, torch.Tensor],
+    new: set[str],
+    resized: set[str],
+    pretrained_model: object,
+) -> None:
     if new:
         logger.warning(
             f"The pretrained model {_describe(pretrained_model)} does not have {_listed(sorted(new))} in the same "
@@ -234,7 +253,6 @@ def _compare(
             f"The pretrained model {_describe(pretrained_model)} has {len(pretrained[name])} rows of {name}, this "
             f"model {len(parameters[name])}. Rows that both have are rewound, others get a fresh initialisation."
         )
-    return new, resized
 
 
 def token_tables(model: PreTrainedModel) -> set[nn.Parameter]:
