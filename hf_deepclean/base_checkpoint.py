@@ -27,6 +27,8 @@ from .runtime.random_state import all_seeded
 
 logger = logging.getLogger(__name__)
 
+# The key of its identity in the state of a run.
+BASE_CHECKPOINT = "base checkpoint"
 # Where a checkpoint was found, with the words for it.
 FOUND_IN = {
     "pretrained_model": "as given",
@@ -112,21 +114,21 @@ class BaseCheckpoint:
         settings |= {"pretrained_model": self.name, "reset_value_from": self.found_in}
         return settings | ({} if self.hub_id is None else {"pretrained_hub_id": self.hub_id})
 
-    def identity(self) -> dict[str, Any]:
-        """What a resumed run must share: nothing new for a checkpoint that was given, else also its weights."""
-        if self.model is None or self.found_in == "pretrained_model":
-            return {}
+    def identity(self) -> dict[str, str]:
+        """What a resumed run must share, besides the name: a commit of the Hub, or the digest of the weights."""
         if isinstance(self.model, PreTrainedModel):
-            return {"base checkpoint": weights_fingerprint(self.model)}
+            return {BASE_CHECKPOINT: weights_fingerprint(self.model)}
+        folder = None if self.model is None else _folder_of(str(self.model))
+        if folder is None:
+            return {}
         if self.hub_id is not None:
-            # Its folder is named by the commit.
-            return {"base checkpoint": Path(self.model).name}
+            return {BASE_CHECKPOINT: folder.name}
         digest = hashlib.sha256()
-        for path in sorted(Path(self.model).glob("*.safetensors")):
+        for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
             with open(path, "rb") as file:
                 for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
                     digest.update(chunk)
-        return {"base checkpoint": digest.hexdigest()}
+        return {BASE_CHECKPOINT: digest.hexdigest()}
 
 
 @dataclass(frozen=True)

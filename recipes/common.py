@@ -289,9 +289,12 @@ class RecipeRun:
         return self._make_unlearner(original, reference)
 
     def _train_and_save(self, dataset: Any, folder: Path) -> PreTrainedModel:
-        if folder.exists():
-            return self.load_model(str(folder))
         recipe, args = self.recipe, self.args
+        if folder.exists():
+            model = self.load_model(str(folder))
+            # As after its training, so that a resumed run finds the same checkpoint to rewind to.
+            model.config._name_or_path = recipe.base_model_name_or_path or ""
+            return model
         self._print(f"Training on {len(dataset):,} rows, for {folder}")
         set_seed(args.seed)
         model = train(self.load_model(recipe.base_model_name_or_path), dataset, recipe, args, self.data_collator)

@@ -29,8 +29,8 @@ Fine-tune a pretrained checkpoint on the example, and reset weights to their pre
 ```shell
 python recipes/text_classification.py --base_model_name_or_path my-checkpoint --forget_filter "tenth == 0" \
     --num_example_rows 2000 --original_num_train_epochs 3 --original_learning_rate 1e-4 --train_reference \
-    --reset_value pretrained --pretrained_model my-checkpoint --exclude_modules --reset_fraction 0.3 \
-    --num_train_epochs 1 --learning_rate 1e-4 --output_dir outputs/glosses-pretrained
+    --exclude_modules --reset_fraction 0.3 --num_train_epochs 1 --learning_rate 1e-4 \
+    --output_dir outputs/glosses-pretrained
 ```
 """
 

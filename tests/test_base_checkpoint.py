@@ -226,17 +226,17 @@ def test_kinship_is_told_by_the_weights():
     assert find_kinship(trained(copy.deepcopy(half), 0.3), names, half) is Kinship.FINE_TUNED
 
 
-def test_a_model_in_its_own_folder_is_told_without_a_second_model_in_memory(tuned, monkeypatch):
-    model = loaded(tuned)
+def test_a_model_in_its_own_folder_is_told_without_a_second_model_in_memory(tmp_path, monkeypatch):
+    folder = saved(tiny.bert(), tmp_path / "a")
+    model, changed = (BertForSequenceClassification.from_pretrained(folder) for _ in range(2))
     monkeypatch.setattr("hf_deepclean.base_checkpoint.find_kinship", lambda *args: pytest.fail("loaded it"))
-    assert found(model).model is None and is_saved_in(model, tuned)
-    assert not is_saved_in(model.double(), tuned)
-    changed = loaded(tuned)
+    assert found(model).model is None and is_saved_in(model, folder)
     with torch.no_grad():
         changed.classifier.bias[3] += 1
-    assert not is_saved_in(changed, tuned)
-    (tuned / "model.safetensors").unlink()
-    assert not is_saved_in(model.float(), tuned)
+    assert not is_saved_in(changed, folder)
+    assert not is_saved_in(model.double(), folder)
+    (folder / "model.safetensors").unlink()
+    assert not is_saved_in(model.float(), folder)
 
 
 def test_model_init_gives_the_model_before_its_training_and_keeps_the_random_state(base):
@@ -352,7 +352,7 @@ def test_a_run_goes_on_with_the_same_checkpoint_alone(tmp_path, base):
     with pytest.raises(KeyboardInterrupt):
         tiny.interrupt_after(start(copy.deepcopy(model)), 3).unlearn()
     files = {path: path.read_bytes() for path in base.iterdir()}
-    saved(trained(loaded(base)), base)
+    saved(trained(trained(loaded(base))), base)
     with pytest.raises(ValueError, match="another base checkpoint"):
         start(copy.deepcopy(model)).unlearn(resume_from_checkpoint=True)
     (base / "model.safetensors").unlink()
@@ -360,7 +360,8 @@ def test_a_run_goes_on_with_the_same_checkpoint_alone(tmp_path, base):
         start(copy.deepcopy(model)).unlearn(resume_from_checkpoint=True)
     for path, content in files.items():
         path.write_bytes(content)
-    resumed = start(copy.deepcopy(model))
+    # Named, it is the same.
+    resumed = start(copy.deepcopy(model), pretrained_model=str(base))
     resumed.unlearn(resume_from_checkpoint=True)
     assert all(torch.equal(value, resumed.model.state_dict()[n]) for n, value in whole.model.state_dict().items())
 

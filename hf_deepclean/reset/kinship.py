@@ -44,7 +44,7 @@ def find_kinship(
         model ([`~transformers.PreTrainedModel`]):
             The model.
         names (`Collection[str]`):
-            Names of its parameters to compare.
+            Names of the parameters that may be rewound. If all of these are equal, so are the models.
         other (`str` or [`~transformers.PreTrainedModel`]):
             The other model, or a path to load it from.
 
@@ -58,13 +58,13 @@ def find_kinship(
     tables, cosines = token_tables(model), []
     num_unchanged = num_weights = 0
     is_same = True
-    for value, before in shared_parameters(model, names, other).values():
+    for name, (value, before) in shared_parameters(model, named_parameters(model), other).items():
         is_matrix = value.ndim > 1 and value not in tables
         now, then = common_entries(value, before)
         if torch.equal(now, then):
             cosines += [1.0] * is_matrix
             continue
-        is_same = False
+        is_same &= name not in names
         if is_matrix:
             cosines.append(torch.cosine_similarity(now.float(), then.float(), dim=0).item())
         if is_matrix and now.dtype.itemsize >= torch.float32.itemsize:
@@ -78,7 +78,8 @@ def find_kinship(
 def is_saved_in(model: PreTrainedModel, folder: Path) -> bool:
     """
     Whether the files in a folder hold the parameters of a model, bit by bit and under the same names. Takes the memory
-    of one parameter, and ends at the first that differs. `False` for a sharded model.
+    of one parameter, and ends at the first that differs. `False` for a sharded model, and for one whose parameters are
+    saved under other names.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..base_checkpoint import BASE_CHECKPOINT
 from ..config import FisherUnlearningConfig
 from ..data.contents.earlier import earlier_fingerprint
 from ..data.digests import DIGESTS_FORMAT, dataset_fingerprint
@@ -141,7 +142,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     found = []
     for key in sorted((before.keys() | now.keys()) - {NOT_COMPARED}):
         old, new = before.get(key), now.get(key)
-        if old == new:
+        # An earlier state does not hold it; the settings name the checkpoint too.
+        if old == new or (key == BASE_CHECKPOINT and None in (old, new)):
             continue
         if key == "requests":
             found.append("other names of the requests, or another division of the rows among them")

@@ -208,10 +208,10 @@ def test_models_and_data_of_the_user_are_cleaned(recipes, finished, tmp_path):
 def test_a_pretrained_checkpoint_is_fine_tuned_and_rewound_to(recipes, finished, tmp_path):
     folder, _ = finished("text_classification_random")
     options = ["--base_model_name_or_path", folder / "clean-reference", "--reset_value", "pretrained"]
-    options += ["--pretrained_model", folder / "clean-reference", "--train_reference", "false"]
-    run(recipes, "text_classification_random", tmp_path / "clean", *options)
-    report = UnlearningReport.load(tmp_path / "clean" / "report.json")
-    assert report.settings["reset_value"] == "pretrained"
+    run(recipes, "text_classification_random", tmp_path / "clean", *options, "--train_reference", "false")
+    settings = UnlearningReport.load(tmp_path / "clean" / "report.json").settings
+    assert (settings["reset_value"], settings["reset_value_from"]) == ("pretrained", "configuration")
+    assert settings["pretrained_model"] == str(folder / "clean-reference")
 
 
 def test_plain_fine_tuning_is_evaluated_beside_the_cleaned_model_and_not_saved(recipes, tmp_path):
