@@ -46,3 +46,13 @@ def outside(model, selection):
     for name, indices in selection.indices.items():
         tensors[name].view(-1)[indices] = 0
     return tensors
+
+
+def trained(model, share=1.0):
+    """Moves a share of the weights a little, as a training or, with a small share, a cleaning."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            moved = torch.rand(parameter.shape, generator=generator) < share
+            parameter += moved * (0.01 + 0.01 * torch.rand(parameter.shape, generator=generator)).to(parameter.dtype)
+    return model
