@@ -176,9 +176,8 @@ class Phases:
 
     def make_resetter(self) -> Resetter:
         """Makes the resetter of the selected weights."""
-        return Resetter(
-            self.model, self.request.reset_value, self.request.pretrained_model, self.args.seed, self.clock
-        )
+        values = self.request.reset_value, self.request.pretrained_model
+        return Resetter(self.model, *values, self.args.seed, self.clock)
 
     def plan_repair(self, search: SelectionSearch | None) -> RepairPlan:
         """
@@ -327,8 +326,7 @@ class Phases:
             integrity ([`IntegrityResult`]):
                 The numbers of weights that changed, and of those that did not.
         """
-        progress = state.progress
-        plan = self.plan_repair(progress.search)
+        progress, plan = state.progress, self.plan_repair(state.progress.search)
         return UnlearningReport(
             model_class=model_class_name(self.model),
             settings=self.args.reported_settings()
