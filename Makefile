@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers-installed
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: attacks benchmark-small interval-coverage demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks benchmark-autocast recipes-shares coverage golden-record golden-compare model-cards style quality clean
+.PHONY: attacks benchmark-small interval-coverage demo demo-seeds recipes-seeds test test-fast test-slow benchmark benchmark-engine benchmark-scale benchmark-unlearning benchmark-safety benchmark-kept-fisher benchmark-processes benchmark-leaks benchmark-host benchmark-autocast benchmark-host recipes-shares coverage golden-record golden-compare model-cards style quality clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python recipes/demo_digits.py --output_dir outputs
@@ -89,6 +89,10 @@ benchmark-autocast: $(PRETRAINED)
 # How fast the search for leaks reads.
 benchmark-leaks: $(INSTALLED)
 	$(VENV)/bin/python -m tests.benchmarks.leaks
+
+# What a run does once per weight, outside the passes: time and memory by phase; ten minutes.
+benchmark-host: $(INSTALLED)
+	$(VENV)/bin/python -m tests.benchmarks.host_share
 
 # A language model over the share of weights that is reset; about an hour.
 recipes-shares: $(INSTALLED)

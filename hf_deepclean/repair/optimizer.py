@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
-from ..runtime.shards import holders_of, local_indices, local_part
+from ..runtime.shards import holders_of, local_indices, local_part, take_entries
 
 
 # The devices on which torch updates a list of tensors in one kernel.
@@ -95,7 +95,7 @@ class SparseAdamW(torch.optim.Optimizer):
             if parameter.grad is not None:
                 values, _ = local_part(parameter)
                 chosen = self.indices[name] = self.indices[name].to(values.device)
-                gradient = _at_least_float32(torch.take(local_part(parameter.grad)[0], chosen))
+                gradient = _at_least_float32(take_entries(local_part(parameter.grad)[0], chosen))
                 taken.append((parameter, chosen, group, gradient))
         gradients = [gradient for *_, gradient in taken]
         scale = self._clipping_scale(gradients)
@@ -162,8 +162,8 @@ class SparseAdamW(torch.optim.Optimizer):
                 state["exp_avg"] = torch.zeros_like(gradient)
                 state["exp_avg_sq"] = torch.zeros_like(gradient)
                 if parameter.dtype != gradient.dtype:
-                    state["master"] = torch.take(part, chosen).to(gradient.dtype)
-            values.append(state["master"] if "master" in state else torch.take(part, chosen))
+                    state["master"] = take_entries(part, chosen).to(gradient.dtype)
+            values.append(state["master"] if "master" in state else take_entries(part, chosen))
         states = [self.state[parameter] for parameter, *_ in taken]
         beta1, beta2 = group["betas"]
         adamw(

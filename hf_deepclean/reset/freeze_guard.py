@@ -13,6 +13,10 @@ from ..runtime.shards import full_tensor, is_sharded
 from ..selection.weight_selection import WeightSelection
 
 
+# A copy of a block stays in the cache of a core.
+_BLOCK_BYTES = 2**20
+
+
 class FreezeGuard:
     """
     Proves that nothing outside a selection changed, by the SHA-256 digests of all parameters and buffers without the
@@ -67,12 +71,24 @@ class FreezeGuard:
         digests = {}
         reshard(model)
         for name, tensor in _stored_tensors(model):
-            tensor = full_tensor(tensor).detach().to("cpu", copy=True).contiguous()
-            if name in self.selection.indices:
-                chosen = self.selection.indices[name].cpu()
-                tensor.put_(chosen, tensor.new_zeros(len(chosen)))
-            digests[name] = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+            digests[name] = _digest_without(full_tensor(tensor).detach(), self.selection.indices.get(name))
         return digests
+
+
+def _digest_without(tensor: torch.Tensor, selected: torch.Tensor | None) -> str:
+    """SHA-256 of a tensor with zeros in the place of the selected entries. No more than a block of it is copied."""
+    digest, first = hashlib.sha256(), 0
+    selected = torch.zeros(0, dtype=torch.int64) if selected is None else selected.cpu()
+    if (selected.diff() < 0).any():
+        selected = selected.sort().values
+    for block in tensor.reshape(-1).split(max(1, _BLOCK_BYTES // tensor.element_size())):
+        ends = torch.searchsorted(selected, torch.tensor([first, first + len(block)])).tolist()
+        block = block.cpu()
+        if ends[0] < ends[1]:
+            block = block.index_fill(0, selected[slice(*ends)] - first, 0)
+        digest.update(block.view(torch.uint8).numpy())
+        first += len(block)
+    return digest.hexdigest()
 
 
 def _stored_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

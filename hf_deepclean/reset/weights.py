@@ -10,7 +10,7 @@ from torch import nn
 
 from ..runtime.processes import gather_objects, num_processes
 from ..runtime.sharded_models import named_parameters
-from ..runtime.shards import holders_of, local_indices, local_part
+from ..runtime.shards import holders_of, is_sharded, local_indices, local_part, take_entries
 from ..selection.weight_selection import WeightSelection
 
 
@@ -20,7 +20,7 @@ def read_weights(model: nn.Module, selection: WeightSelection) -> dict[str, torc
     parameters, values = named_parameters(model), {}
     for name, indices in selection.indices.items():
         part, _ = local_part(parameters[name])
-        values[name] = torch.take(part, local_indices(parameters[name], indices).to(part.device))
+        values[name] = take_entries(part, local_indices(parameters[name], indices).to(part.device))
         parts = holders_of([parameters[name]]).gather(values[name])
         if len(parts) > 1:
             values[name] = torch.cat([value.to(part.device) for value in parts])
@@ -32,10 +32,11 @@ def write_weights(model: nn.Module, selection: WeightSelection, values: Mapping[
     """Writes flat values to the selected weights, one tensor per parameter."""
     parameters = named_parameters(model)
     for name, indices in selection.indices.items():
-        part, start = local_part(parameters[name])
-        mine = (start <= indices) & (indices < start + part.numel())
-        mine, chosen = mine.to(values[name].device), indices[mine] - start
-        part.put_(chosen.to(part.device), values[name][mine].to(part.device, part.dtype))
+        (part, start), value, chosen = local_part(parameters[name]), values[name], indices
+        if is_sharded(parameters[name]):
+            mine = (start <= indices) & (indices < start + part.numel())
+            value, chosen = value[mine.to(value.device)], indices[mine] - start
+        part.put_(chosen.to(part.device), value.to(part.device, part.dtype))
 
 
 def check_replicas(model: nn.Module, selection: WeightSelection) -> None:

@@ -170,6 +170,13 @@ def local_indices(tensor: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     return indices[(start <= indices) & (indices < start + part.numel())] - start if is_sharded(tensor) else indices
 
 
+def take_entries(tensor: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """The entries of a plain tensor at flat int64 indices, as `torch.take` returns them in twice the time."""
+    if tensor.is_contiguous():
+        return tensor.view(-1).index_select(0, indices)
+    return torch.take(tensor, indices)
+
+
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor with all its rows, in every process. All processes must call this."""
     return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor

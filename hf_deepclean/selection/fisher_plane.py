@@ -6,12 +6,14 @@ A two-dimensional histogram of the weights in scope: one axis is the forget Fish
 It holds counts of at least 10 weights, never the values of a single weight. Reports, cards and plots show it.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from ..fisher.diagonal import FisherDiagonal
-from .ratios import FisherRatios
+from .ranking import Histogram
+from .ratios import NUM_CELLS, FisherRatios, positions_of
 from .weight_selection import WeightSelection
 
 
@@ -126,29 +128,56 @@ def _count(ratios: FisherRatios, selection: WeightSelection) -> tuple[torch.Tens
     entries count the weights with a forget Fisher of 0, and those with only a retain Fisher of 0.
     """
     num_places = _NUM_FINE_BINS**2 + 2
-    every, chosen = (torch.zeros(num_places, dtype=torch.int64) for _ in range(2))
-    by_gamma = torch.zeros(len(_GAMMAS) + 1, dtype=torch.int64)
-    gammas = torch.tensor(_GAMMAS, dtype=torch.float64)
-    for name in ratios.forget.sums:
+    every, chosen, above = Histogram(num_places), Histogram(num_places), _CountAbove(ratios)
+    for name in ratios.names:
         indices = selection.indices.get(name, torch.zeros(0, dtype=torch.int64))
-        for start, ratio, importance in ratios.blocks(name):
-            row = (importance / ratios.forget.num_examples).log10_()
-            column = row - ratio.log10()
-            place = _fine_bin(row) * _NUM_FINE_BINS + _fine_bin(column)
-            place.masked_fill_(ratio.isinf(), num_places - 1).masked_fill_(importance == 0, num_places - 2)
-            every += torch.bincount(place, minlength=num_places).cpu()
+        for start, forget, retain in ratios.sums(name):
+            row, column = _fine_bin(forget, ratios.forget), _fine_bin(retain, ratios.retain)
+            # Whole numbers, of which a float32 holds the combination.
+            place = row.mul_(_NUM_FINE_BINS).add_(column).int()
+            place.masked_fill_(retain == 0, num_places - 1).masked_fill_(forget == 0, num_places - 2)
+            every.add(place)
             first, end = torch.searchsorted(indices, torch.tensor([start, start + len(place)])).tolist()
-            selected = (indices[first:end] - start).to(place.device)
-            chosen += torch.bincount(place[selected], minlength=num_places).cpu()
-            # The number of gammas below the ratio. It is 0 for 0/0.
-            num_below = torch.searchsorted(gammas.to(ratio.device), ratio.nan_to_num_(0.0, posinf=torch.inf))
-            by_gamma += torch.bincount(num_below, minlength=len(by_gamma)).cpu()
-    every, chosen, by_gamma = map(ratios.processes.total, (every, chosen, by_gamma))
-    return every, chosen, by_gamma.flip(0).cumsum(0).flip(0)[1:]
+            chosen.add(place[(indices[first:end] - start).to(place.device)])
+            above.add(name, start, forget, retain)
+    total = ratios.processes.total
+    return total(every.counts()), total(chosen.counts()), total(above.counts())
 
 
-def _fine_bin(decades: torch.Tensor) -> torch.Tensor:
-    return ((decades - _FIRST_DECADE) / _WIDTHS[0]).clamp_(0, _NUM_FINE_BINS - 1).long()
+def _fine_bin(sums: torch.Tensor, fisher: FisherDiagonal) -> torch.Tensor:
+    decades = (
+        sums.to(torch.promote_types(sums.dtype, torch.float32))
+        .log10()
+        .sub_(math.log10(fisher.num_examples) + _FIRST_DECADE)
+    )
+    return decades.div_(_WIDTHS[0]).clamp_(0, _NUM_FINE_BINS - 1).floor_()
+
+
+class _CountAbove:
+    """Counts the ratios above every gamma: by cell, and exactly in the cells that a gamma is in."""
+
+    def __init__(self, ratios: FisherRatios) -> None:
+        self._ratios = ratios
+        self._by_cell, self._by_gamma = Histogram(NUM_CELLS + 1), torch.zeros(len(_GAMMAS) + 1, dtype=torch.int64)
+        self._near = [ratios.cells_near(gamma) for gamma in _GAMMAS]
+        self._is_near = torch.zeros(NUM_CELLS + 1, dtype=torch.bool)
+        self._is_near[[cell + 1 for cells in self._near for cell in cells]] = True
+
+    def add(self, name: str, start: int, forget: torch.Tensor, retain: torch.Tensor) -> None:
+        cells = self._ratios.cells(forget, retain).add_(1)
+        self._by_cell.add(cells)
+        near = positions_of(self._is_near.to(cells.device).index_select(0, cells)) + start
+        ratio = self._ratios.at(name, near)[0]
+        # The number of gammas below the ratio.
+        num_below = torch.searchsorted(torch.tensor(_GAMMAS, dtype=torch.float64, device=ratio.device), ratio)
+        self._by_gamma += torch.bincount(num_below, minlength=len(self._by_gamma)).cpu()
+
+    def counts(self) -> torch.Tensor:
+        """The number of ratios above every gamma, int64."""
+        far = self._by_cell.counts().masked_fill(self._is_near, 0)[1:]
+        return torch.stack(
+            [far[cells.stop :].sum() + self._by_gamma[number + 1 :].sum() for number, cells in enumerate(self._near)]
+        )
 
 
 def _bins(fine: torch.Tensor) -> tuple[range, range, int]:

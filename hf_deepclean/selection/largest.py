@@ -5,21 +5,27 @@
 import torch
 
 from ..fisher.diagonal import FisherDiagonal
-from .ranking import value_at_rank
-from .ratios import FisherRatios, check_comparable, explain_empty_selection, matters_to_forget_set
+from .ranking import Histogram, value_at_rank
+from .ratios import (
+    INFINITE,
+    NUM_CELLS,
+    FisherRatios,
+    check_comparable,
+    explain_empty_selection,
+    joined,
+    positions_of,
+)
 from .weight_selection import WeightSelection
-
-
-# Up to this many ratios are sorted, which takes 2 GB. More are counted: no memory, but three times as long.
-_MAX_SORTED = 2**26
 
 
 class LargestRatios:
     """
-    Selects any number of weights with the largest ratios, for the trials of the rule `"auto"`. It never warns.
+    Selects any number of weights with the largest ratios. It never warns.
 
-    If one process holds all weights and they are not too many, they are sorted once. Otherwise every selection counts
-    anew.
+    All ratios are divided into cells once, and counted. A selection takes whole cells from the top, and orders the
+    ratios of one cell only: less than a hundredth of the weights, if their ratios are not equal.
+
+    All processes must make this, and call it, if the Fishers are sharded.
 
     Args:
         forget, retain ([`FisherDiagonal`]):
@@ -35,88 +41,96 @@ class LargestRatios:
     def __init__(self, forget: FisherDiagonal, retain: FisherDiagonal) -> None:
         check_comparable(forget, retain)
         self._ratios = FisherRatios(forget, retain)
-        self.num_candidates = self._ratios.count(matters_to_forget_set)
+        self._cells: dict[str, list[tuple[int, torch.Tensor]]] = {}
+        histogram = Histogram(NUM_CELLS + 1)
+        for name in self._ratios.names:
+            blocks = [(start, self._ratios.cells(*sums)) for start, *sums in self._ratios.sums(name)]
+            for _, cells in blocks:
+                histogram.add(cells + 1)
+            self._cells[name] = [(start, cells.to(torch.int16)) for start, cells in blocks]
+        counts = self._ratios.processes.total(histogram.counts())[1:]
+        # The number of weights in a cell and all cells above it.
+        self._num_from = counts.flip(0).cumsum(0).flip(0)
+        self.num_candidates = int(self._num_from[0])
         if self.num_candidates == 0:
             raise ValueError(f"No weight was selected: {explain_empty_selection(self._ratios, None, None)}")
-        self._ranks = self._sorted = None
-        if not self._ratios.processes.are_several and self._ratios.num_weights <= _MAX_SORTED:
-            self._ranks, self._sorted = _ranked(self._ratios)
+        self._num_infinite = self._count_infinite()
 
-    def select(self, number: int) -> WeightSelection:
+    def select(self, number: int, rule: str = "auto") -> WeightSelection:
         """
-        Selects the `number` weights with the largest ratios.
+        Selects the `number` weights with the largest ratios. Among equal ratios the larger forget Fisher comes first,
+        then the lower position.
 
         Args:
             number (`int`):
                 Number of weights, at least 1 and at most `num_candidates`.
+            rule (`str`, *optional*, defaults to `"auto"`):
+                The rule of the selection.
         """
-        if self._ranks is None:
-            return selection_from_ratios(self._ratios, *find_largest(self._ratios, number), rule="auto")
-        chosen = {name: (ranks < number).nonzero().squeeze(1).cpu() for name, ranks in self._ranks.items()}
-        return WeightSelection(
-            {name: indices for name, indices in chosen.items() if len(indices)},
-            {name: total.numel() for name, total in self._ratios.forget.sums.items()},
-            "auto",
-            self._sorted[number - 1].item(),
-            int(self._sorted[:number].isinf().sum()),
-        )
+        ratios, cell = self._ratios, int((self._num_from >= number).sum()) - 1
+        found = {name: self._from(cell, name) for name in ratios.names}
+        inside = [ratios.at(name, indices[mask]) for name, (indices, mask) in found.items()]
+        every, importances = (torch.cat([part[kind].cpu() for part in inside]) for kind in range(2))
+        num_above = int(self._num_from[cell + 1])
+        gamma, surely, perhaps, num_of_perhaps = self._first(every, importances, number - num_above)
+        sizes = [int(mask.sum()) for _, mask in found.values()]
+        selected = {}
+        for (name, (indices, mask)), sure, equal in zip(
+            found.items(), surely.split(sizes), perhaps.split(sizes), strict=True
+        ):
+            possible = indices[mask][equal]
+            # The shards of a parameter are in the order of the processes.
+            shares = ratios.processes.gather((indices[(~mask).masked_scatter_(mask, sure)], possible))
+            lowest = joined([possible for _, possible in shares])[:num_of_perhaps]
+            num_of_perhaps -= len(lowest)
+            chosen = joined([taken for taken, _ in shares])
+            if len(lowest):
+                chosen = torch.cat([chosen, lowest]).sort().values
+            if len(chosen):
+                selected[name] = chosen
+        num_weights = {name: total.numel() for name, total in ratios.forget.sums.items()}
+        return WeightSelection(selected, num_weights, rule, gamma, min(number, self._num_infinite))
 
+    def _from(self, cell: int, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the indices of this process's weights in a cell and above it, and a mask of those in the cell."""
+        indices, inside = [], []
+        for start, cells in self._cells[name]:
+            places = positions_of(cells >= cell)
+            inside.append((cells[places.to(cells.device)] == cell).cpu())
+            indices.append(places + start)
+        return joined(indices), torch.cat(inside) if inside else torch.zeros(0, dtype=torch.bool)
 
-def selection_from_ratios(
-    ratios: FisherRatios, indices: dict[str, torch.Tensor], gamma: float | None, rule: str
-) -> WeightSelection:
-    return WeightSelection(
-        indices,
-        {name: total.numel() for name, total in ratios.forget.sums.items()},
-        rule,
-        gamma,
-        # Every rule selects weights with infinite ratios first.
-        min(sum(map(len, indices.values())), ratios.count(lambda ratio, _: ratio.isinf())),
-    )
+    def _first(
+        self, ratios: torch.Tensor, importances: torch.Tensor, wanted: int
+    ) -> tuple[float, torch.Tensor, torch.Tensor, int]:
+        """
+        Finds the `wanted` first of the weights of a cell, in all processes.
 
+        Returns:
+            `tuple[float, torch.Tensor, torch.Tensor, int]`: The smallest ratio among them; a mask of those that are
+            among them; a mask of equal ones, of which only those of the lowest positions are; and their number.
+        """
+        processes = self._ratios.processes
 
-def find_largest(ratios: FisherRatios, wanted: int) -> tuple[dict[str, torch.Tensor], float]:
-    """Returns the indices of the `wanted` weights with the largest ratios, and the smallest ratio among them."""
-    num_eligible = ratios.count(matters_to_forget_set)
-    threshold = value_at_rank(ratios.values(matters_to_forget_set), num_eligible - wanted, ratios.processes)
+        def count(mask: torch.Tensor) -> int:
+            return int(processes.total(mask.sum()))
 
-    def is_tied(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
-        return ratio == threshold
+        num_ratios = int(processes.total(torch.tensor(len(ratios))))
+        gamma = value_at_rank(lambda: [ratios], num_ratios - wanted, processes)
+        surely, tied = ratios > gamma, ratios == gamma
+        num_tied, num_of_tied = count(tied), wanted - count(surely)
+        if num_of_tied == num_tied:
+            return gamma, surely | tied, torch.zeros_like(tied), 0
+        least = value_at_rank(lambda: [importances[tied]], num_tied - num_of_tied, processes)
+        surely |= tied & (importances > least)
+        return gamma, surely, tied & (importances == least), wanted - count(surely)
 
-    # Among equal ratios the larger forget Fisher comes first, then the lower position.
-    num_tied = ratios.count(is_tied)
-    num_of_tied = wanted - ratios.count(lambda ratio, _: ratio > threshold)
-    if num_of_tied == num_tied:
-        return ratios.where(lambda ratio, _: ratio >= threshold), threshold
-    importances = ratios.values(is_tied, lambda _, importance: importance)
-    least = value_at_rank(importances, num_tied - num_of_tied, ratios.processes)
-
-    def is_selected(ratio: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
-        return (ratio > threshold) | (is_tied(ratio, importance) & (importance > least))
-
-    indices = ratios.where(
-        is_selected,
-        or_first=wanted - ratios.count(is_selected),
-        of=lambda ratio, importance: is_tied(ratio, importance) & (importance == least),
-    )
-    return indices, threshold
-
-
-def _ranked(ratios: FisherRatios) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Returns the rank of every weight by ratio, per parameter, and the ratios of the candidates in that order."""
-    blocks = [block for name in ratios.names for block in ratios.blocks(name)]
-    device = blocks[0][1].device
-    every, importances = (torch.cat([block[part].to(device) for block in blocks]) for part in (1, 2))
-    places = matters_to_forget_set(every, importances).nonzero().squeeze(1)
-    found, order = every[places].sort(descending=True, stable=True)
-    places = places[order]
-    # Among equal ratios the larger forget Fisher comes first, then the lower position.
-    same = found[1:] == found[:-1]
-    tied = (torch.nn.functional.pad(same, (0, 1)) | torch.nn.functional.pad(same, (1, 0))).nonzero().squeeze(1)
-    among = places[tied]
-    order = importances[among].argsort(descending=True, stable=True)
-    places[tied] = among[order[found[tied[order]].argsort(descending=True, stable=True)]]
-    ranks = torch.full_like(every, len(every), dtype=torch.int32)
-    ranks[places] = torch.arange(len(places), dtype=torch.int32, device=device)
-    sizes = [ratios.forget.sums[name].numel() for name in ratios.names]
-    return dict(zip(ratios.names, ranks.split(sizes), strict=True)), found
+    def _count_infinite(self) -> int:
+        """Counts the weights that matter to the forget set alone. All of them are in the cell of infinity."""
+        if self._num_from[INFINITE] == 0:
+            return 0
+        own = 0
+        for name in self._ratios.names:
+            indices, mask = self._from(INFINITE, name)
+            own += int(self._ratios.at(name, indices[mask])[0].isinf().sum())
+        return int(self._ratios.processes.total(torch.tensor(own)))

@@ -18,6 +18,39 @@ _NUM_DIGITS = 2**_DIGIT_BITS
 Blocks = Callable[[], Iterable[torch.Tensor]]
 
 
+class Histogram:
+    """
+    Counts small integers that come in pieces. Many small pieces are counted together.
+
+    Args:
+        size (`int`):
+            Every value is below this number, and not below 0.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._counts = torch.zeros(size, dtype=torch.int64)
+        self._waiting: list[torch.Tensor] = []
+        self._num_waiting = 0
+
+    def add(self, values: torch.Tensor) -> None:
+        """Counts the values of a flat tensor on any device."""
+        self._waiting.append(values)
+        self._num_waiting += len(values)
+        if self._num_waiting >= len(self._counts):
+            self._count()
+
+    def counts(self) -> torch.Tensor:
+        """The number of every value so far, int64 on the CPU."""
+        if self._waiting:
+            self._count()
+        return self._counts
+
+    def _count(self) -> None:
+        values = torch.cat([part.to(self._waiting[0].device) for part in self._waiting])
+        self._counts += torch.bincount(values, minlength=len(self._counts)).cpu()
+        self._waiting, self._num_waiting = [], 0
+
+
 def count(blocks: Blocks, processes: Processes) -> int:
     """Returns the number of values in all processes."""
     return int(processes.total(torch.tensor(sum(map(len, blocks())))))
@@ -40,14 +73,13 @@ def value_at_rank(blocks: Blocks, rank: int, processes: Processes) -> float:
     """
     prefix = 0
     for shift in range(64 - _DIGIT_BITS, -1, -_DIGIT_BITS):
-        counts = torch.zeros(_NUM_DIGITS, dtype=torch.int64)
+        histogram = Histogram(_NUM_DIGITS)
         for values in blocks():
             keys = values.view(torch.int64)
             if shift + _DIGIT_BITS < 64:
                 keys = keys[keys >> (shift + _DIGIT_BITS) == prefix]
-            digits = (keys >> shift) & (_NUM_DIGITS - 1)
-            counts += torch.bincount(digits, minlength=_NUM_DIGITS).cpu()
-        below = processes.total(counts).cumsum(0)
+            histogram.add((keys >> shift) & (_NUM_DIGITS - 1))
+        below = processes.total(histogram.counts()).cumsum(0)
         digit = int(torch.searchsorted(below, rank, right=True))
         rank -= int(below[digit - 1]) if digit else 0
         prefix = prefix << _DIGIT_BITS | digit

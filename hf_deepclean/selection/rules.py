@@ -9,9 +9,9 @@ import torch
 
 from ..fisher.diagonal import FisherDiagonal
 from ..runtime.choices import check_choice
-from .largest import find_largest, selection_from_ratios
+from .largest import LargestRatios
 from .ranking import percentile
-from .ratios import FisherRatios, check_comparable, explain_empty_selection, matters_to_forget_set
+from .ratios import FisherRatios, check_comparable, explain_empty_selection
 from .weight_selection import WeightSelection
 
 
@@ -70,14 +70,13 @@ def select_weights(
         forget_share = forget.num_examples / (forget.num_examples + retain.num_examples)
     ratios = FisherRatios(forget, retain)
     if selection == "reset_fraction":
-        indices, gamma = _top_share(ratios, reset_fraction)
+        result = _top_share(LargestRatios(forget, retain), ratios, reset_fraction)
     else:
         if selection == "adaptive":
             gamma = _adaptive_gamma(ratios, forget_share)
-        indices = ratios.where(lambda ratio, _: ratio > gamma)
-    if not indices:
-        raise ValueError(f"No weight was selected: {explain_empty_selection(ratios, gamma, reset_fraction)}")
-    result = selection_from_ratios(ratios, indices, gamma, selection)
+        result = _selection_above(ratios, gamma, selection)
+    if not result.indices:
+        raise ValueError(f"No weight was selected: {explain_empty_selection(ratios, gamma, None)}")
     _warn_of_collapse(result, forget)
     return result
 
@@ -92,8 +91,15 @@ def select_above(forget: FisherDiagonal, retain: FisherDiagonal, gamma: float) -
         gamma (`float`):
             The ratio above which weights are selected.
     """
-    ratios = FisherRatios(forget, retain)
-    return selection_from_ratios(ratios, ratios.where(lambda ratio, _: ratio > gamma), gamma, "gamma")
+    return _selection_above(FisherRatios(forget, retain), gamma, "gamma")
+
+
+def _selection_above(ratios: FisherRatios, gamma: float, rule: str) -> WeightSelection:
+    indices = ratios.where(lambda ratio, _: ratio > gamma)
+    num_weights = {name: total.numel() for name, total in ratios.forget.sums.items()}
+    # Infinite ratios are above every threshold but an infinite one.
+    num_infinite = ratios.count(lambda ratio, _: ratio.isinf()) if indices else 0
+    return WeightSelection(indices, num_weights, rule, gamma, num_infinite)
 
 
 def check_selection_rule(
@@ -144,19 +150,17 @@ def check_selection_rule(
     return selection
 
 
-def _top_share(ratios: FisherRatios, reset_fraction: float) -> tuple[dict[str, torch.Tensor], float]:
-    """Finds the share of all weights with the largest ratios, among those that matter to the forget set."""
-    num_eligible = ratios.count(matters_to_forget_set)
+def _top_share(largest: LargestRatios, ratios: FisherRatios, reset_fraction: float) -> WeightSelection:
+    """Selects the share of all weights with the largest ratios, among those that matter to the forget set."""
     wanted = int(reset_fraction * ratios.num_weights)
-    if wanted == 0 or num_eligible == 0:
-        return {}, math.inf
-    if wanted > num_eligible:
+    if wanted == 0:
+        raise ValueError(f"No weight was selected: {explain_empty_selection(ratios, None, reset_fraction)}")
+    if wanted > largest.num_candidates:
         logger.warning(
-            f"`reset_fraction={reset_fraction}` asks for {wanted:,} weights, but only {num_eligible:,} of "
+            f"`reset_fraction={reset_fraction}` asks for {wanted:,} weights, but only {largest.num_candidates:,} of "
             f"{ratios.num_weights:,} matter to the forget set. Only those are selected."
         )
-        wanted = num_eligible
-    return find_largest(ratios, wanted)
+    return largest.select(min(wanted, largest.num_candidates), rule="reset_fraction")
 
 
 def adaptive_percentile(share: float) -> float:

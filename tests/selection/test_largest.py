@@ -1,10 +1,11 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import math
+
 import pytest
 import torch
 
 from hf_deepclean import FisherDiagonal, select_weights
-from hf_deepclean.selection import largest
 from hf_deepclean.selection.largest import LargestRatios
 from tests.selection.diagonals import diagonals, selected_mask
 
@@ -26,26 +27,58 @@ def test_as_many_weights_are_those_of_the_fraction_that_is_as_many(number, caplo
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_ratios_that_are_sorted_and_ratios_that_are_counted_give_the_same_selections(seed, monkeypatch):
-    generator = torch.Generator().manual_seed(seed)
+def sorted_candidates(forget, retain):
+    """All candidates in the order of the rule, by a plain sort in Python: `(ratio, position)`, positions over all."""
+    entries, first = [], 0
+    for name, total in forget.sums.items():
+        above, below = (
+            part.double().flatten() / fisher.num_examples
+            for part, fisher in zip((total, retain.sums[name]), (forget, retain), strict=True)
+        )
+        ratios = (above / below).tolist()
+        for place, (ratio, importance) in enumerate(zip(ratios, total.double().flatten().tolist(), strict=True)):
+            if ratio > 0:
+                entries.append((-ratio, -importance, first + place))
+        first += len(ratios)
+    return [(-ratio, place) for ratio, _, place in sorted(entries)]
 
-    def sums(size, digits):
-        # Few digits make ties, and zeros infinite and undefined ratios.
-        return {name: torch.rand(size, generator=generator).round(decimals=digits) for name in ("a", "b", "c")}
 
-    forget, retain = FisherDiagonal(sums(300, 1), 7), FisherDiagonal(sums(300, 1), 11)
-    by_sorting = LargestRatios(forget, retain)
-    monkeypatch.setattr(largest, "_MAX_SORTED", 0)
-    by_counting = LargestRatios(forget, retain)
-    assert by_sorting.num_candidates == by_counting.num_candidates
-    for number in (1, 2, 50, 51, 400, by_sorting.num_candidates):
-        one, other = by_sorting.select(number), by_counting.select(number)
-        assert one.num_selected == number
-        assert torch.equal(selected_mask(one), selected_mask(other))
-        assert one.indices.keys() == other.indices.keys()
-        assert (one.gamma, one.num_infinite_ratios) == (other.gamma, other.num_infinite_ratios)
-        assert (one.num_weights, one.rule) == (other.num_weights, other.rule)
+def few_digits(shape, generator):
+    """Ties, and zeros, which make infinite and undefined ratios."""
+    return torch.rand(shape, generator=generator).round(decimals=1)
+
+
+def many_decades(shape, generator):
+    """Quotients that a float32 cannot hold, too."""
+    return 10 ** (74 * torch.rand(shape, generator=generator) - 44)
+
+
+def nearly_equal(shape, generator):
+    """All ratios within a few units in the last place of one number."""
+    return 3 * (1 + 2**-22 * torch.randint(0, 5, shape, generator=generator))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("values", [few_digits, many_decades, nearly_equal])
+def test_the_selection_is_that_of_a_plain_sort(values, dtype, monkeypatch):
+    monkeypatch.setattr("hf_deepclean.selection.ratios._BLOCK_SIZE", 101)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        shapes = {"a": (20, 15), "b": (), "c": (7,), "d": (3, 50, 2)}
+        forget, retain = (
+            FisherDiagonal({name: values(shape, generator).to(dtype) for name, shape in shapes.items()}, number)
+            for number in (7, 11)
+        )
+        expected = sorted_candidates(forget, retain)
+        largest = LargestRatios(forget, retain)
+        assert largest.num_candidates == len(expected)
+        for number in (1, 2, 50, 51, 400, len(expected) - 1, len(expected)):
+            selection = largest.select(number)
+            chosen = selected_mask(selection).nonzero().squeeze(1).tolist()
+            assert chosen == sorted(place for _, place in expected[:number])
+            assert selection.gamma == expected[number - 1][0]
+            assert selection.num_infinite_ratios == sum(math.isinf(ratio) for ratio, _ in expected[:number])
+            assert all(torch.equal(indices, indices.sort().values) for indices in selection.indices.values())
 
 
 def test_more_weights_contain_fewer():
