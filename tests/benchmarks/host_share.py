@@ -99,21 +99,20 @@ def phases(name: str, folder: Path) -> Iterator[Phase]:
     """Yields the phases of a run in their order. Each is to be called before the next one is asked for."""
     make, reset_value = RUNS[name]
     model, pretrained = make()
-    forget, retain = fisher(model, 0), fisher(model, 1)
+    fishers = [fisher(model, 0), fisher(model, 1)]
     yield "fingerprint of the weights", lambda: weights_fingerprint(model)
     yield "sums of the rehearsal", lambda: [sums_of_weights(model) for _ in range(2)]
     found: dict[str, Any] = {}
-    yield "ranking", lambda: found.update(largest=LargestRatios(forget, retain))
-    largest = found["largest"]
+    yield "ranking", lambda: found.update(largest=LargestRatios(*fishers))
     resetter = Resetter(model, reset_value, pretrained if reset_value == "pretrained" else None)
     for number, share in enumerate(TRIALS, 1):
-        size = round(share * largest.num_candidates)
-        yield f"trial {number}: selection", lambda size=size: found.update(selection=largest.select(size))
+        size = round(share * found["largest"].num_candidates)
+        yield f"trial {number}: selection", lambda size=size: found.update(selection=found["largest"].select(size))
         yield f"trial {number}: reset and back", lambda: resetter.try_reset(found["selection"], lambda: None)
-    selection = largest.select(round(CHOSEN * largest.num_candidates))
-    del largest, found["largest"]
-    yield "Fisher plane", lambda: fisher_plane(forget, retain, selection)
-    del forget, retain
+    selection = found["largest"].select(round(CHOSEN * found["largest"].num_candidates))
+    del found["largest"]
+    yield "Fisher plane", lambda: fisher_plane(*fishers, selection)
+    fishers.clear()
     state = RunState(str(folder / "run"), 600, Interruption())
     state.open({}, 0)
     yield "selection saved", lambda: state.save_selection(selection)
