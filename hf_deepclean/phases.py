@@ -177,7 +177,7 @@ class Phases:
     def make_resetter(self) -> Resetter:
         """Makes the resetter of the selected weights."""
         values = self.request.reset_value, self.request.pretrained_model
-        return Resetter(self.model, *values, self.args.seed, self.clock)
+        return Resetter(self.model, *values, self.args.seed, self.clock, self.request.reset_sources)
 
     def plan_repair(self, search: SelectionSearch | None) -> RepairPlan:
         """

@@ -5,7 +5,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from .models.loading import load_model
 from .models.scope import parameters_in_scope, warn_of_frozen_weights
 from .repair.checks import check_repair_steps
 from .reset.pretrained import check_pretrained_model
+from .reset.sources import ResetSources
 from .reset.values import default_reset_value
 from .runtime.processes import is_main_process
 
@@ -87,6 +88,8 @@ class UnlearningRequest:
             The caller's likelihood. By default that of the model's head.
         base_checkpoint ([`BaseCheckpoint`]):
             The checkpoint that the model was fine-tuned from, for `"pretrained"`.
+        reset_sources ([`ResetSources`]):
+            What trials, reset and control read their values from.
     """
 
     model: nn.Module
@@ -98,6 +101,7 @@ class UnlearningRequest:
     kept_fisher: FisherDiagonal | None = None
     log_likelihood_func: LogLikelihoodFunction | None = None
     base_checkpoint: BaseCheckpoint = BaseCheckpoint()
+    reset_sources: ResetSources = field(default_factory=ResetSources)
 
     @classmethod
     def of(
@@ -156,7 +160,9 @@ class UnlearningRequest:
             check_quantization(model, reference_model)
         requests = {} if requests is None else dict(requests)
         compared = reference_model, kept_fisher
-        return cls(model, source, splits, reset_value, requests, *compared, log_likelihood_func, base)
+        # A checkpoint that was passed has been checked, with its warnings.
+        sources = ResetSources(1 + args.random_mask_control, warns=args.pretrained_model is None)
+        return cls(model, source, splits, reset_value, requests, *compared, log_likelihood_func, base, sources)
 
     def with_attributes_of(self, unlearner: Any) -> "UnlearningRequest":
         """

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 
 from ..models.loading import fresh_model
 from ..runtime.sharded_models import named_parameters, plain_class
-from ..runtime.shards import full_tensor
+from ..runtime.shards import full_tensor, take_entries
 from ..selection.weight_selection import WeightSelection
+from .sources import ResetSources
 from .weights import read_weights
 
 
@@ -97,6 +98,7 @@ def pretrained_values(
     selection: WeightSelection,
     pretrained_model: str | PathLike[str] | PreTrainedModel,
     seed: int,
+    sources: ResetSources,
 ) -> dict[str, torch.Tensor]:
     """
     Returns the values that the selected weights have in the pretrained model, one flat tensor per parameter.
@@ -110,15 +112,22 @@ def pretrained_values(
             The model before fine-tuning, or a path or id to load it from; see [`check_pretrained_model`].
         seed (`int`):
             Seed of the fresh initialisation of weights that the pretrained model lacks.
+        sources ([`ResetSources`]):
+            Keeps what was loaded.
 
     Raises:
         `ValueError`: As of [`check_pretrained_model`], and if no selected weight would change.
         `OSError`: If the pretrained model cannot be loaded.
     """
-    pretrained = _pretrained_parameters(model, pretrained_model)
+    if isinstance(pretrained_model, nn.Module):
+        pretrained = _pretrained_parameters(model, pretrained_model)
+    else:
+        key = "pretrained", model, str(pretrained_model)
+        pretrained = sources.once(key, lambda: _pretrained_parameters(model, pretrained_model))
     new, resized = _compare(model, selection.indices, pretrained, pretrained_model)
-    _warn_of_new(named_parameters(model), pretrained, new, resized, pretrained_model)
-    fresh = read_weights(fresh_model(model, seed), selection) if new or resized else {}
+    untold = sources.to_tell(new | resized)
+    _warn_of_new(named_parameters(model), pretrained, new & untold, resized & untold, pretrained_model)
+    fresh = fresh_values(model, selection.of(new | resized), seed, sources) if new or resized else {}
     values = {}
     for name, indices in selection.indices.items():
         if name in new:
@@ -126,11 +135,12 @@ def pretrained_values(
             continue
         source = full_tensor(pretrained[name])
         indices = indices.to(source.device)
+        if name not in resized:
+            values[name] = take_entries(source, indices)
+            continue
         # Rows come first in memory, so an entry of a row that both models have is at the same position in both.
         known = indices < source.numel()
-        values[name] = torch.take(source, indices.where(known, 0))
-        if not known.all():
-            values[name] = torch.where(known, values[name], fresh[name].to(source.device))
+        values[name] = torch.where(known, torch.take(source, indices.where(known, 0)), fresh[name].to(source.device))
     current = read_weights(model, selection)
     if all(torch.equal(values[name].to(value.device, value.dtype), value) for name, value in current.items()):
         raise ValueError(
@@ -139,6 +149,14 @@ def pretrained_values(
             "use another `reset_value`."
         )
     return values
+
+
+def fresh_values(
+    model: PreTrainedModel, selection: WeightSelection, seed: int, sources: ResetSources
+) -> dict[str, torch.Tensor]:
+    """Returns the values that the selected weights have in a freshly built model, one flat tensor per parameter."""
+    fresh = sources.once(("fresh", model, seed), lambda: fresh_model(model, seed))
+    return read_weights(fresh, selection)
 
 
 def _pretrained_parameters(

@@ -16,7 +16,8 @@ from ..models.contexts import restoring
 from ..runtime.clock import PhaseClock
 from ..selection.weight_selection import WeightSelection
 from .freeze_guard import FreezeGuard
-from .values import reset_weights
+from .sources import ResetSources
+from .values import reset_values
 from .weights import read_weights, write_weights
 
 
@@ -72,6 +73,8 @@ class Resetter:
             Seed of a fresh initialisation.
         clock ([`PhaseClock`], *optional*):
             Times the resets.
+        sources ([`ResetSources`], *optional*):
+            Keeps the models that values are read from. By default nothing is shared with other resetters.
     """
 
     model: PreTrainedModel
@@ -79,6 +82,7 @@ class Resetter:
     pretrained_model: str | PathLike[str] | None = None
     seed: int = 0
     clock: PhaseClock = field(default_factory=PhaseClock)
+    sources: ResetSources = field(default_factory=ResetSources)
 
     def reset(self, selection: WeightSelection) -> Reset:
         """
@@ -98,6 +102,7 @@ class Resetter:
             guard = FreezeGuard(self.model, selection)
             reset = Reset(self.model, selection, read_weights(self.model, selection), guard)
             self._reset(selection)
+        self.sources.count_reset()
         return reset
 
     def try_reset(self, selection: WeightSelection, evaluate: Callable[[], T]) -> T | None:
@@ -127,4 +132,5 @@ class Resetter:
                 write_weights(self.model, selection, originals)
 
     def _reset(self, selection: WeightSelection) -> None:
-        reset_weights(self.model, selection, self.reset_value, pretrained_model=self.pretrained_model, seed=self.seed)
+        given = self.reset_value, self.pretrained_model, self.seed, self.sources
+        write_weights(self.model, selection, reset_values(self.model, selection, *given))

@@ -10,14 +10,14 @@ from transformers import PreTrainedModel
 
 from ..models.adapters.initial_values import adapter_reset_values
 from ..models.adapters.parameters import is_adapted
-from ..models.loading import fresh_model
 from ..models.scope import token_embeddings
 from ..runtime.choices import check_choice
 from ..runtime.sharded_models import named_parameters
 from ..runtime.shards import is_sharded
 from ..selection.weight_selection import WeightSelection
-from .pretrained import pretrained_values
-from .weights import read_weights, write_weights
+from .pretrained import fresh_values, pretrained_values
+from .sources import ResetSources
+from .weights import write_weights
 
 
 RESET_VALUES = ("zero", "init", "pretrained")
@@ -61,6 +61,28 @@ def reset_weights(
             not an earlier state of the model, or has the values that the selected weights have already.
         `OSError`: If `pretrained_model` cannot be loaded.
     """
+    write_weights(
+        model, selection, reset_values(model, selection, reset_value, pretrained_model, seed, ResetSources())
+    )
+
+
+def reset_values(
+    model: PreTrainedModel,
+    selection: WeightSelection,
+    reset_value: str,
+    pretrained_model: str | PathLike[str] | PreTrainedModel | None,
+    seed: int,
+    sources: ResetSources,
+) -> dict[str, torch.Tensor]:
+    """
+    Returns the values that [`reset_weights`] writes, one flat tensor per parameter.
+
+    Args:
+        model, selection, reset_value, pretrained_model, seed:
+            As for [`reset_weights`].
+        sources ([`ResetSources`]):
+            Keeps the models that values are read from.
+    """
     check_reset_value(reset_value, pretrained_model)
     if is_adapted(model) and any(map(is_sharded, named_parameters(model).values())):
         raise ValueError(
@@ -68,14 +90,12 @@ def reset_weights(
             "process. If the base does not fit one device, spread it over several (`device_map`), or quantise it."
         )
     if is_adapted(model):
-        values = adapter_reset_values(model, selection.indices, reset_value, seed)
-    elif reset_value == "zero":
-        values = {name: torch.zeros(len(indices)) for name, indices in selection.indices.items()}
-    elif reset_value == "init":
-        values = read_weights(fresh_model(model, seed), selection)
-    else:
-        values = pretrained_values(model, selection, pretrained_model, seed)
-    write_weights(model, selection, values)
+        return adapter_reset_values(model, selection.indices, reset_value, seed)
+    if reset_value == "zero":
+        return {name: torch.zeros(len(indices)) for name, indices in selection.indices.items()}
+    if reset_value == "init":
+        return fresh_values(model, selection, seed, sources)
+    return pretrained_values(model, selection, pretrained_model, seed, sources)
 
 
 def default_reset_value(model: nn.Module) -> str:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holds the weights to reset, as flat indices per parameter."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -44,6 +44,10 @@ class WeightSelection:
     def num_in_scope(self) -> int:
         """Number of weights that could have been selected."""
         return sum(self.num_weights.values())
+
+    def of(self, names: Collection[str]) -> "WeightSelection":
+        """Returns the part of the selection in some parameters."""
+        return replace(self, indices={name: chosen for name, chosen in self.indices.items() if name in names})
 
     def counts_per_module(self) -> dict[str, tuple[int, int]]:
         """Returns the numbers of selected weights and of weights in scope, by module that owns parameters in scope."""

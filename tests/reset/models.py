@@ -44,7 +44,7 @@ def outside(model, selection):
     """Returns copies of parameters and buffers, with zeros in the place of the selected weights."""
     tensors = tiny.parameters_and_buffers(model)
     for name, indices in selection.indices.items():
-        tensors[name].view(-1)[indices] = 0
+        tensors[name].put_(indices, tensors[name].new_zeros(len(indices)))
     return tensors
 
 

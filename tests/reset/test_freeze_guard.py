@@ -1,11 +1,14 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import hashlib
+from dataclasses import replace
+
 import pytest
 import torch
 
 from hf_deepclean import FreezeGuard, WeightSelection
 from tests import tiny
-from tests.reset.models import selection_of
+from tests.reset.models import outside, selection_of
 
 
 def test_the_guard_lets_selected_weights_change_and_nothing_else():
@@ -41,3 +44,17 @@ def test_the_checksum_does_not_depend_on_the_selected_values():
     with torch.no_grad():
         model.classifier.weight.view(-1)[selection.indices["classifier.weight"]] = 3
     assert FreezeGuard(model, selection).checksum == first
+
+
+def test_the_digests_are_those_of_the_whole_tensors_with_zeros_for_the_selected(monkeypatch):
+    monkeypatch.setattr("hf_deepclean.reset.freeze_guard._BLOCK_BYTES", 100)
+    model = tiny.randomized(tiny.resnet(), torch.float32).to(memory_format=torch.channels_last)
+    selection = selection_of(model)
+    digests = {
+        name: hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+        for name, tensor in outside(model, selection).items()
+    }
+    joined = "".join(digests[name] for name in sorted(digests)).encode()
+    assert FreezeGuard(model, selection).checksum == hashlib.sha256(joined).hexdigest()
+    mixed = {name: indices[torch.randperm(len(indices))] for name, indices in selection.indices.items()}
+    assert FreezeGuard(model, replace(selection, indices=mixed)).checksum == FreezeGuard(model, selection).checksum

@@ -1,5 +1,6 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
+import copy
 import random
 from dataclasses import replace
 
@@ -7,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from hf_deepclean import reset_weights
+from hf_deepclean.reset import pretrained
 from hf_deepclean.reset.resetter import Resetter
+from hf_deepclean.reset.sources import ResetSources
 from hf_deepclean.reset.weights import read_weights
 from hf_deepclean.runtime.clock import PhaseClock
 from hf_deepclean.selection.weight_selection import draw_weights
@@ -102,3 +106,37 @@ def test_only_a_reset_is_timed(model, selection):
     assert clock.seconds == {}
     resetter.reset(selection)
     assert clock.seconds.keys() == {"reset"}
+
+
+@pytest.mark.parametrize("reset_value", ["init", "pretrained"])
+def test_trials_and_resets_build_or_load_what_they_read_once_and_warn_once(
+    reset_value, model, selection, tmp_path, monkeypatch, caplog
+):
+    tiny.randomized(tiny.resnet(num_labels=7), torch.float32).save_pretrained(tmp_path)
+    source = tmp_path if reset_value == "pretrained" else None
+    expected = copy.deepcopy(model)
+    reset_weights(expected, selection, reset_value, pretrained_model=source)
+    caplog.clear()
+    made = []
+
+    def counted(name):
+        make = getattr(pretrained, name)
+        monkeypatch.setattr(pretrained, name, lambda *args: made.append(name) or make(*args))
+
+    for name in ("fresh_model", "_load_pretrained"):
+        counted(name)
+    resetter = Resetter(model, reset_value, source, sources=ResetSources(num_resets=2))
+    others = [draw_weights(selection.num_weights, number, number) for number in (500, 900)]
+    for chosen in others:
+        resetter.try_reset(chosen, lambda: None)
+    reset = resetter.reset(selection)
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), expected.parameters(), strict=True))
+    reset.undo()
+    # A resetter of the same run, for the control.
+    replace(resetter, clock=PhaseClock()).reset(others[0]).undo()
+    once = ["_load_pretrained", "fresh_model"] if reset_value == "pretrained" else ["fresh_model"]
+    assert made == once
+    assert caplog.text.count("classifier.1.weight") == (reset_value == "pretrained")
+    # After the last reset nothing is kept.
+    resetter.try_reset(selection, lambda: None)
+    assert made == 2 * once
