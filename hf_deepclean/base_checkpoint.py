@@ -37,12 +37,15 @@ FOUND_IN = {
     "report": "which the report of an earlier cleaning names",
     "card": "which the card of the model names",
 }
+_MAY_HAVE_SEEN = " If that was itself trained on the forget data, pass an earlier checkpoint as `pretrained_model`."
 # A Trainer writes it into every state in the midst of a training, which may have seen the data to forget.
 _TRAINER_STATE = "trainer_state.json"
 # A card of a model that was derived in these ways names no checkpoint before fine-tuning.
 _OTHER_RELATIONS = ("quantized", "merge", "adapter")
 _CLEANED = "hf_deepclean"
 _MAX_JSON_BYTES = 2**24
+# What is larger is not loaded: it may fill the memory. Float32 beside bfloat16 is twice as large, a head adds to that.
+_MAX_TIMES_LARGER = 8
 _CHUNK_BYTES = 2**24
 
 
@@ -90,7 +93,8 @@ class BaseCheckpoint:
         """
         if reset_value == "pretrained":
             name = "the model" if self.name is None else repr(self.name)
-            return f"The selected weights are rewound to {name}, {FOUND_IN[self.found_in]}."
+            seen = "" if self.found_in == "pretrained_model" else _MAY_HAVE_SEEN
+            return f"The selected weights are rewound to {name}, {FOUND_IN[self.found_in]}.{seen}"
         if self.model is not None or not self.may_exist:
             return ""
         value = "zero" if reset_value == "zero" else "a fresh initialisation"
@@ -239,8 +243,11 @@ def _why_not_taken(
         return None
     if (folder / ADAPTER_CONFIG_NAME).exists():
         return "is an adapter"
-    if not any((folder / file).exists() for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+    if not any((folder / file).is_file() for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
         return "has no weights in safetensors here"
+    num_bytes = sum(path.stat().st_size for path in folder.glob("model*.safetensors"))
+    if num_bytes > _MAX_TIMES_LARGER * sum(parameter.nbytes for parameter in model.parameters()):
+        return "is far larger than the model"
     return _of_all_processes(_why_unrelated(model, names, folder))
 
 
@@ -281,10 +288,10 @@ def _named_in(folder: Path, skipped: list[str]) -> list[_Candidate]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
+        if not path.is_file() or path.stat().st_size > _MAX_JSON_BYTES:
             return {}
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

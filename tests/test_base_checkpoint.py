@@ -144,6 +144,10 @@ def spoil_size(folder):
     saved(built(hidden_size=24), folder)
 
 
+def spoil_length(folder):
+    saved(built(num_hidden_layers=20), folder)
+
+
 def spoil_weights(folder):
     saved(built(seed=1), folder)
 
@@ -169,6 +173,7 @@ def spoil_bits(folder):
     ("spoil", "reason"),
     [
         (spoil_size, "is of another size than this ViTForImageClassification"),
+        (spoil_length, "is far larger than the model"),
         (spoil_weights, "has other weights than the model could have been fine-tuned from"),
         (spoil_file, "does not fit"),
         (spoil_format, "has no weights in safetensors here"),
@@ -194,9 +199,12 @@ def test_a_state_in_the_midst_of_a_training_is_no_checkpoint_before_it(base, tun
     assert found(model).model == str(base)
 
 
-def test_names_that_lead_in_a_circle_end(base, tuned):
-    naming(tuned, _name_or_path=str(tuned))
-    assert found(loaded(tuned)).model is None
+@pytest.mark.parametrize("name", [None, "", 7, ["a"], "\0", "a" * 9999, "../..", "/dev/zero", "\ud800", "{folder}"])
+def test_names_that_lead_nowhere_or_in_a_circle_end(tuned, name):
+    naming(tuned, _name_or_path=name.format(folder=tuned) if isinstance(name, str) else name)
+    (tuned / "report.json").write_text("[" * 10**5)
+    model = loaded(tuned)
+    assert found(model, is_saved=True).model is None
 
 
 def test_a_model_that_was_built_comes_from_no_checkpoint():
@@ -252,7 +260,7 @@ def test_rewinding_is_the_default_where_the_checkpoint_is_at_hand_and_is_told(tm
     naming(tuned, _name_or_path=str(base))
     unlearner = unlearner_for(tmp_path / "a", str(tuned), num_train_epochs=0)
     before = {name: parameter.detach().clone() for name, parameter in unlearner.model.named_parameters()}
-    sentence = f"rewound to {str(base)!r}, which the configuration of the model names"
+    sentence = f"rewound to {str(base)!r}, which the configuration of the model names. If that was itself trained on"
     assert unlearner.reset_value == "pretrained" and sentence in str(unlearner.preview())
     result = unlearner.unlearn()
     assert sentence in str(result)
