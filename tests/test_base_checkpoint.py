@@ -317,10 +317,10 @@ def test_in_16_bits_a_model_keeps_what_was_found_when_it_was_first_seen(tmp_path
 
 def test_a_run_goes_on_with_the_same_checkpoint_alone(tmp_path, base):
     def start(source, **kwargs):
-        return unlearner_for(tmp_path / "a", source, **kwargs)
+        return unlearner_for(tmp_path / "a", source, num_train_epochs=1, **kwargs)
 
     model = trained(loaded(base))
-    whole = unlearner_for(tmp_path / "whole", copy.deepcopy(model))
+    whole = unlearner_for(tmp_path / "whole", copy.deepcopy(model), num_train_epochs=1)
     whole.unlearn()
     with pytest.raises(KeyboardInterrupt):
         tiny.interrupt_after(start(copy.deepcopy(model)), 3).unlearn()

@@ -29,8 +29,8 @@ class UnlearningReport(JsonRecord):
 
     Args:
         model_class (`str`): Class of the model.
-        settings (`dict[str, Any]`): The unlearning and repair settings that were used. `reset_value_from` says where the
-            checkpoint before fine-tuning was found, and `base_checkpoint` says it to people, or what it costs that
+        settings (`dict[str, Any]`): The unlearning and repair settings that were used. `reset_value_from` says where
+            the checkpoint before fine-tuning was found, and `base_checkpoint` says it to people, or what it costs that
             none was.
         selection ([`SelectionResult`]): Which weights were reset.
         num_fisher_examples (`dict[str, int]`): Examples in the forget and in the retain Fisher.
