@@ -132,10 +132,12 @@ def _count(ratios: FisherRatios, selection: WeightSelection) -> tuple[torch.Tens
     for name in ratios.names:
         indices = selection.indices.get(name, torch.zeros(0, dtype=torch.int64))
         for start, forget, retain in ratios.sums(name):
-            row, column = _fine_bin(forget, ratios.forget), _fine_bin(retain, ratios.retain)
+            row, no_forget = _fine_bin(forget, ratios.forget)
+            column, no_retain = _fine_bin(retain, ratios.retain)
             # Whole numbers, of which a float32 holds the combination.
             place = row.mul_(_NUM_FINE_BINS).add_(column).int()
-            place.masked_fill_(retain == 0, num_places - 1).masked_fill_(forget == 0, num_places - 2)
+            for is_zero, number in ((no_retain, num_places - 1), (no_forget, num_places - 2)):
+                place = place if is_zero is None else torch.where(is_zero, number, place)
             every.add(place)
             first, end = torch.searchsorted(indices, torch.tensor([start, start + len(place)])).tolist()
             chosen.add(place[(indices[first:end] - start).to(place.device)])
@@ -144,13 +146,14 @@ def _count(ratios: FisherRatios, selection: WeightSelection) -> tuple[torch.Tens
     return total(every.counts()), total(chosen.counts()), total(above.counts())
 
 
-def _fine_bin(sums: torch.Tensor, fisher: FisherDiagonal) -> torch.Tensor:
-    decades = (
-        sums.to(torch.promote_types(sums.dtype, torch.float32))
-        .log10()
-        .sub_(math.log10(fisher.num_examples) + _FIRST_DECADE)
-    )
-    return decades.div_(_WIDTHS[0]).clamp_(0, _NUM_FINE_BINS - 1).floor_()
+def _fine_bin(sums: torch.Tensor, fisher: FisherDiagonal) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns the bins of sums, and a mask of those that are 0, if there are any."""
+    is_zero = None if sums.min() > 0 else sums == 0
+    # Some libraries take ten times as long for the logarithm of 0.
+    sums = sums if is_zero is None else sums.where(~is_zero, 1)
+    decades = sums.to(torch.promote_types(sums.dtype, torch.float32)).log10()
+    decades.sub_(math.log10(fisher.num_examples) + _FIRST_DECADE).mul_(1 / _WIDTHS[0])
+    return decades.clamp_(0, _NUM_FINE_BINS - 1).floor_(), is_zero
 
 
 class _CountAbove:

@@ -94,6 +94,8 @@ class FisherRatios:
         """
         if max(forget.dtype.itemsize, retain.dtype.itemsize) <= 4:
             quotient = forget.float() / retain.float()
+            if forget.min() > 0 and retain.max() < torch.inf:
+                return quotient.view(torch.int32) >> _BITS_BELOW
             matters = (forget > 0) & (retain < torch.inf)
         else:
             ratio, importance = self._exact(forget, retain)
