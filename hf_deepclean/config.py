@@ -31,31 +31,38 @@ class FisherUnlearningConfig(TrainingArguments):
     at their defaults.
 
     > [!NOTE]
-    > Two defaults differ from [`~transformers.TrainingArguments`]. `save_strategy` is `"no"`, because the cleaned
-    > model is written at the end in any case. `warmup_steps` is 0.1, a tenth of the repair, because the reset
-    > weights start a new training.
+    > Two defaults differ from [`~transformers.TrainingArguments`]: `save_strategy` is `"no"`, because the cleaned
+    > model is written in any case, and `warmup_steps` is 0.1, a tenth of the repair.
 
-    > Parameters that control the Fisher pass
+    > Parameters that control the cost
 
     Args:
+        budget (`float`, *optional*, defaults to `0.15`):
+            What the run may cost, as a share of the training that made the model, if its length is known; see
+            [`plan_run`]. Evaluations do not count.
+        training_steps (`int`, *optional*):
+            Number of optimizer steps of that training, each of as many rows as a step in this configuration
+            (`per_device_train_batch_size * gradient_accumulation_steps` in each of as many processes).
+            [`FisherUnlearner.from_trainer`] fills it in. If it is unknown, the budget limits nothing.
+
+        > Parameters that control the Fisher pass
+
         fisher_type (`str`, *optional*, defaults to `"empirical"`):
             The labels at which the Fisher information is taken: `"empirical"` (the given labels), `"sampled"` (labels
             drawn from the model, by `seed`) or `"expected"` (the exact expectation over all classes, which takes one
-            backward pass per class). `"sampled"` and `"expected"` do not depend on the given labels.
+            backward pass per class).
         per_device_fisher_batch_size (`int`, *optional*, defaults to `32`):
-            Examples per batch and process in the Fisher pass. It changes time and memory, never the result. Lower it
-            if the memory does not suffice.
+            Examples per batch and process in the Fisher pass. It changes time and memory, never the result.
         fisher_max_examples (`int`, *optional*):
             At most this many examples of each data set, drawn at random by `seed`, enter its Fisher. By default all
-            do. With `selection="auto"` the default is 500, because the trials make up for the smaller sample; a
-            stream, and data beside a kept Fisher, are then read whole. Set it if the passes over large data sets take
-            too long.
+            do, with `selection="auto"` 500, and fewer (at least 64) if the budget is small. A stream, and data beside
+            a kept Fisher, are then read whole.
         accumulator_device (`str`, *optional*):
-            `"cpu"` keeps the sums of both Fishers in CPU memory. By default they are on the device of the parameters.
-            Set it if that device has no room for two more float32 numbers per weight in scope.
+            `"cpu"` keeps the sums of both Fishers, two float32 numbers per weight in scope, in CPU memory. By default
+            they are on the device of the parameters.
         state_save_seconds (`float`, *optional*, defaults to `60.0`):
             Seconds between two savings of the sums of a Fisher pass, from which an interrupted run continues. The time
-            is longer where a saving would take over 5 % of it. Raise it if writing is slow.
+            is longer where a saving would take over 5 % of it.
 
         > Parameters that control which weights are reset
 
@@ -66,20 +73,18 @@ class FisherUnlearningConfig(TrainingArguments):
             `"auto"`.
         gamma (`float`, *optional*):
             Resets the weights whose ratio of forget to retain Fisher is above this threshold (the rule of the paper).
-            Set it if you know a good threshold; a good one differs from request to request.
         reset_fraction (`float`, *optional*):
-            Resets this share of the weights in scope, those with the largest ratios. Set it to fix the number of
-            selected weights.
+            Resets this share of the weights in scope, those with the largest ratios.
         target (`str`, *optional*):
             What the forget data should look like afterwards: `"unseen"` (data that the model never saw) or `"chance"`
             (data of classes that the model does not know). `selection="auto"` works towards it, and a warning says if
             it was not reached. By default `"chance"` if no class of the forget data occurs in the retain data, else
             `"unseen"`.
-        num_selection_trials (`int`, *optional*, defaults to `6`):
-            Number of trials of `selection="auto"`. More trials find the depth of the reset more precisely.
-        num_selection_examples (`int`, *optional*, defaults to `64`):
-            At most this many forget and retain examples, drawn at random by `seed`, are evaluated in a trial. More
-            examples make a trial more precise, and slower.
+        num_selection_trials (`int`, *optional*):
+            Number of trials of `selection="auto"`. By default 6, and fewer (at least 3) if the budget is small.
+        num_selection_examples (`int`, *optional*):
+            At most this many forget and retain examples, drawn by `seed`, are evaluated in a trial. By default 64, and
+            fewer (at least 32) if the budget is small.
         reset_scope (`str`, *optional*, defaults to `"full"`):
             `"full"` (all weights) or `"adapter"` (the weights of the active LoRA adapter; the base is only read).
         target_modules (`list[str]`, *optional*):
@@ -102,8 +107,8 @@ class FisherUnlearningConfig(TrainingArguments):
             initialisation instead. It is checked before any work; see [`check_pretrained_model`]. By default it is
             looked for on this machine; see [`find_base_checkpoint`].
         random_mask_control (`bool`, *optional*, defaults to `False`):
-            Whether to also reset and repair equally many random weights, as a control. It doubles the time of the
-            repair. Set it to see how much of the forgetting is due to the selection.
+            Whether to also reset and repair equally many random weights, to see how much of the forgetting is due to
+            the selection. It doubles the time of the repair.
 
         > Parameters that control the repair
 
@@ -120,9 +125,9 @@ class FisherUnlearningConfig(TrainingArguments):
             rows with the largest losses are those that the reset damaged. Else 1, and always 1 for a stream.
 
         max_repair_rounds (`int`, *optional*, defaults to `3`):
-            If the repair of `num_train_epochs` did not bring the retained data back, it is repeated up to this many
-            times in all, as long as each round brings back more. 1 never repeats it, and neither does a run with
-            `max_steps`, `load_best_model_at_end` or an [`~transformers.EarlyStoppingCallback`].
+            If the repair did not bring the retained data back, it is repeated up to this many times in all, as long as
+            each round brings back more and the budget has room. Not with `max_steps`, `load_best_model_at_end` or an
+            [`~transformers.EarlyStoppingCallback`].
 
         > Parameters that control what is published
 
@@ -179,6 +184,12 @@ class FisherUnlearningConfig(TrainingArguments):
         default=0.1, metadata={"help": "Warm-up steps of the repair; below 1, a share of all its steps."}
     )
 
+    budget: float = field(
+        default=0.15, metadata={"help": "What the run may cost, as a share of the training of --training_steps."}
+    )
+    training_steps: int | None = field(
+        default=None, metadata={"help": "Optimizer steps of the training, of as many rows as a step of the repair."}
+    )
     fisher_type: str = field(
         default="empirical",
         metadata={
@@ -193,7 +204,7 @@ class FisherUnlearningConfig(TrainingArguments):
         default=None,
         metadata={
             "help": "At most this many random examples of each data set enter its Fisher. By default all, with "
-            "--selection auto 500."
+            "--selection auto 500; fewer with a small budget."
         },
     )
     accumulator_device: str | None = field(
@@ -222,9 +233,11 @@ class FisherUnlearningConfig(TrainingArguments):
             "choices": list(TARGETS),
         },
     )
-    num_selection_trials: int = field(default=6, metadata={"help": "Number of trials of --selection auto."})
-    num_selection_examples: int = field(
-        default=64, metadata={"help": "At most this many forget and retain examples are evaluated in a trial."}
+    num_selection_trials: int | None = field(
+        default=None, metadata={"help": "Number of trials of --selection auto. By default at most 6."}
+    )
+    num_selection_examples: int | None = field(
+        default=None, metadata={"help": "Forget and retain examples evaluated in a trial. By default at most 64."}
     )
     reset_scope: str = field(
         default="full",

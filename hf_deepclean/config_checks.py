@@ -20,7 +20,7 @@ from .selection.knowledge import check_target
 
 _COUNTS = (
     *("per_device_fisher_batch_size", "fisher_max_examples", "num_selection_trials", "num_selection_examples"),
-    *("relearning_num_examples", "max_repair_rounds", "gradient_accumulation_steps"),
+    *("training_steps", "relearning_num_examples", "max_repair_rounds", "gradient_accumulation_steps"),
     *("per_device_train_batch_size", "per_device_eval_batch_size"),
 )
 
@@ -83,6 +83,8 @@ def check_numbers(args: TrainingArguments) -> None:
         )
     if not args.state_save_seconds >= 0:
         raise ValueError(f"`state_save_seconds` is {args.state_save_seconds} but must be at least 0.")
+    if not isinstance(args.budget, Real) or isinstance(args.budget, bool) or not 0 < args.budget < math.inf:
+        raise ValueError(f"`budget` is {args.budget!r} but must be a share of the training, a number above 0.")
     if args.unseen_share_of_eval is not None and not 0 < args.unseen_share_of_eval < 1:
         raise ValueError(
             f"`unseen_share_of_eval` is {args.unseen_share_of_eval} but must be a share of the evaluation data, above "

@@ -17,6 +17,7 @@ from .data.loaders import BatchSource
 from .data.streams import is_stream
 from .evaluation.evaluator import Evaluator
 from .evaluation.recovery import RelearningMeasurement, evaluate_rounded
+from .evaluation.samples import rows_to_evaluate
 from .evaluation.stages import BEFORE, CONTROL_AFTER_REPAIR, CONTROL_AFTER_RESET, StageResult, rounded_stage
 from .fisher.checkpoint import FisherCheckpoint
 from .fisher.diagonal import FisherDiagonal
@@ -29,22 +30,24 @@ from .models.scope import frozen_share
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
 from .publishing.contents.saved_files import digests_of_result
 from .repair.control import run_control
-from .repair.plan import MAX_UNSEEN_EXAMPLES, RepairPlan, num_repair_steps
+from .repair.plan import MAX_UNSEEN_EXAMPLES, RepairPlan
 from .repair.trainer import RepairTrainer
+from .report.plan import RunPlan
 from .report.provenance import Provenance, library_versions
 from .report.report import REPORT_NAME, UnlearningReport
 from .report.results import IntegrityResult, SelectionResult
 from .request import UnlearningRequest
 from .reset.freeze_guard import FreezeGuard
 from .reset.resetter import Reset, Resetter
+from .run_plan import plan_run
 from .runtime.clock import PhaseClock
 from .runtime.processes import broadcast_object, is_main_process, on_main_process, run_once
 from .selection.fisher_plane import fisher_plane
-from .selection.search import MAX_FISHER_EXAMPLES, SelectionSearch
+from .selection.search import SelectionSearch
 from .selection.selector import WeightSelector
 from .selection.sweep import try_gamma
 from .selection.weight_selection import WeightSelection
-from .state.requests_record import RequestsRecord, by_content, identity_of_call, name_of_report
+from .state.requests_record import save_requests
 from .state.run_state import RunState
 
 
@@ -85,11 +88,17 @@ class Phases:
         """The model to clean."""
         return self.trainer.model
 
+    @property
+    def plan(self) -> RunPlan:
+        """What the run may do and cost."""
+        return plan_run(self.request, self.args)
+
     def make_evaluator(self) -> Evaluator:
-        """Makes the evaluator of models on all data sets."""
+        """Makes the evaluator of models on all data sets, of the retain set on a sample if it is large."""
+        evaluated = rows_to_evaluate(self.request.retain_dataset, self.request.forget_dataset)
         return Evaluator(
             self.source,
-            self.request.splits,
+            {**self.request.splits, "retain": evaluated},
             self.args.eval_batch_size,
             log_likelihood_func=self.trainer.log_likelihood_func,
             compute_metrics=self.trainer.compute_metrics,
@@ -139,13 +148,12 @@ class Phases:
             dataset ([`~datasets.Dataset`], map-style or iterable):
                 The data set.
         """
-        if self.args.fisher_max_examples is not None or self.args.selection != "auto":
-            return self.args.fisher_max_examples
-        # The first rows of a stream may all be of one class, and a kept Fisher holds all rows.
-        return None if is_stream(dataset) or self.request.kept_fisher is not None else MAX_FISHER_EXAMPLES
+        # The first rows of a stream may all be of one class.
+        return self.args.fisher_max_examples if is_stream(dataset) else self.plan.max_fisher_examples
 
     def make_selector(self) -> WeightSelector:
         """Makes the selector of the weights to reset."""
+        plan = self.plan
         return WeightSelector(
             self.model,
             self.args.selection,
@@ -153,10 +161,10 @@ class Phases:
             reset_fraction=self.args.reset_fraction,
             forget_share=self.request.forget_share,
             target=self.args.target,
-            num_trials=self.args.num_selection_trials,
-            num_trial_examples=self.args.num_selection_examples,
+            num_trials=plan.num_trials,
+            num_trial_examples=plan.num_trial_examples,
             max_unseen_examples=MAX_UNSEEN_EXAMPLES,
-            num_repair_steps=num_repair_steps(self.args, self.request.retain_dataset),
+            num_repair_steps=plan.num_repair_steps,
             is_adapter=self.args.reset_scope == "adapter",
             is_sharded=self.trainer.is_sharded,
             clock=self.clock,
@@ -195,6 +203,7 @@ class Phases:
             forget_penalty=self.args.forget_penalty,
             hard_example_share=self.args.hard_example_share,
             reset_scope=self.args.reset_scope,
+            num_steps=self.plan.num_repair_steps,
         )
 
     def make_relearning(self, evaluator: Evaluator) -> RelearningMeasurement:
@@ -254,12 +263,8 @@ class Phases:
         Resets and repairs a random selection of the same size, unless an interrupted run did so.
 
         Args:
-            state ([`RunState`]):
-                The state of the run.
-            reset ([`Reset`]):
-                The reset that was repaired.
-            evaluate (`Callable`):
-                Called with the name of a stage. Evaluates the model, or takes the result from the state.
+            state, reset, evaluate:
+                As for [`repair_in_rounds`] and [`repair.control.run_control`].
         """
         if CONTROL_AFTER_REPAIR not in state.progress.stages:
             with self.clock.phase("control"):
@@ -351,6 +356,7 @@ class Phases:
             further_relearning={data: found for data, found in progress.relearning.items() if data != "forget"},
             search=progress.search,
             retained_by_round=progress.retained_by_round,
+            plan=self.plan,
         )
 
     def save_result(self, state: RunState, report: UnlearningReport) -> UnlearningReport:
@@ -383,18 +389,9 @@ class Phases:
             saved.update(digests_of_result(folder))
             ForgetCommitment.of(self.request.forget_dataset).save(folder / COMMITMENT_NAME)
             whole = replace(report, saved=saved)
-            self._save_requests(state, whole, folder)
+            save_requests(whole, self.request, state.progress.identity, folder)
             whole.save(folder / REPORT_NAME)
 
         state.put_in_place(write, _LAST_FILES)
         state.remove()
         return replace(report, saved=broadcast_object(saved))
-
-    def _save_requests(self, state: RunState, report: UnlearningReport, folder: Path) -> None:
-        """Writes the report on every request, if there are several, and the record of the call."""
-        requests = self.request.requests
-        for number, name in enumerate(requests):
-            report.of_request(name).save(folder / name_of_report(number))
-        if requests:
-            call = identity_of_call(state.progress.identity)
-            RequestsRecord(call, by_content(requests, self.request.forget_dataset)).save(folder)

@@ -17,7 +17,11 @@ from .state.run_state import RunState
 
 
 def repair_in_rounds(
-    trainer: RepairTrainer, state: RunState, checkpoint: str | bool | None, evaluate: Callable[[str], None]
+    trainer: RepairTrainer,
+    state: RunState,
+    checkpoint: str | bool | None,
+    evaluate: Callable[[str], None],
+    max_rounds: int,
 ) -> None:
     """
     Repairs the reset of a trainer and evaluates the result, in one round or, if the retained data are not back, in
@@ -26,14 +30,16 @@ def repair_in_rounds(
 
     Args:
         trainer ([`RepairTrainer`]):
-            The trainer, whose `args.max_repair_rounds` bounds the number of rounds. There is one with `max_steps`, and
-            if evaluations meanwhile choose its end: `load_best_model_at_end` or an early stop.
+            The trainer. There is one round with `max_steps`, and if evaluations meanwhile choose its end:
+            `load_best_model_at_end` or an early stop.
         state ([`RunState`]):
             The state of the run.
         checkpoint (`str` or `bool`, *optional*):
             As `resume_from_checkpoint` of [`~transformers.Trainer`].
         evaluate (`Callable`):
             Called with the name of a stage. Evaluates the model, or takes the result from the state.
+        max_rounds (`int`):
+            At most this many rounds, those that the budget leaves room for.
     """
     reset, progress = trainer.reset, state.progress
     repaired, num_rounds = state.load_repaired()
@@ -54,7 +60,7 @@ def repair_in_rounds(
             after = retained_knowledge(progress.stages[BEFORE], progress.stages[AFTER_REPAIR])[2]
             progress.retained_by_round += (after,)
             state.save()
-        if not _needs_another_round(trainer, progress):
+        if not _needs_another_round(trainer, progress, max_rounds):
             return
 
 
@@ -70,9 +76,9 @@ def _train(trainer: RepairTrainer, state: RunState, checkpoint: str | bool | Non
         trainer.train()
 
 
-def _needs_another_round(trainer: RepairTrainer, progress: RunProgress) -> bool:
+def _needs_another_round(trainer: RepairTrainer, progress: RunProgress, max_rounds: int) -> bool:
     args, done = trainer.args, progress.retained_by_round
-    if args.max_steps > 0 or args.num_train_epochs <= 0 or len(done) >= args.max_repair_rounds:
+    if args.max_steps > 0 or args.num_train_epochs <= 0 or len(done) >= max_rounds:
         return False
     if args.load_best_model_at_end or _stops_early(trainer):
         return False

@@ -3,16 +3,19 @@
 """Reads what an existing Trainer states, and refuses what the unlearning of its model cannot honour."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 
 from .config import FisherUnlearningConfig
+from .data.streams import is_stream
 from .fisher.callback import FisherCallback
 from .models.likelihood import LogLikelihoodFunction
 from .models.trainer_loss import check_trainer_loss, is_library_method
 from .repair.callbacks import callbacks_of_caller
+from .repair.plan import num_repair_steps
 from .runtime.processes import is_main_process
 
 
@@ -48,6 +51,8 @@ def read_trainer(
     if log_likelihood_func is None:
         _warn_of_own_training(trainer)
     args = FisherUnlearningConfig.beside_training(trainer.args, **config_overrides)
+    if "training_steps" not in config_overrides:
+        args.training_steps = _steps_of_training(trainer, args)
     # Early stopping needs the evaluations of the training.
     left_out = (FisherCallback, EarlyStoppingCallback) if args.eval_strategy == "no" else FisherCallback
     return {
@@ -62,6 +67,15 @@ def read_trainer(
         # Without a trial of a search, as for a training.
         **({} if trainer.model_init is None else {"model_init": trainer.call_model_init}),
     }
+
+
+def _steps_of_training(trainer: Trainer, args: FisherUnlearningConfig) -> int | None:
+    """The steps of a training, in steps of as many rows as those of the repair. `None` if they are unknown."""
+    steps, dataset, trained = trainer.state.global_step, trainer.train_dataset, trainer.args
+    if steps == 0 and (trained.max_steps > 0 or dataset is not None and not is_stream(dataset)):
+        steps = num_repair_steps(trained, dataset)
+    rows, rows_now = (one.train_batch_size * one.gradient_accumulation_steps for one in (trained, args))
+    return math.ceil(steps * rows / rows_now) or None
 
 
 def check_metrics_arguments(args: TrainingArguments, compute_metrics: Callable[..., Any] | None) -> None:

@@ -31,6 +31,7 @@ from .report.report import UnlearningReport
 from .report.results import IntegrityResult
 from .request import UnlearningRequest, check_overrides, name_splits
 from .reset.freeze_guard import FreezeGuard
+from .run_plan import warn_of_plan
 from .runtime.clock import PhaseClock
 from .selection.search import SelectionSearch
 from .selection.weight_selection import WeightSelection
@@ -170,6 +171,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         self.unseen_dataset, self.reference_model = unseen_dataset, request.reference_model
         self.kept_fisher, self.requests, self.reset_value = request.kept_fisher, request.requests, request.reset_value
         self._request, self._reference_answers = request, None
+        warn_of_plan(self._phases.plan, args)
         rehearse(self._phases)
 
     @classmethod
@@ -270,7 +272,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         self.search = state.progress.search
         self.reset = phases.make_resetter().reset(self.selection)
         evaluate(AFTER_RESET)
-        repair_in_rounds(self, state, checkpoint, evaluate)
+        repair_in_rounds(self, state, checkpoint, evaluate, phases.plan.max_repair_rounds)
         integrity = IntegrityResult.of(self.reset)
         if self.args.random_mask_control:
             phases.run_control(state, self.reset, evaluate)

@@ -33,6 +33,7 @@ LAYERS = [
     "config",
     "base_checkpoint",
     "request",
+    "run_plan",
     "state",
     "repair_rounds",
     "phases",

@@ -92,19 +92,38 @@ def _rows_of_same_classes(forget_dataset: Any, evaluation: Any, asked: str) -> n
 
 def _classes(dataset: Any) -> np.ndarray | None:
     """The classes of all rows, or `None` if a row has no single class."""
+    if _label_column(dataset) is not None:
+        return stored_classes(dataset)
+    rows = [dataset[row] for row in range(len(dataset))]
+    label = next((name for name in LABEL_COLUMNS if all(isinstance(row, Mapping) and name in row for row in rows)), "")
+    if not label or any(np.ndim(row[label]) for row in rows):
+        return None
+    return _as_classes([row[label] for row in rows])
+
+
+def stored_classes(dataset: Any) -> np.ndarray | None:
+    """
+    Returns the classes of all rows, read from the column of labels alone.
+
+    Args:
+        dataset (`~datasets.Dataset` or map-style):
+            The data.
+
+    Returns:
+        `np.ndarray` of shape `(num_rows,)`, *optional*: `None` if there is no such column, or a row has no single
+            class.
+    """
+    label = _label_column(dataset)
+    return None if label is None else _as_classes(dataset.with_format("numpy", columns=[label])[label][:])
+
+
+def _label_column(dataset: Any) -> str | None:
     columns = dataset.column_names if hasattr(dataset, "with_format") else ()
-    label = next((name for name in LABEL_COLUMNS if name in columns), None)
-    if label is not None:
-        classes = dataset.with_format("numpy", columns=[label])[label][:]
-    else:
-        rows = [dataset[row] for row in range(len(dataset))]
-        label = next(
-            (name for name in LABEL_COLUMNS if all(isinstance(row, Mapping) and name in row for row in rows)), ""
-        )
-        if not label or any(np.ndim(row[label]) for row in rows):
-            return None
-        classes = [row[label] for row in rows]
-    classes = np.asarray(classes)
+    return next((name for name in LABEL_COLUMNS if name in columns), None)
+
+
+def _as_classes(values: Any) -> np.ndarray | None:
+    classes = np.asarray(values)
     return classes if classes.ndim == 1 and classes.dtype.kind in "biuU" else None
 
 

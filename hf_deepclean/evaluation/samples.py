@@ -7,11 +7,19 @@ Figures of a fixed number of rows tell nothing of the number of rows that they a
 however they are rounded: by the fractions that they can have, and by how far chance moves them.
 """
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from torch.utils.data import Subset
+
+from ..data.held_out import stored_classes
+from ..data.streams import is_stream
 from .figures.intervals import MIN_UNBOUNDED_EXAMPLES
 from .predictions import ExamplePredictions
 
+
+# At most this many retain rows are evaluated, so that an evaluation does not grow with the retained data.
+MAX_EVALUATED_EXAMPLES = 2000
 
 # Of fewer rows, figures would tell about single ones.
 MIN_SAMPLE = 50
@@ -55,3 +63,35 @@ def drawn_rows(split: str, predictions: ExamplePredictions) -> np.ndarray:
     rows = np.arange(len(predictions.log_likelihood)) if tokens is None else np.flatnonzero(tokens.counts > 0)
     # A stream of random numbers that no version of numpy changes.
     return np.sort(np.random.RandomState(0).permutation(rows)[: sample_size(split, len(rows))])
+
+
+def rows_to_evaluate(retain_dataset: Any, forget_dataset: Any) -> Any:
+    """
+    Draws at most 2,000 rows of the retain set at random: the same ones whatever the seed and the settings, as in
+    [`drawn_rows`]. Every class of the forget set that is in the retain set is in the sample too, because the target of
+    the forgetting depends on that.
+
+    Args:
+        retain_dataset, forget_dataset ([`~datasets.Dataset`], map-style or iterable):
+            The data sets.
+
+    Returns:
+        [`~torch.utils.data.Subset`] or the retain set itself: if it is small, is a stream, or has classes that cannot
+            be told without reading all rows (no `datasets.Dataset`, or a transform makes the labels).
+    """
+    if is_stream(retain_dataset) or len(retain_dataset) <= MAX_EVALUATED_EXAMPLES:
+        return retain_dataset
+    if not hasattr(retain_dataset, "with_format"):
+        return retain_dataset
+    classes = stored_classes(retain_dataset)
+    if classes is None and retain_dataset.format["type"] == "custom":
+        return retain_dataset
+    order = np.random.RandomState(0).permutation(len(retain_dataset))
+    drawn, others = order[:MAX_EVALUATED_EXAMPLES], order[MAX_EVALUATED_EXAMPLES:]
+    forgotten = None if is_stream(forget_dataset) else stored_classes(forget_dataset)
+    if classes is not None and forgotten is not None:
+        # One row of each class tells that the class is retained.
+        missing = np.setdiff1d(np.intersect1d(forgotten, classes[others]), classes[drawn])
+        added = [others[classes[others] == name][0] for name in missing[: MAX_EVALUATED_EXAMPLES // 2]]
+        drawn = np.concatenate([drawn[: len(drawn) - len(added)], np.array(added, dtype=int)])
+    return Subset(retain_dataset, np.sort(drawn).tolist())

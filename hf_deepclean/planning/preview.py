@@ -20,9 +20,10 @@ from ..models.contexts import checkpointing_activations, restoring
 from ..models.heads import model_class_name
 from ..models.scope import frozen_share
 from ..phases import Phases
-from ..repair.plan import RepairPlan, num_repair_steps
+from ..repair.plan import RepairPlan
+from ..report.plan import RunPlan
 from ..report.results import SelectionResult
-from ..report.tables import align_columns
+from ..report.tables import align_columns, format_console_table
 from ..reset.resetter import Reset
 from ..runtime.processes import num_processes
 
@@ -43,6 +44,7 @@ class UnlearningPreview:
         optimizer_bytes (`int`): Memory of the optimizer's state and of the selected indices, in bytes.
         unseen (`str`): Where the unseen data come from, or how to hold some out.
         base_checkpoint (`str`): What the weights are rewound to, or what it costs that no checkpoint is at hand.
+        plan ([`RunPlan`], *optional*): What the run may do and cost, beside the training.
     """
 
     model_class: str
@@ -54,6 +56,7 @@ class UnlearningPreview:
     optimizer_bytes: int
     unseen: str = ""
     base_checkpoint: str = ""
+    plan: RunPlan | None = None
 
     def __str__(self) -> str:
         sample = " and ".join(f"{count:,} {split} examples" for split, count in self.num_sampled.items())
@@ -72,6 +75,8 @@ class UnlearningPreview:
             f"Memory beside model and activations: Fisher sums {_size(self.fisher_bytes)}, optimizer state "
             f"{_size(self.optimizer_bytes)}.",
             *(note for note in (self.base_checkpoint, self.unseen) if note),
+            *([] if self.plan is None else self.plan.sentences()),
+            *([] if self.plan is None else ["", format_console_table(self.plan.rows(self.seconds))]),
         ]
         return "\n".join(lines)
 
@@ -161,12 +166,13 @@ class PreviewRun:
             model_class=model_class_name(phases.model),
             selection=SelectionResult.of(selection, frozen_share=frozen_share(phases.model, phases.args.reset_scope)),
             num_sampled={split: fisher.num_examples for split, fisher in fishers.items()},
-            num_repair_steps=num_repair_steps(self.phases.args, self.phases.request.retain_dataset),
+            num_repair_steps=phases.plan.num_repair_steps,
             seconds=self._estimate_run(seconds, step, plan),
             fisher_bytes=sum(total.nbytes for fisher in fishers.values() for total in fisher.sums.values()),
             optimizer_bytes=optimizer_bytes,
             unseen=_unseen_note(self.phases.request.splits, phases.args.unseen_share_of_eval),
             base_checkpoint=phases.request.base_checkpoint.sentence(phases.request.reset_value),
+            plan=phases.plan,
         )
 
     def _fishers(self, num_examples: int) -> tuple[dict[str, FisherDiagonal], dict[str, float]]:
@@ -184,9 +190,10 @@ class PreviewRun:
     def _evaluation_seconds(self, num_examples: int) -> float:
         """Estimates the seconds of one evaluation of a model on all data sets."""
         size = max(num_examples, 2 * self.phases.args.eval_batch_size * num_processes())
-        source, splits = self.phases.source, self.phases.request.splits
+        source, evaluator = self.phases.source, self.phases.make_evaluator()
+        splits = evaluator.splits
         samples = {split: source.sample(splits[split], size) for split in ("forget", "retain")}
-        replace(self.phases.make_evaluator(), splits=samples, compute_metrics=None).evaluate(self.phases.model)
+        replace(evaluator, splits=samples, compute_metrics=None).evaluate(self.phases.model)
         return self.timer.seconds(math.ceil(sum(map(len, splits.values())) / num_processes()))
 
     def _measure_repair_step(self, reset: Reset, num_examples: int) -> tuple[float, int]:
@@ -227,17 +234,16 @@ class PreviewRun:
         if plan.make_penalty is not None:
             # The penalty takes a forward and a backward pass of a forget batch, and a forward pass of an unseen batch.
             step *= 1 + (1 + 1 / 3) / (plan.make_penalty().period * args.gradient_accumulation_steps)
-        num_steps = num_repair_steps(args, self.phases.request.retain_dataset)
         seconds = seconds | {
             "evaluation": (2 + num_models) * evaluation,
             "selection": timed["selection"],
             "reset": timed["reset"],
-            "repair": num_steps * step + timed["verification"],
+            "repair": self.phases.plan.num_repair_steps * step + timed["verification"],
         }
         if args.gamma_sweep:
             seconds["gamma sweep"] = len(args.gamma_sweep) * (seconds["reset"] + evaluation)
         if args.relearning_steps > 0:
-            splits = self.phases.request.splits
+            splits = self.phases.make_evaluator().splits
             of_forget = evaluation * len(splits["forget"]) / sum(map(len, splits.values()))
             steps = args.relearning_steps * step / args.gradient_accumulation_steps
             curve = steps + len(evaluated_steps(args.relearning_steps)) * of_forget

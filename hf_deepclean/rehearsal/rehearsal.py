@@ -19,7 +19,6 @@ from ..models.contexts import restoring
 from ..models.module_state import ModuleState
 from ..phases import Phases
 from ..repair.optimizer import SparseAdamW
-from ..repair.plan import num_repair_steps
 from ..repair.trainer import RepairTrainer
 from .errors import explained
 from .metrics import check_best_metric, check_early_stopping, try_metrics
@@ -58,7 +57,7 @@ def rehearse(phases: Phases) -> None:
     trainer, is_repaired = phases.trainer, phases.args.num_train_epochs > 0 or phases.args.max_steps > 0
     with _as_before(trainer), restoring(trainer.model), torch.inference_mode(False), torch.enable_grad():
         if is_repaired:
-            _try_repair_plan(trainer, phases.source, phases.request.retain_dataset)
+            _try_repair_plan(trainer, phases.source, phases.request.retain_dataset, phases.plan.num_repair_steps)
         metrics = _try_passes(phases, _TRAINED if is_repaired else ())
     if is_repaired:
         check_best_metric(phases.args, {split: found for split, found in metrics.items() if split.startswith("eval")})
@@ -83,14 +82,14 @@ def _try_passes(phases: Phases, trained: Collection[str]) -> dict[str, dict[str,
     return metrics
 
 
-def _try_repair_plan(trainer: RepairTrainer, source: BatchSource, retain_dataset: Any) -> None:
+def _try_repair_plan(trainer: RepairTrainer, source: BatchSource, retain_dataset: Any, num_steps: int) -> None:
     """Makes what the repair makes before its first step: optimizer, schedule of the learning rate, order of rows."""
     args, weight = trainer.args, nn.Parameter(torch.zeros(1))
     check_early_stopping(args, trainer.callback_handler.callbacks)
     optimizer = SparseAdamW([("weight", weight)], {"weight": torch.zeros(1, dtype=torch.int64)}, lr=args.learning_rate)
     trainer.lr_scheduler = None
     with explained("the schedule of the learning rate (`lr_scheduler_type`, `lr_scheduler_kwargs`)"):
-        trainer.create_scheduler(max(1, num_repair_steps(args, retain_dataset)), optimizer)
+        trainer.create_scheduler(max(1, num_steps), optimizer)
     if not is_stream(retain_dataset):
         rows = range(min(NUM_ROWS, len(retain_dataset)))
         first = retain_dataset.select(rows) if isinstance(retain_dataset, Dataset) else Subset(retain_dataset, rows)

@@ -9,7 +9,6 @@ from transformers import TrainingArguments
 
 from ..data.streams import is_stream
 from ..runtime.processes import is_main_process, num_processes
-from .plan import num_repair_steps
 
 
 logger = logging.getLogger(__name__)
@@ -20,7 +19,7 @@ _WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 
 def check_repair_steps(args: TrainingArguments, retain_dataset: Any) -> None:
     """
-    Refuses a repair whose batches would all be left out, and warns if its warm-up is longer than the repair.
+    Refuses a repair whose batches would all be left out.
 
     Args:
         args ([`~transformers.TrainingArguments`]):
@@ -44,7 +43,18 @@ def check_repair_steps(args: TrainingArguments, retain_dataset: Any) -> None:
                 f"{args.train_batch_size} each). The repair would have no step. Leave `dataloader_drop_last` "
                 f"out{remedy}."
             )
-    steps = num_repair_steps(args, retain_dataset)
+
+
+def warn_of_long_warmup(args: TrainingArguments, steps: int) -> None:
+    """
+    Warns if the warm-up of a repair is longer than the repair.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]):
+            The arguments of the repair.
+        steps (`int`):
+            Number of optimizer steps of the repair.
+    """
     warmup = args.get_warmup_steps(steps)
     if 0 < steps <= warmup and str(args.lr_scheduler_type.value) not in _WITHOUT_WARMUP and is_main_process():
         logger.warning(

@@ -46,11 +46,14 @@ class RepairPlan:
             The weight of the penalty, also if there is no penalty for lack of unseen data.
         hard_example_share (`float`, *optional*, defaults to `1.0`):
             Share of the rows that the later epochs read; see [`HardExampleSampler`].
+        num_steps (`int`, *optional*):
+            Number of optimizer steps. By default those of the training arguments.
     """
 
     make_penalty: Callable[[], ForgetPenalty] | None = None
     penalty_weight: float = 0.0
     hard_example_share: float = 1.0
+    num_steps: int | None = None
 
     @classmethod
     def of(
@@ -63,6 +66,7 @@ class RepairPlan:
         forget_penalty: float | None = None,
         hard_example_share: float | None = None,
         reset_scope: str = "full",
+        num_steps: int | None = None,
     ) -> "RepairPlan":
         """
         Plans the repair of a selection.
@@ -83,6 +87,8 @@ class RepairPlan:
                 Share of the rows that later epochs read. By default it depends on what the model knew of them.
             reset_scope (`str`, *optional*, defaults to `"full"`):
                 `"full"` or `"adapter"`.
+            num_steps (`int`, *optional*):
+                Number of optimizer steps.
         """
         is_classifier = search is not None and search.is_of_classes
         weight, rise = _CLASSIFIER_PENALTY if is_classifier else _LANGUAGE_MODEL_PENALTY
@@ -91,11 +97,10 @@ class RepairPlan:
         weight = weight if forget_penalty is None else forget_penalty
         share = _hard_example_share(args, splits["retain"], search, hard_example_share)
         if search is None or search.unseen_losses is None or weight == 0:
-            return cls(None, weight, share)
+            return cls(None, weight, share, num_steps)
         on_odds = search.measure != LOSS_MEASURE
-        return cls(
-            partial(_make_penalty, source, args, splits, search.unseen_losses, weight, rise, on_odds), weight, share
-        )
+        make = partial(_make_penalty, source, args, splits, search.unseen_losses, weight, rise, on_odds)
+        return cls(make, weight, share, num_steps)
 
     def new_row_order(self, num_rows: int) -> HardExampleSampler | None:
         """
@@ -147,7 +152,7 @@ def check_repair_options(
 
 def num_repair_steps(args: TrainingArguments, retain_dataset: Any) -> int:
     """
-    Returns the number of optimizer steps of a repair.
+    Returns the number of optimizer steps that the arguments of a repair ask for.
 
     Args:
         args ([`~transformers.TrainingArguments`]):
@@ -158,6 +163,18 @@ def num_repair_steps(args: TrainingArguments, retain_dataset: Any) -> int:
     if args.max_steps > 0:
         return args.max_steps
     return math.ceil(args.num_train_epochs * num_steps_per_epoch(args, retain_dataset))
+
+
+def max_steps_for(num_forget_batches: int) -> int:
+    """
+    Returns the largest number of optimizer steps that a repair of whole epochs gets, so that it grows with what was
+    forgotten and not with what is retained.
+
+    Args:
+        num_forget_batches (`int`):
+            Number of batches of the forget set.
+    """
+    return 300 + 8 * num_forget_batches
 
 
 def num_steps_per_epoch(args: TrainingArguments, retain_dataset: Any) -> int:

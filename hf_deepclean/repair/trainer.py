@@ -211,7 +211,8 @@ class RepairTrainer(Trainer):
         self.add_callback(stop)
         try:
             # Trainer clips by the norm of all gradients, also of frozen weights. The optimizer clips instead.
-            with overridden(self.args, max_grad_norm=0.0), self.only_selected_trainable():
+            steps = {"max_steps": self.plan.num_steps} if self.plan.num_steps else {}
+            with overridden(self.args, max_grad_norm=0.0, **steps), self.only_selected_trainable():
                 return super().train(resume_from_checkpoint, **kwargs)
         finally:
             end_mixed_precision(self.model)
@@ -385,8 +386,7 @@ class RepairTrainer(Trainer):
         return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        # Trainer would load all weights by their names in the files. For many architectures of transformers 5 these
-        # are not the names in the model, and Trainer would only warn.
+        # Trainer would go by the names in the files. Many architectures of transformers 5 have others in the model.
         load_checkpoint(resume_from_checkpoint, self.reset, self._row_order, self.run)
 
     def _load_best_model(self) -> None:

@@ -34,6 +34,7 @@ def format_report(report: "UnlearningReport") -> str:
         _gamma_table(report),
         *(_relearning_table(data, found) for data, found in report.relearning_by_data().items()),
         _quantization_table(report),
+        "" if report.plan is None else format_console_table(report.plan.rows(report.seconds)),
         _notes(report),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -132,6 +133,7 @@ def _notes(report: "UnlearningReport") -> str:
         *([] if report.search is None else [_search_note(report)]),
         *_round_notes(report),
         *report.shortfalls(),
+        *([] if report.plan is None else report.plan.sentences()),
         *_memorization_notes(report),
         *_interval_notes(report),
         *_fisher_notes(report),

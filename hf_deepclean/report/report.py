@@ -14,6 +14,7 @@ from ..selection.subtraction import KeptFisherResult
 from ..selection.sweep import GammaTrial
 from .console import format_report
 from .json_record import JsonRecord
+from .plan import RunPlan
 from .provenance import Provenance
 from .results import IntegrityResult, SelectionResult
 from .shortfalls import find_shortfalls
@@ -50,6 +51,8 @@ class UnlearningReport(JsonRecord):
             lists them.
         search ([`SelectionSearch`], *optional*): The trials of the selection `"auto"`.
         retained_by_round (`tuple[float, ...]`): What the model knew of the retain data after each round of the repair.
+        plan ([`RunPlan`], *optional*): What the run was planned to do and to cost. `None` in a report of an earlier
+            version.
         saved (`dict[str, str]`): Digests of what the run saved: of all tensors under `"weights"`, and of every other
             file under its name. Empty in a report of an earlier version.
     """
@@ -74,6 +77,7 @@ class UnlearningReport(JsonRecord):
     further_relearning: dict[str, RelearningResult] = field(default_factory=dict)
     search: SelectionSearch | None = None
     retained_by_round: tuple[float, ...] = ()
+    plan: RunPlan | None = None
     saved: dict[str, str] = field(default_factory=dict)
 
     def relearning_by_data(self) -> dict[str, RelearningResult]:
@@ -136,9 +140,10 @@ class UnlearningReport(JsonRecord):
         """
         Sentences about what the run did not reach, whatever the rule of selection: retained data, or a class of them,
         that the repair did not bring back, a mean loss of them that rose, and forget data that do not look like unseen
-        data, or as if their classes were unknown. Empty if nothing fell short.
+        data, or as if their classes were unknown; then also what training anew would cost. Empty if nothing fell
+        short.
         """
-        return find_shortfalls(self.stages, self.search)
+        return find_shortfalls(self.stages, self.search, self.plan)
 
     def __str__(self) -> str:
         return format_report(self)

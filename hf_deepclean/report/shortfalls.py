@@ -11,6 +11,7 @@ from ..evaluation.results import ClassResult
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, REFERENCE, StageResult
 from ..selection.knowledge import LOSS_MEASURE, knowledge_of_loss, target_of_request
 from ..selection.search import SelectionSearch
+from .plan import RunPlan
 
 
 # A larger drop of the knowledge of the retained data is a shortfall.
@@ -25,17 +26,25 @@ _FEW_EXAMPLES = 20
 _MAX_NAMED = 3
 
 
-def find_shortfalls(stages: dict[str, StageResult], search: SelectionSearch | None) -> list[str]:
+def find_shortfalls(
+    stages: dict[str, StageResult], search: SelectionSearch | None, plan: RunPlan | None = None
+) -> list[str]:
     """See [`UnlearningReport.shortfalls`]."""
     before, after = stages[BEFORE], stages[AFTER_REPAIR]
     found = [_retain_shortfall(before, after) or _loss_shortfall(before, after), _class_shortfall(before, after)]
+    is_overdone = False
     classes = (before.splits[split].per_class for split in ("forget", "retain"))
     target = target_of_request(*classes) if search is None else search.target
     if target == "chance":
         found.append(_chance_shortfall(before, after))
     if target == "unseen":
         found.append(_membership_shortfall(after, stages.get(REFERENCE)))
-    return [shortfall for shortfall in found if shortfall is not None]
+        is_overdone = found[-1] is not None and after.membership.auc < 0.5
+    found = [shortfall for shortfall in found if shortfall is not None]
+    # Forget examples that are known less than unseen ones do not ask for more work.
+    if plan is not None and len(found) > is_overdone:
+        found += plan.after_a_shortfall()
+    return found
 
 
 def _retain_shortfall(before: StageResult, after: StageResult) -> str | None:

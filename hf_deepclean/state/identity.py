@@ -15,6 +15,7 @@ from ..models.fingerprint import weights_fingerprint
 from ..repair.trainer import RepairTrainer
 from ..report.provenance import library_versions
 from ..request import UnlearningRequest
+from ..run_plan import plan_run
 from ..runtime.processes import num_processes, on_main_process
 from ..runtime.secrets import without_tokens
 from .fingerprints import Fingerprints
@@ -84,6 +85,7 @@ def identity_of_run(
         | on_main_process(lambda: {name: fingerprint(dataset) for name, dataset in rows.items()})
         | {
             "num_processes": num_processes(),
+            "planned repair steps": plan_run(request, args).num_repair_steps,
             "kept_fisher": None if request.kept_fisher is None else request.kept_fisher.num_examples,
             "requests": {name: list(rows) for name, rows in request.requests.items()},
             "settings": {name: value for name, value in settings.items() if not name.startswith(_WITHOUT_EFFECT)},

@@ -13,6 +13,7 @@ from typing import Any
 from ..data.digests import DIGESTS_FORMAT, row_digests
 from ..publishing.commitment import COMMITMENT_NAME, ForgetCommitment
 from ..report.report import REPORT_NAME, UnlearningReport
+from ..request import UnlearningRequest
 from ..runtime.files import STATE_FOLDER, remove_incomplete, replaced
 from ..runtime.sealed_files import digest_of_file, digest_of_json, has_digest, sealed, unsealed
 from .identity import FORMAT_OF_DIGESTS, NOT_COMPARED, differences
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 REQUESTS_NAME = "_requests.json"
 
 # What only one run has. A later call may run on other processes and other threads.
-_OF_ONE_RUN = {"forget_dataset", "retain_dataset", "requests", "num_processes", "settings of torch", NOT_COMPARED}
+_OF_ONE_RUN = {"forget_dataset", "retain_dataset", "requests", "num_processes", "settings of torch"}
+_OF_ONE_RUN |= {"planned repair steps", NOT_COMPARED}
 # What stays comparable if the libraries have changed.
 _OF_ANY_VERSION = {"model", "reference_model", "kept_fisher", "kept_fisher_sums", "settings", "train_dataset"}
 # What a report has as the run has chosen it.
@@ -186,6 +188,28 @@ def identity_of_call(identity: Mapping[str, Any]) -> dict[str, Any]:
     shared = {name: value for name, value in identity.items() if name not in _OF_ONE_RUN}
     shared["train_dataset"] = digest_of_json([identity.get(f"{split}_dataset") for split in ("forget", "retain")])
     return json.loads(json.dumps(shared, default=str))
+
+
+def save_requests(
+    report: UnlearningReport, request: UnlearningRequest, identity: Mapping[str, Any], folder: Path
+) -> None:
+    """
+    Writes the report on every request, if there are several, and the record of the call.
+
+    Args:
+        report ([`UnlearningReport`]):
+            The report on all of them.
+        request ([`UnlearningRequest`]):
+            The request of the run.
+        identity (`dict[str, Any]`):
+            The identity of the run; see [`identity_of_run`].
+        folder (`Path`):
+            Where they are written.
+    """
+    for number, name in enumerate(request.requests):
+        report.of_request(name).save(folder / name_of_report(number))
+    if request.requests:
+        RequestsRecord(identity_of_call(identity), by_content(request.requests, request.forget_dataset)).save(folder)
 
 
 def by_position(requests: Mapping[str, Sequence[int]]) -> list[dict[str, str]]:

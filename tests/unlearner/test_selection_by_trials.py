@@ -134,7 +134,7 @@ def test_in_a_run_the_target_follows_from_all_examples_and_not_from_a_sample(tmp
 
 
 def test_where_trials_follow_a_sample_enters_the_fisher_unless_all_rows_must(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_deepclean.phases.MAX_FISHER_EXAMPLES", 30)
+    monkeypatch.setattr("hf_deepclean.run_plan.MAX_FISHER_EXAMPLES", 30)
     digits = tiny.digits()
     auto = auto_unlearner_for(tmp_path / "a")
     assert [fisher.num_examples for fisher in fishers(auto)] == [24, 30]
