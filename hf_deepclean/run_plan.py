@@ -10,7 +10,7 @@ from typing import Any
 
 from .config import FisherUnlearningConfig
 from .data.streams import is_stream
-from .evaluation.samples import MAX_EVALUATED_EXAMPLES, rows_to_evaluate
+from .evaluation.samples import MAX_EVALUATED_EXAMPLES, is_sampled
 from .repair.checks import warn_of_long_warmup
 from .repair.penalty import MIN_STEPS_PER_PENALTY, penalty_period
 from .repair.plan import MAX_UNSEEN_EXAMPLES, max_steps_for, num_repair_steps, num_steps_per_epoch
@@ -51,12 +51,14 @@ def plan_run(request: UnlearningRequest, args: FisherUnlearningConfig) -> RunPla
     """
     job = _Job.of(request, args)
     budget = None if job.training_passes is None else args.budget * job.training_passes
-    fisher, (trials, examples) = job.fisher_examples(budget), job.trials(budget)
+    # What the phases that come later take at least.
+    (trials, examples), repair = job.trials(0), job.least_repair_passes
+    later = job.selection_passes(trials, examples)
+    fisher = job.fisher_examples(budget, None if budget is None else budget - repair - sum(later.values()))
     passes = job.fisher_passes(fisher)
-    if job.is_natural:
-        passes["reset"] = natural_reset_passes(job.sizes["forget"] or 0)
-    elif args.selection == "auto":
-        passes["selection"] = job.trial_passes(trials, examples)
+    left = None if budget is None else min(_SHARE_OF_TRIALS * budget, budget - repair - sum(passes.values()))
+    trials, examples = job.trials(left)
+    passes |= job.selection_passes(trials, examples)
     steps, most = job.steps(None if budget is None else budget - sum(passes.values()))
     if steps:
         passes["repair"] = steps * job.step_passes
@@ -162,7 +164,12 @@ class _Job:
             period = penalty_period(num_steps_per_epoch(args, self.splits["retain"]), self.num_forget_batches or 1)
         return rows + (1 + _FORWARD) * min(self.rows_per_batch, forget) / period
 
-    def fisher_examples(self, budget: float | None) -> int | None:
+    @property
+    def least_repair_passes(self) -> float:
+        args, most = self.args, num_repair_steps(self.args, self.splits["retain"])
+        return self.step_passes * (most if args.max_steps > 0 else min(_LEAST_STEPS, most))
+
+    def fisher_examples(self, budget: float | None, left: float | None) -> int | None:
         """At most this many examples of each data set enter its Fisher; `None` for all."""
         args, sizes = self.args, [self.sizes["forget"], self.sizes["retain"]]
         # A kept Fisher holds all rows, and the first rows of a stream may all be of one class.
@@ -173,7 +180,7 @@ class _Job:
         most = MAX_FISHER_EXAMPLES if args.selection == "auto" else None
         if budget is None or None in sizes:
             return most
-        rows = math.floor(_SHARE_OF_FISHERS * budget / self.fisher_row)
+        rows = math.floor(min(_SHARE_OF_FISHERS * budget, left) / self.fisher_row)
         if most is None and sum(sizes) <= rows:
             return None
         fits = max(rows // 2, rows - min(sizes), _LEAST_FISHER_EXAMPLES)
@@ -193,23 +200,26 @@ class _Job:
             if size is not None
         }
 
-    def trials(self, budget: float | None) -> tuple[int, int]:
+    def trials(self, left: float | None) -> tuple[int, int]:
         """The number of trials of the selection, and of the examples in each."""
         given = self.args.num_selection_trials, self.args.num_selection_examples
         (most, least), (all_examples, fewest) = _TRIALS, _TRIAL_EXAMPLES
         plans = [(trials, all_examples) for trials in range(most, least, -1)]
         plans += [(least, examples) for examples in range(all_examples, fewest - 1, -1)]
         plans = list(dict.fromkeys(tuple(g or p for g, p in zip(given, plan, strict=True)) for plan in plans))
-        if budget is None:
-            return plans[0]
-        return next((plan for plan in plans if self.trial_passes(*plan) <= _SHARE_OF_TRIALS * budget), plans[-1])
+        fits = (plan for plan in plans if left is None or sum(self.selection_passes(*plan).values()) <= left)
+        return next(fits, plans[-1])
 
-    def trial_passes(self, num_trials: int, num_examples: int) -> float:
+    def selection_passes(self, num_trials: int, num_examples: int) -> dict[str, float]:
+        if self.is_natural:
+            return {"reset": natural_reset_passes(self.sizes["forget"] or 0)}
+        if self.args.selection != "auto":
+            return {}
         sizes = [self.sizes.get(split) or num_examples for split in ("forget", "retain")]
         # The model as it is, and an adapter's base.
         num_models = num_trials + 1 + (self.args.reset_scope == "adapter")
         unseen = min(MAX_UNSEEN_EXAMPLES, self.sizes["unseen"] or MAX_UNSEEN_EXAMPLES) if "unseen" in self.sizes else 0
-        return _FORWARD * (num_models * sum(min(num_examples, size) for size in sizes) + unseen)
+        return {"selection": _FORWARD * (num_models * sum(min(num_examples, size) for size in sizes) + unseen)}
 
     def steps(self, left: float | None) -> tuple[int, int]:
         """The number of steps of the repair, and that of `num_train_epochs` epochs."""
@@ -228,7 +238,9 @@ class _Job:
     def evaluation_passes(self, request: UnlearningRequest) -> float | None:
         if None in self.sizes.values():
             return None
-        rows = sum(self.sizes.values()) - max(0, self.sizes["retain"] - MAX_EVALUATED_EXAMPLES)
+        rows = sum(self.sizes.values())
+        if is_sampled(self.splits["retain"]):
+            rows -= self.sizes["retain"] - MAX_EVALUATED_EXAMPLES
         num_stages = 2 + len(request.models_to_compare) + 2 * self.args.random_mask_control
         return _FORWARD * num_stages * rows
 
@@ -258,7 +270,7 @@ class _Job:
                 "The length of the training is not known. Pass `training_steps`, so that the cost of a request is "
                 "compared with it and kept within `budget`."
             )
-        if rows_to_evaluate(retain, self.splits["forget"]) is not retain:
+        if is_sampled(retain):
             notes.append(
                 f"The retained data are evaluated on a sample of {MAX_EVALUATED_EXAMPLES:,} of {len(retain):,} rows."
             )

@@ -85,14 +85,12 @@ def test_the_repair_keeps_a_rare_class_if_it_is_given_the_weighted_likelihood(tm
     data = {"forget_dataset": train.select(range(60)), "retain_dataset": train.select(range(60, 600))}
     with pytest.raises(ValueError, match="WeightedTrainer overrides `compute_loss`"):
         FisherUnlearner.from_trainer(trainer, **data)
-    recalls = {}
+    recalls, asked = {}, {"reset_fraction": 0.05, "budget": 9}
     for likelihood in (weighted_log_likelihood, classification_log_likelihood):
         trainer.model = copy.deepcopy(model)
         args.output_dir = str(tmp_path / likelihood.__name__)
         stages = (
-            FisherUnlearner.from_trainer(trainer, **data, log_likelihood_func=likelihood, reset_fraction=0.05)
-            .unlearn()
-            .stages
+            FisherUnlearner.from_trainer(trainer, **data, log_likelihood_func=likelihood, **asked).unlearn().stages
         )
         recalls[likelihood] = [recall(stages[stage].splits["eval"]) for stage in ("before", "after_repair")]
     before, after = recalls[weighted_log_likelihood]
@@ -192,3 +190,17 @@ def test_the_model_init_of_a_trainer_is_asked_without_a_trial_for_the_model_befo
     unlearner = FisherUnlearner.from_trainer(trainer, **data, gamma=1.0, dress_rehearsal=False)
     assert unlearner.reset_value == "pretrained" and unlearner.request.base_checkpoint.found_in == "model_init"
     assert trials == [None] * 3
+
+
+def test_the_steps_of_the_training_are_counted_in_steps_of_the_repair(tmp_path):
+    trainer = trainer_for(tmp_path / "a", num_train_epochs=7, per_device_train_batch_size=2)
+    found = read_trainer(trainer, None)["args"]
+    assert (found.training_steps, found.num_train_epochs, found.budget) == (28, 3, 0.15)
+    assert read_trainer(trainer, None, per_device_train_batch_size=8)["args"].training_steps == 7
+    assert read_trainer(trainer, None, training_steps=None)["args"].training_steps is None
+    assert read_trainer(trainer_for(tmp_path / "b", max_steps=5), None)["args"].training_steps == 5
+    # A training that ended in this process has taken the steps that it took.
+    trainer.state.global_step = 12
+    assert read_trainer(trainer, None)["args"].training_steps == 12
+    trainer.state.global_step, trainer.train_dataset = 0, None
+    assert read_trainer(trainer, None)["args"].training_steps is None

@@ -92,7 +92,7 @@ def _rows_of_same_classes(forget_dataset: Any, evaluation: Any, asked: str) -> n
 
 def _classes(dataset: Any) -> np.ndarray | None:
     """The classes of all rows, or `None` if a row has no single class."""
-    if _label_column(dataset) is not None:
+    if label_column(dataset) is not None:
         return stored_classes(dataset)
     rows = [dataset[row] for row in range(len(dataset))]
     label = next((name for name in LABEL_COLUMNS if all(isinstance(row, Mapping) and name in row for row in rows)), "")
@@ -113,11 +113,18 @@ def stored_classes(dataset: Any) -> np.ndarray | None:
         `np.ndarray` of shape `(num_rows,)`, *optional*: `None` if there is no such column, or a row has no single
             class.
     """
-    label = _label_column(dataset)
+    label = label_column(dataset)
     return None if label is None else _as_classes(dataset.with_format("numpy", columns=[label])[label][:])
 
 
-def _label_column(dataset: Any) -> str | None:
+def label_column(dataset: Any) -> str | None:
+    """
+    Returns the name of the column of labels that a data set stores, if it does.
+
+    Args:
+        dataset (`~datasets.Dataset` or map-style):
+            The data.
+    """
     columns = dataset.column_names if hasattr(dataset, "with_format") else ()
     return next((name for name in LABEL_COLUMNS if name in columns), None)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Subset
 
-from ..data.held_out import stored_classes
+from ..data.held_out import label_column, stored_classes
 from ..data.streams import is_stream
 from .figures.intervals import MIN_UNBOUNDED_EXAMPLES
 from .predictions import ExamplePredictions
@@ -65,6 +65,23 @@ def drawn_rows(split: str, predictions: ExamplePredictions) -> np.ndarray:
     return np.sort(np.random.RandomState(0).permutation(rows)[: sample_size(split, len(rows))])
 
 
+def is_sampled(retain_dataset: Any) -> bool:
+    """
+    Whether a retain set is evaluated on a sample: if it is large, and its classes can be told from a stored column or
+    it has none.
+
+    Args:
+        retain_dataset ([`~datasets.Dataset`], map-style or iterable):
+            The retain set.
+    """
+    if is_stream(retain_dataset) or len(retain_dataset) <= MAX_EVALUATED_EXAMPLES:
+        return False
+    # A transform may make the labels.
+    return hasattr(retain_dataset, "with_format") and (
+        label_column(retain_dataset) is not None or retain_dataset.format["type"] != "custom"
+    )
+
+
 def rows_to_evaluate(retain_dataset: Any, forget_dataset: Any) -> Any:
     """
     Draws at most 2,000 rows of the retain set at random: the same ones whatever the seed and the settings, as in
@@ -77,15 +94,11 @@ def rows_to_evaluate(retain_dataset: Any, forget_dataset: Any) -> Any:
 
     Returns:
         [`~torch.utils.data.Subset`] or the retain set itself: if it is small, is a stream, or has classes that cannot
-            be told without reading all rows (no `datasets.Dataset`, or a transform makes the labels).
+            be told without reading all rows; see [`is_sampled`].
     """
-    if is_stream(retain_dataset) or len(retain_dataset) <= MAX_EVALUATED_EXAMPLES:
-        return retain_dataset
-    if not hasattr(retain_dataset, "with_format"):
+    if not is_sampled(retain_dataset):
         return retain_dataset
     classes = stored_classes(retain_dataset)
-    if classes is None and retain_dataset.format["type"] == "custom":
-        return retain_dataset
     order = np.random.RandomState(0).permutation(len(retain_dataset))
     drawn, others = order[:MAX_EVALUATED_EXAMPLES], order[MAX_EVALUATED_EXAMPLES:]
     forgotten = None if is_stream(forget_dataset) else stored_classes(forget_dataset)

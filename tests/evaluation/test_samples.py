@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
 import pytest
+from datasets import Dataset
+from torch.utils.data import Subset
 
 from hf_deepclean.evaluation.evaluator import Evaluator
 from hf_deepclean.evaluation.results import summarize_predictions
-from hf_deepclean.evaluation.samples import drawn_rows, sample_size
+from hf_deepclean.evaluation.samples import MAX_EVALUATED_EXAMPLES, drawn_rows, rows_to_evaluate, sample_size
 from tests.attacks.simulated_runs import answers, draw
 
 
@@ -47,3 +49,29 @@ def test_rows_without_scored_tokens_are_not_drawn():
     rows = [np.ones(int(length)) for length in np.random.default_rng(0).integers(0, 2, 300)]
     drawn = drawn_rows("forget", answers(rows, is_text=True))
     assert len(drawn) == 50 and all(len(rows[row]) for row in drawn)
+
+
+def test_a_large_retain_set_is_evaluated_on_a_fixed_sample_with_every_class_to_forget():
+    labels = np.random.default_rng(0).integers(0, 5, 9000)
+    # The first is in a random sample of 2,000 hardly ever, and the second is not retained.
+    labels[4000] = 7
+    retain, forget = Dataset.from_dict({"label": labels}), Dataset.from_dict({"label": [7, 8, 1]})
+    sample = rows_to_evaluate(retain, forget)
+    rows = np.array(sample.indices)
+    assert len(sample) == MAX_EVALUATED_EXAMPLES == len(set(sample.indices)) and list(rows) == sorted(rows)
+    assert set(labels[rows]) == {0, 1, 2, 3, 4, 7}
+    assert rows_to_evaluate(retain, forget).indices == sample.indices
+    shares = np.bincount(labels[rows], minlength=8)[:5] / len(rows)
+    assert np.abs(shares - 0.2).max() < 0.03
+
+
+def test_what_is_small_or_does_not_tell_its_classes_is_evaluated_whole():
+    forget, many = Dataset.from_dict({"text": ["a"]}), Dataset.from_dict({"text": ["b"] * 2001})
+    assert len(rows_to_evaluate(many, forget)) == 2000
+    for retain in (
+        many.select(range(2000)),
+        many.to_iterable_dataset(),
+        Subset(many, range(2001)),
+        many.with_transform(lambda rows: {"labels": rows["text"]}),
+    ):
+        assert rows_to_evaluate(retain, forget) is retain
