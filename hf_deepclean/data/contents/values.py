@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Iterable, Iterator, Mapping, Set
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,13 +64,19 @@ def encoded(value: Any, precision: type = np.float64) -> bytes:
         `OSError`: If a file that the value names cannot be read.
     """
     if isinstance(value, str):
-        return _tagged("text", str(value).encode("utf-8", "surrogatepass"))
+        return _encoded_text(str(value))
+    # What rows mostly hold, in the same bytes as below and in less time.
+    if type(value) in (int, bool) and -(2**63) <= value < 2**63:
+        return b"u1()" + bytes([value]) if 0 <= value <= 255 else b"i8()" + value.to_bytes(8, "little", signed=True)
+    if type(value) is np.ndarray and value.ndim == 1 and value.size and value.dtype.kind in "bi":
+        kind = "u1" if np.minimum.reduce(value) >= 0 and np.maximum.reduce(value) <= 255 else "i8"
+        return f"{kind}({value.size},)".encode() + value.astype(f"<{kind}").tobytes()
     if value is None:
         return b"none;"
     if is_media(value):
         return encoded(decoded(value, all_frames=precision is np.float64), precision)
     if isinstance(value, Mapping):
-        entries = {encoded(key): encoded(item, precision) for key, item in value.items() if item is not None}
+        entries = {_encoded_key(key): encoded(item, precision) for key, item in value.items() if item is not None}
         return _tagged("entries", b"".join(key + entries[key] for key in sorted(entries)))
     if isinstance(value, (bytes, bytearray, memoryview)):
         return _tagged("bytes", bytes(value))
@@ -89,6 +96,18 @@ def encoded(value: Any, precision: type = np.float64) -> bytes:
     if getattr(value, "__dict__", None):
         return _tagged("object", type(value).__qualname__.encode() + encoded(vars(value), precision))
     return _tagged("object", pickle.dumps(value, protocol=4))
+
+
+def _encoded_text(text: str) -> bytes:
+    return _tagged("text", text.encode("utf-8", "surrogatepass"))
+
+
+# Every row has the same names of columns.
+_encoded_name = lru_cache(1024)(_encoded_text)
+
+
+def _encoded_key(key: Any) -> bytes:
+    return _encoded_name(key) if type(key) is str else encoded(key)
 
 
 def as_array(value: Any) -> np.ndarray | None:
