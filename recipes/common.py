@@ -4,6 +4,7 @@
 
 import copy
 import importlib.util
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -306,9 +307,16 @@ class RecipeRun:
             "reference": splits["retain"],
         }
         original = self._train_and_save(data["original"], original_folder)
+        if args.training_steps is None:
+            args.training_steps = self._steps_of_training(len(data["original"]))
         if recipe.train_reference:
             reference = self._train_and_save(data["reference"], reference_folder)
         return self._make_unlearner(original, reference)
+
+    def _steps_of_training(self, num_rows: int) -> int:
+        """The length of the original's training, in steps of as many rows as those of the repair."""
+        rows = math.ceil(self.recipe.original_num_train_epochs * num_rows)
+        return max(1, math.ceil(rows / (self.args.train_batch_size * self.args.gradient_accumulation_steps)))
 
     def _train_and_save(self, dataset: Any, folder: Path) -> PreTrainedModel:
         recipe, args = self.recipe, self.args

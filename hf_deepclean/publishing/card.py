@@ -176,7 +176,7 @@ def _reset_value(settings: Mapping[str, Any]) -> str:
 
 def _repair(settings: Mapping[str, Any]) -> str:
     steps = settings.get("max_steps", -1)
-    length = f"{steps:,} steps" if steps > 0 else f"{settings.get('num_train_epochs', 0):g} epochs"
+    length = f"{steps:,} steps" if steps > 0 else f"{settings.get('num_train_epochs', 0):g} epochs at most"
     if settings.get("repair_rounds", 1) > 1:
         length = f"{settings['repair_rounds']} times {length}"
     if settings.get("max_repair_rounds", 1) > 1:

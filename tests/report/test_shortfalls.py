@@ -6,6 +6,7 @@ import pytest
 
 from hf_deepclean.evaluation.results import ClassResult, SplitResult
 from hf_deepclean.evaluation.stages import StageResult
+from hf_deepclean.report.plan import RunPlan
 from hf_deepclean.report.shortfalls import MAX_RETAIN_DROP
 from tests.report.reports import report, search_for, stages_of, text_report, text_stage
 
@@ -14,6 +15,21 @@ def test_nothing_falls_short_where_the_repair_brought_all_back_and_the_target_is
     good = stages_of(1.0 - MAX_RETAIN_DROP / 2, forget=0.3, interval=(0.1, 0.5))
     for search in (None, search_for("unseen"), search_for("chance")):
         assert report(stages=good, search=search).shortfalls() == []
+
+
+def test_a_run_that_fell_short_says_what_training_anew_costs():
+    sizes = {"max_fisher_examples": 64, "num_trials": 3, "num_trial_examples": 32, "max_evaluated_examples": 2000}
+    sizes |= {"num_repair_steps": 12, "is_repair_cut": True, "max_repair_rounds": 1, "num_forget": 100}
+    costs = {"budget": 0.15, "training_steps": 220, "training_passes": 7040.0, "passes": {"repair": 1000.0}}
+    plan = RunPlan(**costs, **sizes, num_retain=1000, evaluation_passes=500.0)
+    worse = stages_of(0.9, interval=(0.3, 0.7))
+    _, steps, anew = report(stages=worse, search=search_for("unseen"), plan=plan).shortfalls()
+    assert "12 steps" in steps and "`max_steps`" in steps
+    assert "within 1,000 row passes" in anew and "about 200 steps, 6,400 row passes" in anew
+    # What was forgotten too well, or did not fall short at all, needs no more work.
+    for auc, interval, found in ((0.3, (0.2, 0.4), 1), (0.7, (0.6, 0.8), 3), (0.5, (0.4, 0.6), 0)):
+        stages = stages_of(1.0, auc=auc, auc_interval=interval)
+        assert len(report(stages=stages, search=search_for("unseen"), plan=plan).shortfalls()) == found
 
 
 def test_what_was_not_brought_back_falls_short_whatever_the_rule():
