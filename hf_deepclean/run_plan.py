@@ -83,6 +83,7 @@ def plan_run(request: UnlearningRequest, args: FisherUnlearningConfig) -> RunPla
         max_evaluated_examples=MAX_EVALUATED_EXAMPLES,
         notes=job.notes(),
         over_budget=over,
+        is_within_an_epoch=steps <= num_steps_per_epoch(args, request.splits["retain"]),
         retrain_instead=retrain,
     )
 

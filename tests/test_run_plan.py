@@ -43,6 +43,8 @@ def test_without_the_length_of_the_training_nothing_is_limited_by_the_budget(pla
 def test_ten_rows_of_a_hundred_thousand_cost_what_ten_of_ten_thousand_cost(plan_of):
     few, many = plan_of(10, 10_000), plan_of(10, 100_000)
     assert few.passes == many.passes and few.num_repair_steps == many.num_repair_steps == 308
+    # Of 313 steps and of 3,125.
+    assert few.is_within_an_epoch and many.is_within_an_epoch and not plan_of(10, 1000).is_within_an_epoch
     assert few.is_repair_cut and "308 steps" in few.after_a_shortfall()[0]
 
 

@@ -247,7 +247,8 @@ def _round_notes(report: "UnlearningReport") -> list[str]:
 
 def _order_notes(report: "UnlearningReport") -> list[str]:
     share = report.settings.get("hard_example_share", 1.0)
-    if share >= 1 or report.settings.get("num_train_epochs", 0) <= 1:
+    is_short = report.plan is not None and report.plan.is_within_an_epoch
+    if share >= 1 or is_short or report.settings.get("num_train_epochs", 0) <= 1:
         return []
     return [
         f"After its first epoch the repair read {100 * share:g} % of the retained data, those with the largest losses."

@@ -31,6 +31,7 @@ class RunPlan:
         max_evaluated_examples (`int`): At most this many retain rows are evaluated at every stage.
         notes (`tuple[str, ...]`): What the owner should know of the plan.
         over_budget (`str`, *optional*): Says that the budget does not suffice, with both figures.
+        is_within_an_epoch (`bool`): Whether a round of the repair reads the retain set at most once.
         retrain_instead (`str`, *optional*): Says that training anew is cheaper, with both figures.
     """
 
@@ -50,6 +51,7 @@ class RunPlan:
     max_evaluated_examples: int
     notes: tuple[str, ...] = ()
     over_budget: str | None = None
+    is_within_an_epoch: bool = False
     retrain_instead: str | None = None
 
     @property

@@ -17,11 +17,22 @@ def test_nothing_falls_short_where_the_repair_brought_all_back_and_the_target_is
         assert report(stages=good, search=search).shortfalls() == []
 
 
-def test_a_run_that_fell_short_says_what_training_anew_costs():
+def plan_of(**kwargs):
     sizes = {"max_fisher_examples": 64, "num_trials": 3, "num_trial_examples": 32, "max_evaluated_examples": 2000}
     sizes |= {"num_repair_steps": 12, "is_repair_cut": True, "max_repair_rounds": 1, "num_forget": 100}
     costs = {"budget": 0.15, "training_steps": 220, "training_passes": 7040.0, "passes": {"repair": 1000.0}}
-    plan = RunPlan(**costs, **sizes, num_retain=1000, evaluation_passes=500.0)
+    return RunPlan(**costs, **sizes, num_retain=1000, evaluation_passes=500.0, **kwargs)
+
+
+def test_only_a_repair_of_more_than_an_epoch_is_said_to_have_read_hard_examples_again():
+    settings = {"hard_example_share": 0.5, "num_train_epochs": 3}
+    for plan, is_said in ((None, True), (plan_of(), True), (plan_of(is_within_an_epoch=True), False)):
+        shown = str(replace(report(), settings=report().settings | settings, plan=plan))
+        assert ("After its first epoch the repair read 50 %" in shown) == is_said
+
+
+def test_a_run_that_fell_short_says_what_training_anew_costs():
+    plan = plan_of()
     worse = stages_of(0.9, interval=(0.3, 0.7))
     _, steps, anew = report(stages=worse, search=search_for("unseen"), plan=plan).shortfalls()
     assert "12 steps" in steps and "`max_steps`" in steps
