@@ -21,6 +21,7 @@ from .models.fingerprint import weights_fingerprint
 from .report.base_card import BaseCard, is_hub_id
 from .report.report import REPORT_NAME
 from .reset.kinship import Kinship, find_kinship, is_saved_in
+from .reset.values import REWINDING
 from .runtime.processes import gather_objects, is_main_process
 from .runtime.random_state import all_seeded
 
@@ -91,10 +92,11 @@ class BaseCheckpoint:
             reset_value (`str`):
                 The reset value of the run.
         """
-        if reset_value == "pretrained":
+        if reset_value in REWINDING:
             name = "the model" if self.name is None else repr(self.name)
             seen = "" if self.found_in == "pretrained_model" else _MAY_HAVE_SEEN
-            return f"The selected weights are rewound to {name}, {FOUND_IN[self.found_in]}.{seen}"
+            verb = "are rewound to" if reset_value == "pretrained" else "move back from what they learnt since"
+            return f"The selected weights {verb} {name}, {FOUND_IN[self.found_in]}.{seen}"
         if self.model is not None or not self.may_exist:
             return ""
         value = "zero" if reset_value == "zero" else "a fresh initialisation"
@@ -113,7 +115,7 @@ class BaseCheckpoint:
                 The reset value of the run.
         """
         settings = {"reset_value": reset_value, "base_checkpoint": self.sentence(reset_value)}
-        if reset_value != "pretrained":
+        if reset_value not in REWINDING:
             return settings
         settings |= {"pretrained_model": self.name, "reset_value_from": self.found_in}
         return settings | ({} if self.hub_id is None else {"pretrained_hub_id": self.hub_id})

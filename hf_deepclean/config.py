@@ -98,11 +98,13 @@ class FisherUnlearningConfig(TrainingArguments):
 
         reset_value (`str`, *optional*):
             The value of the selected weights after the reset: `"zero"`, `"init"` (a fresh initialisation; for an
-            adapter its values before training) or `"pretrained"` (the values in the checkpoint before fine-tuning;
-            not for adapters); see [`reset_weights`]. By default `"pretrained"` if `pretrained_model` is given or such
-            a checkpoint is at hand, `"init"` for adapters and models with token embeddings, `"zero"` for all others.
+            adapter its values before training), `"pretrained"` (the values in the checkpoint before fine-tuning; not
+            for adapters; see [`reset_weights`]) or `"natural"` (the nearest values, by the retain Fisher, at which the
+            forget data look like unseen data; see [`NaturalReset`]). If the checkpoint is given or at hand, the
+            default is `"natural"` where it is possible, else `"pretrained"`; without it `"init"` for adapters and
+            models with token embeddings, `"zero"` for all others.
         pretrained_model (`str`, *optional*):
-            Path or id of the checkpoint before fine-tuning, for `reset_value="pretrained"`: the same architecture and
+            Path or id of the checkpoint before fine-tuning, for `"pretrained"` and `"natural"`: the same architecture and
             size, with any head or none, in any precision. Weights of a new head and of added tokens get a fresh
             initialisation instead. It is checked before any work; see [`check_pretrained_model`]. By default it is
             looked for on this machine; see [`find_base_checkpoint`].
@@ -339,8 +341,6 @@ class FisherUnlearningConfig(TrainingArguments):
         self.selection = check_selection_rule(self.selection, self.gamma, self.reset_fraction, by_trials=True)
         if self.forget_penalty is None and self.selection != "auto":
             self.forget_penalty = 0.0
-        if self.reset_value is None and self.pretrained_model is not None:
-            self.reset_value = "pretrained"
         if self.gamma_sweep is not None:
             self.gamma_sweep = check_gammas(self.gamma_sweep)
         check_options(self)

@@ -13,7 +13,7 @@ from .fisher.checks import check_fisher_type
 from .models.scope import check_reset_scope
 from .publishing.redaction import check_disclosure
 from .repair.plan import check_repair_options
-from .reset.values import check_reset_value
+from .reset.values import REWINDING, check_reset_value
 from .runtime.processes import check_parallelism
 from .selection.knowledge import check_target
 
@@ -55,7 +55,7 @@ def check_options(args: TrainingArguments) -> None:
     check_reset_scope(args.reset_scope)
     if args.reset_value is not None:
         # A checkpoint that is not given is looked for.
-        pretrained_model = args.pretrained_model or ("pretrained" if args.reset_value == "pretrained" else None)
+        pretrained_model = args.pretrained_model or ("sought" if args.reset_value in REWINDING else None)
         check_reset_value(args.reset_value, pretrained_model, args.reset_scope)
     check_numbers(args)
     check_disclosure(args.forget_disclosure, args.forget_description)

@@ -16,9 +16,8 @@ from .config import FisherUnlearningConfig
 from .data.loaders import BatchSource
 from .data.streams import is_stream
 from .evaluation.evaluator import Evaluator
-from .evaluation.recovery import RelearningMeasurement, evaluate_rounded
 from .evaluation.samples import rows_to_evaluate
-from .evaluation.stages import BEFORE, CONTROL_AFTER_REPAIR, CONTROL_AFTER_RESET, StageResult, rounded_stage
+from .evaluation.stages import BEFORE, CONTROL_AFTER_REPAIR, CONTROL_AFTER_RESET, StageResult
 from .fisher.checkpoint import FisherCheckpoint
 from .fisher.diagonal import FisherDiagonal
 from .fisher.passes import FisherPass
@@ -27,8 +26,10 @@ from .models.adapters.saving import save_model
 from .models.contexts import autocast_of_fishers, autocast_of_training
 from .models.heads import model_class_name
 from .models.scope import frozen_share
+from .natural_phase import FoundValues, NaturalPhase, target_of
 from .publishing.commitment import COMMITMENT_NAME, ForgetCommitment
 from .publishing.contents.saved_files import digests_of_result
+from .recovery_phase import RecoveryPhase
 from .repair.control import run_control
 from .repair.plan import MAX_UNSEEN_EXAMPLES, RepairPlan
 from .repair.trainer import RepairTrainer
@@ -37,7 +38,7 @@ from .report.provenance import Provenance, library_versions
 from .report.report import REPORT_NAME, UnlearningReport
 from .report.results import IntegrityResult, SelectionResult
 from .request import UnlearningRequest
-from .reset.freeze_guard import FreezeGuard
+from .reset.natural import NUM_NATURAL_FISHER_EXAMPLES
 from .reset.resetter import Reset, Resetter
 from .run_plan import plan_run
 from .runtime.clock import PhaseClock
@@ -149,7 +150,11 @@ class Phases:
                 The data set.
         """
         # The first rows of a stream may all be of one class.
-        return self.args.fisher_max_examples if is_stream(dataset) else self.plan.max_fisher_examples
+        if is_stream(dataset) or self.args.fisher_max_examples is not None:
+            return self.args.fisher_max_examples
+        most = self.plan.max_fisher_examples
+        is_retained = self.is_natural and dataset is not self.request.forget_dataset
+        return most if most is None or not is_retained else min(most, NUM_NATURAL_FISHER_EXAMPLES)
 
     def make_selector(self) -> WeightSelector:
         """Makes the selector of the weights to reset."""
@@ -168,24 +173,53 @@ class Phases:
             is_adapter=self.args.reset_scope == "adapter",
             is_sharded=self.trainer.is_sharded,
             clock=self.clock,
+            takes_all=self.is_natural,
         )
 
     def select_weights(
         self, forget: FisherDiagonal, retain: FisherDiagonal
-    ) -> tuple[WeightSelection, SelectionSearch | None]:
+    ) -> tuple[WeightSelection, SelectionSearch | None, FoundValues | None]:
         """
-        Selects the weights to reset by two Fishers.
+        Selects the weights to reset by two Fishers, and finds the values of a natural reset. If that is rejected, the
+        weights are selected for a plain reset to the checkpoint, and nothing is found.
 
         Args:
             forget, retain ([`FisherDiagonal`]):
                 The Fishers of the forget and of the retain set.
         """
-        return self.make_selector().select(forget, retain, self.make_evaluator(), self.make_resetter().try_reset)
+        evaluator, try_reset = self.make_evaluator(), self.make_resetter().try_reset
+        selection, search = self.make_selector().select(forget, retain, evaluator, try_reset)
+        found = None
+        if self.is_natural:
+            target = target_of(self.args, evaluator.evaluate(self.model))
+            found = self._natural(evaluator).find(selection, retain, target)
+            if found.result.is_rejected:
+                return self.rewinding().select_weights(forget, retain)
+        return selection, search, found
 
-    def make_resetter(self) -> Resetter:
-        """Makes the resetter of the selected weights."""
+    @property
+    def is_natural(self) -> bool:
+        """Whether the reset is natural, so that its values follow from the Fishers."""
+        return self.request.reset_value == "natural"
+
+    def rewinding(self) -> "Phases":
+        """The phases of the same run with a plain reset to the checkpoint, where a natural one was rejected."""
+        return replace(self, request=replace(self.request, reset_value="pretrained"))
+
+    def _natural(self, evaluator: Evaluator) -> NaturalPhase:
+        return NaturalPhase(self.request, self.args, evaluator, self.clock)
+
+    def make_resetter(self, found: FoundValues | None = None) -> Resetter:
+        """
+        Makes the resetter of the selected weights.
+
+        Args:
+            found ([`FoundValues`], *optional*):
+                What a natural reset found.
+        """
         values = self.request.reset_value, self.request.pretrained_model
-        return Resetter(self.model, *values, self.args.seed, self.clock, self.request.reset_sources)
+        find = self._natural(self.make_evaluator()).find_as_before(found) if self.is_natural else None
+        return Resetter(self.model, *values, self.args.seed, self.clock, self.request.reset_sources, find)
 
     def plan_repair(self, search: SelectionSearch | None) -> RepairPlan:
         """
@@ -204,25 +238,6 @@ class Phases:
             hard_example_share=self.args.hard_example_share,
             reset_scope=self.args.reset_scope,
             num_steps=self.plan.num_repair_steps,
-        )
-
-    def make_relearning(self, evaluator: Evaluator) -> RelearningMeasurement:
-        """
-        Makes the measurement of how fast the forget data come back.
-
-        Args:
-            evaluator ([`Evaluator`]):
-                Evaluates the models.
-        """
-        learning_rate = self.args.relearning_learning_rate
-        return RelearningMeasurement(
-            evaluator,
-            self.request.parameters_in_scope(self.args),
-            num_steps=self.args.relearning_steps,
-            learning_rate=self.args.learning_rate / 10 if learning_rate is None else learning_rate,
-            batch_size=self.args.train_batch_size,
-            num_forget_examples=self.args.relearning_num_examples,
-            seed=self.args.seed,
         )
 
     def compute_and_select(self, state: RunState, evaluator: Evaluator) -> WeightSelection:
@@ -249,6 +264,12 @@ class Phases:
         progress.fisher_fallback = forget.fallback_parameters | retain.fallback_parameters
         with self.clock.phase("Fisher plane"):
             progress.plane = run_once(lambda: fisher_plane(forget, retain, chosen.selection), is_sharded=is_sharded)
+        if self.is_natural:
+            found = self._natural(evaluator).find(chosen.selection, retain, target_of(self.args, before))
+            progress.natural = found.result
+            if found.result.is_rejected:
+                return self.rewinding().compute_and_select(state, evaluator)
+            state.save_reset_values(found.values)
         evaluate = partial(evaluator.evaluate, self.model)
         for gamma in (self.args.gamma_sweep or [])[len(progress.gamma_trials) :]:
             with self.clock.phase("gamma sweep"):
@@ -257,6 +278,20 @@ class Phases:
             state.save()
             self.trainer.interruption.check_all()
         return chosen.selection
+
+    def resetter_of(self, state: RunState, selection: WeightSelection) -> Resetter:
+        """
+        Makes the resetter of a run that has selected its weights.
+
+        Args:
+            state ([`RunState`]):
+                The state of the run.
+            selection ([`WeightSelection`]):
+                The selected weights.
+        """
+        if not self.is_natural:
+            return self.make_resetter()
+        return self.make_resetter(FoundValues(selection, state.load_reset_values(), state.progress.natural))
 
     def run_control(self, state: RunState, reset: Reset, evaluate: Callable[[str], None]) -> None:
         """
@@ -269,47 +304,20 @@ class Phases:
         if CONTROL_AFTER_REPAIR not in state.progress.stages:
             with self.clock.phase("control"):
                 num_rounds = len(state.progress.retained_by_round)
-                run_control(self.trainer, self.make_resetter(), reset, evaluate, num_rounds)
+                run_control(self.trainer, self.resetter_of(state, reset.selection), reset, evaluate, num_rounds)
         # Also in a resumed run, where the state has these results.
         for name in (CONTROL_AFTER_RESET, CONTROL_AFTER_REPAIR):
             evaluate(name)
 
-    def measure_recovery(self, state: RunState, evaluator: Evaluator, guard: FreezeGuard) -> dict[str, StageResult]:
+    def make_recovery(self, evaluator: Evaluator) -> RecoveryPhase:
         """
-        Measures whether rounding the weights, or further training, brings the forget data back.
+        Makes the measurements of whether the forget data come back.
 
         Args:
-            state ([`RunState`]):
-                The state of the run. It gets the results.
             evaluator ([`Evaluator`]):
                 Evaluates the models.
-            guard ([`FreezeGuard`]):
-                Verifies that the measurements do not change the model.
-
-        Returns:
-            `dict[str, StageResult]`: The results of the rounded models, by stage.
         """
-        models, rounded = self.request.models_to_compare, {}
-
-        def evaluate(model: nn.Module, num_bits: int) -> StageResult:
-            with self.clock.phase("quantization"):
-                result = evaluate_rounded(evaluator, model, num_bits)
-                guard.verify(self.model)
-            return result
-
-        for num_bits in self.args.quantization_bits or []:
-            for stage, model in models.items():
-                name = rounded_stage(stage, num_bits)
-                rounded[name] = state.evaluate_stage(name, partial(evaluate, model, num_bits))
-        for data in self.args.relearning_data if self.args.relearning_steps > 0 else []:
-            if data in state.progress.relearning:
-                continue
-            with self.clock.phase("relearning"):
-                state.progress.relearning[data] = self.make_relearning(evaluator).measure(models, data)
-                guard.verify(self.model)
-            state.save()
-            self.trainer.interruption.check_all()
-        return rounded
+        return RecoveryPhase(self.request, self.args, evaluator, self.trainer.interruption, self.clock)
 
     def make_report(
         self,
@@ -355,6 +363,7 @@ class Phases:
             relearning=progress.relearning.get("forget"),
             further_relearning={data: found for data, found in progress.relearning.items() if data != "forget"},
             search=progress.search,
+            natural=progress.natural,
             retained_by_round=progress.retained_by_round,
             plan=self.plan,
         )

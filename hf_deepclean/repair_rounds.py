@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from transformers import EarlyStoppingCallback
 
-from .evaluation.stages import AFTER_REPAIR, BEFORE
+from .evaluation.stages import AFTER_REPAIR, AFTER_RESET, BEFORE
 from .repair.trainer import RepairTrainer
 from .report.shortfalls import MAX_RETAIN_DROP, retained_knowledge
 from .reset.weights import read_weights, write_weights
@@ -16,12 +16,17 @@ from .state.progress import RunProgress
 from .state.run_state import RunState
 
 
+# A natural reset that costs the retained data no more than this needs no repair.
+_MAX_DROP_WITHOUT_REPAIR = 0.005
+
+
 def repair_in_rounds(
     trainer: RepairTrainer,
     state: RunState,
     checkpoint: str | bool | None,
     evaluate: Callable[[str], None],
     max_rounds: int,
+    is_natural: bool = False,
 ) -> None:
     """
     Repairs the reset of a trainer and evaluates the result, in one round or, if the retained data are not back, in
@@ -40,7 +45,15 @@ def repair_in_rounds(
             Called with the name of a stage. Evaluates the model, or takes the result from the state.
         max_rounds (`int`):
             At most this many rounds, those that the budget leaves room for.
+        is_natural (`bool`, *optional*, defaults to `False`):
+            Whether the reset was natural. Then there is a repair only if the reset cost the retained data anything, or
+            with `max_steps`, at a fifth of the learning rate: half of all weights are trained, not a few.
     """
+    if is_natural and trainer.args.max_steps <= 0 and not _is_damaged(state.progress):
+        trainer.reset.guard.verify(trainer.model)
+        state.progress.stages[AFTER_REPAIR] = state.progress.stages[AFTER_RESET]
+        evaluate(AFTER_REPAIR)
+        return
     reset, progress = trainer.reset, state.progress
     repaired, num_rounds = state.load_repaired()
     if repaired is not None:
@@ -48,7 +61,8 @@ def repair_in_rounds(
         reset.guard.verify(reset.model)
     while True:
         if repaired is None:
-            _train(trainer, state, checkpoint, is_first=num_rounds == 0)
+            with overridden(trainer.args, **({"learning_rate": trainer.args.learning_rate / 5} if is_natural else {})):
+                _train(trainer, state, checkpoint, is_first=num_rounds == 0)
             num_rounds += 1
             state.save_repaired(read_weights(reset.model, reset.selection), num_rounds)
         repaired = None
@@ -62,6 +76,11 @@ def repair_in_rounds(
             state.save()
         if not _needs_another_round(trainer, progress, max_rounds):
             return
+
+
+def _is_damaged(progress: RunProgress) -> bool:
+    _, before, now = retained_knowledge(progress.stages[BEFORE], progress.stages[AFTER_RESET])
+    return before - now > _MAX_DROP_WITHOUT_REPAIR
 
 
 def _train(trainer: RepairTrainer, state: RunState, checkpoint: str | bool | None, *, is_first: bool) -> None:

@@ -45,9 +45,10 @@ from .models.likelihood import LogLikelihoodFunction
 from .models.loading import load_model
 from .models.scope import parameters_in_scope, warn_of_frozen_weights
 from .repair.checks import check_repair_steps
+from .reset.natural import why_not_natural
 from .reset.pretrained import check_pretrained_model
 from .reset.sources import ResetSources
-from .reset.values import default_reset_value
+from .reset.values import REWINDING, default_reset_value
 from .runtime.processes import is_main_process
 
 
@@ -77,7 +78,8 @@ class UnlearningRequest:
         splits (`dict[str, Any]`):
             The data sets by name: `"forget"`, `"retain"`, and where given `"eval"` (or `"eval_NAME"`) and `"unseen"`.
         reset_value (`str`):
-            The value of the selected weights after the reset: `"zero"`, `"init"` or `"pretrained"`.
+            The value of the selected weights after the reset: `"zero"`, `"init"`, `"pretrained"` or
+            `"natural"`.
         requests (`dict[str, Sequence[int]]`):
             The rows of the forget set by request. Empty for a single request.
         reference_model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`], *optional*):
@@ -87,7 +89,7 @@ class UnlearningRequest:
         log_likelihood_func (`Callable`, *optional*):
             The caller's likelihood. By default that of the model's head.
         base_checkpoint ([`BaseCheckpoint`]):
-            The checkpoint that the model was fine-tuned from, for `"pretrained"`.
+            The checkpoint that the model was fine-tuned from, for `"pretrained"` and `"natural"`.
         reset_sources ([`ResetSources`]):
             What trials, reset and control read their values from.
     """
@@ -141,7 +143,7 @@ class UnlearningRequest:
         scope = _parameters_in_scope(model, args)
         warn_of_frozen_weights(model, args.reset_scope)
         base = _find_base_checkpoint(model, scope, args, source, model_init)
-        reset_value = args.reset_value or ("pretrained" if base.model is not None else default_reset_value(model))
+        reset_value = _reset_value(model, args, splits, base, log_likelihood_func is not None)
         _check_splits(model, args, splits, log_likelihood_func)
         forget, retain = splits["forget"], splits["retain"]
         check_requests(requests, forget)
@@ -209,7 +211,7 @@ class UnlearningRequest:
     @property
     def pretrained_model(self) -> str | PreTrainedModel | None:
         """What the weights are rewound to, if they are."""
-        return self.base_checkpoint.model if self.reset_value == "pretrained" else None
+        return self.base_checkpoint.model if self.reset_value in REWINDING else None
 
     @property
     def forget_share(self) -> float | None:
@@ -327,9 +329,9 @@ def _find_base_checkpoint(
         is_saved = isinstance(source, (str, os.PathLike))
         found = find_base_checkpoint(model, scope, is_saved=is_saved, model_init=model_init, seed=args.seed)
         _first_found[model] = found
-    if args.reset_value == "pretrained" and found.model is None:
+    if args.reset_value in REWINDING and found.model is None:
         raise ValueError(
-            "`reset_value='pretrained'` rewinds to the checkpoint before fine-tuning, and none is at hand"
+            f"`reset_value={args.reset_value!r}` rewinds to the checkpoint before fine-tuning, and none is at hand"
             f"{''.join(f'; {reason}' for reason in found.skipped)}. Pass it as `pretrained_model`, or use another "
             "`reset_value`."
         )
@@ -337,6 +339,21 @@ def _find_base_checkpoint(
     if sentence and is_main_process():
         logger.info(sentence)
     return found
+
+
+def _reset_value(
+    model: nn.Module, args: FisherUnlearningConfig, splits: Mapping[str, Any], base: BaseCheckpoint, is_custom: bool
+) -> str:
+    """The reset value, by default the best that is possible. Refuses a natural reset that is not."""
+    if args.reset_value not in (None, "natural"):
+        return args.reset_value
+    if base.model is None:
+        return default_reset_value(model)
+    options = {"rule": args.selection, "target": args.target, "gamma_sweep": args.gamma_sweep}
+    reason = why_not_natural(model, splits, is_custom=is_custom, forget_penalty=args.forget_penalty, **options)
+    if reason is not None and args.reset_value == "natural":
+        raise ValueError(f"`reset_value='natural'` is not possible here: {reason}. Use `reset_value='pretrained'`.")
+    return "natural" if reason is None else "pretrained"
 
 
 def _check_label_smoothing(args: FisherUnlearningConfig, log_likelihood_func: LogLikelihoodFunction | None) -> None:

@@ -16,6 +16,13 @@ from .repair.penalty import MIN_STEPS_PER_PENALTY, penalty_period
 from .repair.plan import MAX_UNSEEN_EXAMPLES, max_steps_for, num_repair_steps, num_steps_per_epoch
 from .report.plan import RunPlan
 from .request import UnlearningRequest
+from .reset.natural import (
+    NUM_NATURAL_FISHER_EXAMPLES,
+    NUM_RETAIN_EXAMPLES,
+    NUM_SCALE_EXAMPLES,
+    NUM_SCALES,
+    NUM_UNSEEN_EXAMPLES,
+)
 from .runtime.processes import is_main_process, num_processes
 from .selection.search import MAX_FISHER_EXAMPLES, SMALL_REQUEST
 
@@ -30,7 +37,7 @@ _LEAST_FISHER_EXAMPLES = 64
 _TRIALS, _TRIAL_EXAMPLES = (6, 3), (64, 32)
 _LEAST_STEPS = 8
 # Of the reset that moves the forget rows alone.
-_NATURAL_FISHER_EXAMPLES, _NATURAL_STEPS = 100, 40
+_NATURAL_STEPS = 40
 
 
 def plan_run(request: UnlearningRequest, args: FisherUnlearningConfig) -> RunPlan:
@@ -108,14 +115,15 @@ def warn_of_plan(plan: RunPlan, args: FisherUnlearningConfig) -> None:
 
 def natural_reset_passes(num_forget: int) -> float:
     """
-    Returns what the reset `"natural"` costs in row passes: two passes over the forget set, and forward passes over
-    samples.
+    Returns what the reset `"natural"` costs in row passes: two passes over the forget set, each with a forward pass
+    more, and forward passes over samples.
 
     Args:
         num_forget (`int`):
             Number of rows of the forget set.
     """
-    return 2 * num_forget + _FORWARD * (12 * min(num_forget, 64) + 100 + 200)
+    rows = NUM_RETAIN_EXAMPLES + NUM_UNSEEN_EXAMPLES + 2 * NUM_SCALE_EXAMPLES
+    return (2 + 4 * _FORWARD) * num_forget + _FORWARD * (NUM_SCALES * min(num_forget, NUM_SCALE_EXAMPLES) + rows)
 
 
 @dataclass(frozen=True)
@@ -177,7 +185,7 @@ class _Job:
         if args.fisher_max_examples is not None or self.has_kept_fisher:
             return args.fisher_max_examples
         if self.is_natural:
-            return _NATURAL_FISHER_EXAMPLES
+            return MAX_FISHER_EXAMPLES
         most = MAX_FISHER_EXAMPLES if args.selection == "auto" else None
         if budget is None or None in sizes:
             return most
@@ -195,6 +203,8 @@ class _Job:
     def fisher_passes(self, most: int | None) -> dict[str, float]:
         splits = ["forget"] if self.has_kept_fisher else ["forget", "retain"]
         sizes = {f"{split} Fisher": self.sizes[split] for split in splits}
+        if self.is_natural and "retain Fisher" in sizes and self.args.fisher_max_examples is None:
+            sizes["retain Fisher"] = min(sizes["retain Fisher"], NUM_NATURAL_FISHER_EXAMPLES)
         return {
             name: self.fisher_row * (size if most is None else min(most, size))
             for name, size in sizes.items()

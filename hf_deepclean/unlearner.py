@@ -21,6 +21,7 @@ from .fisher.kept_data import FisherData
 from .models.contexts import keep_base_differentiable, with_gradients
 from .models.likelihood import LogLikelihoodFunction
 from .models.loading import name_of_model
+from .natural_phase import FoundValues
 from .phases import Phases
 from .planning.preview import PreviewRun, TimedCollator, UnlearningPreview, check_no_streams
 from .publishing.mixin import PublishingMixin
@@ -113,6 +114,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
 
     selection: WeightSelection | None = None
     search: SelectionSearch | None = None
+    found_values: FoundValues | None = None
 
     @with_gradients
     def __init__(
@@ -269,14 +271,16 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         if self.selection is None:
             self.selection = phases.compute_and_select(state, evaluator)
             state.save_selection(self.selection)
+        if phases.is_natural and state.progress.natural.is_rejected:
+            phases, self.reset_value = phases.rewinding(), "pretrained"
         self.search = state.progress.search
-        self.reset = phases.make_resetter().reset(self.selection)
+        self.reset = phases.resetter_of(state, self.selection).reset(self.selection)
         evaluate(AFTER_RESET)
-        repair_in_rounds(self, state, checkpoint, evaluate, phases.plan.max_repair_rounds)
+        repair_in_rounds(self, state, checkpoint, evaluate, phases.plan.max_repair_rounds, phases.is_natural)
         integrity = IntegrityResult.of(self.reset)
         if self.args.random_mask_control:
             phases.run_control(state, self.reset, evaluate)
-        stages |= phases.measure_recovery(state, evaluator, self.reset.guard)
+        stages |= phases.make_recovery(evaluator).measure(state, self.reset.guard)
         report = phases.make_report(state, self.selection, stages, integrity)
         return phases.save_result(state, report)
 
@@ -337,7 +341,10 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         Returns:
             [`WeightSelection`]
         """
-        self.selection, self.search = self._phases.select_weights(forget, retain)
+        phases = self._phases
+        self.selection, self.search, self.found_values = phases.select_weights(forget, retain)
+        if phases.is_natural and self.found_values is None:
+            self.reset_value = "pretrained"
         return self.selection
 
     def reset_weights(self, selection: WeightSelection | None = None) -> None:
@@ -354,7 +361,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         self.selection = self.selection if selection is None else selection
         if self.selection is None:
             raise RuntimeError("There is no selection of weights to reset. Call `select_weights` first, or pass one.")
-        self.reset = self._phases.make_resetter().reset(self.selection)
+        self.reset = self._phases.make_resetter(self.found_values).reset(self.selection)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput | None:
         """Repairs the selected weights; see [`RepairTrainer.train`]."""

@@ -36,6 +36,8 @@ LAYERS = [
     "run_plan",
     "state",
     "repair_rounds",
+    "natural_phase",
+    "recovery_phase",
     "phases",
     "rehearsal",
     "planning",

@@ -182,6 +182,11 @@ def classifies_tokens(model: nn.Module) -> bool:
     return _is_one_of(model, "TOKEN_CLASSIFICATION")
 
 
+def predicts_tokens(model: nn.Module) -> bool:
+    """Whether a head gives classes or tokens of a vocabulary for the positions of a sequence."""
+    return _is_one_of(model, "TOKEN_CLASSIFICATION", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM")
+
+
 def generates_tokens(model: nn.Module, likelihood: Likelihood, batch: Mapping[str, Any]) -> bool:
     """Whether every scored token of a prepared batch is predicted only from the tokens before it."""
     return likelihood.kind == "next_token" or (likelihood.kind == "token" and _generates_labels(model, batch))

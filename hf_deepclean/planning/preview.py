@@ -153,8 +153,10 @@ class PreviewRun:
         phases = self.phases
         with restoring(phases.model):
             fishers, seconds = self._fishers(num_examples)
-            selection, search = phases.select_weights(*fishers.values())
-            reset, plan = phases.make_resetter().reset(selection), phases.plan_repair(search)
+            selection, search, found = phases.select_weights(*fishers.values())
+            if phases.is_natural and found is None:
+                phases = phases.rewinding()
+            reset, plan = phases.make_resetter(found).reset(selection), phases.plan_repair(search)
             try:
                 step, optimizer_bytes = self._measure_repair_step(reset, num_examples)
             finally:

@@ -8,6 +8,7 @@ from ..data.held_out import HOW_TO_HOLD_OUT
 from ..evaluation.measures import ACCURACIES, ACCURACY, EXACT_MATCHES, MEAN_LOSS, VERBATIM, measure_of_figure
 from ..evaluation.recovery import RELEARNING_DATA, RelearningResult
 from ..evaluation.stages import AFTER_REPAIR, BEFORE, QUANTIZATION_STAGES, REFERENCE, STAGES
+from ..reset.natural import NaturalResetResult
 from .shortfalls import retained_knowledge
 from .tables import format_console_table, format_figure
 
@@ -131,6 +132,7 @@ def _notes(report: "UnlearningReport") -> str:
     notes = [
         *_selection_notes(report),
         *([] if report.search is None else [_search_note(report)]),
+        *([] if report.natural is None else [_natural_note(report.natural)]),
         *_round_notes(report),
         *report.shortfalls(),
         *([] if report.plan is None else report.plan.sentences()),
@@ -180,6 +182,31 @@ def _search_note(report: "UnlearningReport") -> str:
         f"leaves {100 * search.min_left:.0f} % of the retained {search.measure} above the part that no reset takes "
         f"away ({100 * search.chance:.1f} %); the target was {search.target!r}{unchecked}.{penalty}"
     )
+
+
+def _natural_note(natural: NaturalResetResult) -> str:
+    losses = f"mean loss {natural.loss_before:.3f}, and {natural.target_loss:.3f} is expected of rows never seen"
+    if natural.is_rejected:
+        return (
+            f"A natural reset was tried and undone: it cost {100 * (natural.retain_before - natural.retain_after):.0f} "
+            "points of what the model knows of a sample of the retained data. The weights were rewound instead."
+        )
+    if not natural.is_needed:
+        return (
+            f"There was nothing to forget: the forget data look like data that the model never saw ({losses}). No "
+            "weight was changed."
+        )
+    return (
+        f"Before, the forget data had {losses}. The natural reset took {natural.num_steps} steps, and moved the "
+        f"selected weights by {100 * natural.movement:.1f} % of what they changed since the checkpoint; the target was "
+        f"{natural.target!r}. The mean log odds of the forget data are now {_distance(natural.distance_after)}, "
+        f"{_distance(natural.distance_before)} before."
+    )
+
+
+def _distance(distance: float) -> str:
+    side = "below (still known)" if distance > 0 else "above (less known than that)"
+    return f"{abs(distance):.2f} nats {side}"
 
 
 def _memorization_notes(report: "UnlearningReport") -> list[str]:

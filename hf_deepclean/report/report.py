@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from ..evaluation.recovery import RelearningResult
 from ..evaluation.stages import BEFORE, REFERENCE, StageResult
+from ..reset.natural import NaturalResetResult
 from ..selection.search import SelectionSearch
 from ..selection.subtraction import KeptFisherResult
 from ..selection.sweep import GammaTrial
@@ -50,6 +51,7 @@ class UnlearningReport(JsonRecord):
         further_relearning (`dict[str, RelearningResult]`): The same for training on other data; `RELEARNING_DATA`
             lists them.
         search ([`SelectionSearch`], *optional*): The trials of the selection `"auto"`.
+        natural ([`NaturalResetResult`], *optional*): What a natural reset did.
         retained_by_round (`tuple[float, ...]`): What the model knew of the retain data after each round of the repair.
         plan ([`RunPlan`], *optional*): What the run was planned to do and to cost. `None` in a report of an earlier
             version.
@@ -76,6 +78,7 @@ class UnlearningReport(JsonRecord):
     relearning: RelearningResult | None = None
     further_relearning: dict[str, RelearningResult] = field(default_factory=dict)
     search: SelectionSearch | None = None
+    natural: NaturalResetResult | None = None
     retained_by_round: tuple[float, ...] = ()
     plan: RunPlan | None = None
     saved: dict[str, str] = field(default_factory=dict)

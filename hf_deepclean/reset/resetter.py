@@ -3,7 +3,7 @@
 """Resets the selected weights of a model, and undoes the reset."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import TypeVar
@@ -66,7 +66,7 @@ class Resetter:
         model ([`~transformers.PreTrainedModel`]):
             The model.
         reset_value (`str`):
-            `"zero"`, `"init"` or `"pretrained"`; see [`reset_weights`].
+            `"zero"`, `"init"` or `"pretrained"`; see [`reset_weights`]. Or `"natural"`, with `find_values`.
         pretrained_model (`str`, *optional*):
             The model before fine-tuning, for `"pretrained"`.
         seed (`int`, *optional*, defaults to `0`):
@@ -75,6 +75,8 @@ class Resetter:
             Times the resets.
         sources ([`ResetSources`], *optional*):
             Keeps the models that values are read from. By default nothing is shared with other resetters.
+        find_values (`Callable`, *optional*):
+            Called with a selection. Returns the new values of its weights, flat.
     """
 
     model: PreTrainedModel
@@ -83,6 +85,7 @@ class Resetter:
     seed: int = 0
     clock: PhaseClock = field(default_factory=PhaseClock)
     sources: ResetSources = field(default_factory=ResetSources)
+    find_values: Callable[[WeightSelection], Mapping[str, torch.Tensor]] | None = None
 
     def reset(self, selection: WeightSelection) -> Reset:
         """
@@ -132,5 +135,8 @@ class Resetter:
                 write_weights(self.model, selection, originals)
 
     def _reset(self, selection: WeightSelection) -> None:
+        if self.find_values is not None:
+            write_weights(self.model, selection, self.find_values(selection))
+            return
         given = self.reset_value, self.pretrained_model, self.seed, self.sources
         write_weights(self.model, selection, reset_values(self.model, selection, *given))

@@ -20,7 +20,9 @@ from .sources import ResetSources
 from .weights import write_weights
 
 
-RESET_VALUES = ("zero", "init", "pretrained")
+RESET_VALUES = ("zero", "init", "pretrained", "natural")
+# Those that need the checkpoint before fine-tuning.
+REWINDING = ("pretrained", "natural")
 
 
 def reset_weights(
@@ -84,6 +86,11 @@ def reset_values(
             Keeps the models that values are read from.
     """
     check_reset_value(reset_value, pretrained_model)
+    if reset_value == "natural":
+        raise ValueError(
+            "The values of `reset_value='natural'` depend on the forget data, which `reset_weights` does not get. Use "
+            "`FisherUnlearner`, or another value."
+        )
     if is_adapted(model) and any(map(is_sharded, named_parameters(model).values())):
         raise ValueError(
             "The model is an adapter on a base that is sharded over several processes. Clean the adapter in one "
@@ -125,14 +132,14 @@ def check_reset_value(reset_value: str, pretrained_model: object | None, reset_s
         `ValueError`: If they do not fit together.
     """
     check_choice("reset_value", reset_value, RESET_VALUES)
-    if (reset_value == "pretrained") != (pretrained_model is not None):
+    if (reset_value in REWINDING) != (pretrained_model is not None):
         raise ValueError(
-            f"`reset_value={reset_value!r}` does not fit `pretrained_model={pretrained_model!r}`: 'pretrained' needs "
-            "`pretrained_model`, the model or checkpoint before fine-tuning, and the other values take none."
+            f"`reset_value={reset_value!r}` does not fit `pretrained_model={pretrained_model!r}`: 'pretrained' and "
+            "'natural' need `pretrained_model`, the model or checkpoint before fine-tuning, and the others take none."
         )
-    if reset_scope == "adapter" and reset_value == "pretrained":
+    if reset_scope == "adapter" and reset_value in REWINDING:
         raise ValueError(
-            "`reset_value='pretrained'` rewinds a model to the checkpoint before fine-tuning, but an adapter did not "
+            f"`reset_value={reset_value!r}` rewinds a model to the checkpoint before fine-tuning, but an adapter did not "
             "exist before its training. With `reset_scope='adapter'` use `reset_value='init'`, the initial values of "
             "the adapter, or 'zero'."
         )

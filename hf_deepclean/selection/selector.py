@@ -81,6 +81,9 @@ class WeightSelector:
             Whether the model is sharded over several processes.
         clock ([`PhaseClock`], *optional*):
             Times the selection.
+        takes_all (`bool`, *optional*, defaults to `False`):
+            Whether the rule `"auto"` selects all weights that matter to the forget data, without trials, since the
+            reset moves each of them as far as its ratio of the Fishers allows.
     """
 
     model: nn.Module
@@ -96,6 +99,7 @@ class WeightSelector:
     is_adapter: bool
     is_sharded: bool
     clock: PhaseClock = field(default_factory=PhaseClock)
+    takes_all: bool = False
 
     def select(
         self,
@@ -124,6 +128,9 @@ class WeightSelector:
                 no trials).
         """
         with self.clock.phase("selection"):
+            if self.takes_all:
+                largest = LargestRatios(forget, retain)
+                return largest.select(largest.num_candidates), None
             if self.rule == "auto":
                 return self._search(forget, retain, evaluator, try_reset, before)
             values = {

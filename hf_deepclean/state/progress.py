@@ -10,6 +10,7 @@ from typing import Any
 from ..evaluation.recovery import RelearningResult
 from ..evaluation.stages import StageResult
 from ..report.json_record import from_json_types, to_json_types
+from ..reset.natural import NaturalResetResult
 from ..runtime.files import replaced
 from ..runtime.sealed_files import digest_of_json, sealed, unsealed
 from ..selection.fisher_plane import FisherPlane
@@ -40,6 +41,7 @@ class RunProgress:
         relearning (`dict[str, RelearningResult]`): Results of the relearning that are done, by the data trained on.
         search ([`SelectionSearch`], *optional*): The record of the trials, if the rule is `"auto"`.
         files (`list[str]`): Names of the files that must be beside the record.
+        natural ([`NaturalResetResult`], *optional*): What a natural reset found, once there is a selection.
         retained_by_round (`tuple[float, ...]`): What the model knew of the retain data after each round of the repair.
     """
 
@@ -55,6 +57,7 @@ class RunProgress:
     relearning: dict[str, RelearningResult] = field(default_factory=dict)
     search: SelectionSearch | None = None
     retained_by_round: tuple[float, ...] = ()
+    natural: NaturalResetResult | None = None
     files: list[str] = field(default_factory=list)
 
     @property

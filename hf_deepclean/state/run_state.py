@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 _SELECTION = "selection.safetensors"
 _REPAIRED = "repaired.safetensors"
+_RESET_VALUES = "reset_values.safetensors"
 # The share of one process in the Fisher pass of a data set.
 _FISHER = "{split}-fisher-{share}.safetensors"
 
@@ -258,6 +259,14 @@ class RunState:
 
         on_main_process(save)
         self.interruption.check_all()
+
+    def save_reset_values(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Saves the new values of the weights that will be selected. Without the selection they are found anew."""
+        on_main_process(lambda: self._write_tensors(_RESET_VALUES, values))
+
+    def load_reset_values(self) -> dict[str, torch.Tensor]:
+        """Returns the new values of the selected weights that a natural reset found."""
+        return self._read_tensors(_RESET_VALUES)[0]
 
     def load_repaired(self) -> tuple[dict[str, torch.Tensor] | None, int]:
         """Returns the values of the selected weights after the last round of the repair, and its number, from 1."""

@@ -86,7 +86,7 @@ def test_relearning_sees_of_the_forget_data_what_its_kind_says(tmp_path):
     )
     forget, retain = (as_set(tiny.digits().select(rows)[:]) for rows in (FORGET, RETAIN))
     phases = unlearner._phases
-    relearning = phases.make_relearning(phases.make_evaluator())
+    relearning = phases.make_recovery(phases.make_evaluator()).make_relearning()
     batches = {
         kind: [as_set(batch) for batch in islice(relearning.batches(kind), 60)]
         for kind in ("forget", "retain", "few_forget")
