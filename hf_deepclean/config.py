@@ -104,7 +104,7 @@ class FisherUnlearningConfig(TrainingArguments):
             default is `"natural"` where it is possible, else `"pretrained"`; without it `"init"` for adapters and
             models with token embeddings, `"zero"` for all others.
         pretrained_model (`str`, *optional*):
-            Path or id of the checkpoint before fine-tuning, for `"pretrained"` and `"natural"`: the same architecture and
+            Path or id of the checkpoint before fine-tuning, for `"pretrained"` and `"natural"`: same architecture and
             size, with any head or none, in any precision. Weights of a new head and of added tokens get a fresh
             initialisation instead. It is checked before any work; see [`check_pretrained_model`]. By default it is
             looked for on this machine; see [`find_base_checkpoint`].

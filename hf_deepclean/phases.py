@@ -189,13 +189,13 @@ class Phases:
         """
         evaluator, try_reset = self.make_evaluator(), self.make_resetter().try_reset
         selection, search = self.make_selector().select(forget, retain, evaluator, try_reset)
-        found = None
-        if self.is_natural:
-            target = target_of(self.args, evaluator.evaluate(self.model))
-            found = self._natural(evaluator).find(selection, retain, target)
-            if found.result.is_rejected:
-                return self.rewinding().select_weights(forget, retain)
-        return selection, search, found
+        if not self.is_natural:
+            return selection, search, None
+        target = target_of(self.args, evaluator.evaluate(self.model))
+        found = self._natural(evaluator).find(selection, retain, target)
+        return (
+            self.rewinding().select_weights(forget, retain) if found.result.is_rejected else (selection, None, found)
+        )
 
     @property
     def is_natural(self) -> bool:
@@ -210,13 +210,7 @@ class Phases:
         return NaturalPhase(self.request, self.args, evaluator, self.clock)
 
     def make_resetter(self, found: FoundValues | None = None) -> Resetter:
-        """
-        Makes the resetter of the selected weights.
-
-        Args:
-            found ([`FoundValues`], *optional*):
-                What a natural reset found.
-        """
+        """Makes the resetter of the selected weights, with what a natural reset found."""
         values = self.request.reset_value, self.request.pretrained_model
         find = self._natural(self.make_evaluator()).find_as_before(found) if self.is_natural else None
         return Resetter(self.model, *values, self.args.seed, self.clock, self.request.reset_sources, find)
@@ -277,6 +271,7 @@ class Phases:
             progress.gamma_trials += (trial,)
             state.save()
             self.trainer.interruption.check_all()
+        state.save_selection(chosen.selection)
         return chosen.selection
 
     def resetter_of(self, state: RunState, selection: WeightSelection) -> Resetter:

@@ -45,7 +45,7 @@ from .models.likelihood import LogLikelihoodFunction
 from .models.loading import load_model
 from .models.scope import parameters_in_scope, warn_of_frozen_weights
 from .repair.checks import check_repair_steps
-from .reset.natural import why_not_natural
+from .reset.checks import why_not_natural
 from .reset.pretrained import check_pretrained_model
 from .reset.sources import ResetSources
 from .reset.values import REWINDING, default_reset_value

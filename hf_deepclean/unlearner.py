@@ -105,10 +105,9 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
     Example:
 
     ```python
-    >>> args = FisherUnlearningConfig("clean-model", num_train_epochs=5, learning_rate=5e-3)
+    >>> args = FisherUnlearningConfig("clean-model")
     >>> unlearner = FisherUnlearner(model, args, forget_dataset=forget, retain_dataset=retain, unseen_dataset=holdout)
-    >>> print(unlearner.unlearn())
-    >>> print(unlearner.push_to_hub("me/clean-model"))
+    >>> print(unlearner.unlearn(), unlearner.push_to_hub("me/clean-model"))
     ```
     """
 
@@ -267,10 +266,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             stages[name] = state.evaluate_stage(name, lambda: evaluator.evaluate(self.model))
 
         evaluate(BEFORE)
-        self.selection = state.load_selection()
-        if self.selection is None:
-            self.selection = phases.compute_and_select(state, evaluator)
-            state.save_selection(self.selection)
+        self.selection = state.load_selection() or phases.compute_and_select(state, evaluator)
         if phases.is_natural and state.progress.natural.is_rejected:
             phases, self.reset_value = phases.rewinding(), "pretrained"
         self.search = state.progress.search
@@ -341,15 +337,14 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         Returns:
             [`WeightSelection`]
         """
-        phases = self._phases
-        self.selection, self.search, self.found_values = phases.select_weights(forget, retain)
-        if phases.is_natural and self.found_values is None:
+        self.selection, self.search, self.found_values = self._phases.select_weights(forget, retain)
+        if self.found_values is None and self.reset_value == "natural":
             self.reset_value = "pretrained"
         return self.selection
 
     def reset_weights(self, selection: WeightSelection | None = None) -> None:
         """
-        Resets the selected weights to `reset_value`, and takes the digests of everything else.
+        Resets the selected weights, and takes the digests of everything else.
 
         Args:
             selection ([`WeightSelection`], *optional*):

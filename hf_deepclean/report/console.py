@@ -187,9 +187,10 @@ def _search_note(report: "UnlearningReport") -> str:
 def _natural_note(natural: NaturalResetResult) -> str:
     losses = f"mean loss {natural.loss_before:.3f}, and {natural.target_loss:.3f} is expected of rows never seen"
     if natural.is_rejected:
+        cost = 100 * (natural.retain_before - natural.retain_after)
         return (
-            f"A natural reset was tried and undone: it cost {100 * (natural.retain_before - natural.retain_after):.0f} "
-            "points of what the model knows of a sample of the retained data. The weights were rewound instead."
+            f"A natural reset was tried and undone: it cost {cost:.0f} points of what the model knows of a sample of "
+            "the retained data. The weights were rewound instead."
         )
     if not natural.is_needed:
         return (
@@ -198,7 +199,7 @@ def _natural_note(natural: NaturalResetResult) -> str:
         )
     return (
         f"Before, the forget data had {losses}. The natural reset took {natural.num_steps} steps, and moved the "
-        f"selected weights by {100 * natural.movement:.1f} % of what they changed since the checkpoint; the target was "
+        f"weights by {100 * natural.movement:.1f} % of what they changed since the checkpoint; the target was "
         f"{natural.target!r}. The mean log odds of the forget data are now {_distance(natural.distance_after)}, "
         f"{_distance(natural.distance_before)} before."
     )

@@ -3,7 +3,7 @@
 """The natural reset: steps that take away the forget data and cost the retained data little."""
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,17 +15,14 @@ from torch.utils.data import Subset
 
 from ..data.batches import IGNORED, move_batch, split_labels
 from ..data.loaders import seeded_batches
-from ..data.streams import is_stream
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.predictions import ExamplePredictions
 from ..fisher.diagonal import FisherDiagonal
-from ..models.adapters.parameters import is_adapted
 from ..models.contexts import autocasting, differentiable_mode, evaluation_mode, only_trainable, restoring
-from ..models.heads import find_likelihood, num_classes, predicts_tokens, prepare_batch
+from ..models.heads import find_likelihood, prepare_batch
 from ..models.label_alignment import logits_of
 from ..models.likelihood import Likelihood
 from ..runtime.sharded_models import named_parameters
-from ..runtime.shards import is_sharded
 from ..selection.knowledge import knowledge
 from ..selection.weight_selection import WeightSelection
 from .targets import ForgetTargets, estimate_targets, label_losses, log_odds
@@ -36,18 +33,18 @@ from .weights import read_weights
 NUM_NATURAL_FISHER_EXAMPLES = 100
 # Examples that show how hard rows are, and what a model knows of unseen rows.
 NUM_RETAIN_EXAMPLES, NUM_UNSEEN_EXAMPLES = 200, 250
-# At most this many forget examples show how long the whole movement must be, and as many retained ones what it costs.
+# At most this many forget examples show how long the whole movement must be, and as many retained what it costs.
 NUM_SCALE_EXAMPLES = 64
 
-# Added to the retain Fisher, as a share of its mean over all weights. Weights that matter to no retained example of the
-# sample would move without bound.
+# Added to the retain Fisher, as a share of its mean over all weights. Weights that matter to no retained example of
+# the sample would move without bound.
 _DAMPING = 1e-3
 # Examples per step, passes over the forget data, and the least number of steps.
 _STEP_SIZE, _NUM_PASSES, _MIN_STEPS = 25, 2, 4
 # The share of the best length that a step takes, since the next batch wants another one.
 _CAUTION = 0.7
-# The whole movement is made at most this many times as long, in at most this number of trials, or until the forget data
-# are this near to their targets.
+# The whole movement is made at most this many times as long, in at most this number of trials, or until the forget
+# data are this near to their targets.
 _MAX_SCALE, NUM_SCALES, _NEAR = 3.0, 5, 0.03
 # Forget data whose log odds are within this of the targets already, in nats, leave nothing to forget.
 _NOTHING_TO_FORGET = 0.2
@@ -149,8 +146,8 @@ class NaturalReset:
                 `"unseen"` or `"chance"`; see [`estimate_targets`].
 
         Returns:
-            `tuple[dict[str, torch.Tensor], NaturalResetResult]`: The new values of the selected weights, flat, and what
-                was done.
+            `tuple[dict[str, torch.Tensor], NaturalResetResult]`: The new values of the selected weights, flat, and
+                what was done.
 
         Raises:
             `ValueError`: If a row of the forget data makes no example, or several.
@@ -380,47 +377,3 @@ def _result_of(
 ) -> NaturalResetResult:
     losses = float(targets.present.mean()), float(targets.wanted.mean())
     return NaturalResetResult(num_steps, scale, *losses, targets.distance, distance, movement, target)
-
-
-def why_not_natural(
-    model: nn.Module,
-    splits: Mapping[str, Any],
-    *,
-    rule: str,
-    target: str | None,
-    is_custom: bool,
-    forget_penalty: float | None,
-    gamma_sweep: Collection[float] | None,
-) -> str | None:
-    """
-    Tells why a run cannot have a natural reset, or returns `None` if it can.
-
-    Args:
-        model ([`~transformers.PreTrainedModel`]):
-            The model.
-        splits (`dict[str, Any]`):
-            The data sets by name.
-        rule (`str`):
-            The rule of selection.
-        target (`str`, *optional*):
-            What the forget data should be like afterwards, if it is given.
-        is_custom (`bool`):
-            Whether the likelihood is the caller's.
-        forget_penalty, gamma_sweep:
-            As in the configuration.
-    """
-    tokens = predicts_tokens(model)
-    parameters = named_parameters(model).values()
-    reasons = {
-        f"the rule of selection is {rule!r}, not 'auto'": rule != "auto",
-        "`gamma_sweep` tries resets to a fixed value": bool(gamma_sweep),
-        "`forget_penalty` belongs to the repair of other resets": bool(forget_penalty),
-        "the likelihood is a `log_likelihood_func`": is_custom,
-        "an adapter is reset to its values before training": is_adapted(model),
-        "the model is sharded over several processes": any(map(is_sharded, parameters)),
-        "the head has neither a class per example nor tokens": num_classes(model) is None and not tokens,
-        "classes of tokens cannot be taken away by it": target == "chance" and tokens,
-        "there is no `unseen_dataset`": "unseen" not in splits and target != "chance",
-        "a data set is a stream": any(map(is_stream, splits.values())),
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None)

@@ -94,15 +94,15 @@ def estimate_targets(
 
     How hard a row is shows halfway back to the checkpoint, where little of what was learnt by heart is left: its loss
     there has a rank among the retained rows. Its target is the loss of unseen rows at the same rank, under the model
-    as it is. The other classes share the rest as they do halfway, as sharply as makes the targets right as often as the
-    model is on unseen rows.
+    as it is. The other classes share the rest as they do halfway, as sharply as makes the targets right as often as
+    the model is on unseen rows.
 
-    If classes are to go (target `"chance"`), their probability becomes what the model gives a wrong class of a retained
-    row, by the mean of the logarithms.
+    If classes are to go (target `"chance"`), their probability becomes what the model gives a wrong class of a
+    retained row, by the mean of the logarithms.
 
     Args:
         now (`dict[str, ExamplePredictions]`):
-            The model's answers on `"forget"`, and on a sample of `"unseen"`, or of `"retain"` for the target `"chance"`.
+            The model's answers on `"forget"`, and on a sample of `"unseen"`, for the target `"chance"` of `"retain"`.
         halfway (`dict[str, ExamplePredictions]`):
             The answers on `"forget"` halfway to the checkpoint, and on a sample of `"retain"`.
         target (`str`):

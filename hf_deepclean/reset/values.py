@@ -139,7 +139,7 @@ def check_reset_value(reset_value: str, pretrained_model: object | None, reset_s
         )
     if reset_scope == "adapter" and reset_value in REWINDING:
         raise ValueError(
-            f"`reset_value={reset_value!r}` rewinds a model to the checkpoint before fine-tuning, but an adapter did not "
+            f"`reset_value={reset_value!r}` goes back to the checkpoint before fine-tuning, but an adapter did not "
             "exist before its training. With `reset_scope='adapter'` use `reset_value='init'`, the initial values of "
             "the adapter, or 'zero'."
         )

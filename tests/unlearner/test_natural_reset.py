@@ -9,9 +9,10 @@ import torch
 from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hf_deepclean import FisherUnlearner, FisherUnlearningConfig, UnlearningReport
+from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
 from hf_deepclean.evaluation.stages import AFTER_REPAIR, AFTER_RESET, BEFORE
 from hf_deepclean.natural_phase import NaturalPhase
+from hf_deepclean.report.report import load_report
 from tests import tiny
 
 
@@ -77,7 +78,7 @@ def test_rows_learnt_by_heart_are_as_well_known_as_unseen_rows_after_a_natural_r
     # On neither side of what is expected of unseen rows.
     assert abs(natural.distance_after) < 0.3 * natural.distance_before
     assert report.integrity.num_selected_changed > 0 and report.search is None
-    assert UnlearningReport.from_json_file(tmp_path / "out" / "report.json").natural == natural
+    assert load_report(tmp_path / "out" / "report.json").natural == natural
     assert "The natural reset took" in str(report) and "moves back" not in str(report)
 
 
