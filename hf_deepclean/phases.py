@@ -187,8 +187,8 @@ class Phases:
             forget, retain ([`FisherDiagonal`]):
                 The Fishers of the forget and of the retain set.
         """
-        evaluator, try_reset = self.make_evaluator(), self.make_resetter().try_reset
-        selection, search = self.make_selector().select(forget, retain, evaluator, try_reset)
+        evaluator = self.make_evaluator()
+        selection, search = self.make_selector().select(forget, retain, evaluator, self.make_resetter().try_reset)
         if not self.is_natural:
             return selection, search, None
         target = target_of(self.args, evaluator.evaluate(self.model))

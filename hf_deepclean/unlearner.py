@@ -347,8 +347,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         Resets the selected weights, and takes the digests of everything else.
 
         Args:
-            selection ([`WeightSelection`], *optional*):
-                The weights to reset. By default those of [`~FisherUnlearner.select_weights`].
+            selection ([`WeightSelection`], *optional*): The weights. By default those of `select_weights`.
 
         Raises:
             `RuntimeError`: If no weights were selected.
