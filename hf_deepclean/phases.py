@@ -192,7 +192,7 @@ class Phases:
         if not self.is_natural:
             return selection, search, None
         target = target_of(self.args, evaluator.evaluate(self.model))
-        found = self._natural(evaluator).find(selection, retain, target)
+        found = NaturalPhase(self.request, self.args, evaluator, self.clock).find(selection, retain, target)
         return (
             self.rewinding().select_weights(forget, retain) if found.result.is_rejected else (selection, None, found)
         )
@@ -206,13 +206,11 @@ class Phases:
         """The phases of the same run with a plain reset to the checkpoint, where a natural one was rejected."""
         return replace(self, request=replace(self.request, reset_value="pretrained"))
 
-    def _natural(self, evaluator: Evaluator) -> NaturalPhase:
-        return NaturalPhase(self.request, self.args, evaluator, self.clock)
-
     def make_resetter(self, found: FoundValues | None = None) -> Resetter:
         """Makes the resetter of the selected weights, with what a natural reset found."""
         values = self.request.reset_value, self.request.pretrained_model
-        find = self._natural(self.make_evaluator()).find_as_before(found) if self.is_natural else None
+        natural = NaturalPhase(self.request, self.args, self.make_evaluator(), self.clock)
+        find = natural.find_as_before(found) if self.is_natural else None
         return Resetter(self.model, *values, self.args.seed, self.clock, self.request.reset_sources, find)
 
     def plan_repair(self, search: SelectionSearch | None) -> RepairPlan:
@@ -259,7 +257,9 @@ class Phases:
         with self.clock.phase("Fisher plane"):
             progress.plane = run_once(lambda: fisher_plane(forget, retain, chosen.selection), is_sharded=is_sharded)
         if self.is_natural:
-            found = self._natural(evaluator).find(chosen.selection, retain, target_of(self.args, before))
+            found = NaturalPhase(self.request, self.args, evaluator, self.clock).find(
+                chosen.selection, retain, target_of(self.args, before)
+            )
             progress.natural = found.result
             if found.result.is_rejected:
                 return self.rewinding().compute_and_select(state, evaluator)
