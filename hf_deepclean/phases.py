@@ -142,13 +142,7 @@ class Phases:
             return fisher_pass.compute(self.model, parameters, dataset, description, checkpoint)
 
     def max_fisher_examples(self, dataset: Any) -> int | None:
-        """
-        Returns the largest number of examples of a data set that enter its Fisher, or `None` for all.
-
-        Args:
-            dataset ([`~datasets.Dataset`], map-style or iterable):
-                The data set.
-        """
+        """Returns the largest number of examples of a data set that enter its Fisher, or `None` for all."""
         # The first rows of a stream may all be of one class.
         if is_stream(dataset) or self.args.fisher_max_examples is not None:
             return self.args.fisher_max_examples
@@ -199,7 +193,7 @@ class Phases:
 
     @property
     def is_natural(self) -> bool:
-        """Whether the reset is natural, so that its values follow from the Fishers."""
+        """Whether the reset is natural."""
         return self.request.reset_value == "natural"
 
     def rewinding(self) -> "Phases":
@@ -209,8 +203,8 @@ class Phases:
     def make_resetter(self, found: FoundValues | None = None) -> Resetter:
         """Makes the resetter of the selected weights, with what a natural reset found."""
         values = self.request.reset_value, self.request.pretrained_model
-        natural = NaturalPhase(self.request, self.args, self.make_evaluator(), self.clock)
-        find = natural.find_as_before(found) if self.is_natural else None
+        phase = NaturalPhase(self.request, self.args, self.make_evaluator(), self.clock)
+        find = phase.find_as_before(found) if self.is_natural else None
         return Resetter(self.model, *values, self.args.seed, self.clock, self.request.reset_sources, find)
 
     def plan_repair(self, search: SelectionSearch | None) -> RepairPlan:
