@@ -135,7 +135,8 @@ def check_reset_value(reset_value: str, pretrained_model: object | None, reset_s
     if (reset_value in REWINDING) != (pretrained_model is not None):
         raise ValueError(
             f"`reset_value={reset_value!r}` does not fit `pretrained_model={pretrained_model!r}`: 'pretrained' and "
-            "'natural' need `pretrained_model`, the model or checkpoint before fine-tuning, and the others take none."
+            "'natural' need `pretrained_model`, the model or checkpoint before fine-tuning, and the other values take "
+            "none."
         )
     if reset_scope == "adapter" and reset_value in REWINDING:
         raise ValueError(
