@@ -8,13 +8,13 @@ from torch import nn
 
 from ..models.adapters.parameters import is_adapted
 from ..models.scope import parameters_in_scope
-from ..reset.values import RESET_VALUES, default_reset_value, reset_weights
+from ..reset.values import RESET_VALUES, REWINDING, default_reset_value, reset_weights
 from ..selection.weight_selection import draw_weights
 from .data import UnlearningData
 from .training import TrainingMethod, check_not_empty, train_on_retain_data
 
 
-_VALUES = tuple(value for value in RESET_VALUES if value != "pretrained")
+_VALUES = tuple(value for value in RESET_VALUES if value not in REWINDING)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ def test_weights_of_a_language_model_get_initial_values_and_no_zeros():
         ({"reset_fraction": 0.0}, "`reset_fraction` is 0.0 but"),
         ({"reset_fraction": 1.5}, "`reset_fraction` is 1.5 but"),
         ({"reset_value": "pretrained"}, "`reset_value` is 'pretrained' but must be one of 'zero', 'init'"),
+        ({"reset_value": "natural"}, "`reset_value` is 'natural' but must be one of 'zero', 'init'"),
     ],
 )
 def test_shares_and_values_out_of_range_are_refused(values, message):

@@ -86,6 +86,22 @@ def test_every_estimator_and_every_reset_value_has_words_of_its_own(name, values
     assert len({str(UnlearningCard.from_report(report)) for report in reports}) == len(values)
 
 
+def test_a_card_tells_that_a_natural_reset_moved_all_weights_and_that_a_repair_followed_only_if_needed():
+    record = public("size")
+    settings = record.settings | {"reset_value": "natural", "pretrained_hub_id": "me/base"}
+    natural = str(UnlearningCard.from_report(replace(record, settings=settings)))
+    assert "All weights that matter to the data to forget were selected (rule `adaptive`)." in natural
+    assert "checkpoint before fine-tuning, [me/base](https://huggingface.co/me/base)." in natural
+    assert "repaired, only if the retained data had lost more than half a point, by" in natural
+    assert "a fifth of the learning rate 0.0001" in natural and "were reset to" not in natural
+    withheld = public()
+    withheld = replace(withheld, settings=withheld.settings | {"reset_value": "natural", "max_steps": 7})
+    text = str(UnlearningCard.from_report(withheld))
+    assert "were selected.\n3. These" in text and "They were repaired by training" in text and "7 steps" in text
+    for card in (natural, text):
+        assert_is_a_valid_card(card)
+
+
 def test_nothing_can_be_left_undefined():
     with pytest.raises(jinja2.UndefinedError):
         _template().render(report=public())

@@ -56,7 +56,7 @@ def test_init_draws_what_a_fresh_model_has_also_for_a_loaded_model(tmp_path):
     ("reset_value", "pretrained", "message"),
     [
         ("none", None, "must be one of 'zero', 'init', 'pretrained'"),
-        ("pretrained", None, "needs `pretrained_model`"),
+        ("pretrained", None, "'natural' need `pretrained_model`"),
         ("zero", "some/model", "the other values take none"),
     ],
 )

@@ -154,7 +154,7 @@ def test_what_is_measured_in_the_end_goes_on_where_it_was_interrupted(tmp_path, 
                 patch.setattr(Evaluator, "predict", stop)
                 return evaluate_rounded(evaluator, model, num_bits)
 
-        monkeypatch.setattr("hf_deepclean.phases.evaluate_rounded", evaluate)
+        monkeypatch.setattr("hf_deepclean.recovery_phase.evaluate_rounded", evaluate)
 
     def trained_on(allowed):
         def measured(relearning, models, data):

@@ -13,12 +13,14 @@ from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
 from hf_deepclean.evaluation.stages import AFTER_REPAIR, AFTER_RESET, BEFORE
 from hf_deepclean.natural_phase import NaturalPhase
 from hf_deepclean.report.report import load_report
+from hf_deepclean.reset.weights import read_weights
 from tests import tiny
 
 
 NUM_ROWS, NUM_FORGOTTEN = 60, 12
 
 
+@cache
 def guessed(first, number):
     """Digits with labels drawn at random, which a model can only learn by heart."""
     rows = tiny.digits().select(range(first, first + number)).with_format(None)
@@ -27,22 +29,23 @@ def guessed(first, number):
 
 
 @cache
-def checkpoint_and_fine_tuned(hidden_size):
+def checkpoint_and_fine_tuned():
     torch.manual_seed(1)
-    checkpoint = tiny.vit(num_labels=10, hidden_size=hidden_size, intermediate_size=2 * hidden_size).eval()
+    checkpoint = tiny.vit(num_labels=10, hidden_size=32, intermediate_size=64, num_hidden_layers=1).eval()
     model, batch = copy.deepcopy(checkpoint), guessed(0, NUM_ROWS)[:]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(150):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(100):
         optimizer.zero_grad()
         model(**batch).loss.backward()
         optimizer.step()
     return checkpoint, model.eval()
 
 
-def natural_run(directory, forget=None, hidden_size=32, **kwargs):
-    checkpoint, model = (copy.deepcopy(part) for part in checkpoint_and_fine_tuned(hidden_size))
+def natural_run(directory, forget=None, **kwargs):
+    checkpoint, model = (copy.deepcopy(part) for part in checkpoint_and_fine_tuned())
     rows = guessed(0, NUM_ROWS)
-    defaults = {"num_train_epochs": 1, "learning_rate": 5e-3, "per_device_train_batch_size": 16, "disable_tqdm": True}
+    defaults = {"num_train_epochs": 1, "max_repair_rounds": 1, "learning_rate": 5e-3, "disable_tqdm": True}
+    defaults |= {f"per_device_{part}_batch_size": size for part, size in (("train", 16), ("eval", 64), ("fisher", 64))}
     data = {
         "forget_dataset": rows.select(range(NUM_FORGOTTEN)) if forget is None else forget,
         "retain_dataset": rows.select(range(NUM_FORGOTTEN, NUM_ROWS)),
@@ -54,10 +57,25 @@ def natural_run(directory, forget=None, hidden_size=32, **kwargs):
     return FisherUnlearner(model, args, **{name: part for name, part in data.items() if part is not None})
 
 
+LIMIT = "hf_deepclean.reset.natural.MAX_RETAIN_DROP"
+
+
 @pytest.fixture
 def without_a_limit(monkeypatch):
     """Such small models have no room for what they learnt by heart, and every natural reset would be rejected."""
-    monkeypatch.setattr("hf_deepclean.reset.natural.MAX_RETAIN_DROP", 1.0)
+    monkeypatch.setattr(LIMIT, 1.0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A whole run with a control: the unlearner, the report and the values that were found for the reset."""
+    found, find = [], NaturalPhase.find
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LIMIT, 1.0)
+        patch.setattr(NaturalPhase, "find", lambda self, *args: found.append(find(self, *args)) or found[-1])
+        unlearner = natural_run(tmp_path_factory.mktemp("whole") / "out", random_mask_control=True)
+        assert unlearner.reset_value == "natural"
+        return unlearner, unlearner.unlearn(), found
 
 
 def weights(model):
@@ -68,17 +86,15 @@ def equal(first, second):
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_rows_learnt_by_heart_are_as_well_known_as_unseen_rows_after_a_natural_reset(tmp_path, without_a_limit):
-    unlearner = natural_run(tmp_path / "out")
-    assert unlearner.reset_value == "natural"
-    report = unlearner.unlearn()
+def test_rows_learnt_by_heart_are_as_well_known_as_unseen_rows_after_a_natural_reset(whole, without_a_limit):
+    unlearner, report, _ = whole
     natural, before, after = report.natural, report.stages[BEFORE], report.stages[AFTER_RESET]
     assert natural.is_needed and natural.target == "unseen" and 0 < natural.movement
     assert before.splits["forget"].accuracy > 0.9 and after.splits["forget"].accuracy < 0.5
     # On neither side of what is expected of unseen rows.
     assert abs(natural.distance_after) < 0.3 * natural.distance_before
     assert report.integrity.num_selected_changed > 0 and report.search is None
-    assert load_report(tmp_path / "out" / "report.json").natural == natural
+    assert load_report(f"{unlearner.args.output_dir}/report.json").natural == natural
     assert "The natural reset took" in str(report) and "moves back" not in str(report)
 
 
@@ -91,9 +107,7 @@ def test_there_is_nothing_to_forget_of_rows_that_the_model_never_saw_and_no_bit_
     assert report.stages[AFTER_REPAIR] == report.stages[AFTER_RESET]
 
 
-def test_an_interrupted_natural_reset_continues_to_the_same_bits(tmp_path, monkeypatch, without_a_limit):
-    expected = natural_run(tmp_path / "whole")
-    expected.unlearn()
+def test_an_interrupted_natural_reset_continues_to_the_same_bits(tmp_path, monkeypatch, whole, without_a_limit):
     found, evaluated = [], []
     find = NaturalPhase.find
 
@@ -117,32 +131,35 @@ def test_an_interrupted_natural_reset_continues_to_the_same_bits(tmp_path, monke
     assert equal(original, weights(unlearner.model))
     again = natural_run(tmp_path / "out")
     again.unlearn(resume_from_checkpoint=True)
-    assert len(found) == 1 and equal(weights(expected.model), weights(again.model))
+    assert len(found) == 1 and equal(weights(whole[0].model), weights(again.model))
 
 
-def test_phases_one_by_one_make_the_same_reset_as_a_whole_run(tmp_path, without_a_limit):
-    whole, steps = natural_run(tmp_path / "whole", num_train_epochs=0), natural_run(tmp_path / "steps")
-    whole.unlearn()
+def test_phases_one_by_one_make_the_same_reset_as_a_whole_run(tmp_path, whole, without_a_limit):
+    steps, expected = natural_run(tmp_path / "steps"), whole[2][0]
     before = weights(steps.model)
     steps.select_weights(*(steps.compute_fisher(data) for data in (steps.forget_dataset, steps.retain_dataset)))
     assert equal(before, weights(steps.model)) and steps.found_values.result.is_needed
     steps.reset_weights()
-    assert equal(weights(whole.model), weights(steps.model))
+    assert equal(expected.selection.indices, steps.selection.indices)
+    assert equal(expected.values, read_weights(steps.model, expected.selection))
 
 
 def test_a_reset_that_costs_a_model_without_room_too_much_is_undone_and_the_weights_are_rewound(tmp_path):
-    unlearner = natural_run(tmp_path / "out", hidden_size=16)
+    few = {"num_selection_trials": 3, "num_train_epochs": 0}
+    unlearner = natural_run(tmp_path / "out", **few)
     report = unlearner.unlearn()
     assert report.natural.is_rejected and unlearner.reset_value == report.settings["reset_value"] == "pretrained"
     assert report.search is not None and "was tried and undone" in str(report)
-    steps = natural_run(tmp_path / "steps", hidden_size=16)
+    steps = natural_run(tmp_path / "steps", **few)
     steps.select_weights(*(steps.compute_fisher(data) for data in (steps.forget_dataset, steps.retain_dataset)))
     assert steps.found_values is None and steps.search == report.search
 
 
-def test_the_control_moves_random_weights_without_the_fisher(tmp_path, without_a_limit):
-    report = natural_run(tmp_path / "out", random_mask_control=True).unlearn()
+def test_the_control_moves_random_weights_without_the_fisher(whole):
+    _, report, (found, control) = whole
     assert {"control_after_reset", "control_after_repair"} <= report.stages.keys()
+    assert control.selection.num_selected == found.selection.num_selected
+    assert not equal(found.values, control.values)
 
 
 def test_a_dry_run_of_a_natural_reset_changes_nothing(tmp_path, without_a_limit):
@@ -179,13 +196,13 @@ def test_where_it_is_not_possible_rewinding_is_the_default_and_asking_for_it_is_
 
 def test_texts_of_a_language_model_are_forgotten_token_by_token(tmp_path, without_a_limit):
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     checkpoint = LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=60, max_position_embeddings=32)).eval()
     tokens = torch.randint(0, 60, (90, 10), generator=torch.Generator().manual_seed(3))
     texts = Dataset.from_dict({"input_ids": tokens.tolist(), "labels": tokens.tolist()}).with_format("torch")
     model, batch = copy.deepcopy(checkpoint), {"input_ids": tokens[:50], "labels": tokens[:50]}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(150):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(100):
         optimizer.zero_grad()
         model(**batch).loss.backward()
         optimizer.step()
