@@ -3,9 +3,9 @@
 """Repairs again while the retained data are not back and a further round brings back more of them."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, TrainingArguments
 
 from .evaluation.stages import AFTER_REPAIR, AFTER_RESET, BEFORE
 from .repair.trainer import RepairTrainer
@@ -47,7 +47,7 @@ def repair_in_rounds(
             At most this many rounds, those that the budget leaves room for.
         is_natural (`bool`, *optional*, defaults to `False`):
             Whether the reset was natural. Then there is a repair only if the reset cost the retained data anything, or
-            with `max_steps`, at a fifth of the learning rate: half of all weights are trained, not a few.
+            with `max_steps`.
     """
     if is_natural and trainer.args.max_steps <= 0 and not _is_damaged(state.progress):
         trainer.reset.guard.verify(trainer.model)
@@ -61,8 +61,7 @@ def repair_in_rounds(
         reset.guard.verify(reset.model)
     while True:
         if repaired is None:
-            with overridden(trainer.args, **({"learning_rate": trainer.args.learning_rate / 5} if is_natural else {})):
-                _train(trainer, state, checkpoint, is_first=num_rounds == 0)
+            _train(trainer, state, checkpoint, is_first=num_rounds == 0)
             num_rounds += 1
             state.save_repaired(read_weights(reset.model, reset.selection), num_rounds)
         repaired = None
@@ -76,6 +75,20 @@ def repair_in_rounds(
             state.save()
         if not _needs_another_round(trainer, progress, max_rounds):
             return
+
+
+def at_repair_rate(args: TrainingArguments, reset_value: str) -> AbstractContextManager[None]:
+    """
+    Sets the learning rate of a repair inside a block. After a natural reset it is a fifth of that in the arguments,
+    since half of all weights are trained, not a few.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]):
+            The arguments of the repair.
+        reset_value (`str`):
+            The reset value of the run.
+    """
+    return overridden(args, learning_rate=args.learning_rate / (5 if reset_value == "natural" else 1))
 
 
 def _is_damaged(progress: RunProgress) -> bool:

@@ -27,7 +27,7 @@ from .planning.preview import PreviewRun, TimedCollator, UnlearningPreview, chec
 from .publishing.mixin import PublishingMixin
 from .rehearsal.rehearsal import rehearse
 from .repair.trainer import RepairTrainer
-from .repair_rounds import repair_in_rounds
+from .repair_rounds import at_repair_rate, repair_in_rounds
 from .report.report import UnlearningReport
 from .report.results import IntegrityResult
 from .request import UnlearningRequest, check_overrides, name_splits
@@ -136,8 +136,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         preprocess_logits_for_metrics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         model_init: Callable[[], PreTrainedModel] | None = None,
     ) -> None:
-        if args is None:
-            args = FisherUnlearningConfig(f"{name_of_model(model)}-unlearned")
+        args = FisherUnlearningConfig(f"{name_of_model(model)}-unlearned") if args is None else args
         check_metrics_arguments(args, compute_metrics)
         if not isinstance(args, FisherUnlearningConfig):
             args = FisherUnlearningConfig.from_training_arguments(args)
@@ -360,7 +359,8 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput | None:
         """Repairs the selected weights; see [`RepairTrainer.train`]."""
         self.plan = self._phases.plan_repair(self.search)
-        return super().train(resume_from_checkpoint, **kwargs)
+        with at_repair_rate(self.args, self.reset_value):
+            return super().train(resume_from_checkpoint, **kwargs)
 
     def evaluate_unlearning(self, model: PreTrainedModel | None = None) -> StageResult:
         """

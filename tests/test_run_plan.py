@@ -91,7 +91,9 @@ def test_a_rule_without_trials_reads_all_rows_if_a_third_of_the_budget_allows_it
 
 def test_the_natural_reset_takes_the_place_of_the_trials(plan_of):
     plan = plan_of(20, 1000, 7000, reset_value="natural")
-    assert plan.passes["reset"] == natural_reset_passes(20) == 40 + (12 * 20 + 300) / 3
+    # Two passes and four forward passes over the forget rows, five over their sample, one over the other samples.
+    expected = (2 + 4 / 3) * 20 + (5 * 20 + 200 + 250 + 2 * 64) / 3
+    assert plan.passes["reset"] == natural_reset_passes(20) == pytest.approx(expected)
     assert "selection" not in plan.passes and plan.max_fisher_examples == 100
     assert plan.num_repair_steps <= 41 and plan.total <= plan.budget_passes
 

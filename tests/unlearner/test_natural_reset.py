@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig
 from hf_deepclean.evaluation.stages import AFTER_REPAIR, AFTER_RESET, BEFORE
 from hf_deepclean.natural_phase import NaturalPhase
+from hf_deepclean.repair.trainer import RepairTrainer
 from hf_deepclean.report.report import load_report
 from hf_deepclean.reset.weights import read_weights
 from tests import tiny
@@ -69,13 +70,22 @@ def without_a_limit(monkeypatch):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A whole run with a control: the unlearner, the report and the values that were found for the reset."""
-    found, find = [], NaturalPhase.find
+    found, rates, find, train = [], [], NaturalPhase.find, RepairTrainer.train
+
+    def noted(self, *args, **kwargs):
+        rates.append(self.args.learning_rate)
+        return train(self, *args, **kwargs)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LIMIT, 1.0)
         patch.setattr(NaturalPhase, "find", lambda self, *args: found.append(find(self, *args)) or found[-1])
+        patch.setattr(RepairTrainer, "train", noted)
         unlearner = natural_run(tmp_path_factory.mktemp("whole") / "out", random_mask_control=True)
         assert unlearner.reset_value == "natural"
-        return unlearner, unlearner.unlearn(), found
+        report = unlearner.unlearn()
+        # The control is repaired as the cleaned model is.
+        assert rates == [5e-3 / 5] * 2 and unlearner.args.learning_rate == 5e-3
+        return unlearner, report, found
 
 
 def weights(model):
