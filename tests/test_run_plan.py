@@ -94,7 +94,8 @@ def test_the_natural_reset_takes_the_place_of_the_trials(plan_of):
     # Two passes and four forward passes over the forget rows, five over their sample, one over the other samples.
     expected = (2 + 4 / 3) * 20 + (5 * 20 + 200 + 250 + 2 * 64) / 3
     assert plan.passes["reset"] == natural_reset_passes(20) == pytest.approx(expected)
-    assert "selection" not in plan.passes and plan.max_fisher_examples == 100
+    assert "selection" not in plan.passes and plan.max_fisher_examples == 500
+    assert plan.passes["forget Fisher"] == 1.5 * 20 and plan.passes["retain Fisher"] == 1.5 * 100
     assert plan.num_repair_steps <= 41 and plan.total <= plan.budget_passes
 
 
