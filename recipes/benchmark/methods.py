@@ -97,6 +97,11 @@ class Budget:
         )
 
     @property
+    def num_training_steps(self) -> int:
+        """Number of optimizer steps of the training."""
+        return math.ceil(self.num_examples / MAX_COST / self.batch_size)
+
+    @property
     def num_train(self) -> int:
         """Number of all training examples."""
         return self.num_forget + self.num_retain
@@ -172,8 +177,8 @@ def run_ours(
             reset_scope="adapter" if task.adapter else "full",
             reset_value="init" if task.family.is_fine_tuned and checkpoint is None else None,
             pretrained_model=None if checkpoint is None else str(checkpoint),
-            # The cost is bounded, as that of the baselines.
-            max_repair_rounds=1,
+            # As `from_trainer` knows it.
+            training_steps=budget.num_training_steps,
             learning_rate=5 * budget.learning_rate,
             per_device_train_batch_size=budget.batch_size,
             per_device_eval_batch_size=256,
