@@ -23,6 +23,7 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 import argparse  # noqa: E402
 import copy  # noqa: E402
 import json  # noqa: E402
+import math  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
@@ -30,6 +31,7 @@ from collections.abc import Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
+from unittest import mock  # noqa: E402
 
 import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
@@ -46,16 +48,22 @@ from tasks import TASKS, Task  # noqa: E402
 from train_models import train_model  # noqa: E402
 
 from hf_deepclean import FisherUnlearner, FisherUnlearningConfig  # noqa: E402
+from hf_deepclean.evaluation.figures.divergence import jensen_shannon_divergence  # noqa: E402
 from hf_deepclean.evaluation.figures.membership import membership_attack  # noqa: E402
 from hf_deepclean.report.tables import format_markdown_table  # noqa: E402
 from hf_deepclean.runtime.files import replaced  # noqa: E402
 from hf_deepclean.selection.search import UnrecoverableResetError  # noqa: E402
 
 
-TASK_NAMES = ("digits-random", "text-random", "biographies-full")
+TASK_NAMES = ("digits-random", "text-random", "biographies-full", "minilm-random-3", "minilm-random-7")
 # Number of rows of a request, and number of requests of that size, of which no two share a row.
 REQUESTS = {1: 3, 3: 2, 10: 1, 25: 1, 50: 1}
 POOL_SIZE = max(REQUESTS)
+# Of fine-tuned models: more requests, and this number of references, whose losses show what chance does.
+FINE_TUNED_REQUESTS = {1: 7, 3: 7, 10: 5, 25: 2, 50: 1}
+NUM_REFERENCES = 3
+# For the report; the measurements here read all retained rows.
+NUM_EVALUATED_EXAMPLES = 100
 
 
 class SmallRequestTask(Task):
@@ -77,7 +85,8 @@ class SmallRequestTask(Task):
 
     def folder(self, role: str, seed: int) -> str:
         """The name of the folder of a trained model."""
-        return f"small-{super().folder(role, seed)}" if role == "reference" else super().folder(role, seed)
+        folder = super().folder(role, seed)
+        return f"small-{folder}" if role.startswith("reference") else folder
 
 
 def small_task(name: str) -> SmallRequestTask:
@@ -86,9 +95,9 @@ def small_task(name: str) -> SmallRequestTask:
     return SmallRequestTask(task.name, task.request, task.family, task.adapter)
 
 
-def requests(data: TaskData) -> Iterator[tuple[int, int, TaskData]]:
+def requests(data: TaskData, numbers: dict[int, int] = REQUESTS) -> Iterator[tuple[int, int, TaskData]]:
     """Yields every request: its number of rows, its number, and its data. The other rows of the pool are retained."""
-    for size, number in REQUESTS.items():
+    for size, number in numbers.items():
         for turn in range(min(number, len(data.forget) // size)):
             gone = range(turn * size, (turn + 1) * size)
             forget = [data.forget[place] for place in gone]
@@ -107,9 +116,15 @@ def measure(model: nn.Module, data: TaskData) -> dict[str, float]:
     return result
 
 
-def answer(model: nn.Module, task: Task, data: TaskData, seed: int, with_unseen: bool, **options: Any) -> dict:
-    """Answers a request on defaults. Returns the measurements and the processor seconds."""
+def answer(
+    model: nn.Module, task: Task, data: TaskData, seed: int, with_unseen: bool, base: Path | None, **options: Any
+) -> tuple[dict, nn.Module]:
+    """Answers a request on defaults. Returns the measurements and the processor seconds, and the model."""
     recipe = task.family.recipe
+    if task.family.is_fine_tuned:
+        epochs, rows = recipe.original_num_train_epochs, len(data.forget) + len(data.retain)
+        steps = math.ceil(epochs * rows / recipe.original_per_device_train_batch_size)
+        options |= {"pretrained_model": str(base), "training_steps": steps}
     model = copy.deepcopy(model)
     with tempfile.TemporaryDirectory() as folder:
         settings = {
@@ -129,11 +144,26 @@ def answer(model: nn.Module, task: Task, data: TaskData, seed: int, with_unseen:
             splits["unseen_dataset"] = data.unseen
         start = time.process_time()
         try:
-            report = FisherUnlearner(model, args, data.data_collator, **splits).unlearn()
+            with mock.patch("hf_deepclean.evaluation.samples.MAX_EVALUATED_EXAMPLES", NUM_EVALUATED_EXAMPLES):
+                report = FisherUnlearner(model, args, data.data_collator, **splits).unlearn()
         except UnrecoverableResetError:
-            return {"refused": True}
+            return {"refused": True}, model
     share, seconds = report.selection.num_selected / report.selection.num_in_scope, time.process_time() - start
-    return measure(model, data) | {"seconds": seconds, "phases": dict(report.seconds), "share": share}
+    found = measure(model, data) | {"seconds": seconds, "phases": dict(report.seconds), "share": share}
+    if report.natural is not None:
+        found |= {"is_needed": report.natural.is_needed, "is_rejected": report.natural.is_rejected}
+    return found, model
+
+
+def measure_loss(model: nn.Module, data: TaskData) -> float:
+    """The mean loss of the forget data."""
+    return float(-predict(model, data.forget, data).confidence().mean())
+
+
+def divergence(model: nn.Module, other: nn.Module, data: TaskData) -> float | None:
+    """The mean Jensen-Shannon divergence of the answers on the forget data."""
+    answers = [predict(one, data.forget, data).log_probabilities for one in (model, other)]
+    return None if answers[0] is None else float(jensen_shannon_divergence(*answers).mean())
 
 
 def summarize(results: list[dict[str, Any]]) -> str:
@@ -162,6 +192,35 @@ def summarize(results: list[dict[str, Any]]) -> str:
     )
 
 
+def summarize_fine_tuned(results: list[dict[str, Any]]) -> str:
+    """Makes a Markdown table of requests to fine-tuned models, compared with several references."""
+    results, rows = [result for result in results if len(result["reference_losses"]) > 1], []
+    for task, size in dict.fromkeys((r["task"], r["size"]) for r in results):
+        found = [r for r in results if (r["task"], r["size"]) == (task, size)]
+        within = sum(_is_within(r["after"]["forget_loss"], r["reference_losses"]) for r in found)
+        before = sum(_is_within(r["before"]["forget_loss"], r["reference_losses"]) for r in found)
+        farther = sum(r["after"]["divergence"] > r["before"]["divergence"] for r in found)
+        nothing = sum(not r["after"].get("is_needed", True) for r in found)
+        losses = [np.mean([r[stage]["forget_loss"] for r in found]) for stage in ("before", "after", "reference")]
+        drop = max(100 * (r["before"]["retain"] - r["after"]["retain"]) for r in found)
+        cells = [*(f"{loss:.2f}" for loss in losses), f"{before}", f"{within}", f"{farther}", f"{nothing}"]
+        rows.append([task, str(size), str(len(found)), *cells, f"{drop:.1f}"])
+    head = ["task", "rows", "requests", "forget loss before", "after", "reference", "within before", "within after"]
+    return format_markdown_table([*head, "farther", "nothing to forget", "largest retain drop"], rows) if rows else ""
+
+
+def _is_within(loss: float, references: list[float]) -> bool:
+    """Whether a loss lies in the 95 % interval of the loss of one more reference, by the t distribution."""
+    mean, spread = np.mean(references), np.std(references, ddof=1)
+    reach = student_t(len(references) - 1) * spread * (1 + 1 / len(references)) ** 0.5
+    return abs(loss - mean) <= reach
+
+
+def student_t(freedom: int) -> float:
+    """The 97.5 % quantile of the t distribution with 1 to 4 degrees of freedom."""
+    return (12.71, 4.30, 3.18, 2.78)[freedom - 1]
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Answer requests of 1 to 50 rows.")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/small"), help="Folder of the results.")
@@ -188,20 +247,30 @@ def main(args: argparse.Namespace) -> None:
             found = json.loads(path.read_text()) if path.exists() else []
             done = {(result["size"], result["turn"], result["unseen"]) for result in found}
             data = task.data(seed, source)
-            models = {role: train_model(task, role, seed, source, models_dir) for role in ("original", "reference")}
+            numbers = FINE_TUNED_REQUESTS if task.family.is_fine_tuned else REQUESTS
+            further = range(2, NUM_REFERENCES + 1) if task.family.is_fine_tuned else ()
+            roles = ["original", "reference", *(f"reference{number}" for number in further)]
+            models = {role: train_model(task, role, seed, source, models_dir) for role in roles}
+            base = task.base_folder(models_dir, seed)
             for with_unseen in [word == "yes" for word in args.unseen]:
-                for size, turn, request in requests(data):
+                for size, turn, request in requests(data, numbers):
                     if (size, turn, with_unseen) in done or size not in args.sizes:
                         continue
                     outcome = {"task": name, "seed": seed, "size": size, "turn": turn, "unseen": with_unseen}
                     outcome |= {"before": measure(models["original"], request)}
                     outcome |= {"reference": measure(models["reference"], request)}
-                    outcome |= {"after": answer(models["original"], task, request, seed, with_unseen)}
+                    outcome["after"], model = answer(models["original"], task, request, seed, with_unseen, base)
+                    outcome["reference_losses"] = [
+                        measure_loss(models[role], request) for role in roles if role.startswith("reference")
+                    ]
+                    for stage, one in (("before", models["original"]), ("after", model)):
+                        outcome[stage]["divergence"] = divergence(one, models["reference"], request)
                     found.append(outcome)
                     with replaced(path) as file:
                         file.write_text(json.dumps(found, indent=2) + "\n")
             results += found
     print(summarize(results))
+    print(summarize_fine_tuned(results))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def train_model(task: Task, role: str, seed: int, source: DataSource, models: Pa
         task ([`Task`]):
             The task.
         role (`str`):
-            `"base"`, `"original"`, `"reference"`, or `"reference2"`: a reference whose training draws otherwise.
+            `"base"`, `"original"`, `"reference"`, or `"reference2"` and so on: a reference whose training draws
+            otherwise.
         seed (`int`):
             Seed of data and training.
         source ([`DataSource`]):
@@ -62,7 +63,7 @@ def train_model(task: Task, role: str, seed: int, source: DataSource, models: Pa
     elif role == "base":
         # The base reads its rows once, which `load_biographies` repeats, at its own learning rate.
         settings = (1, BASE_LEARNING_RATE)
-    seed += OTHER_SEED if role == "reference2" else 0
+    seed += OTHER_SEED * (int(role.removeprefix("reference") or 1) - 1) if role.startswith("reference") else 0
     set_seed(seed)
     model = task.new_model(data, None if role == "base" else base)
     args = SimpleNamespace(disable_tqdm=True, use_cpu=True, bf16=False, seed=seed)
