@@ -13,6 +13,7 @@ from torch import nn
 from transformers.utils import CONFIG_NAME
 
 from .config import FisherUnlearningConfig
+from .data.batches import by_length
 from .data.loaders import BatchSource
 from .data.streams import is_stream
 from .evaluation.evaluator import Evaluator
@@ -38,7 +39,7 @@ from .report.provenance import Provenance, library_versions
 from .report.report import REPORT_NAME, UnlearningReport
 from .report.results import IntegrityResult, SelectionResult
 from .request import UnlearningRequest
-from .reset.natural import NUM_NATURAL_FISHER_EXAMPLES
+from .reset.natural import BATCH_SIZE, NUM_NATURAL_FISHER_EXAMPLES
 from .reset.resetter import Reset, Resetter
 from .run_plan import plan_run
 from .runtime.clock import PhaseClock
@@ -127,9 +128,10 @@ class Phases:
             checkpoint ([`FisherCheckpoint`], *optional*):
                 Where the pass is saved from time to time, and continues from.
         """
+        size = self.args.per_device_fisher_batch_size
         fisher_pass = FisherPass(
             self.source,
-            self.args.per_device_fisher_batch_size,
+            min(size, BATCH_SIZE) if self.is_natural else size,
             fisher_type=self.args.fisher_type,
             log_likelihood_func=self.trainer.log_likelihood_func,
             seed=self.args.seed,
@@ -138,6 +140,8 @@ class Phases:
             autocast_dtype=autocast_of_fishers(self.args, self.request.kept_fisher),
         )
         parameters = self.request.parameters_in_scope(self.args)
+        if self.is_natural and self.max_fisher_examples(dataset) is not None:
+            dataset = by_length(self.source.sample(dataset, self.max_fisher_examples(dataset)))[0]
         with self.clock.phase(description):
             return fisher_pass.compute(self.model, parameters, dataset, description, checkpoint)
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from ..data.batches import IGNORED, move_batch, split_labels
+from ..data.batches import IGNORED, by_length, move_batch, split_labels
 from ..data.loaders import seeded_batches
 from ..evaluation.evaluator import Evaluator
 from ..evaluation.predictions import ExamplePredictions
@@ -41,6 +41,8 @@ NUM_SCALE_EXAMPLES = 64
 _DAMPING = 1e-3
 # Examples per step, passes over the forget data, and the least number of steps.
 _STEP_SIZE, _NUM_PASSES, _MIN_STEPS = 25, 2, 4
+# Rows of similar length are differentiated and evaluated together, with little padding.
+_PART_SIZE, BATCH_SIZE = 13, 32
 # The share of the best length that a step takes, since the next batch wants another one.
 _CAUTION = 0.7
 # The whole movement is made at most this many times as long, in at most this number of trials, or until the forget
@@ -204,10 +206,15 @@ class NaturalReset:
         return targets
 
     def _predict(self, rows: Mapping[str, Any]) -> dict[str, ExamplePredictions]:
-        evaluator = replace(self.evaluator, compute_metrics=None)
-        return {
-            split: evaluator.predict(self.model, dataset, f"targets on {split}") for split, dataset in rows.items()
-        }
+        return {split: self.predict(dataset, f"targets on {split}") for split, dataset in rows.items()}
+
+    def predict(self, dataset: Any, description: str) -> ExamplePredictions:
+        """The answers of the model on a small data set."""
+        rows, places = by_length(dataset)
+        evaluator = replace(self.evaluator, compute_metrics=None, batch_size=min(self.batch_size, BATCH_SIZE))
+        answers = evaluator.predict(self.model, rows, description)
+        # Rows that make no example, or several, are told later.
+        return answers.select(places) if len(answers.log_likelihood) == len(places) else answers
 
 
 @dataclass(frozen=True)
@@ -228,6 +235,7 @@ class _Movement:
         """Takes all steps, and returns their number."""
         evaluator, model, seed = self.reset.evaluator, self.reset.model, self.reset.seed
         rows, collator = evaluator.source.rows_and_collator(evaluator.splits["forget"], "natural reset")
+        ranks, size = by_length(rows)[1], min(self.reset.batch_size, _PART_SIZE)
         per_pass = max(1, round(len(rows) / _STEP_SIZE))
         num_passes = max(_NUM_PASSES, math.ceil(_MIN_STEPS / per_pass))
         generator, length, likelihood = np.random.default_rng(seed), None, None
@@ -236,8 +244,9 @@ class _Movement:
                 for number, places in enumerate(np.array_split(generator.permutation(len(rows)), per_pass)):
                     evaluator.interruption.check()
                     parts = []
-                    for first in range(0, len(places), self.reset.batch_size):
-                        part = places[first : first + self.reset.batch_size].tolist()
+                    places = places[np.argsort(ranks[places], kind="stable")]
+                    for first in range(0, len(places), size):
+                        part = places[first : first + size].tolist()
                         batches = seeded_batches(Subset(rows, part), len(part), collator, seed + turn + number)
                         batch = move_batch(prepare_batch(model, next(batches)[1]), next(model.parameters()).device)
                         parts.append((batch, targets.entries_of(part)))
@@ -285,7 +294,7 @@ class _Movement:
         Makes the movement as long as makes the forget data no better and no worse known than their targets. Returns by
         how much, and how far the mean log odds then are below those of the targets.
         """
-        evaluator, parameters = replace(self.reset.evaluator, compute_metrics=None), self.parameters
+        evaluator, parameters = self.reset.evaluator, self.parameters
         number = len(evaluator.splits["forget"])
         places = np.sort(np.random.default_rng(self.reset.seed).permutation(number)[:NUM_SCALE_EXAMPLES])
         sample, entries = Subset(evaluator.splits["forget"], places.tolist()), targets.entries_of(places)
@@ -294,7 +303,7 @@ class _Movement:
         def losses_at(scale: float) -> np.ndarray:
             for name, moved in change.items():
                 torch.add(self.before[name], moved, alpha=scale, out=parameters[name].data)
-            return label_losses(evaluator.predict(self.reset.model, sample, "natural reset"))
+            return label_losses(self.reset.predict(sample, "natural reset"))
 
         low, high, scale = (0.0, targets.lead(targets.present[entries], entries)), None, 1.0
         for number in range(NUM_SCALES):
