@@ -13,9 +13,8 @@ from torch import nn
 from transformers.utils import CONFIG_NAME
 
 from .config import FisherUnlearningConfig
-from .data.batches import by_length
 from .data.loaders import BatchSource
-from .data.streams import is_stream
+from .data.streams import by_length, is_stream
 from .evaluation.evaluator import Evaluator
 from .evaluation.samples import rows_to_evaluate
 from .evaluation.stages import BEFORE, CONTROL_AFTER_REPAIR, CONTROL_AFTER_RESET, StageResult

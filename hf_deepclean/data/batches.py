@@ -5,11 +5,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import Subset
-
-from .streams import is_stream
 
 
 LABELS = "labels"
@@ -67,24 +63,3 @@ def num_examples(batch: Mapping[str, Any]) -> int:
 def move_batch(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with every tensor on `device`."""
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-
-
-def by_length(dataset: Any) -> tuple[Any, np.ndarray]:
-    """
-    Orders the rows of a small data set by their numbers of tokens. All rows are read once.
-
-    Args:
-        dataset ([`~datasets.Dataset`] or map-style):
-            The data set. A stream, and rows without tokens, stay as they are.
-
-    Returns:
-        `tuple[Any, np.ndarray]`: The rows, and for every row of the data set its place among them.
-    """
-    if is_stream(dataset):
-        return dataset, np.arange(0)
-    number = len(dataset)
-    first = dataset[0] if number else None
-    if not isinstance(first, dict) or "input_ids" not in first:
-        return dataset, np.arange(number)
-    order = np.argsort([len(dataset[place]["input_ids"]) for place in range(number)], kind="stable")
-    return Subset(dataset, order.tolist()), np.argsort(order)

@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any
 
 import datasets
-from torch.utils.data import IterableDataset
+import numpy as np
+from torch.utils.data import IterableDataset, Subset
 
 from .row_errors import DataError, check_num_rows, positions_in, reading_error
 
@@ -92,3 +93,24 @@ class _FirstRows(IterableDataset):
 
     def __iter__(self) -> Iterator[Any]:
         return islice(self.dataset, self.size)
+
+
+def by_length(dataset: Any) -> tuple[Any, np.ndarray]:
+    """
+    Orders the rows of a small data set by their numbers of tokens. All rows are read once.
+
+    Args:
+        dataset ([`~datasets.Dataset`] or map-style):
+            The data set. A stream, and rows without tokens, stay as they are.
+
+    Returns:
+        `tuple[Any, np.ndarray]`: The rows, and for every row of the data set its place among them.
+    """
+    if is_stream(dataset):
+        return dataset, np.arange(0)
+    number = len(dataset)
+    first = dataset[0] if number else None
+    if not isinstance(first, dict) or "input_ids" not in first:
+        return dataset, np.arange(number)
+    order = np.argsort([len(dataset[place]["input_ids"]) for place in range(number)], kind="stable")
+    return Subset(dataset, order.tolist()), np.argsort(order)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_deepclean.data.batches import by_length, num_examples, split_labels
+from hf_deepclean.data.batches import num_examples, split_labels
 
 
 def test_start_and_end_positions_are_stacked():
@@ -32,12 +32,3 @@ def test_a_batch_without_labels_is_refused_by_its_keys(keys):
 def test_what_is_no_batch_is_refused_as_what_it_is(batch, message):
     with pytest.raises(ValueError, match=message):
         split_labels(batch)
-
-
-def test_rows_are_ordered_by_their_numbers_of_tokens_and_their_places_lead_back():
-    rows = [{"input_ids": [1] * length} for length in (3, 1, 2, 1)]
-    ordered, places = by_length(rows)
-    assert [len(row["input_ids"]) for row in ordered] == [1, 1, 2, 3]
-    assert [ordered[place] for place in places] == rows
-    images = [{"pixel_values": 1.0}, {"pixel_values": 2.0}]
-    assert by_length(images)[0] is images and by_length(images)[1].tolist() == [0, 1]
