@@ -17,7 +17,7 @@ from .state.run_state import RunState
 
 
 # A natural reset that costs the retained data no more than this needs no repair.
-_MAX_DROP_WITHOUT_REPAIR = 0.01
+_MAX_DROP_WITHOUT_REPAIR = 0.02
 
 
 def repair_in_rounds(

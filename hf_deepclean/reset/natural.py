@@ -31,11 +31,11 @@ from .weights import read_weights
 
 
 # At most this many retained examples enter the Fisher that steps are divided by.
-NUM_NATURAL_FISHER_EXAMPLES = 64
+NUM_NATURAL_FISHER_EXAMPLES = 100
 # Examples that show how hard rows are, and what a model knows of unseen rows.
-NUM_RETAIN_EXAMPLES, NUM_UNSEEN_EXAMPLES = 100, 200
+NUM_RETAIN_EXAMPLES, NUM_UNSEEN_EXAMPLES = 150, 250
 # At most this many forget examples show how long the whole movement must be, and as many retained what it costs.
-NUM_SCALE_EXAMPLES = 48
+NUM_SCALE_EXAMPLES = 64
 
 # Added to the retain Fisher, as a share of its mean over all weights. Weights that matter to no retained example of
 # the sample would move without bound.
@@ -48,7 +48,7 @@ _PART_SIZE, BATCH_SIZE = 13, 32
 _CAUTION = 0.7
 # The whole movement is made at most this many times as long, in at most this number of trials, or until the forget
 # data are this near to their targets.
-_MAX_SCALE, NUM_SCALES, _NEAR = 3.0, 4, 0.04
+_MAX_SCALE, NUM_SCALES, _NEAR = 3.0, 4, 0.03
 # Forget data whose log odds are within this of the targets already, in nats, leave nothing to forget.
 _NOTHING_TO_FORGET = 0.2
 # A natural reset that costs a sample of the retained data more knowledge than this is rejected.

@@ -72,7 +72,7 @@ class ForgetTargets:
             entries (`np.ndarray`):
                 The places of their targets.
         """
-        return float(np.tanh(log_odds(self.losses[entries])[None] - log_odds(losses)[:, None]).mean())
+        return float(np.tanh(log_odds(self.wanted[entries])[None] - log_odds(losses)[:, None]).mean())
 
 
 def log_odds(losses: np.ndarray) -> np.ndarray:
