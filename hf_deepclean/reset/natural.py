@@ -75,6 +75,8 @@ class NaturalResetResult:
         target (`str`): `"unseen"` or `"chance"`.
         retain_before, retain_after (`float`): What the model knew and knows of a sample of the retain data; see
             [`knowledge`].
+        is_rejected (`bool`): Whether it cost the retained data too much, as in a model without room for what it learnt
+            by heart.
     """
 
     num_steps: int
@@ -87,11 +89,7 @@ class NaturalResetResult:
     target: str
     retain_before: float = 0.0
     retain_after: float = 0.0
-
-    @property
-    def is_rejected(self) -> bool:
-        """Whether it costs the retained data too much, as in a model without room for what it learnt by heart."""
-        return self.retain_before - self.retain_after > MAX_RETAIN_DROP
+    is_rejected: bool = False
 
     @property
     def is_needed(self) -> bool:
@@ -176,7 +174,8 @@ class NaturalReset:
                 for name, value in before.items():
                     parameters[name].copy_(value)
         result = _result_of(targets, num_steps, scale, distance, share, target)
-        return values, replace(result, retain_before=known, retain_after=after)
+        is_rejected = known - after > MAX_RETAIN_DROP
+        return values, replace(result, retain_before=known, retain_after=after, is_rejected=is_rejected)
 
     def _knowledge_of_retain(self) -> float:
         sample = self.evaluator.source.sample(self.evaluator.splits["retain"], NUM_SCALE_EXAMPLES)

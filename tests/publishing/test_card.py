@@ -92,7 +92,7 @@ def test_a_card_tells_that_a_natural_reset_moved_all_weights_and_that_a_repair_f
     natural = str(UnlearningCard.from_report(replace(record, settings=settings)))
     assert "All weights that matter to the data to forget were selected (rule `adaptive`)." in natural
     assert "checkpoint before fine-tuning, [me/base](https://huggingface.co/me/base)." in natural
-    assert "repaired, only if the retained data had lost more than half a point, by" in natural
+    assert "repaired, only if the retained data had lost more than two points, by" in natural
     assert "a fifth of the learning rate 0.0001" in natural and "were reset to" not in natural
     withheld = public()
     withheld = replace(withheld, settings=withheld.settings | {"reset_value": "natural", "max_steps": 7})
