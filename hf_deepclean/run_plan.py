@@ -223,7 +223,7 @@ class _Job:
 
     def selection_passes(self, num_trials: int, num_examples: int) -> dict[str, float]:
         if self.is_natural:
-            return {"reset": natural_reset_passes(self.sizes["forget"] or 0)}
+            return {"natural reset": natural_reset_passes(self.sizes["forget"] or 0)}
         if self.args.selection != "auto":
             return {}
         sizes = [self.sizes.get(split) or num_examples for split in ("forget", "retain")]

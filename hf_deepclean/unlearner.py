@@ -233,7 +233,8 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
             `TypeError`: If a subclass overrides a phase; see [`check_overrides`].
         """
         check_overrides(self, FisherUnlearner)
-        state = RunState(self.args.output_dir, self.args.state_save_seconds, self.interruption)
+        args, reset_value = self.args, self.reset_value
+        state = RunState(args.output_dir, args.state_save_seconds, self.interruption)
         with state.held(resuming=bool(resume_from_checkpoint)):
             identity = identity_of_run(self.request, self.args, self, state.digests_format())
             self.request.check_kept_fisher(identity["model"], checked=self._request)
@@ -243,6 +244,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
                 try:
                     report = self._run(state, resume_from_checkpoint)
                 except BaseException as error:
+                    self.reset_value = reset_value  # A rejected natural reset is part of the run to continue.
                     # The other processes of a sharded model may be gone.
                     if self.reset is not None and not self.is_sharded:
                         self.reset.undo()
@@ -255,8 +257,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         return report
 
     def _run(self, state: RunState, checkpoint: str | bool | None) -> UnlearningReport:
-        phases, stages = self._phases, {}
-        evaluator = phases.make_evaluator()
+        phases, evaluator, stages = self._phases, self._phases.make_evaluator(), {}
         if self.reference_model is not None:
             # Also in a resumed run: all others are compared with its answers.
             evaluator, stages[REFERENCE] = self._compare(evaluator)
@@ -276,8 +277,7 @@ class FisherUnlearner(PublishingMixin, RepairTrainer):
         if self.args.random_mask_control:
             phases.run_control(state, self.reset, evaluate)
         stages |= phases.make_recovery(evaluator).measure(state, self.reset.guard)
-        report = phases.make_report(state, self.selection, stages, integrity)
-        return phases.save_result(state, report)
+        return phases.save_result(state, phases.make_report(state, self.selection, stages, integrity))
 
     @with_gradients
     def preview(self, num_examples: int = 64) -> UnlearningPreview:

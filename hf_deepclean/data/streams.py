@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 from torch.utils.data import IterableDataset, Subset
 
+from ..runtime.random_state import all_seeded
 from .row_errors import DataError, check_num_rows, positions_in, reading_error
 
 
@@ -109,8 +110,10 @@ def by_length(dataset: Any) -> tuple[Any, np.ndarray]:
     if is_stream(dataset):
         return dataset, np.arange(0)
     number = len(dataset)
-    first = dataset[0] if number else None
+    with all_seeded(0):
+        first = dataset[0] if number else None
     if not isinstance(first, dict) or "input_ids" not in first:
         return dataset, np.arange(number)
-    order = np.argsort([len(dataset[place]["input_ids"]) for place in range(number)], kind="stable")
+    with all_seeded(0):
+        order = np.argsort([len(dataset[place]["input_ids"]) for place in range(number)], kind="stable")
     return Subset(dataset, order.tolist()), np.argsort(order)

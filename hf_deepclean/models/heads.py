@@ -187,6 +187,11 @@ def predicts_tokens(model: nn.Module) -> bool:
     return _is_one_of(model, "TOKEN_CLASSIFICATION", "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM")
 
 
+def masks_tokens(model: nn.Module) -> bool:
+    """Whether a head fills in masked tokens of its own input, and does not also write texts."""
+    return _is_one_of(model, "MASKED_LM") and not _is_one_of(model, "CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM")
+
+
 def generates_tokens(model: nn.Module, likelihood: Likelihood, batch: Mapping[str, Any]) -> bool:
     """Whether every scored token of a prepared batch is predicted only from the tokens before it."""
     return likelihood.kind == "next_token" or (likelihood.kind == "token" and _generates_labels(model, batch))

@@ -239,7 +239,7 @@ class PreviewRun:
         seconds = seconds | {
             "evaluation": (2 + num_models) * evaluation,
             "selection": timed["selection"],
-            "reset": timed["reset"],
+            **{phase: timed[phase] for phase in ("natural reset", "reset") if phase in timed},
             "repair": self.phases.plan.num_repair_steps * step + timed["verification"],
         }
         if args.gamma_sweep:

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..data.streams import is_stream
 from ..models.adapters.parameters import is_adapted
-from ..models.heads import num_classes, predicts_tokens
+from ..models.heads import masks_tokens, num_classes, predicts_tokens
 from ..runtime.sharded_models import named_parameters
 from ..runtime.shards import is_sharded
 
@@ -51,6 +51,7 @@ def why_not_natural(
         "an adapter is reset to its values before training": is_adapted(model),
         "the model is sharded over several processes": any(map(is_sharded, parameters)),
         "the head has neither a class per example nor tokens": num_classes(model) is None and not tokens,
+        "masks are drawn batch by batch, and a row is not always scored in the same tokens": masks_tokens(model),
         "classes of tokens cannot be taken away by it": target == "chance" and tokens,
         "there is no `unseen_dataset`": "unseen" not in splits and target != "chance",
         "a data set is a stream": any(map(is_stream, splits.values())),

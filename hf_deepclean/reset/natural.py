@@ -256,7 +256,7 @@ class _Movement:
 
     def _step(self, parts: Any, likelihood: Likelihood, targets: ForgetTargets, length: float | None) -> float:
         """Takes a step along the gradient over the metric, as long as a parabola through two points says."""
-        parameters, number = self.parameters, sum(len(places) for _, places in parts)
+        parameters, number = self.parameters, max(1, sum(len(places) for _, places in parts))
 
         def distance(differentiate: bool) -> float:
             total = 0.0
@@ -273,11 +273,15 @@ class _Movement:
         directions = {name: gradient * self.metric[name] for name, gradient in gradients.items()}
         slope = -sum(float((gradients[name] * direction).sum()) for name, direction in directions.items())
         self.reset.model.zero_grad(set_to_none=True)
-        if slope == 0:
+        if slope == 0 or not math.isfinite(slope):
+            # Nothing to gain, or gradients that the precision does not hold.
             return length or 0.0
         length = length or -start / slope / 2
         self._move(directions, length)
-        curvature = 2 * (distance(False) - start - slope * length) / length**2
+        there = distance(False)
+        # Too far is no number at all in half precision.
+        there = there if math.isfinite(there) else math.inf
+        curvature = 2 * (there - start - slope * length) / length**2
         best = min(-slope / curvature, 4 * length) if curvature > 0 else 4 * length
         best = max(best, length / 10) * _CAUTION
         self._move(directions, best - length)
@@ -357,7 +361,9 @@ def _metric(
     parameters: Mapping[str, nn.Parameter], selection: WeightSelection, retain: FisherDiagonal | None
 ) -> dict[str, torch.Tensor]:
     """The inverse of the damped Fisher at the selected weights, in the shape of their parameters, and 0 elsewhere."""
-    metric = {name: torch.zeros_like(parameters[name], dtype=torch.float32) for name in selection.indices}
+    # Not `zeros_like`: indices count the entries in the order of the shape, whatever their order in memory.
+    shapes = {name: parameters[name] for name in selection.indices}
+    metric = {name: like.new_zeros(like.shape, dtype=torch.float32) for name, like in shapes.items()}
     if retain is None:
         fisher, damping = None, 1.0
     else:

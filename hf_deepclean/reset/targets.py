@@ -165,7 +165,8 @@ def _shared(
 ) -> np.ndarray:
     """The log-probabilities of all classes: the label has its loss, the others share the rest as halfway."""
     rows, others = np.arange(len(losses)), sharpness * halfway.log_probabilities
-    if gone is not None:
+    # If every class is to go, none is left that could take the rest.
+    if gone is not None and len(gone) < others.shape[1]:
         others[:, gone] = -np.inf
     others[rows, halfway.labels] = -np.inf
     others -= others.max(axis=1, keepdims=True)

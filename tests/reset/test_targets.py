@@ -83,3 +83,12 @@ def test_every_scored_token_has_a_target_and_its_row_is_found():
 def test_log_odds_are_zero_at_one_half_and_bounded():
     assert log_odds(np.array([np.log(2)]))[0] == pytest.approx(0)
     assert log_odds(np.array([0.0, 1e9])).tolist() == [-8, 8]
+
+
+def test_if_every_class_is_to_go_the_others_take_what_a_label_loses():
+    now = {"forget": answers([0.01, 0.02], [0, 1], num_classes=2)}
+    now["retain"] = answers(np.linspace(0.05, 1.5, 30), num_classes=2)
+    halfway = {"forget": answers([0.5, 1.0], [0, 1], num_classes=2)}
+    targets = estimate_targets(now, halfway, "chance")
+    np.testing.assert_allclose(np.exp(targets.log_probabilities).sum(axis=1), 1)
+    np.testing.assert_allclose(-targets.log_probabilities[[0, 1], [0, 1]], targets.losses)

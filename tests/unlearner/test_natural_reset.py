@@ -1,7 +1,9 @@
 # Copyright 2026 The hf_deepclean authors
 # SPDX-License-Identifier: Apache-2.0
 import copy
+import math
 from functools import cache
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from hf_deepclean.evaluation.stages import AFTER_REPAIR, AFTER_RESET, BEFORE
 from hf_deepclean.natural_phase import NaturalPhase
 from hf_deepclean.repair.trainer import RepairTrainer
 from hf_deepclean.report.report import load_report
+from hf_deepclean.reset import natural
 from hf_deepclean.reset.weights import read_weights
+from hf_deepclean.selection.weight_selection import WeightSelection
 from tests import tiny
 
 
@@ -163,6 +167,36 @@ def test_a_reset_that_costs_a_model_without_room_too_much_is_undone_and_the_weig
     steps = natural_run(tmp_path / "steps", **few)
     steps.select_weights(*(steps.compute_fisher(data) for data in (steps.forget_dataset, steps.retain_dataset)))
     assert steps.found_values is None and steps.search == report.search
+
+
+def test_a_run_that_was_interrupted_after_a_rejected_reset_continues_in_the_same_object(tmp_path, monkeypatch):
+    unlearner = natural_run(tmp_path / "out", num_selection_trials=3, num_train_epochs=0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("hf_deepclean.unlearner.repair_in_rounds", Mock(side_effect=KeyboardInterrupt))
+        unlearner.unlearn()
+    report = unlearner.unlearn(resume_from_checkpoint=True)
+    assert report.natural.is_rejected and report.settings["reset_value"] == "pretrained"
+
+
+def test_a_step_too_far_for_the_precision_is_made_shorter(tmp_path, monkeypatch, without_a_limit):
+    lengths, distance = [], natural._distance
+
+    def only_near(*args):
+        # The second distance of the first step, after its first move.
+        return distance(*args) * (math.nan if len(lengths) == 1 else 1)
+
+    move = natural._Movement._move
+    monkeypatch.setattr(natural, "_distance", only_near)
+    monkeypatch.setattr(natural._Movement, "_move", lambda self, *args: lengths.append(args[1]) or move(self, *args))
+    natural_run(tmp_path / "out", num_train_epochs=0).unlearn()
+    assert lengths[0] > 0 > lengths[1] > -lengths[0] and all(map(math.isfinite, lengths))
+
+
+def test_weights_in_another_order_in_memory_are_divided_by_their_own_fisher():
+    weight = torch.nn.Parameter(torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last))
+    selection = WeightSelection({"weight": torch.tensor([1, 20])}, {"weight": 24}, "auto")
+    found = natural._metric({"weight": weight}, selection, None)["weight"]
+    assert found.flatten().nonzero().flatten().tolist() == [1, 20]
 
 
 def test_the_control_moves_random_weights_without_the_fisher(whole):
