@@ -171,6 +171,7 @@ class Phases:
             is_sharded=self.trainer.is_sharded,
             clock=self.clock,
             takes_all=self.is_natural,
+            is_rewound=self.request.reset_value == "pretrained",
         )
 
     def select_weights(

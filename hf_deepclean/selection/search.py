@@ -121,6 +121,7 @@ def search_selection(
     unseen: ExamplePredictions | None = None,
     base: ExamplePredictions | None = None,
     is_small: bool = False,
+    is_rewound: bool = False,
 ) -> tuple[WeightSelection, SelectionSearch]:
     """
     Finds the deepest reset that a repair can recover from.
@@ -154,6 +155,10 @@ def search_selection(
         is_small (`bool`, *optional*, defaults to `False`):
             Whether the request is small; see [`is_small_request`]. With unseen data and the target `"unseen"` it needs
             a shallow reset, or else the shallowest of the trials.
+        is_rewound (`bool`, *optional*, defaults to `False`):
+            Whether the weights are reset to the checkpoint before fine-tuning. Then, with unseen data and the target
+            `"unseen"`, the search goes no deeper than it needs: a trial after which the forget data are no better
+            known than the unseen data is deep enough.
 
     Returns:
         `tuple[WeightSelection, SelectionSearch]`: The selected weights, and the record of the search.
@@ -177,7 +182,8 @@ def search_selection(
     is_shallow = is_small and unseen is not None and target == "unseen"
     shares = [MIN_KNOWLEDGE_LEFT_OF_SMALL, min_left] if is_shallow else [min_left]
     enough = [chance + share * (as_it_is.retain - chance) for share in shares]
-    trials, chosen, selected = _bisect(num_candidates, num_trials, select, evaluate, enough[0], measure)
+    gone = knowledge(unseen, measure) if is_rewound and unseen is not None and target == "unseen" else -math.inf
+    trials, chosen, selected = _bisect(num_candidates, num_trials, select, evaluate, enough[0], measure, gone)
     if chosen is None and trials[-1].retain >= enough[-1]:
         chosen = len(trials) - 1
     else:
@@ -214,10 +220,12 @@ def _bisect(
     evaluate: Callable[[WeightSelection], Mapping[str, ExamplePredictions]],
     enough: float,
     measure: str,
+    gone: float,
 ) -> tuple[list[ResetTrial], int | None, WeightSelection]:
     """
     Tries numbers of weights. Returns the trials, the index of the deepest trial that leaves enough knowledge of the
     retain data, and its weights. If there is no such trial, the index is `None` and the weights are those of the last.
+    Of the trials that leave enough and know no more of the forget data than `gone`, the shallowest counts.
     """
     low, high = math.log(max(1.0, _SMALLEST_SHARE * num_candidates)), math.log(num_candidates)
     trials: list[ResetTrial] = []
@@ -228,8 +236,9 @@ def _bisect(
         trials.append(_trial(selection, evaluate(selection), measure))
         if trials[-1].retain < enough:
             high = middle
-        else:
-            low, chosen, selected = middle, number, selection
+            continue
+        chosen, selected = number, selection
+        low, high = (low, middle) if trials[-1].forget <= gone else (middle, high)
     return trials, chosen, selection if selected is None else selected
 
 

@@ -84,6 +84,8 @@ class WeightSelector:
         takes_all (`bool`, *optional*, defaults to `False`):
             Whether the rule `"auto"` selects all weights that matter to the forget data, without trials, since the
             reset moves each of them as far as its ratio of the Fishers allows.
+        is_rewound (`bool`, *optional*, defaults to `False`):
+            Whether the weights are reset to the checkpoint before fine-tuning; see [`search_selection`].
     """
 
     model: nn.Module
@@ -100,6 +102,7 @@ class WeightSelector:
     is_sharded: bool
     clock: PhaseClock = field(default_factory=PhaseClock)
     takes_all: bool = False
+    is_rewound: bool = False
 
     def select(
         self,
@@ -228,4 +231,5 @@ class WeightSelector:
             unseen=unseen,
             base=base,
             is_small=is_small_request(splits["forget"]),
+            is_rewound=self.is_rewound,
         )

@@ -300,3 +300,19 @@ def test_if_no_reset_is_shallow_enough_a_small_request_gets_the_shallowest_that_
     assert search.min_left == pytest.approx(0.35)
     with pytest.raises(UnrecoverableResetError):
         Model(lambda selection: 0.3).search(unseen=answers(0.9), is_small=True)
+
+
+def test_a_rewound_model_is_reset_no_deeper_than_makes_the_forget_data_as_unknown_as_unseen_data():
+    # The retain data bear half of all weights; from a twentieth on the forget data are below the unseen ones.
+    def model():
+        return Model(
+            lambda selection: 1.0 if selection.num_selected <= NUM_WEIGHTS / 2 else CHANCE,
+            lambda selection: 0.4 if selection.num_selected >= NUM_WEIGHTS / 20 else 0.9,
+        )
+
+    (deep, _), (shallow, search) = (model().search(unseen=answers(0.5), is_rewound=is_it) for is_it in (False, True))
+    assert NUM_WEIGHTS / 20 <= shallow.num_selected < deep.num_selected / 3
+    assert search.trials[search.chosen].num_selected == shallow.num_selected
+    # If no trial reaches that, the deepest that the retain data bear counts.
+    never = Model(lambda selection: 1.0 if selection.num_selected <= NUM_WEIGHTS / 2 else CHANCE, lambda _: 0.9)
+    assert never.search(unseen=answers(0.5), is_rewound=True)[0].num_selected == deep.num_selected
