@@ -22,6 +22,7 @@ from .reset.natural import (
     NUM_SCALE_EXAMPLES,
     NUM_SCALES,
     NUM_UNSEEN_EXAMPLES,
+    num_passes_over,
 )
 from .runtime.processes import is_main_process, num_processes
 from .selection.search import MAX_FISHER_EXAMPLES, SMALL_REQUEST
@@ -115,15 +116,16 @@ def warn_of_plan(plan: RunPlan, args: FisherUnlearningConfig) -> None:
 
 def natural_reset_passes(num_forget: int) -> float:
     """
-    Returns what the reset `"natural"` costs in row passes: two passes over the forget set, each with a forward pass
-    more, and forward passes over samples.
+    Returns what the reset `"natural"` costs in row passes: passes over the forget set, each with a forward pass more,
+    two forward passes beside them, and forward passes over samples.
 
     Args:
         num_forget (`int`):
             Number of rows of the forget set.
     """
     rows = NUM_RETAIN_EXAMPLES + NUM_UNSEEN_EXAMPLES + 2 * NUM_SCALE_EXAMPLES
-    return (2 + 4 * _FORWARD) * num_forget + _FORWARD * (NUM_SCALES * min(num_forget, NUM_SCALE_EXAMPLES) + rows)
+    of_forget = num_passes_over(num_forget) * (1 + _FORWARD) + 2 * _FORWARD
+    return of_forget * num_forget + _FORWARD * (NUM_SCALES * min(num_forget, NUM_SCALE_EXAMPLES) + rows)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from hf_deepclean import FisherUnlearningConfig
 from hf_deepclean.report.plan import RunPlan
+from hf_deepclean.reset import natural
 from hf_deepclean.run_plan import natural_reset_passes, plan_run, warn_of_plan
 
 
@@ -91,11 +92,15 @@ def test_a_rule_without_trials_reads_all_rows_if_a_third_of_the_budget_allows_it
 
 def test_the_natural_reset_takes_the_place_of_the_trials(plan_of):
     plan = plan_of(20, 1000, 7000, reset_value="natural")
-    # Two passes and four forward passes over the forget rows, five over their sample, one over the other samples.
-    expected = (2 + 4 / 3) * 20 + (5 * 20 + 200 + 250 + 2 * 64) / 3
-    assert plan.passes["reset"] == natural_reset_passes(20) == pytest.approx(expected)
+    # Four passes, since there are at least four steps, and six forward passes over the forget rows.
+    samples = natural.NUM_RETAIN_EXAMPLES + natural.NUM_UNSEEN_EXAMPLES + 2 * natural.NUM_SCALE_EXAMPLES
+    expected = (4 + 6 / 3) * 20 + (natural.NUM_SCALES * 20 + samples) / 3
+    assert plan.passes["natural reset"] == natural_reset_passes(20) == pytest.approx(expected)
     assert "selection" not in plan.passes and plan.max_fisher_examples == 500
-    assert plan.passes["forget Fisher"] == 1.5 * 20 and plan.passes["retain Fisher"] == 1.5 * 100
+    assert (
+        plan.passes["forget Fisher"] == 1.5 * 20
+        and plan.passes["retain Fisher"] == 1.5 * natural.NUM_NATURAL_FISHER_EXAMPLES
+    )
     assert plan.num_repair_steps <= 41 and plan.total <= plan.budget_passes
 
 

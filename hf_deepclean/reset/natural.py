@@ -237,7 +237,7 @@ class _Movement:
         rows, collator = evaluator.source.rows_and_collator(evaluator.splits["forget"], "natural reset")
         ranks, size = by_length(rows)[1], min(self.reset.batch_size, _PART_SIZE)
         per_pass = max(1, round(len(rows) / _STEP_SIZE))
-        num_passes = max(_NUM_PASSES, math.ceil(_MIN_STEPS / per_pass))
+        num_passes = num_passes_over(len(rows))
         generator, length, likelihood = np.random.default_rng(seed), None, None
         with self._differentiating():
             for turn in range(num_passes):
@@ -333,6 +333,11 @@ class _Movement:
             autocasting(model, self.reset.evaluator.autocast_dtype),
         ):
             yield
+
+
+def num_passes_over(num_rows: int) -> int:
+    """The number of passes over this many rows of forget data."""
+    return max(_NUM_PASSES, math.ceil(_MIN_STEPS / max(1, round(num_rows / _STEP_SIZE))))
 
 
 def _distance(

@@ -206,6 +206,18 @@ def test_random_masks_are_the_same_in_every_pass_and_new_in_the_repair(tmp_path)
         assert masks[0].shape != masks[1].shape or not torch.equal(*masks)
 
 
+def test_a_masked_language_model_has_no_natural_reset_since_its_masks_are_drawn_batch_by_batch(tmp_path):
+    collator = hf.DataCollatorForLanguageModeling(tokenizer(), mlm_probability=0.4)
+    checkpoint = KINDS["masked"][0]()
+    model = tiny.randomized(copy.deepcopy(checkpoint), torch.float32)
+    checkpoint.save_pretrained(tmp_path / "checkpoint")
+    settings = {"pretrained_model": str(tmp_path / "checkpoint"), "gamma": None, "selection": "auto"}
+    settings |= {"data_collator": collator, "model": model, "reset_fraction": None}
+    assert unlearner_for("masked", tmp_path / "out", **settings).reset_value == "pretrained"
+    with pytest.raises(ValueError, match="masks are drawn batch by batch"):
+        unlearner_for("masked", tmp_path / "asked", **settings, reset_value="natural")
+
+
 def test_metrics_of_a_language_model_get_what_the_preprocessing_left(tmp_path):
     def token_accuracy(outcome):
         assert outcome.predictions.ndim == 2
