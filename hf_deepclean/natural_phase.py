@@ -86,7 +86,10 @@ class NaturalPhase:
 
         def find(selection: WeightSelection) -> Mapping[str, torch.Tensor]:
             if found is None:
-                raise RuntimeError("A natural reset follows from the Fishers. Call `select_weights` before it.")
+                raise RuntimeError(
+                    "A natural reset follows from the Fishers. Call `select_weights` before it, or for a selection of "
+                    "your own use `reset_value='pretrained'`."
+                )
             if selection is found.selection:
                 return found.values
             return self.find(selection, None, found.result.target).values
