@@ -26,7 +26,7 @@ from ..models.likelihood import Likelihood
 from ..runtime.sharded_models import named_parameters
 from ..selection.knowledge import knowledge
 from ..selection.weight_selection import WeightSelection
-from .targets import ForgetTargets, estimate_targets, label_losses, log_odds
+from .targets import ForgetTargets, estimate_targets, label_losses
 from .weights import read_weights
 
 
@@ -317,7 +317,7 @@ class _Movement:
                 break
             low, high = ((scale, lead), high) if lead > 0 else (low, (scale, lead))
             scale = min(2 * scale, _MAX_SCALE) if high is None else _between(low, high)
-        return scale, float(log_odds(targets.losses[entries]).mean() - log_odds(losses).mean())
+        return scale, targets.distance_of(losses, entries)
 
     def norm(self) -> float:
         """The norm of the movement."""

@@ -52,13 +52,22 @@ class ForgetTargets:
 
     @property
     def distance(self) -> float:
+        """How far the mean log odds of the present losses are below what is expected; see `distance_of`."""
+        return self.distance_of(self.present, np.arange(len(self.present)))
+
+    def distance_of(self, losses: np.ndarray, entries: np.ndarray) -> float:
         """
-        How far the mean log odds of the present losses are below those of the targets, or of all unseen rows if they
-        are nearer, in nats. A row that was never learnt is harder halfway than all retained rows, so its target is
-        too far.
+        How far the mean log odds of losses are below those of their targets, or of all unseen rows if they are nearer,
+        in nats. A row that was never learnt is harder halfway than all retained rows, so its target is too far.
+
+        Args:
+            losses (`np.ndarray`):
+                The losses of some rows, in nats.
+            entries (`np.ndarray`):
+                The places of their targets.
         """
-        others = [self.wanted] if self.unseen is None else [self.wanted, self.unseen]
-        return min(float(log_odds(other).mean()) for other in others) - float(log_odds(self.present).mean())
+        others = [self.wanted[entries]] + ([] if self.unseen is None else [self.unseen])
+        return min(float(log_odds(other).mean()) for other in others) - float(log_odds(losses).mean())
 
     def lead(self, losses: np.ndarray, entries: np.ndarray) -> float:
         """
