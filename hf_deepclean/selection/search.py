@@ -128,9 +128,7 @@ def search_selection(
 
     A trial resets a number of weights with the largest ratios and evaluates the model on samples, by forward passes
     alone. The number is found by bisection on a logarithmic scale. A trial is rejected if too little is left of what
-    the model knows of the retain data beyond chance; see [`min_knowledge_left`].
-
-    Neither a reference model nor test data take part.
+    the model knows of the retain data beyond chance; see [`min_knowledge_left`]. Test data take no part.
 
     Args:
         num_candidates (`int`):
@@ -157,8 +155,7 @@ def search_selection(
             a shallow reset, or else the shallowest of the trials.
         is_rewound (`bool`, *optional*, defaults to `False`):
             Whether the weights are reset to the checkpoint before fine-tuning. Then, with unseen data and the target
-            `"unseen"`, the search goes no deeper than it needs: a trial after which the forget data are no better
-            known than the unseen data is deep enough.
+            `"unseen"`, a trial after which the forget data are no better known than these is deep enough.
 
     Returns:
         `tuple[WeightSelection, SelectionSearch]`: The selected weights, and the record of the search.
@@ -169,13 +166,7 @@ def search_selection(
     """
     measure, chance = measure_of_knowledge(before["retain"])
     as_it_is = _trial(None, before, measure)
-    if not as_it_is.retain > chance:
-        raise ValueError(
-            f"The model's {measure} on a sample of {len(before['retain'].labels)} retain examples is "
-            f"{as_it_is.retain:.3f}, and a model that always gives the same answer has {chance:.3f}: the model has "
-            "learned nothing that a reset could spare. Pass the trained model and the data that it was trained on, or "
-            "choose a `gamma` or `reset_fraction` yourself."
-        )
+    _check_knows_more_than(chance, as_it_is, measure, len(before["retain"].labels))
     min_left = min_knowledge_left(target, num_repair_steps, before["forget"], unseen)
     if base is not None:
         chance = min(max(chance, knowledge(base, measure)), as_it_is.retain)
@@ -196,6 +187,16 @@ def search_selection(
     if chosen is None:
         raise _unrecoverable(search, selected.num_in_scope)
     return selected, search
+
+
+def _check_knows_more_than(chance: float, as_it_is: ResetTrial, measure: str, num_examples: int) -> None:
+    if not as_it_is.retain > chance:
+        raise ValueError(
+            f"The model's {measure} on a sample of {num_examples} retain examples is "
+            f"{as_it_is.retain:.3f}, and a model that always gives the same answer has {chance:.3f}: the model has "
+            "learned nothing that a reset could spare. Pass the trained model and the data that it was trained on, or "
+            "choose a `gamma` or `reset_fraction` yourself."
+        )
 
 
 def _loss_quantiles(unseen: ExamplePredictions) -> tuple[float, ...]:
