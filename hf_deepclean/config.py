@@ -257,8 +257,8 @@ class FisherUnlearningConfig(TrainingArguments):
     reset_value: str | None = field(
         default=None,
         metadata={
-            "help": "Value of the selected weights after the reset. By default 'pretrained' if --pretrained_model is "
-            "given or found, 'init' for adapters and models with token embeddings, else 'zero'.",
+            "help": "Value of the selected weights after the reset. By default 'natural' or 'pretrained' if "
+            "--pretrained_model is given or found, 'init' for adapters and with token embeddings, else 'zero'.",
             "choices": list(RESET_VALUES),
         },
     )

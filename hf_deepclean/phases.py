@@ -189,7 +189,7 @@ class Phases:
         selection, search = self.make_selector().select(forget, retain, evaluator, self.make_resetter().try_reset)
         if not self.is_natural:
             return selection, search, None
-        target = target_of(self.args, evaluator.evaluate(self.model))
+        target = self.args.target or target_of(self.args, evaluator.evaluate(self.model))
         found = NaturalPhase(self.request, self.args, evaluator, self.clock).find(selection, retain, target)
         return (
             self.rewinding().select_weights(forget, retain) if found.result.is_rejected else (selection, None, found)

@@ -105,8 +105,8 @@ class NaturalReset:
     A step follows the gradient of the distance of the forget data to their targets ([`estimate_targets`]), divided by
     the diagonal Fisher information of the retain data. This is a natural gradient of the retain data ([Amari,
     1998](https://doi.org/10.1162/089976698300017746)): of all changes with the same effect on the forget data, nearly
-    the one with the least effect on the retained ones. So a weight moves the more, the larger its
-    ratio of forget to retain Fisher is, and the depth of the reset is continuous.
+    the one with the least effect on the retained ones. So a weight moves the more, the larger its ratio of forget to
+    retain Fisher is, and the depth of the reset is continuous.
 
     It holds up to five copies of the parameters.
 
@@ -160,11 +160,11 @@ class NaturalReset:
         with restoring(self.model), torch.no_grad():
             try:
                 targets = self._targets(before, since, target)
-                known = self._knowledge_of_retain()
                 if targets.distance <= _NOTHING_TO_FORGET:
                     result = _result_of(targets, 0, 0.0, targets.distance, 0.0, target)
                     return read_weights(self.model, selection), result
-                movement = _Movement(self, selection, before, _metric(parameters, selection, retain))
+                known = self._knowledge_of_retain()
+                movement = _Movement(self, before, _metric(parameters, selection, retain))
                 num_steps = movement.walk(targets)
                 scale, distance = movement.meet(targets)
                 after = self._knowledge_of_retain()
@@ -222,7 +222,6 @@ class _Movement:
     """The movement of the selected weights. The model stays where it is moved to."""
 
     reset: NaturalReset
-    selection: WeightSelection
     before: Mapping[str, torch.Tensor]
     metric: Mapping[str, torch.Tensor]
 
@@ -289,8 +288,9 @@ class _Movement:
 
     @torch.no_grad()
     def _move(self, directions: Mapping[str, torch.Tensor], length: float) -> None:
+        parameters = self.parameters
         for name, direction in directions.items():
-            self.parameters[name].sub_(direction, alpha=length)
+            parameters[name].sub_(direction, alpha=length)
 
     @torch.no_grad()
     def meet(self, targets: ForgetTargets) -> tuple[float, float]:
@@ -298,10 +298,9 @@ class _Movement:
         Makes the movement as long as makes the forget data no better and no worse known than their targets. Returns by
         how much, and how far the mean log odds then are below those of the targets.
         """
-        evaluator, parameters = self.reset.evaluator, self.parameters
-        number = len(evaluator.splits["forget"])
-        places = np.sort(np.random.default_rng(self.reset.seed).permutation(number)[:NUM_SCALE_EXAMPLES])
-        sample, entries = Subset(evaluator.splits["forget"], places.tolist()), targets.entries_of(places)
+        forget, parameters = self.reset.evaluator.splits["forget"], self.parameters
+        places = np.sort(np.random.default_rng(self.reset.seed).permutation(len(forget))[:NUM_SCALE_EXAMPLES])
+        sample, entries = Subset(forget, places.tolist()), targets.entries_of(places)
         change = {name: parameter - self.before[name] for name, parameter in parameters.items()}
 
         def losses_at(scale: float) -> np.ndarray:

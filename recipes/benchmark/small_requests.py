@@ -34,6 +34,7 @@ from typing import Any  # noqa: E402
 from unittest import mock  # noqa: E402
 
 import numpy as np  # noqa: E402
+from scipy.stats import t  # noqa: E402
 from torch import nn  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
@@ -212,13 +213,8 @@ def summarize_fine_tuned(results: list[dict[str, Any]]) -> str:
 def _is_within(loss: float, references: list[float]) -> bool:
     """Whether a loss lies in the 95 % interval of the loss of one more reference, by the t distribution."""
     mean, spread = np.mean(references), np.std(references, ddof=1)
-    reach = student_t(len(references) - 1) * spread * (1 + 1 / len(references)) ** 0.5
+    reach = t.ppf(0.975, len(references) - 1) * spread * (1 + 1 / len(references)) ** 0.5
     return abs(loss - mean) <= reach
-
-
-def student_t(freedom: int) -> float:
-    """The 97.5 % quantile of the t distribution with 1 to 4 degrees of freedom."""
-    return (12.71, 4.30, 3.18, 2.78)[freedom - 1]
 
 
 def make_parser() -> argparse.ArgumentParser:
